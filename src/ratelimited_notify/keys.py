@@ -1,0 +1,87 @@
+"""The names under which windows are stored: one per window, never shared by two, never over 200 bytes.
+
+A key is `namespace:{tag}:rest:s`, with a letter at the end for the strategy. The tag is the recipient, so that all of a recipient's windows lie in one slot of a Redis
+cluster and in one record of memcached; a window that is not counted by recipient is tagged with what it is counted by.
+Every part is escaped to plain ASCII, or hashed where it is long, so no text of any kind can imitate another part.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ratelimited_notify.windows import StrategyName
+
+STRATEGY_LETTERS: dict[StrategyName, str] = {
+    "moving-window": "m",
+    "fixed-window": "f",
+    "sliding-window-counter": "s",
+}
+"""How a key ends, by strategy, so that a rule whose strategy is changed does not meet the old counters."""
+
+TAG_BYTES = 64
+"""The longest tag that is kept as it is; a longer one is hashed."""
+
+REST_BYTES = 96
+"""The longest rest that is kept as it is; a longer one is hashed."""
+
+NAMESPACE_BYTES = 32
+"""The longest namespace."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9@._+=-]{1,64}").fullmatch
+_NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
+_OURS = re.compile(r"[A-Za-z0-9._-]{1,32}:\{[^{}]+\}:[^{}]+:[mfs]").fullmatch
+# Never left by the escaping, so a hashed part cannot be mistaken for a plain one.
+_HASHED = "#"
+
+
+def valid_namespace(namespace: str) -> bool:
+    """Whether keys can begin with this text: letters, digits, `.`, `_` and `-`, at most 32 of them."""
+    return _NAMESPACE(namespace) is not None
+
+
+def digest(text: str, secret: bytes = b"") -> str:
+    """32 hexadecimal digits that stand for the text; keyed where a secret is given (BLAKE2b, RFC 7693)."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=secret).hexdigest()
+
+
+def escape(part: str) -> str:
+    """The part in plain ASCII without separators, braces, spaces or control characters."""
+    return part if _PLAIN(part) else quote(part, safe="@+=", errors="surrogatepass")
+
+
+def tag_of(recipient: str) -> str:
+    """The recipient as it stands in a key, between the braces."""
+    if _PLAIN(recipient):
+        return recipient
+    escaped = escape(recipient)
+    return escaped if len(escaped) <= TAG_BYTES else _HASHED + digest(recipient)
+
+
+def rest_of(parts: Iterable[str], strategy: StrategyName) -> str:
+    """The part of a key behind the tag: what tells this window from the recipient's others."""
+    rest = ":".join(map(escape, parts))
+    kept = rest if len(rest) <= REST_BYTES else _HASHED + digest(rest)
+    return f"{kept}:{STRATEGY_LETTERS[strategy]}"
+
+
+def foreign(key: str, strategy: StrategyName) -> str:
+    """Where the storages keep a key that came through `limits` itself; a key of this library's making stays as it is.
+
+    `limits` uses one key for all strategies and lets it be of any length, so others are put under a namespace of their
+    own.
+    """
+    if _OURS(key) and key.endswith(STRATEGY_LETTERS[strategy]):
+        return key
+    return f"limits:{{{tag_of(key)}}}:{rest_of(('',), strategy)}"
+
+
+def split(key: str) -> tuple[str, str]:
+    """A key's head, up to and with the tag, and its rest."""
+    head, brace, rest = key.partition("}:")
+    return head + brace, rest

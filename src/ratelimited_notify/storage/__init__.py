@@ -1,0 +1,151 @@
+"""Where windows are kept; a storage is opened by its URI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.errors import NotifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limits.storage import StorageTypes
+
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
+
+_REDIS = ("redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix")
+_LATER = ("redis+cluster", "redis+sentinel", "valkey+cluster", "valkey+sentinel")
+_CLOCKS = ("memory", "memcached")
+
+
+def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] | None = None) -> Storage:
+    """The storage that a URI names: `memory://`, `redis://host:port/0`, `memcached://host:port,host:port`, or any other
+    that `limits` knows, with a weaker promise.
+
+    Arguments:
+        uri: the URI, in the notation of `limits`.
+        timeout: seconds after which a call to the backend is given up.
+        clock: a callable that gives seconds, for windows in memory and on memcached; Redis has the time itself.
+
+    Raises:
+        NotifyError: nothing of that name is known.
+        MissingExtra: the backend's client is not installed.
+    """
+    scheme = _scheme(uri, clock)
+    if scheme == "memory":
+        from ratelimited_notify.storage.memory import MemoryStorage
+
+        return MemoryStorage(clock=clock, timeout=timeout)
+    if scheme in _REDIS:
+        from ratelimited_notify.storage.redis.sync import RedisStorage
+
+        return RedisStorage(uri, timeout=timeout)
+    if scheme == "memcached":
+        from ratelimited_notify.storage.memcached.sync import MemcachedStorage
+
+        return MemcachedStorage(uri, timeout=timeout, clock=clock)
+    from ratelimited_notify.storage.adapter import Adapter
+
+    return Adapter(_of_limits(uri, scheme))
+
+
+def open_async_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] | None = None) -> AsyncStorage:
+    """The same for asyncio; the URI may begin with `async+`, as those of `limits` do, or not."""
+    uri = uri.removeprefix("async+") if isinstance(uri, str) else uri
+    scheme = _scheme(uri, clock)
+    if scheme == "memory":
+        from ratelimited_notify.storage.memory import AsyncMemoryStorage
+
+        return AsyncMemoryStorage(clock=clock, timeout=timeout)
+    if scheme in _REDIS:
+        from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
+
+        return AsyncRedisStorage(uri, timeout=timeout)
+    if scheme == "memcached":
+        from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
+
+        return AsyncMemcachedStorage(uri, timeout=timeout, clock=clock)
+    from ratelimited_notify.storage.adapter import AsyncAdapter
+
+    return AsyncAdapter(_of_limits(f"async+{uri}", scheme))
+
+
+def adopt(storage: object) -> Storage:
+    """The storage object itself, or a stock storage of `limits` behind the adapter.
+
+    Raises:
+        NotifyError: it is not a storage that threads can ask.
+    """
+    if _asks(storage) is False:
+        return storage  # type: ignore[return-value]  # it has the verbs, and they are functions
+    from limits.storage import Storage as LimitsStorage
+
+    from ratelimited_notify.storage.adapter import Adapter
+    from ratelimited_notify.storage.memory import AsyncMemoryStorage
+
+    if isinstance(storage, AsyncMemoryStorage):
+        return storage.windows
+    if isinstance(storage, LimitsStorage):
+        return Adapter(storage)
+    raise _not_a_storage(storage, "Limiter", "a URI, a storage of limits or the storage of another Limiter")
+
+
+def adopt_async(storage: object) -> AsyncStorage:
+    """The same for asyncio; windows in memory are shared with those who hold the storage already."""
+    if _asks(storage) is True:
+        return storage  # type: ignore[return-value]  # it has the verbs, and they are coroutine functions
+    from limits.aio.storage import Storage as LimitsStorage
+
+    from ratelimited_notify.storage.adapter import AsyncAdapter
+    from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
+
+    if isinstance(storage, MemoryStorage):
+        return AsyncMemoryStorage(windows=storage)
+    if isinstance(storage, LimitsStorage):
+        return AsyncAdapter(storage)
+    raise _not_a_storage(
+        storage, "AsyncLimiter", "a URI, a storage of limits.aio or the storage of another AsyncLimiter"
+    )
+
+
+def _asks(storage: object) -> bool | None:
+    """Whether the storage is awaited; None where it has not the verbs at all."""
+    from inspect import iscoroutinefunction
+
+    acquire = getattr(storage, "acquire", None)
+    return iscoroutinefunction(acquire) if callable(acquire) else None
+
+
+def _not_a_storage(storage: object, limiter: str, usable: str) -> NotifyError:
+    return NotifyError(f"A {type(storage).__name__} cannot be the storage of {limiter}; pass {usable}.")
+
+
+def _of_limits(uri: str, scheme: str) -> StorageTypes:
+    from limits.errors import ConfigurationError
+    from limits.storage import storage_from_string
+
+    try:
+        return storage_from_string(uri)
+    except ConfigurationError:
+        # What limits says of it may quote the URI.
+        raise NotifyError(
+            f"limits cannot open {scheme}://: the scheme is not known, or its client is not installed. "
+            "Known are memory://, redis://, valkey://, memcached:// and what limits has a storage for."
+        ) from None
+
+
+def _scheme(uri: str, clock: Callable[[], float] | None) -> str:
+    # A URI holds credentials, so messages show its scheme and nothing more.
+    scheme, separator, _ = uri.partition("://") if isinstance(uri, str) else ("", "", "")
+    if not separator:
+        raise NotifyError(
+            f"A {type(uri).__name__} without '://' is not a storage URI; write 'memory://', 'redis://localhost:6379/0', "
+            "'memcached://localhost:11211', or pass a storage object."
+        )
+    if scheme in _LATER:
+        raise NotifyError(
+            f"{scheme}:// is not supported yet; use one Redis or Valkey server: 'redis://localhost:6379/0'."
+        )
+    if clock is not None and scheme not in _CLOCKS:
+        raise NotifyError(f"clock= moves windows in memory and on memcached; {scheme}:// has a clock of its own.")
+    return scheme

@@ -1,0 +1,171 @@
+"""The verbs of `limits`, spoken by this library's storages, so that any `limits` strategy can run on them.
+
+`limits` counts a window per verb and strategy (`incr`, `acquire_entry`, `acquire_sliding_window_entry`); here each verb is
+a hit of one window. Its own meanings stay: a refused fixed-window hit counts in `limits`, so `incr` counts always.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from limits.aio.storage import (
+    MovingWindowSupport as AsyncMovingWindowSupport,
+    SlidingWindowCounterSupport as AsyncSlidingWindowCounterSupport,
+)
+from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport
+
+from ratelimited_notify.errors import StorageError
+from ratelimited_notify.keys import foreign
+from ratelimited_notify.windows import MICROSECONDS, Mode, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
+    from ratelimited_notify.windows import Grant, StrategyName
+
+# Wide enough that a forced hit is always counted: that is what `incr` does.
+_UNLIMITED = 2**48
+
+
+def bounded_clock(clock: Callable[[], float] | None) -> Callable[[], int]:
+    """An instant in whole microseconds, from a clock in seconds or, with None, from this machine.
+
+    The machine's is the wall time at the start of the process plus the time since, suspension included: a step of the wall
+    clock neither opens nor closes a window.
+    """
+    if clock is not None:
+        seconds = clock
+        return lambda: round(seconds() * MICROSECONDS)
+    since_boot = _since_boot()
+    offset = time.time_ns() - since_boot()
+    return lambda: (offset + since_boot()) // 1000
+
+
+def _since_boot() -> Callable[[], int]:
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        source = time.CLOCK_BOOTTIME
+        return lambda: time.clock_gettime_ns(source)
+    return time.monotonic_ns
+
+
+def _window(strategy: StrategyName, limit: int, expiry: int, mode: Mode = Mode.ENFORCE) -> Window:
+    return Window(strategy, limit, expiry * MICROSECONDS, mode, rule="limits")
+
+
+def _counted(grant: Grant) -> int:
+    return grant.readings[0].count
+
+
+def _resets(grant: Grant) -> float:
+    return grant.readings[0].reset_at / MICROSECONDS
+
+
+def _sliding(grant: Grant) -> tuple[int, float, int, float]:
+    # The weighing is done already: an empty previous window and the weighted count make the same verdicts.
+    reading = grant.readings[0]
+    return 0, 0.0, reading.count, max(0, reading.reset_at - grant.now) / MICROSECONDS
+
+
+def _oldest(grant: Grant, expiry: int) -> float:
+    """When the window's oldest hit was, from the instant at which room is made for one more than fits."""
+    retry_at = grant.readings[0].retry_at
+    return retry_at / MICROSECONDS - expiry if retry_at > 0 else grant.now / MICROSECONDS
+
+
+class LimitsVerbs(MovingWindowSupport, SlidingWindowCounterSupport):
+    """The synchronous verbs, for a class that is a `storage.base.Storage`."""
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return StorageError
+
+    def incr(self: Storage, key: str, expiry: int, amount: int = 1) -> int:
+        window = _window("fixed-window", _UNLIMITED, expiry, Mode.FORCE)
+        return _counted(self.acquire([window], [foreign(key, "fixed-window")], amount))
+
+    def get(self: Storage, key: str) -> int:
+        # A fixed window carries its end, so any period reads it.
+        window = _window("fixed-window", _UNLIMITED, 1)
+        return _counted(self.peek([window], [foreign(key, "fixed-window")], 1))
+
+    def get_expiry(self: Storage, key: str) -> float:
+        window = _window("fixed-window", _UNLIMITED, 1)
+        return _resets(self.peek([window], [foreign(key, "fixed-window")], 1))
+
+    def acquire_entry(self: Storage, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        window = _window("moving-window", limit, expiry)
+        return self.acquire([window], [foreign(key, "moving-window")], amount).granted
+
+    def get_moving_window(self: Storage, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        windows, keys = [_window("moving-window", _UNLIMITED, expiry)], [foreign(key, "moving-window")]
+        seen = self.peek(windows, keys, 1)
+        if _counted(seen):
+            seen = self.peek(windows, keys, _UNLIMITED - _counted(seen) + 1)
+        return _oldest(seen, expiry), _counted(seen)
+
+    def acquire_sliding_window_entry(self: Storage, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        window = _window("sliding-window-counter", limit, expiry)
+        return self.acquire([window], [foreign(key, "sliding-window-counter")], amount).granted
+
+    def get_sliding_window(self: Storage, key: str, expiry: int) -> tuple[int, float, int, float]:
+        window = _window("sliding-window-counter", _UNLIMITED, expiry)
+        return _sliding(self.peek([window], [foreign(key, "sliding-window-counter")], 1))
+
+    def clear_sliding_window(self: Storage, key: str, expiry: int) -> None:
+        window = _window("sliding-window-counter", _UNLIMITED, expiry)
+        self.forget([window], [foreign(key, "sliding-window-counter")])
+
+    def clear(self: Storage, key: str) -> None:
+        windows = [_window("fixed-window", _UNLIMITED, 1), _window("moving-window", _UNLIMITED, 1)]
+        self.forget(windows, [foreign(key, window.strategy) for window in windows])
+
+
+class AsyncLimitsVerbs(AsyncMovingWindowSupport, AsyncSlidingWindowCounterSupport):
+    """The same, awaited, for a class that is a `storage.base.AsyncStorage`."""
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return StorageError
+
+    async def incr(self: AsyncStorage, key: str, expiry: int, amount: int = 1) -> int:
+        window = _window("fixed-window", _UNLIMITED, expiry, Mode.FORCE)
+        return _counted(await self.acquire([window], [foreign(key, "fixed-window")], amount))
+
+    async def get(self: AsyncStorage, key: str) -> int:
+        window = _window("fixed-window", _UNLIMITED, 1)
+        return _counted(await self.peek([window], [foreign(key, "fixed-window")], 1))
+
+    async def get_expiry(self: AsyncStorage, key: str) -> float:
+        window = _window("fixed-window", _UNLIMITED, 1)
+        return _resets(await self.peek([window], [foreign(key, "fixed-window")], 1))
+
+    async def acquire_entry(self: AsyncStorage, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        window = _window("moving-window", limit, expiry)
+        return (await self.acquire([window], [foreign(key, "moving-window")], amount)).granted
+
+    async def get_moving_window(self: AsyncStorage, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        windows, keys = [_window("moving-window", _UNLIMITED, expiry)], [foreign(key, "moving-window")]
+        seen = await self.peek(windows, keys, 1)
+        if _counted(seen):
+            seen = await self.peek(windows, keys, _UNLIMITED - _counted(seen) + 1)
+        return _oldest(seen, expiry), _counted(seen)
+
+    async def acquire_sliding_window_entry(
+        self: AsyncStorage, key: str, limit: int, expiry: int, amount: int = 1
+    ) -> bool:
+        window = _window("sliding-window-counter", limit, expiry)
+        return (await self.acquire([window], [foreign(key, "sliding-window-counter")], amount)).granted
+
+    async def get_sliding_window(self: AsyncStorage, key: str, expiry: int) -> tuple[int, float, int, float]:
+        window = _window("sliding-window-counter", _UNLIMITED, expiry)
+        return _sliding(await self.peek([window], [foreign(key, "sliding-window-counter")], 1))
+
+    async def clear_sliding_window(self: AsyncStorage, key: str, expiry: int) -> None:
+        window = _window("sliding-window-counter", _UNLIMITED, expiry)
+        await self.forget([window], [foreign(key, "sliding-window-counter")])
+
+    async def clear(self: AsyncStorage, key: str) -> None:
+        windows = [_window("fixed-window", _UNLIMITED, 1), _window("moving-window", _UNLIMITED, 1)]
+        await self.forget(windows, [foreign(key, window.strategy) for window in windows])

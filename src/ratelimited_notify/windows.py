@@ -1,0 +1,328 @@
+"""One window's count under each of the three strategies, and several taken all or none.
+
+Pure integers: instants and periods in microseconds, counts in hits. Nothing here reads a clock or does I/O; storages
+that count in Python (memory, memcached) keep these records, and the Redis script is the same arithmetic in Lua.
+
+The strategies are those of `limits` (https://limits.readthedocs.io/en/stable/strategies.html), with one difference that
+holds on every backend: a window begins at its first hit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import IntEnum
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+StrategyName: TypeAlias = Literal["moving-window", "fixed-window", "sliding-window-counter"]
+
+MICROSECONDS = 1_000_000
+"""Microseconds in a second."""
+
+FITS = 0
+"""A `Reading.retry_at` that says: this cost fits now."""
+
+NEVER = -1
+"""A `Reading.retry_at` that says: this cost is above the limit, and waiting does not help."""
+
+Token: TypeAlias = tuple[int, int]
+"""What one hit left in one window, enough to give exactly that hit back: an instant and a number that tells equal
+instants apart. For a moving window the hit's own stamp; for the others the edge of the window that counted it."""
+
+
+class Mode(IntEnum):
+    """How a hit treats one window."""
+
+    ENFORCE = 0
+    """Taken if it fits; if it does not, the whole hit is refused."""
+    FORCE = 1
+    """Never refuses (exempt); counted as long as the count stays within twice the amount."""
+    SHADOW = 2
+    """Never refuses; counted if it fits, reported if it does not."""
+
+
+class Window:
+    """One limit as a storage needs to know it; the recipient comes with each call, as a key.
+
+    Made once per rule and kept, so it compares and hashes by identity, which is cheap.
+    """
+
+    __slots__ = ("amount", "mode", "period", "rule", "shared", "strategy")
+
+    def __init__(
+        self,
+        strategy: StrategyName,
+        amount: int,
+        period: int,
+        mode: Mode = Mode.ENFORCE,
+        *,
+        rule: str = "",
+        shared: bool = False,
+    ) -> None:
+        self.strategy: StrategyName = strategy
+        self.amount = amount
+        self.period = period
+        """Microseconds."""
+        self.mode = mode
+        self.rule = rule
+        """The name of the rule, for errors."""
+        self.shared = shared
+        """Counted over many recipients, so it need not lie where this recipient's windows lie."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Window({self.strategy!r}, {self.amount}, {self.period}, {self.mode!s}, "
+            f"rule={self.rule!r}, shared={self.shared})"
+        )
+
+
+class Reading(NamedTuple):
+    """What one window says about one cost."""
+
+    count: int
+    """Hits in the window: after the decision where the hit was taken, before it where it was not."""
+    retry_at: int
+    """The instant from which this very cost would fit if nothing else happens; `FITS` or `NEVER`."""
+    reset_at: int
+    """The instant at which the window is empty if nothing else happens."""
+    token: Token | None
+    """What was taken here, to give it back; None where nothing was."""
+
+
+class Grant(NamedTuple):
+    """A storage's answer: was everything taken, at what instant, and what each window says."""
+
+    granted: bool
+    now: int
+    readings: Sequence[Reading]
+
+
+class Request(NamedTuple):
+    """One of several hits decided in one call: windows, their keys in the same order, and the cost."""
+
+    windows: Sequence[Window]
+    keys: Sequence[str]
+    cost: int
+
+
+class Record(Protocol):
+    """The count of one window. Which class keeps it is decided by the strategy, see `RECORDS`."""
+
+    def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
+        """Count, `retry_at` and `reset_at` of this window for a hit of `cost`; changes no count."""
+
+    def take(self, now: int, period: int, cost: int, mark: int) -> Token:
+        """Count a hit, unconditionally. `mark` is a number that no other hit of this storage has."""
+
+    def give(self, now: int, period: int, cost: int, token: Token) -> bool:
+        """Take back the hit that left `token`, if the window that counted it is still here."""
+
+    def ends(self, now: int, period: int) -> int:
+        """The instant from which the record says nothing any more, and may be dropped."""
+
+
+class MovingWindow:
+    """Every hit with its stamp: exact. A hit counts in [stamp, stamp + period)."""
+
+    __slots__ = ("count", "entries")
+
+    def __init__(self) -> None:
+        self.entries: deque[tuple[int, int, int]] = deque()
+        """(stamp, mark, cost), oldest first."""
+        self.count = 0
+
+    def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
+        entries = self.entries
+        while entries and entries[0][0] + period <= now:
+            self.count -= entries.popleft()[2]
+        retry_at = FITS
+        excess = self.count + cost - amount
+        if cost > amount:
+            retry_at = NEVER
+        elif excess > 0:
+            for stamp, _, taken in entries:
+                excess -= taken
+                if excess <= 0:
+                    retry_at = stamp + period
+                    break
+        return self.count, retry_at, entries[-1][0] + period if entries else now
+
+    def take(self, now: int, period: int, cost: int, mark: int) -> Token:
+        # Stamps never run backwards, even where the clock does.
+        stamp = max(now, self.entries[-1][0]) if self.entries else now
+        self.entries.append((stamp, mark, cost))
+        self.count += cost
+        return stamp, mark
+
+    def give(self, now: int, period: int, cost: int, token: Token) -> bool:
+        entry = (*token, cost)
+        if token[0] + period <= now or entry not in self.entries:
+            return False
+        self.entries.remove(entry)
+        self.count -= cost
+        return True
+
+    def ends(self, now: int, period: int) -> int:
+        return self.entries[-1][0] + period if self.entries else now
+
+
+class FixedWindow:
+    """One counter that begins at the first hit and is forgotten a period later; with every hit given back it is empty."""
+
+    __slots__ = ("count", "end", "mark")
+
+    def __init__(self) -> None:
+        self.end = 0
+        self.count = 0
+        self.mark = 0
+
+    def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
+        count = self.count if now < self.end else 0
+        if cost > amount:
+            retry_at = NEVER
+        elif count + cost > amount:
+            retry_at = self.end
+        else:
+            retry_at = FITS
+        return count, retry_at, self.end if count else now
+
+    def take(self, now: int, period: int, cost: int, mark: int) -> Token:
+        if now >= self.end or not self.count:
+            self.end, self.count, self.mark = now + period, 0, mark
+        self.count += cost
+        return self.end, self.mark
+
+    def give(self, now: int, period: int, cost: int, token: Token) -> bool:
+        # Equal hits are not told apart, but a hit given back twice must not make room that nobody took.
+        if now >= self.end or self.count < cost or (self.end, self.mark) != token:
+            return False
+        self.count -= cost
+        return True
+
+    def ends(self, now: int, period: int) -> int:
+        return self.end if self.count else now
+
+
+class SlidingWindowCounter:
+    """Two counters, the previous one weighted by what is left of its influence: an estimate, cheap and smooth.
+
+    At an instant in [start, start + period) the count is floor(previous * (start + period - now) / period) + current.
+    """
+
+    __slots__ = ("current", "mark", "previous", "start")
+
+    def __init__(self) -> None:
+        self.start = 0
+        self.previous = 0
+        self.current = 0
+        self.mark = 0
+
+    def _at(self, now: int, period: int) -> tuple[int, int, int]:
+        """Start, previous and current count as they stand at `now`."""
+        if now < self.start + period:
+            return self.start, self.previous, self.current
+        if now < self.start + 2 * period:
+            return self.start + period, self.current, 0
+        return now, 0, 0
+
+    def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
+        start, previous, current = self._at(now, period)
+        # Where the clock ran backwards the window is not weighted by more than its whole.
+        left = min(start + period - now, period)
+        count = previous * left // period + current
+        if cost > amount:
+            retry_at = NEVER
+        elif count + cost <= amount:
+            retry_at = FITS
+        elif current + cost <= amount:
+            retry_at = _lightened(previous, start, period, amount - current - cost)
+        else:
+            retry_at = _lightened(current, start + period, period, amount - cost)
+        if current:
+            reset_at = start + 2 * period
+        elif previous:
+            reset_at = start + period
+        else:
+            reset_at = now
+        return count, retry_at, reset_at
+
+    def take(self, now: int, period: int, cost: int, mark: int) -> Token:
+        self.start, self.previous, self.current = self._at(now, period)
+        if not self.previous and not self.current:
+            self.start, self.mark = now, mark
+        self.current += cost
+        return self.start, self.mark
+
+    def give(self, now: int, period: int, cost: int, token: Token) -> bool:
+        counted, mark = token
+        start, previous, current = self._at(now, period)
+        if mark != self.mark:
+            return False
+        if counted == start and current >= cost:
+            current -= cost
+        elif counted + period == start and previous >= cost:
+            previous -= cost
+        else:
+            return False
+        self.start, self.previous, self.current = start, previous, current
+        return True
+
+    def ends(self, now: int, period: int) -> int:
+        start, previous, current = self._at(now, period)
+        if current:
+            return start + 2 * period
+        return start + period if previous else now
+
+
+def _lightened(previous: int, start: int, period: int, room: int) -> int:
+    """The first instant of the window at `start` in which the previous count weighs no more than `room`."""
+    left = ((room + 1) * period - 1) // previous
+    return start + period - min(left, period)
+
+
+RECORDS: dict[StrategyName, Callable[[], Record]] = {
+    "moving-window": MovingWindow,
+    "fixed-window": FixedWindow,
+    "sliding-window-counter": SlidingWindowCounter,
+}
+"""The class that keeps a window's count, by strategy."""
+
+
+def look(windows: Sequence[Window], records: Sequence[Record], now: int, cost: int) -> Grant:
+    """What a hit of `cost` would be told, with nothing taken."""
+    granted = True
+    readings = []
+    for window, record in zip(windows, records, strict=True):
+        count, retry_at, reset_at = record.read(now, window.period, window.amount, cost)
+        if window.mode is Mode.ENFORCE:
+            granted = granted and retry_at == FITS
+        elif window.mode is Mode.FORCE:
+            retry_at = FITS
+        readings.append(Reading(count, retry_at, reset_at, None))
+    return Grant(granted, now, readings)
+
+
+def take(windows: Sequence[Window], records: Sequence[Record], now: int, cost: int, mark: int) -> Grant:
+    """Count a hit of `cost` in all of the windows or, where an enforced one has no room, in none.
+
+    `records` holds one record per window, fresh ones where the storage had none. `mark` tells this hit from every other
+    hit of the storage. A refusal changes no record.
+    """
+    seen = look(windows, records, now, cost)
+    if not seen.granted:
+        return seen
+    readings = []
+    for window, record, reading in zip(windows, records, seen.readings, strict=True):
+        if window.mode is Mode.FORCE:
+            taken = reading.count + cost <= 2 * window.amount
+        else:
+            taken = reading.retry_at == FITS
+        if taken:
+            token = record.take(now, window.period, cost, mark)
+            count, _, reset_at = record.read(now, window.period, window.amount, cost)
+            readings.append(Reading(count, FITS, reset_at, token))
+        else:
+            readings.append(reading)
+    return Grant(True, now, readings)
