@@ -1,0 +1,78 @@
+"""Who a notification is for, as text: what windows are counted by and what keys are made of."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING, TypeAlias
+from uuid import UUID
+
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.keys import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Recipient: TypeAlias = str | int | UUID
+"""A recipient, or the value of any other field: `5` and `"5"` are one."""
+
+
+def text_of(value: Recipient, field: str = "recipient") -> str:
+    """The value as text.
+
+    Raises:
+        TypeError: it is something else than `str`, `int` or `UUID`; the message says what to write.
+        NotifyError: it is empty.
+    """
+    if isinstance(value, str):
+        # A plain copy of what a str subclass holds: an enumeration's own `str()` may say something else.
+        text = str.__str__(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        text = int.__repr__(value)
+    elif isinstance(value, UUID):
+        text = str(value)
+    else:
+        raise TypeError(
+            f"The {field} is a {type(value).__name__}; it must be a str, an int or a UUID. "
+            f"Pass what identifies it, such as user.id or user.email."
+        )
+    if not text:
+        raise NotifyError(f"The {field} is empty. Pass what identifies it, such as an address or an id.")
+    return text
+
+
+def email(address: str) -> str:
+    """The address without surrounding space, in lower case and composed (NFC), so that its spellings are one recipient."""
+    return unicodedata.normalize("NFC", address.strip().lower())
+
+
+def counting_as(normalize: str | Callable[[str], str] | None, pseudonymize: bytes | None) -> Callable[[Recipient], str]:
+    """A function from a recipient to the text it is counted as.
+
+    Arguments:
+        normalize: `"email"`, a callable from text to text, or None to count each spelling by itself.
+        pseudonymize: a secret of 1 to 64 bytes; with it a keyed BLAKE2b stands for the recipient.
+
+    Raises:
+        NotifyError: one of the two is none of these.
+    """
+    if normalize is not None and normalize != "email" and not callable(normalize):
+        raise NotifyError(f"normalize={normalize!r} is not known; use 'email', a callable from str to str, or None.")
+    if pseudonymize is not None and not (isinstance(pseudonymize, bytes) and 1 <= len(pseudonymize) <= 64):
+        raise NotifyError("pseudonymize= must be a secret of 1 to 64 bytes, such as secrets.token_bytes(32).")
+    if normalize is None and pseudonymize is None:
+        return text_of
+    rewrite = email if normalize == "email" else normalize
+
+    def counted(recipient: Recipient) -> str:
+        text = text_of(recipient)
+        if callable(rewrite):
+            rewritten = rewrite(text)
+            if not isinstance(rewritten, str) or not rewritten:
+                raise NotifyError(
+                    f"normalize= returned {'an empty text' if rewritten == '' else type(rewritten).__name__}; "
+                    "it must return a text that identifies the recipient."
+                )
+            text = rewritten
+        return digest(text, pseudonymize) if pseudonymize else text
+
+    return counted

@@ -1,0 +1,82 @@
+"""A rule's window as the storages and `limits` see it: an item that knows its key."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+from ratelimited_notify.keys import rest_of, tag_of
+from ratelimited_notify.windows import MICROSECONDS, Mode, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from limits import RateLimitItem
+
+    from ratelimited_notify.rules.rule import OnLimit, Rule
+    from ratelimited_notify.windows import StrategyName
+
+
+class _Keyed:
+    """What this library adds to an item of `limits`: its key is the window's own, and does not hold the amount."""
+
+    __slots__ = ()
+
+    by: tuple[str, ...]
+    namespace: str
+    rule: str
+    strategy: StrategyName
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        """The key under which the window of these values of the rule's `by`, in its order, is stored."""
+        others = [value.decode() if isinstance(value, bytes) else str(value) for value in identifiers]
+        if "recipient" in self.by:
+            tag = tag_of(others.pop(self.by.index("recipient")))
+        else:
+            tag = tag_of(":".join((self.rule, *others)))
+        period = cast("RateLimitItem", self).get_expiry()
+        return f"{self.namespace}:{{{tag}}}:{rest_of((self.rule, str(period), *others), self.strategy)}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        item = cast("RateLimitItem", self)
+        base = type(self).__bases__[1]
+        return keyed_item, (base(item.amount, item.multiples), self.namespace, self.rule, self.by, self.strategy)
+
+
+@cache
+def _kind(base: type[RateLimitItem]) -> type[RateLimitItem]:
+    # A subclass that inherits its granularity: defining one would register it with `limits` for everybody.
+    return type(f"Keyed{base.__name__}", (_Keyed, base), {"__slots__": ("by", "rule", "strategy")})
+
+
+def keyed_item(
+    item: RateLimitItem, namespace: str, rule: str, by: tuple[str, ...], strategy: StrategyName
+) -> RateLimitItem:
+    """The item, with the keys of a rule's windows."""
+    made = _kind(type(item))(item.amount, item.multiples, namespace)
+    keyed = cast("_Keyed", made)
+    keyed.rule, keyed.by, keyed.strategy = rule, by, strategy
+    return made
+
+
+class Counter(Window):
+    """One limit of one rule, in one mode: what is counted, by what, and under which key."""
+
+    __slots__ = ("by", "item", "on_limit")
+
+    def __init__(self, namespace: str, rule: Rule, item: RateLimitItem, mode: Mode) -> None:
+        super().__init__(
+            rule.strategy,
+            item.amount,
+            item.get_expiry() * MICROSECONDS,
+            mode,
+            rule=rule.name,
+            shared="recipient" not in rule.by,
+        )
+        self.by: tuple[str, ...] = rule.by
+        self.on_limit: OnLimit | None = rule.on_limit
+        self.item: RateLimitItem = keyed_item(item, namespace, rule.name, rule.by, rule.strategy)
+
+    def key(self, identifiers: Sequence[str]) -> str:
+        """Where the window of these values of `by` is stored."""
+        return self.item.key_for(*identifiers)

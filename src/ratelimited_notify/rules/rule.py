@@ -1,0 +1,197 @@
+"""One rule: how much of what may be sent, and what it is counted by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
+
+from ratelimited_notify.errors import NotifyError, Problem, RuleError
+from ratelimited_notify.recipient import Recipient, text_of
+from ratelimited_notify.rules.limit import limits_of
+from ratelimited_notify.windows import StrategyName
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+    from ratelimited_notify.rules.limit import LimitNotation
+
+OnLimit: TypeAlias = Literal["raise", "drop", "wait"]
+"""What happens to a notification that is over the limit."""
+
+FIELDS = ("type", "recipient", "channel", "tenant", "dedupe_key")
+"""The fields that every notification can have; a rule set may declare more."""
+
+_Key = TypeVar("_Key")
+
+_STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
+_ON_LIMIT: tuple[str, ...] = get_args(OnLimit)
+_LATER = ("defer", "digest")
+
+
+def on_limit_problem(value: object) -> str | None:
+    """What is wrong with a choice of `on_limit`, or None."""
+    if value in _ON_LIMIT:
+        return None
+    if value in _LATER:
+        return f"{value!r} needs the queue of deferred notifications, which this version does not have; use 'drop'."
+    return f"{value!r} is not known; use one of {', '.join(map(repr, _ON_LIMIT))}."
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Rule:
+    """No more than `limit`, for each value of what it is counted `by`.
+
+    Arguments:
+        type: the type of notification, or a glob over types (`"marketing.*"`, `"*"`), case-sensitive.
+        limit: one or several amounts per period in the notation of `limits`: `"1/day"`, `"3/hour; 10/day"`. None is no
+            limit; an amount of 0 lets nothing through.
+        by: the fields that it is counted by, one string or several; by default `("type", "recipient")`. `"recipient"`
+            makes a frequency cap over all types that match, `()` one window for everybody. The rule does not apply to a
+            notification that has not set one of the fields.
+        strategy: `"moving-window"` (the default, exact), `"fixed-window"` or `"sliding-window-counter"`.
+        name: the identity of its counters. By default made of type and by, so that editing a limit forgets nothing.
+        on_limit: what happens when this rule refuses: `"raise"`, `"drop"` or `"wait"`; by default what the notifier says.
+        overrides: other limits for single recipients: `{"vip@example.com": "50/day"}`.
+        tiers: other limits for the recipients that the limiter's `tier_of=` puts in a tier: `{"gold": "20/day"}`.
+        exempt: priorities that always pass, one string or several.
+        count_exempt: whether what passes by `exempt` counts all the same, up to twice the amount; by default it does.
+        enforce: False is shadow mode: the rule counts and reports what it would refuse, and refuses nothing.
+
+    Raises:
+        RuleError: something in it cannot be used; all problems are named.
+    """
+
+    type: str
+    limits: tuple[RateLimitItem, ...]
+    by: tuple[str, ...]
+    strategy: StrategyName
+    name: str
+    on_limit: OnLimit | None
+    overrides: Mapping[str, tuple[RateLimitItem, ...]] = field(repr=False, hash=False)
+    tiers: Mapping[str, tuple[RateLimitItem, ...]] = field(hash=False)
+    exempt: frozenset[str]
+    count_exempt: bool
+    enforce: bool
+
+    def __init__(
+        self,
+        type: str,
+        limit: LimitNotation,
+        *,
+        by: str | Iterable[str] = ("type", "recipient"),
+        strategy: StrategyName = "moving-window",
+        name: str | None = None,
+        on_limit: OnLimit | None = None,
+        overrides: Mapping[Recipient, LimitNotation] | None = None,
+        tiers: Mapping[str, LimitNotation] | None = None,
+        exempt: str | Iterable[str] = (),
+        count_exempt: bool = True,
+        enforce: bool = True,
+    ) -> None:
+        problems: list[Problem] = []
+        if not isinstance(type, str) or not type:
+            problems.append(Problem("type", "must be a text that is not empty, such as 'news' or 'marketing.*'."))
+            type = "?"
+        if strategy not in _STRATEGIES:
+            known = ", ".join(map(repr, _STRATEGIES))
+            problems.append(Problem("strategy", f"{strategy!r} is not known; use one of {known}."))
+        if on_limit is not None and (wrong := on_limit_problem(on_limit)):
+            problems.append(Problem("on_limit", wrong))
+        if name is not None and (not isinstance(name, str) or not name):
+            problems.append(Problem("name", "must be a text that is not empty."))
+        for option, value in (("count_exempt", count_exempt), ("enforce", enforce)):
+            if not isinstance(value, bool):
+                problems.append(Problem(option, "must be true or false."))
+        fields = _texts("by", by, problems)
+        if len(set(fields)) < len(fields):
+            problems.append(Problem("by", "names a field twice."))
+        if overrides and "recipient" not in fields:
+            problems.append(Problem("overrides", "need a rule that is counted by recipient; this one is not."))
+        settings = {
+            "type": type,
+            "limits": _limits("limit", limit, problems),
+            "by": fields,
+            "strategy": strategy,
+            "name": name or _name(type, fields),
+            "on_limit": on_limit,
+            "overrides": _overrides(overrides, problems),
+            "tiers": _tiers(tiers, problems),
+            "exempt": frozenset(_texts("exempt", exempt, problems)),
+            "count_exempt": count_exempt,
+            "enforce": enforce,
+        }
+        if problems:
+            raise RuleError(problems)
+        for attribute, setting in settings.items():
+            object.__setattr__(self, attribute, setting)
+
+    def matches(self, type: str) -> bool:
+        """Whether the rule applies to notifications of this type."""
+        return self.type == type or fnmatchcase(type, self.type)
+
+
+def _name(type: str, by: tuple[str, ...]) -> str:
+    return type if by == ("type", "recipient") else f"{type} by {'+'.join(by) or 'all'}"
+
+
+def _texts(place: str, value: object, problems: list[Problem]) -> tuple[str, ...]:
+    """One text or several, as several."""
+    if isinstance(value, str):
+        value = (value,)
+    if isinstance(value, Iterable):
+        texts = tuple(value)
+        if all(isinstance(text, str) and text for text in texts):
+            return texts
+    problems.append(Problem(place, "must be one text or several, none of them empty."))
+    return ()
+
+
+def _limits(place: str, notation: LimitNotation, problems: list[Problem]) -> tuple[RateLimitItem, ...]:
+    try:
+        return limits_of(notation)
+    except RuleError as error:
+        problems += (problem.under(place) for problem in error.problems)
+        return ()
+
+
+def _overrides(
+    overrides: Mapping[Recipient, LimitNotation] | None, problems: list[Problem]
+) -> Mapping[str, tuple[RateLimitItem, ...]]:
+    # Places are numbers, not recipients: messages show no address.
+    read = {}
+    for index, (recipient, notation) in enumerate(_pairs("overrides", overrides, problems)):
+        place = f"overrides[{index}]"
+        try:
+            text = text_of(recipient)
+        except (TypeError, NotifyError) as error:
+            problems.append(Problem(place, str(error)))
+            continue
+        if text in read:
+            problems.append(Problem(place, "is a recipient that has an override already."))
+        read[text] = _limits(place, notation, problems)
+    return MappingProxyType(read)
+
+
+def _tiers(
+    tiers: Mapping[str, LimitNotation] | None, problems: list[Problem]
+) -> Mapping[str, tuple[RateLimitItem, ...]]:
+    read = {}
+    for tier, notation in _pairs("tiers", tiers, problems):
+        if not isinstance(tier, str):
+            problems.append(Problem("tiers", f"has a name that is not a text: {tier!r}."))
+        read[tier] = _limits(f"tiers.{tier}", notation, problems)
+    return MappingProxyType(read)
+
+
+def _pairs(
+    place: str, mapping: Mapping[_Key, LimitNotation] | None, problems: list[Problem]
+) -> Iterable[tuple[_Key, LimitNotation]]:
+    if mapping is None:
+        return ()
+    if not isinstance(mapping, Mapping):
+        problems.append(Problem(place, "must be a table of limits."))
+        return ()
+    return mapping.items()

@@ -1,0 +1,190 @@
+"""All rules that are in force together: immutable, and validated as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from ratelimited_notify.errors import Problem, RuleError
+from ratelimited_notify.rules.rule import FIELDS, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ratelimited_notify.rules.limit import LimitNotation
+
+UnknownType: TypeAlias = Literal["send", "raise"]
+"""What happens to a type that no rule matches."""
+
+# They are arguments of every call, so a field cannot have their names.
+_TAKEN = ("cost", "priority")
+
+
+class RuleSet:
+    """The rules that are in force together.
+
+    Arguments:
+        rules: rules, or a mapping from type to limit.
+        fields: fields that notifications may have besides type, recipient, channel, tenant and dedupe_key.
+        default: a limit per recipient for each type that no rule matches (a rule for exactly `"*"` does not count as
+            matching). None, the default, leaves such types to `unknown_type`.
+        unknown_type: `"send"` (the default) sends them and logs each type once; `"raise"` makes them an error.
+
+    Raises:
+        RuleError: something in it cannot be used; all problems are named, each with its place (`rules[3].limit`).
+    """
+
+    __slots__ = ("default", "fields", "rules", "unknown_type")
+
+    rules: tuple[Rule, ...]
+    fields: frozenset[str]
+    default: Rule | None
+    unknown_type: UnknownType
+
+    def __init__(
+        self,
+        rules: Iterable[Rule] | Mapping[str, LimitNotation] = (),
+        *,
+        fields: Iterable[str] = (),
+        default: LimitNotation = None,
+        unknown_type: UnknownType = "send",
+    ) -> None:
+        problems: list[Problem] = []
+        listed = _listed(rules, problems)
+        declared = _declared(fields, problems)
+        fallback = None
+        if default is not None:
+            try:
+                fallback = Rule("*", default, name="default")
+            except RuleError as error:
+                problems += (Problem("default", problem.message) for problem in error.problems)
+        if unknown_type not in ("send", "raise"):
+            problems.append(Problem("unknown_type", f"{unknown_type!r} is not known; use 'send' or 'raise'."))
+        problems += _undeclared(listed, declared)
+        problems += _twice([*listed, ("default", fallback)] if fallback else listed)
+        if problems:
+            raise RuleError(problems)
+        for attribute, value in (
+            ("rules", tuple(rule for _, rule in listed)),
+            ("fields", declared),
+            ("default", fallback),
+            ("unknown_type", unknown_type),
+        ):
+            object.__setattr__(self, attribute, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"A rule set does not change; make a new one to change {name!r}.")
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self.rules)
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RuleSet):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash((self.rules, self.fields, self.default, self.unknown_type))
+
+    def __repr__(self) -> str:
+        return (
+            f"RuleSet({list(self.rules)!r}, fields={sorted(self.fields)!r}, "
+            f"default={self.default!r}, unknown_type={self.unknown_type!r})"
+        )
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        return _restored, (self.rules, self.fields, self.default, self.unknown_type)
+
+    def knows(self, type: str) -> bool:
+        """Whether a rule matches the type; one for exactly `"*"` does not count."""
+        return any(rule.type != "*" and rule.matches(type) for rule in self.rules)
+
+    def matching(self, type: str) -> tuple[Rule, ...]:
+        """The rules that apply to the type, the default among them where no other matches."""
+        matching = tuple(rule for rule in self.rules if rule.matches(type))
+        if self.default is not None and not self.knows(type):
+            return (*matching, self.default)
+        return matching
+
+    def extended(self, rules: Iterable[Rule]) -> RuleSet:
+        """The same with these rules besides."""
+        default = None if self.default is None else self.default.limits
+        return RuleSet(
+            (*self.rules, *rules), fields=self.fields - set(FIELDS), default=default, unknown_type=self.unknown_type
+        )
+
+
+def _restored(*values: object) -> RuleSet:
+    made = RuleSet.__new__(RuleSet)
+    for name, value in zip(("rules", "fields", "default", "unknown_type"), values, strict=True):
+        object.__setattr__(made, name, value)
+    return made
+
+
+def _listed(rules: object, problems: list[Problem]) -> list[tuple[str, Rule]]:
+    """Each rule with its place."""
+    listed = []
+    if isinstance(rules, Mapping):
+        for name, limit in rules.items():
+            place = f"rules[{name!r}]"
+            try:
+                listed.append((place, Rule(name, limit)))
+            except RuleError as error:
+                problems += (problem.under(place) for problem in error.problems)
+    elif isinstance(rules, Iterable) and not isinstance(rules, str):
+        for index, rule in enumerate(rules):
+            if isinstance(rule, Rule):
+                listed.append((f"rules[{index}]", rule))
+            else:
+                problems.append(Problem(f"rules[{index}]", f"is a {type(rule).__name__}, not a Rule."))
+    else:
+        problems.append(Problem("rules", f"is a {type(rules).__name__}; use a mapping from type to limit, or rules."))
+    return listed
+
+
+def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:
+    if isinstance(fields, str) or not isinstance(fields, Iterable):
+        problems.append(Problem("fields", "must be a list of names."))
+        return frozenset(FIELDS)
+    names = tuple(fields)
+    for index, name in enumerate(names):
+        place = f"fields[{index}]"
+        if not isinstance(name, str) or not name.isidentifier():
+            problems.append(Problem(place, f"{name!r} is not a name that can be written as an argument."))
+        elif name in _TAKEN or name in FIELDS:
+            problems.append(Problem(place, f"{name!r} is there already, and cannot be declared."))
+    return frozenset(FIELDS).union(name for name in names if isinstance(name, str))
+
+
+def _undeclared(listed: list[tuple[str, Rule]], declared: frozenset[str]) -> list[Problem]:
+    return [
+        Problem(
+            f"{place}.by",
+            f"{name!r} is not a field; use {', '.join(sorted(declared))}, or declare it: fields=[{name!r}].",
+        )
+        for place, rule in listed
+        for name in rule.by
+        if name not in declared
+    ]
+
+
+def _twice(listed: list[tuple[str, Rule]]) -> list[Problem]:
+    """Windows of one name and period: they would count in one place, each by its own limit."""
+    problems = []
+    seen: dict[tuple[str, int], str] = {}
+    for place, rule in listed:
+        kinds = [rule.limits, *rule.overrides.values(), *rule.tiers.values()]
+        for period in sorted({item.get_expiry() for items in kinds for item in items}):
+            first = seen.setdefault((rule.name, period), place)
+            if first != place:
+                problems.append(
+                    Problem(
+                        place,
+                        f"has the name {rule.name!r} and a period of {period} seconds, as {first} has; "
+                        "give one of them a name= of its own.",
+                    )
+                )
+    return problems
