@@ -1,0 +1,302 @@
+"""What the limiter for threads and the one for asyncio share: everything but asking the storage."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypedDict, TypeVar
+
+from ratelimited_notify.decision import Decision
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.keys import valid_namespace
+from ratelimited_notify.recipient import counting_as
+from ratelimited_notify.rules.limit import LARGEST_AMOUNT
+from ratelimited_notify.rules.plan import Asked, Plans
+from ratelimited_notify.sources import rules_from
+from ratelimited_notify.switch import switch
+from ratelimited_notify.windows import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ratelimited_notify.decision import Receipt
+    from ratelimited_notify.errors import StorageError
+    from ratelimited_notify.notification import Notification
+    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.rules.counter import Counter
+    from ratelimited_notify.rules.rule import Rule
+    from ratelimited_notify.rules.ruleset import RuleSet
+    from ratelimited_notify.sources import Rules
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
+    from ratelimited_notify.windows import Grant
+
+OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
+"""What a decision is when the storage gives none."""
+
+_S = TypeVar("_S", "Storage", "AsyncStorage")
+
+_K = TypeVar("_K", bound="Decision | Exception")
+"""What is known without asking the storage."""
+
+_MOST_UNKNOWN_TYPES = 1000
+
+_log = logging.getLogger("ratelimited_notify")
+
+
+class LimiterOptions(TypedDict, total=False):
+    """The options of a limiter, for those who make one from theirs."""
+
+    namespace: str
+    normalize: str | Callable[[str], str] | None
+    tier_of: Callable[[Recipient], str | None] | None
+    pseudonymize: bytes | None
+    on_storage_error: OnStorageError
+    timeout: float
+    clock: Callable[[], float] | None
+    enabled: bool
+
+
+class Question:
+    """What is to be decided: worked out before the storage is asked."""
+
+    __slots__ = ("asked", "cost", "keys", "recipient", "windows")
+
+    def __init__(
+        self, asked: Asked, recipient: Recipient, cost: int, windows: tuple[Counter, ...], keys: list[str]
+    ) -> None:
+        self.asked = asked
+        self.recipient = recipient
+        self.cost = cost
+        self.windows = windows
+        self.keys = keys
+
+    def request(self) -> Request:
+        return Request(self.windows, self.keys, self.cost)
+
+
+class Asking(ABC, Generic[_S]):
+    """What both limiters are made of: rules, and the questions and decisions that follow from them."""
+
+    def __init__(
+        self,
+        rules: Rules | None = None,
+        storage: str | _S = "memory://",
+        *,
+        namespace: str = "notify",
+        normalize: str | Callable[[str], str] | None = None,
+        tier_of: Callable[[Recipient], str | None] | None = None,
+        pseudonymize: bytes | None = None,
+        on_storage_error: OnStorageError = "raise",
+        timeout: float = 0.5,
+        clock: Callable[[], float] | None = None,
+        enabled: bool = True,
+    ) -> None:
+        """Make a limiter.
+
+        Arguments:
+            rules: what may be sent: a mapping from type to limit (`{"news": "1/day"}`), rules, a `RuleSet`, or the path of a
+                TOML file.
+            storage: where windows are kept: a URI, or a storage to be shared. `"memory://"`, the default, is this limiter's own.
+            namespace: how every key begins; limiters of one namespace on one server count together.
+            normalize: `"email"`, or a callable from text to text, that makes the spellings of a recipient one. By default each
+                spelling is a recipient of its own.
+            tier_of: a callable from the recipient, as passed, to the name of its tier, or None.
+            pseudonymize: a secret of 1 to 64 bytes; with it, keys hold a keyed hash instead of the recipient.
+            on_storage_error: `"raise"` (the default) raises `StorageError`; `"allow"` and `"deny"` decide, uncounted.
+            timeout: seconds after which a call to the storage is given up; 0.5 by default. For a storage opened by its URI.
+            clock: a callable that gives seconds, for windows in memory and on memcached; by default this machine's time. One
+                that has a method `sleep(seconds)` is also what waiting is done by.
+            enabled: False sends everything and counts nothing.
+
+        Raises:
+            RuleError: the rules cannot be used; all problems are named, each with its place.
+            NotifyError: another argument cannot be used.
+            MissingExtra: the client of the storage is not installed.
+        """
+        if not isinstance(namespace, str) or not valid_namespace(namespace):
+            raise NotifyError("namespace= must be 1 to 32 letters, digits, '.', '_' or '-', such as 'notify'.")
+        if on_storage_error not in ("raise", "allow", "deny"):
+            raise NotifyError(f"on_storage_error={on_storage_error!r} is not known; use 'raise', 'allow' or 'deny'.")
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 3600:
+            raise NotifyError("timeout= must be a number of seconds above 0 and below 3600, such as 0.5.")
+        for option, value in (("tier_of", tier_of), ("clock", clock)):
+            if value is not None and not callable(value):
+                raise NotifyError(f"{option}= must be a callable or None, not a {type(value).__name__}.")
+        self._namespace = namespace
+        self._counted = counting_as(normalize, pseudonymize)
+        self._tier_of = tier_of
+        self._on_storage_error: OnStorageError = on_storage_error
+        self._timeout = timeout
+        self._clock = clock
+        self._off = not enabled or switch.read()
+        self._unknown: set[str] = set()
+        self._configured = rules_from(rules)
+        self._worn: dict[str, Rule] = {}
+        self._plans = self._planned()
+        self._meant = storage
+        self._owned = isinstance(storage, str)
+        # With the switch off nothing is opened, so that nothing needs to be installed or running.
+        self._storage: _S | None = None if self._off else self._opened()
+
+    @abstractmethod
+    def _open(self, storage: str | _S) -> _S:
+        """The storage that is meant."""
+
+    def _opened(self) -> _S:
+        self._storage = self._open(self._meant)
+        return self._storage
+
+    @property
+    def storage(self) -> _S:
+        """The storage that is asked: a storage of `limits` too, for `limits`' own strategies."""
+        return self._opened() if self._storage is None else self._storage
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules in force. Assign new ones, in any form that the constructor takes: the next decision goes by them.
+
+        Counters stay: they belong to a rule's name, not to its amount.
+        """
+        return self._configured
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._configured = rules_from(rules)
+        self._plans = self._planned()
+
+    def _planned(self) -> Plans:
+        # Limits written on decorators stand in where no configured rule is for the type.
+        worn = [rule for rule in self._worn.values() if not self._configured.knows(rule.type)]
+        return Plans(self._configured.extended(worn) if worn else self._configured, self._namespace, self._counted)
+
+    def wear(self, rule: Rule) -> None:
+        """Add the rule that a decorator wrote down, in place of its former one; a configured rule for its type wins."""
+        self._worn = {**self._worn, rule.type: rule}
+        self._plans = self._planned()
+
+    def _ask(
+        self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
+    ) -> Question:
+        if cost.__class__ is not int or not 1 <= cost <= LARGEST_AMOUNT:
+            raise _cost_error(cost)
+        plans = self._plans
+        plan = plans.of(type)
+        asked = Asked(type, self._counted(recipient), plans.fields(fields) if fields else {})
+        if not plan.known:
+            self._meet(type)
+        tier = self._tier_of(recipient) if plan.tiered and self._tier_of is not None else None
+        windows, keys = plan.windows(asked, priority, tier)
+        return Question(asked, recipient, cost, windows, keys)
+
+    def _meet(self, type: str) -> None:
+        if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
+            self._unknown.add(type)
+            _log.warning("No rule is for notifications of type %r: they are sent without a limit of their own.", type)
+
+    @property
+    def raises(self) -> bool:
+        """Whether a failure of the storage is raised, rather than decided about."""
+        return self._on_storage_error == "raise"
+
+    def _is_off(self) -> bool:
+        if self._off or switch.off:
+            switch.say()
+            return True
+        return False
+
+    def _granted(self, question: Question, grant: Grant) -> Decision:
+        """The decision that follows from what the storage took, or refused."""
+        asked, windows = question.asked, question.windows
+        granted = grant.granted
+        return Decision(
+            asked.type,
+            question.recipient,
+            question.cost,
+            granted,
+            asked=asked,
+            windows=windows,
+            grant=grant,
+            receipt=(self.storage, question.keys) if granted else None,
+        )
+
+    def _seen(self, question: Question, grant: Grant) -> Decision:
+        """The decision that would follow; there is nothing to give back."""
+        asked = question.asked
+        return Decision(
+            asked.type, question.recipient, question.cost, grant.granted,
+            asked=asked, windows=question.windows, grant=grant,
+        )  # fmt: skip
+
+    def _unlimited(self, question: Question) -> Decision:
+        return Decision(question.asked.type, question.recipient, question.cost, True, asked=question.asked)
+
+    def _failed(self, question: Question, error: StorageError) -> Decision:
+        """The decision without the storage, where the user chose one."""
+        if self._on_storage_error == "raise":
+            raise error
+        _log.warning(
+            "The storage failed, so a notification of type %r is %s uncounted: %s",
+            question.asked.type,
+            "allowed" if self._on_storage_error == "allow" else "refused",
+            error,
+        )
+        return Decision(
+            question.asked.type,
+            question.recipient,
+            question.cost,
+            self._on_storage_error == "allow",
+            asked=question.asked,
+            error=str(error),
+        )
+
+    def _receipt(self, decision: Decision) -> Receipt | None:
+        """What it takes to give a decision's hit back, the first time that it is asked for.
+
+        Raises:
+            NotifyError: another storage granted it.
+        """
+        granted_by = decision.granted_by
+        if granted_by is not None and granted_by is not self.storage:
+            raise NotifyError("The decision was made by a limiter with another storage; release it with that one.")
+        return decision.take_receipt()
+
+    def _own_windows(self, question: Question) -> tuple[list[Counter], list[str]]:
+        """The windows that are counted by this recipient, and their keys."""
+        own = [(window, key) for window, key in zip(question.windows, question.keys, strict=True) if not window.shared]
+        return [window for window, _ in own], [key for _, key in own]
+
+    def _question(self, notification: Notification) -> Question | Decision | Exception:
+        """What the storage is to be asked, or what is known without asking."""
+        if self._is_off():
+            return Decision(notification.type, notification.recipient, notification.cost, True)
+        try:
+            question = self._ask(
+                notification.type,
+                notification.recipient,
+                notification.cost,
+                notification.priority,
+                notification.fields,
+            )
+        except Exception as error:  # noqa: BLE001  # normalize and tier_of are the user's, and may raise anything
+            return error
+        return question if question.windows else self._unlimited(question)
+
+    def _answers(self, known: Iterable[Question | _K], grants: Iterable[Grant]) -> list[Decision | _K]:
+        """The decisions, from what the storage said to those that are questions."""
+        answers = iter(grants)
+        return [self._granted(each, next(answers)) if isinstance(each, Question) else each for each in known]
+
+    def _unanswered(self, known: Iterable[Question | _K], error: StorageError) -> list[Decision | _K]:
+        """The same, when the storage failed."""
+        return [self._failed(each, error) if isinstance(each, Question) else each for each in known]
+
+
+def _cost_error(cost: object) -> Exception:
+    if isinstance(cost, bool) or not isinstance(cost, int):
+        return TypeError(f"The cost of a notification is a whole number, not a {type(cost).__name__}.")
+    return NotifyError(f"The cost of a notification is {cost}; it must be 1 to {LARGEST_AMOUNT:,}.")
+
+
+def requests(questions: Iterable[object]) -> list[Request]:
+    """What the storage is to be asked, in order."""
+    return [question.request() for question in questions if isinstance(question, Question)]

@@ -1,0 +1,245 @@
+"""What was decided, and why: plain data, worked out from what the storage said only when it is asked for."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from math import ceil, inf
+from typing import TYPE_CHECKING, NamedTuple
+
+from ratelimited_notify.windows import FITS, MICROSECONDS, NEVER, Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from limits import RateLimitItem
+
+    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.rules.counter import Counter
+    from ratelimited_notify.rules.plan import Asked
+    from ratelimited_notify.rules.rule import OnLimit
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
+    from ratelimited_notify.windows import Grant, Reading, StrategyName, Token
+
+# A decision is given back once, whichever threads try.
+_giving_back = threading.Lock()
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowState:
+    """One window at the moment of a decision.
+
+    `limits` can be asked about the same window: `strategy.hit(state.item, *state.identifiers)` on the limiter's storage.
+    """
+
+    rule: str
+    """The name of the rule."""
+    item: RateLimitItem
+    """The limit, an item of `limits`."""
+    identifiers: tuple[str, ...] = field(repr=False)
+    """The values of what the rule is counted by."""
+    strategy: StrategyName
+    remaining: int
+    """How many are left: after the hit where it was taken, before it where it was refused."""
+    reset_at: datetime
+    """When the window is empty if nothing else happens."""
+    retry_after: float
+    """Seconds until this very cost fits, if nothing else happens; 0 where it fits or was taken, `inf` for never."""
+    enforced: bool
+    """False for a window that could not refuse: in shadow mode, or of a rule that the priority is exempt from."""
+
+
+class Receipt(NamedTuple):
+    """What a storage's `release` needs to give a hit back."""
+
+    windows: Sequence[Counter]
+    keys: Sequence[str]
+    cost: int
+    tokens: Sequence[Token | None]
+
+
+class Decision:
+    """Whether a notification may be sent, and why; true when it may.
+
+    Made by a limiter, never by hand.
+    """
+
+    __slots__ = ("_asked", "_grant", "_receipt", "_windows", "allowed", "cost", "error", "recipient", "type")
+
+    def __init__(
+        self,
+        type: str,
+        recipient: Recipient,
+        cost: int,
+        allowed: bool,
+        *,
+        asked: Asked | None = None,
+        windows: Sequence[Counter] = (),
+        grant: Grant | None = None,
+        error: str | None = None,
+        receipt: tuple[Storage | AsyncStorage, Sequence[str]] | None = None,
+    ) -> None:
+        self.type = type
+        """The type of the notification."""
+        self.recipient = recipient
+        """Who it is for, as the caller said it."""
+        self.cost = cost
+        """How many hits it counts for."""
+        self.allowed = allowed
+        """Whether it may be sent."""
+        self.error = error
+        """What the storage said, where it failed and `on_storage_error` decided; otherwise None."""
+        self._asked = asked
+        self._windows = windows
+        self._grant = grant
+        # The storage that granted the hit, and the keys: what it takes to give it back, once.
+        self._receipt = receipt
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+    @property
+    def windows(self) -> tuple[WindowState, ...]:
+        """Every window that the notification falls into, in the order of the rules."""
+        if self._grant is None or self._asked is None:
+            return ()
+        return tuple(
+            _state(self._asked, window, reading, self._grant.now)
+            for window, reading in zip(self._windows, self._grant.readings, strict=True)
+        )
+
+    @property
+    def blocked_by(self) -> WindowState | None:
+        """The window that holds it longest, or None."""
+        if self.allowed or self._grant is None or self._asked is None:
+            return None
+        refusing = [
+            (inf if reading.retry_at == NEVER else reading.retry_at, window, reading)
+            for window, reading in self._enforced()
+            if reading.retry_at != FITS
+        ]
+        _, window, reading = max(refusing, key=lambda refused: refused[0])
+        return _state(self._asked, window, reading, self._grant.now)
+
+    @property
+    def refusals(self) -> tuple[OnLimit | None, ...]:
+        """What each refusing rule says is to happen; None where it leaves that to the notifier."""
+        if self.allowed:
+            return ()
+        return tuple(window.on_limit for window, reading in self._enforced() if reading.retry_at != FITS)
+
+    @property
+    def remaining(self) -> int | None:
+        """How many are left in the fullest of the enforced windows after this decision; None where no rule applies."""
+        left = [max(0, window.amount - reading.count) for window, reading in self._enforced()]
+        return min(left, default=None)
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until it would be allowed if nothing else is taken or released; 0 when allowed, `inf` for never.
+
+        Where the storage failed and `on_storage_error="deny"` refused, it is not known: 0.
+        """
+        retry_at = self._retry_at()
+        if retry_at is None or self._grant is None:
+            return 0.0
+        return inf if retry_at == NEVER else (retry_at - self._grant.now) / MICROSECONDS
+
+    @property
+    def retry_at(self) -> datetime | None:
+        """When it would be allowed, in UTC; None when it is allowed now, or never."""
+        retry_at = self._retry_at()
+        return None if retry_at is None or retry_at == NEVER else _utc(retry_at)
+
+    @property
+    def reset_at(self) -> datetime | None:
+        """When the last enforced window is empty if nothing else happens, in UTC; None where no rule applies."""
+        latest = max((reading.reset_at for _, reading in self._enforced()), default=None)
+        return None if latest is None else _utc(latest)
+
+    @property
+    def retry_after_header(self) -> int | None:
+        """`retry_after` for an HTTP header: whole seconds, rounded up; None when it is allowed now, or never."""
+        seconds = self.retry_after
+        return None if self._retry_at() is None or seconds == inf else ceil(seconds)
+
+    @property
+    def granted_by(self) -> Storage | AsyncStorage | None:
+        """The storage that holds what the decision took; None where there is nothing to give back."""
+        receipt = self._receipt
+        return None if receipt is None else receipt[0]
+
+    def take_receipt(self) -> Receipt | None:
+        """What it takes to give the hit back, for a limiter: the first time, and never again."""
+        with _giving_back:
+            receipt, self._receipt = self._receipt, None
+        if receipt is None or self._grant is None:
+            return None
+        return Receipt(self._windows, receipt[1], self.cost, [reading.token for reading in self._grant.readings])
+
+    def _enforced(self) -> list[tuple[Counter, Reading]]:
+        if self._grant is None:
+            return []
+        return [
+            (window, reading)
+            for window, reading in zip(self._windows, self._grant.readings, strict=True)
+            if window.mode is Mode.ENFORCE
+        ]
+
+    def _retry_at(self) -> int | None:
+        """The instant at which the last refusing window has room, or NEVER; None when nothing refuses."""
+        if self.allowed:
+            return None
+        instants = [reading.retry_at for _, reading in self._enforced()]
+        return NEVER if NEVER in instants else max(instants, default=None)
+
+    def __str__(self) -> str:
+        what = f"{self.type!r}" if self.cost == 1 else f"{self.type!r} at cost {self.cost}"
+        if self.error is not None:
+            return f"{what} {'allowed' if self.allowed else 'refused'} without being counted: {self.error}"
+        if self.allowed:
+            left = self.remaining
+            return f"{what} allowed, {'no rule applies' if left is None else f'{left} left'}"
+        blocked_by = self.blocked_by
+        if blocked_by is None:
+            return f"{what} refused"
+        seconds = self.retry_after
+        when = "never fits" if seconds == inf else f"fits in {seconds:.6g} s"
+        return f"{what} refused by rule {blocked_by.rule!r} ({blocked_by.item}), {when}"
+
+    def __repr__(self) -> str:
+        return f"<Decision: {self}>"
+
+    def __getstate__(self) -> dict[str, object]:
+        # A storage is of this process; a copy elsewhere explains itself, and cannot be released.
+        return {name: getattr(self, name) for name in self.__slots__ if name != "_receipt"} | {"_receipt": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def _state(asked: Asked, window: Counter, reading: Reading, now: int) -> WindowState:
+    if reading.retry_at == NEVER:
+        retry_after = inf
+    elif reading.retry_at == FITS:
+        retry_after = 0.0
+    else:
+        retry_after = (reading.retry_at - now) / MICROSECONDS
+    return WindowState(
+        rule=window.rule,
+        item=window.item,
+        identifiers=asked.identifiers(window.by) or (),
+        strategy=window.strategy,
+        remaining=max(0, window.amount - reading.count),
+        reset_at=_utc(reading.reset_at),
+        retry_after=retry_after,
+        enforced=window.mode is Mode.ENFORCE,
+    )
+
+
+def _utc(instant: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=instant)

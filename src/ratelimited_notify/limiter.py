@@ -1,0 +1,349 @@
+"""Rules times storage: whether a notification may be sent. It decides, and sends nothing."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.asking import Asking, Question, requests
+from ratelimited_notify.decision import Decision
+from ratelimited_notify.errors import NotifyError, StorageError
+from ratelimited_notify.refund import outcome_unknown
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from ratelimited_notify.decision import WindowState
+    from ratelimited_notify.notification import Notification
+    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
+    from ratelimited_notify.windows import Grant
+
+_CLOCK_OF_ANOTHER = "clock= goes with a storage that the limiter opens; give it to the storage instead."
+
+
+class Limiter(Asking["Storage"]):
+    """Decides whether notifications may be sent. Any thread may ask."""
+
+    def _open(self, storage: str | Storage) -> Storage:
+        from ratelimited_notify.storage import adopt, open_storage
+
+        if isinstance(storage, str):
+            return open_storage(storage, timeout=self._timeout, clock=self._clock)
+        if self._clock is not None and getattr(storage, "clock", None) is not self._clock:
+            raise NotifyError(_CLOCK_OF_ANOTHER)
+        return adopt(storage)
+
+    def hit(
+        self,
+        type: str,
+        recipient: Recipient,
+        /,
+        *,
+        cost: int = 1,
+        priority: str | None = None,
+        **fields: Recipient | None,
+    ) -> Decision:
+        """Decide about one notification, and count it if it is allowed.
+
+        Arguments:
+            type: the type of the notification.
+            recipient: who it is for: `str`, `int` or `UUID`; `5` and `"5"` are one.
+            cost: how many hits it counts for, 1 by default.
+            priority: a name that rules may exempt.
+            fields: further fields that rules may count by: channel, tenant, dedupe_key, and those that the rule set declares.
+
+        Returns:
+            The decision: true if it may be sent. A refusal has taken nothing, in no window.
+
+        Raises:
+            TypeError: the recipient, the type or the cost is of the wrong kind.
+            NotifyError: the recipient is empty, the field is not declared, or no rule is for the type and the rules say so.
+            StorageError: the storage failed, and `on_storage_error` is `"raise"`.
+        """
+        if self._is_off():
+            return Decision(type, recipient, cost, True)
+        question = self._ask(type, recipient, cost, priority, fields)
+        if not question.windows:
+            return self._unlimited(question)
+        try:
+            return self._granted(question, self.storage.acquire(question.windows, question.keys, cost))
+        except StorageError as error:
+            return self._failed(question, error)
+
+    def test(
+        self,
+        type: str,
+        recipient: Recipient,
+        /,
+        *,
+        cost: int = 1,
+        priority: str | None = None,
+        **fields: Recipient | None,
+    ) -> Decision:
+        """What `hit` would decide, with nothing counted. Arguments and errors are those of `hit`."""
+        if self._is_off():
+            return Decision(type, recipient, cost, True)
+        question = self._ask(type, recipient, cost, priority, fields)
+        if not question.windows:
+            return self._unlimited(question)
+        try:
+            return self._seen(question, self.storage.peek(question.windows, question.keys, cost))
+        except StorageError as error:
+            return self._failed(question, error)
+
+    def hit_many(
+        self,
+        type: str,
+        recipients: Iterable[Recipient],
+        /,
+        *,
+        cost: int = 1,
+        priority: str | None = None,
+        **fields: Recipient | None,
+    ) -> list[Decision]:
+        """`hit` for each recipient, in the order given: the same one twice counts twice.
+
+        What cannot be asked about raises before anything is counted. Arguments and errors are those of `hit`.
+        """
+        if self._is_off():
+            return [Decision(type, recipient, cost, True) for recipient in recipients]
+        questions = [self._ask(type, recipient, cost, priority, fields) for recipient in recipients]
+        known = [question if question.windows else self._unlimited(question) for question in questions]
+        try:
+            return self._answers(known, self._acquire_many(known))
+        except StorageError as error:
+            return self._unanswered(known, error)
+
+    def _acquire_many(self, known: Iterable[object]) -> list[Grant]:
+        asked = requests(known)
+        return self.storage.acquire_many(asked) if asked else []
+
+    def decide(self, notifications: Iterable[Notification]) -> list[Decision | Exception]:
+        """For each notification, in the order given, a decision, or the error that `hit` would have raised."""
+        known = [self._question(notification) for notification in notifications]
+        try:
+            return self._answers(known, self._acquire_many(known))
+        except StorageError as error:
+            return self._unanswered(known, error) if not self.raises else _raised(known, error)
+
+    def release(self, decision: Decision) -> bool:
+        """Give back what an allowed decision took, once, wherever its windows still are.
+
+        Returns:
+            True if anything was given back; False for a refusal, for the second time, and when the windows are over.
+
+        Raises:
+            StorageError: the storage failed; whether the hit was given back is unknown, and it is not tried again.
+        """
+        receipt = self._receipt(decision)
+        return receipt is not None and self.storage.release(*receipt)
+
+    @contextmanager
+    def reserve(
+        self,
+        type: str,
+        recipient: Recipient,
+        /,
+        *,
+        cost: int = 1,
+        priority: str | None = None,
+        **fields: Recipient | None,
+    ) -> Iterator[Decision]:
+        """`hit`, as a context: the decision is given back when the body raises, unless the message may have gone out.
+
+        Arguments and errors are those of `hit`; see `refund.outcome_unknown` for which exceptions keep the hit.
+        """
+        decision = self.hit(type, recipient, cost=cost, priority=priority, **fields)
+        try:
+            yield decision
+        except BaseException as error:
+            if not outcome_unknown(error):
+                self.release(decision)
+            raise
+
+    def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
+        """The windows that such a notification falls into as they are now, with nothing counted."""
+        return self.test(type, recipient, **fields).windows
+
+    def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
+        """Empty the windows that are counted by this recipient, never those that others share.
+
+        Returns:
+            How many windows held anything.
+        """
+        if self._is_off():
+            return 0
+        windows, keys = self._own_windows(self._ask(type, recipient, 1, None, fields))
+        return self.storage.forget(windows, keys) if windows else 0
+
+    def wait(self, seconds: float) -> None:
+        """Let this many seconds pass, by the limiter's clock."""
+        getattr(self._clock, "sleep", time.sleep)(seconds)
+
+    def close(self) -> None:
+        """Close the storage, if this limiter opened it."""
+        if self._owned and self._storage is not None:
+            self._storage.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncLimiter(Asking["AsyncStorage"]):
+    """A `Limiter` to await. One object serves several event loops, one after another and at once."""
+
+    def _open(self, storage: str | AsyncStorage) -> AsyncStorage:
+        from ratelimited_notify.storage import adopt_async, open_async_storage
+
+        if isinstance(storage, str):
+            return open_async_storage(storage, timeout=self._timeout, clock=self._clock)
+        if self._clock is not None and getattr(storage, "clock", None) is not self._clock:
+            raise NotifyError(_CLOCK_OF_ANOTHER)
+        return adopt_async(storage)
+
+    async def hit(
+        self,
+        type: str,
+        recipient: Recipient,
+        /,
+        *,
+        cost: int = 1,
+        priority: str | None = None,
+        **fields: Recipient | None,
+    ) -> Decision:
+        """As `Limiter.hit`. Where it is cancelled, whether the hit was counted is unknown, and it is not given back."""
+        if self._is_off():
+            return Decision(type, recipient, cost, True)
+        question = self._ask(type, recipient, cost, priority, fields)
+        if not question.windows:
+            return self._unlimited(question)
+        try:
+            return self._granted(question, await self.storage.acquire(question.windows, question.keys, cost))
+        except StorageError as error:
+            return self._failed(question, error)
+
+    async def test(
+        self,
+        type: str,
+        recipient: Recipient,
+        /,
+        *,
+        cost: int = 1,
+        priority: str | None = None,
+        **fields: Recipient | None,
+    ) -> Decision:
+        """As `Limiter.test`."""
+        if self._is_off():
+            return Decision(type, recipient, cost, True)
+        question = self._ask(type, recipient, cost, priority, fields)
+        if not question.windows:
+            return self._unlimited(question)
+        try:
+            return self._seen(question, await self.storage.peek(question.windows, question.keys, cost))
+        except StorageError as error:
+            return self._failed(question, error)
+
+    async def hit_many(
+        self,
+        type: str,
+        recipients: Iterable[Recipient],
+        /,
+        *,
+        cost: int = 1,
+        priority: str | None = None,
+        **fields: Recipient | None,
+    ) -> list[Decision]:
+        """As `Limiter.hit_many`."""
+        if self._is_off():
+            return [Decision(type, recipient, cost, True) for recipient in recipients]
+        questions = [self._ask(type, recipient, cost, priority, fields) for recipient in recipients]
+        known = [question if question.windows else self._unlimited(question) for question in questions]
+        try:
+            return self._answers(known, await self._acquire_many(known))
+        except StorageError as error:
+            return self._unanswered(known, error)
+
+    async def decide(self, notifications: Iterable[Notification]) -> list[Decision | Exception]:
+        """As `Limiter.decide`."""
+        known = [self._question(notification) for notification in notifications]
+        try:
+            return self._answers(known, await self._acquire_many(known))
+        except StorageError as error:
+            return self._unanswered(known, error) if not self.raises else _raised(known, error)
+
+    async def _acquire_many(self, known: Iterable[object]) -> list[Grant]:
+        asked = requests(known)
+        return await self.storage.acquire_many(asked) if asked else []
+
+    async def release(self, decision: Decision) -> bool:
+        """As `Limiter.release`."""
+        receipt = self._receipt(decision)
+        return receipt is not None and await self.storage.release(*receipt)
+
+    @asynccontextmanager
+    async def reserve(
+        self,
+        type: str,
+        recipient: Recipient,
+        /,
+        *,
+        cost: int = 1,
+        priority: str | None = None,
+        **fields: Recipient | None,
+    ) -> AsyncIterator[Decision]:
+        """As `Limiter.reserve`."""
+        decision = await self.hit(type, recipient, cost=cost, priority=priority, **fields)
+        try:
+            yield decision
+        except BaseException as error:
+            if not outcome_unknown(error):
+                await self.release(decision)
+            raise
+
+    async def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
+        """As `Limiter.windows`."""
+        return (await self.test(type, recipient, **fields)).windows
+
+    async def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
+        """As `Limiter.clear`."""
+        if self._is_off():
+            return 0
+        windows, keys = self._own_windows(self._ask(type, recipient, 1, None, fields))
+        return await self.storage.forget(windows, keys) if windows else 0
+
+    async def wait(self, seconds: float) -> None:
+        """As `Limiter.wait`."""
+        import asyncio
+
+        sleep = getattr(self._clock, "sleep", None)
+        if sleep is None:
+            await asyncio.sleep(seconds)
+        else:
+            sleep(seconds)
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """As `Limiter.close`."""
+        if self._owned and self._storage is not None:
+            await self._storage.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _raised(known: Iterable[Question | Decision | Exception], error: StorageError) -> list[Decision | Exception]:
+    return [error if isinstance(each, Question) else each for each in known]
