@@ -1,0 +1,92 @@
+"""From a limiter's decisions to the one that stands: waiting where the policy is to wait, giving back what a send lost."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ratelimited_notify.decision import Decision
+    from ratelimited_notify.limiter import AsyncLimiter, Limiter
+    from ratelimited_notify.policy import Policy
+    from ratelimited_notify.recipient import Recipient
+
+_log = logging.getLogger("ratelimited_notify")
+
+
+def admit(
+    limiter: Limiter,
+    policy: Policy,
+    type: str,
+    recipient: Recipient,
+    cost: int,
+    priority: str | None,
+    fields: Mapping[str, Recipient | None],
+    decision: Decision | None = None,
+) -> Decision:
+    """The decision that stands; `decision` is one that was made already.
+
+    Raises:
+        RateLimitExceeded: it is refused, and the policy is to raise, or to wait longer than it may.
+    """
+    waited = 0.0
+    while True:
+        if decision is None:
+            decision = limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
+        pause = policy.pause(decision, waited)
+        if pause is None:
+            return decision
+        limiter.wait(pause)
+        waited += pause
+        decision = None
+
+
+async def admit_async(
+    limiter: AsyncLimiter,
+    policy: Policy,
+    type: str,
+    recipient: Recipient,
+    cost: int,
+    priority: str | None,
+    fields: Mapping[str, Recipient | None],
+    decision: Decision | None = None,
+) -> Decision:
+    """`admit`, awaited."""
+    waited = 0.0
+    while True:
+        if decision is None:
+            decision = await limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
+        pause = policy.pause(decision, waited)
+        if pause is None:
+            return decision
+        await limiter.wait(pause)
+        waited += pause
+        decision = None
+
+
+def give_back(limiter: Limiter, decisions: Iterable[Decision | Exception]) -> None:
+    """Release what was decided and not sent. What the storage cannot give back stays counted, and the log says so."""
+    for decision in decisions:
+        if not isinstance(decision, Exception):
+            try:
+                limiter.release(decision)
+            except StorageError as error:
+                _not_given(error)
+
+
+async def give_back_async(limiter: AsyncLimiter, decisions: Iterable[Decision | Exception]) -> None:
+    """`give_back`, awaited."""
+    for decision in decisions:
+        if not isinstance(decision, Exception):
+            try:
+                await limiter.release(decision)
+            except StorageError as error:
+                _not_given(error)
+
+
+def _not_given(error: StorageError) -> None:
+    _log.warning("A hit could not be given back, and stays counted: %s", error)

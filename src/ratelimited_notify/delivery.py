@@ -1,0 +1,59 @@
+"""What became of one notification."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from ratelimited_notify.decision import Decision
+    from ratelimited_notify.notification import Notification
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Status(Enum):
+    """What became of a notification."""
+
+    SENT = "sent"
+    """The gateway returned."""
+    SUPPRESSED = "suppressed"
+    """A rule refused it, and it was dropped."""
+    DEFERRED = "deferred"
+    """A rule refused it, and it is kept to be sent later."""
+    FAILED = "failed"
+    """The gateway raised, or the decision could not be made; `error` says what."""
+
+
+class Delivery(Generic[R_co]):
+    """What became of one notification; true when it was sent."""
+
+    __slots__ = ("_result", "decision", "error", "notification", "status")
+
+    def __init__(
+        self,
+        status: Status,
+        decision: Decision,
+        notification: Notification,
+        result: R_co | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self.status = status
+        self.decision = decision
+        """Why it was sent or not."""
+        self.notification = notification
+        self._result = result
+        self.error = error
+        """What the gateway raised, or why there was no decision; None unless the status is FAILED."""
+
+    @property
+    def result(self) -> R_co | None:
+        """What the gateway returned; None unless it was sent."""
+        return self._result
+
+    def __bool__(self) -> bool:
+        return self.status is Status.SENT
+
+    def __repr__(self) -> str:
+        failed = f", {type(self.error).__name__}" if self.error is not None else ""
+        return f"<Delivery {self.status.value}: {self.decision}{failed}>"

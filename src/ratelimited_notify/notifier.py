@@ -1,0 +1,376 @@
+"""Limiter times gateway: notifications are sent as far as the rules allow."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import aclosing
+from inspect import isawaitable, iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Concatenate, overload
+
+from ratelimited_notify.admission import admit, admit_async, give_back, give_back_async
+from ratelimited_notify.delivery import Delivery, Status
+from ratelimited_notify.errors import NotifyError, RateLimitExceeded
+from ratelimited_notify.limiter import AsyncLimiter, Limiter
+from ratelimited_notify.sending import P, R, Sending, batches, check_limiter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self, Unpack
+
+    from ratelimited_notify.asking import LimiterOptions
+    from ratelimited_notify.decision import Decision
+    from ratelimited_notify.notification import Notification
+    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.refund import Refund
+    from ratelimited_notify.rules.rule import OnLimit
+    from ratelimited_notify.sources import Rules
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
+
+
+def _is_async(gateway: object) -> bool:
+    return iscoroutinefunction(gateway) or iscoroutinefunction(getattr(gateway, "__call__", None))  # noqa: B004  # asks whether it is a coroutine function, not whether it is callable
+
+
+class Notifier(Sending[P, R]):
+    """Stands between code that notifies and the gateway that sends; any thread may send."""
+
+    def __init__(
+        self,
+        gateway: Callable[Concatenate[Any, P], R],  # Any: what a gateway takes as recipient is its own affair
+        rules: Rules | None = None,
+        storage: str | Storage = "memory://",
+        *,
+        limiter: Limiter | None = None,
+        on_limit: OnLimit = "drop",
+        max_wait: float | None = None,
+        refund: Refund = None,
+        **options: Unpack[LimiterOptions],
+    ) -> None:
+        """Make a notifier, with a limiter of its own or with one that is shared.
+
+        Arguments:
+            gateway: any callable that sends: `gateway(recipient, *args, **kwargs)`.
+            rules: what may be sent, as `Limiter` takes it.
+            storage: where windows are kept, as `Limiter` takes it.
+            limiter: a limiter to share, instead of rules, storage and options.
+            on_limit: what happens over the limit, where the rule does not say: `"drop"` (the default), `"raise"` or `"wait"`.
+            max_wait: the longest wait for one notification, in seconds; `"wait"` requires it.
+            refund: whether a send that raised gives its hit back: True, False, exception types, or a callable from the
+                exception to a bool. By default it does, unless the message may have gone out: see
+                `refund.outcome_unknown`.
+            options: the further arguments of `Limiter`.
+
+        Raises:
+            RuleError: the rules cannot be used; all problems are named, each with its place.
+            NotifyError: another argument cannot be used.
+        """
+        if not callable(gateway):
+            raise NotifyError(f"The gateway is a {type(gateway).__name__}; it must be a callable that sends.")
+        if _is_async(gateway):
+            raise NotifyError("The gateway is a coroutine function; use AsyncNotifier.")
+        super().__init__(on_limit, max_wait, refund)
+        self._gateway = gateway
+        self._owned = limiter is None
+        if limiter is None:
+            limiter = Limiter(rules, storage, **options)
+        else:
+            check_limiter(limiter, Limiter, _given(rules, storage, options))
+        self.limiter = limiter
+        """What decides."""
+        self._policy.check(limiter.rules)
+
+    def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:
+        """Send one notification through the gateway, if the rules allow.
+
+        Arguments:
+            type: the type of the notification, by which rules are found.
+            recipient: who it is for; the gateway gets it as it is.
+            args: what the gateway takes besides.
+            kwargs: likewise.
+
+        Returns:
+            What became of it: true when it was sent, with what the gateway returned as `result`.
+
+        Raises:
+            RateLimitExceeded: a rule refused it and `on_limit` is to raise, or waiting would take longer than `max_wait`.
+            StorageError: the storage failed, and `on_storage_error` is `"raise"`.
+            BaseException: what the gateway raised, unchanged; the hit is given back by the rule of `refund`.
+        """
+        return self.deliver(self._notification(type, recipient, args, kwargs))
+
+    def deliver(self, notification: Notification) -> Delivery[R]:
+        """`send`, spelled out: what is bound does not apply, the notification says everything itself."""
+        decision = self._admit(notification)
+        if not decision.allowed:
+            return self._suppressed(notification, decision)
+        return self._pass(notification, decision)
+
+    def send_many(
+        self, type: str, recipients: Iterable[Recipient], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[Delivery[R]]:
+        """Send the same to many, in the order given; decided in batches, which a shared storage answers at once.
+
+        Nothing that happens to one recipient keeps the others from theirs: what the gateway or the storage raises is a
+        delivery with the status FAILED, and `on_limit="raise"` is one with the status SUPPRESSED.
+        """
+        return list(self.iter_many(self._notification(type, recipient, args, kwargs) for recipient in recipients))
+
+    def iter_many(self, notifications: Iterable[Notification]) -> Generator[Delivery[R], None, None]:
+        """`send_many` for notifications that differ, lazily: each is sent when its delivery is asked for.
+
+        When it is closed early, what was decided and not sent is given back.
+        """
+        for batch, failure in batches(notifications):
+            decisions = deque(self.limiter.decide(batch))
+            try:
+                for notification in batch:
+                    yield self._deliver_one(notification, decisions.popleft())
+            finally:
+                give_back(self.limiter, decisions)
+            if failure is not None:
+                raise failure
+
+    def _deliver_one(self, notification: Notification, decision: Decision | Exception) -> Delivery[R]:
+        if isinstance(decision, Exception):
+            return self._undecided(notification, decision)
+        try:
+            if not decision.allowed:
+                decision = self._admit(notification, decision)
+                if not decision.allowed:
+                    return self._suppressed(notification, decision)
+            return self._pass(notification, decision)
+        except RateLimitExceeded as refusal:
+            return self._suppressed(notification, refusal.decision)
+        except Exception as error:  # noqa: BLE001  # whatever a gateway raises is told in the delivery
+            return Delivery(Status.FAILED, decision, notification, error=error)
+
+    def _admit(self, notification: Notification, decision: Decision | None = None) -> Decision:
+        return admit(
+            self.limiter,
+            self._policy,
+            notification.type,
+            notification.recipient,
+            notification.cost,
+            notification.priority,
+            notification.fields,
+            decision,
+        )
+
+    def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
+        try:
+            result = self._gateway(notification.recipient, *notification.args, **notification.kwargs)  # type: ignore[arg-type]  # as the caller gave them
+        except BaseException as error:
+            if self._refunded(error):
+                give_back(self.limiter, [decision])
+            raise
+        return Delivery(Status.SENT, decision, notification, result)
+
+    def close(self) -> None:
+        """Close the limiter, if it is this notifier's own."""
+        if self._owned:
+            self.limiter.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncNotifier(Sending[P, R]):
+    """A `Notifier` to await. Gateways are coroutine functions, or plain functions, which run in a thread."""
+
+    @overload
+    def __init__(
+        self: AsyncNotifier[P, R],
+        gateway: Callable[
+            Concatenate[Any, P], Awaitable[R]
+        ],  # Any: what a gateway takes as recipient is its own affair
+        rules: Rules | None = None,
+        storage: str | AsyncStorage = "memory://",
+        *,
+        limiter: AsyncLimiter | None = None,
+        on_limit: OnLimit = "drop",
+        max_wait: float | None = None,
+        refund: Refund = None,
+        concurrency: int = 1,
+        **options: Unpack[LimiterOptions],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: AsyncNotifier[P, R],
+        gateway: Callable[Concatenate[Any, P], R],  # Any: what a gateway takes as recipient is its own affair
+        rules: Rules | None = None,
+        storage: str | AsyncStorage = "memory://",
+        *,
+        limiter: AsyncLimiter | None = None,
+        on_limit: OnLimit = "drop",
+        max_wait: float | None = None,
+        refund: Refund = None,
+        concurrency: int = 1,
+        **options: Unpack[LimiterOptions],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        gateway: Callable[Concatenate[Any, P], Any],  # Any: the overloads say what it is
+        rules: Rules | None = None,
+        storage: str | AsyncStorage = "memory://",
+        *,
+        limiter: AsyncLimiter | None = None,
+        on_limit: OnLimit = "drop",
+        max_wait: float | None = None,
+        refund: Refund = None,
+        concurrency: int = 1,
+        **options: Unpack[LimiterOptions],
+    ) -> None:
+        """Make a notifier, with a limiter of its own or with one that is shared.
+
+        Arguments are those of `Notifier`, and:
+            concurrency: how many notifications of a batch are sent at once, 1 by default.
+        """
+        if not callable(gateway):
+            raise NotifyError(f"The gateway is a {type(gateway).__name__}; it must be a callable that sends.")
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise NotifyError("concurrency= must be a whole number, 1 or more.")
+        super().__init__(on_limit, max_wait, refund)
+        self._gateway = gateway
+        self._awaits = _is_async(gateway)
+        self._concurrency = concurrency
+        self._owned = limiter is None
+        if limiter is None:
+            limiter = AsyncLimiter(rules, storage, **options)
+        else:
+            check_limiter(limiter, AsyncLimiter, _given(rules, storage, options))
+        self.limiter = limiter
+        """What decides."""
+        self._policy.check(limiter.rules)
+
+    async def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:
+        """As `Notifier.send`."""
+        return await self.deliver(self._notification(type, recipient, args, kwargs))
+
+    async def deliver(self, notification: Notification) -> Delivery[R]:
+        """As `Notifier.deliver`."""
+        decision = await self._admit(notification)
+        if not decision.allowed:
+            return self._suppressed(notification, decision)
+        return await self._pass(notification, decision)
+
+    async def send_many(
+        self, type: str, recipients: Iterable[Recipient], /, *args: P.args, **kwargs: P.kwargs
+    ) -> list[Delivery[R]]:
+        """As `Notifier.send_many`, with as many sent at once as `concurrency` says."""
+        notifications = (self._notification(type, recipient, args, kwargs) for recipient in recipients)
+        return [delivery async for delivery in self.iter_many(notifications)]
+
+    async def iter_many(self, notifications: Iterable[Notification]) -> AsyncGenerator[Delivery[R], None]:
+        """As `Notifier.iter_many`; deliveries come in the order of the notifications."""
+        for batch, failure in batches(notifications):
+            decisions = await self.limiter.decide(batch)
+            async with aclosing(self._deliver_batch(batch, decisions)) as deliveries:
+                async for delivery in deliveries:
+                    yield delivery
+            if failure is not None:
+                raise failure
+
+    async def _deliver_batch(
+        self, batch: Sequence[Notification], decisions: Sequence[Decision | Exception]
+    ) -> AsyncGenerator[Delivery[R], None]:
+        import asyncio
+
+        waiting = deque(zip(batch, decisions, strict=True))
+        sending: deque[tuple[asyncio.Task[Delivery[R]], Decision | Exception]] = deque()
+        begun: set[int] = set()
+
+        async def begin(notification: Notification, decision: Decision | Exception) -> Delivery[R]:
+            begun.add(id(decision))
+            return await self._deliver_one(notification, decision)
+
+        try:
+            while waiting or sending:
+                while waiting and len(sending) < self._concurrency:
+                    notification, decision = waiting.popleft()
+                    sending.append((asyncio.create_task(begin(notification, decision)), decision))
+                delivery = await sending[0][0]
+                sending.popleft()
+                yield delivery
+        finally:
+            for task, _ in sending:
+                task.cancel()
+            await asyncio.gather(*(task for task, _ in sending), return_exceptions=True)
+            # A task that is cancelled before its first step has sent nothing, and says nothing.
+            unsent = [decision for _, decision in sending if id(decision) not in begun]
+            await give_back_async(self.limiter, [*unsent, *(decision for _, decision in waiting)])
+
+    async def _deliver_one(self, notification: Notification, decision: Decision | Exception) -> Delivery[R]:
+        if isinstance(decision, Exception):
+            return self._undecided(notification, decision)
+        try:
+            if not decision.allowed:
+                decision = await self._admit(notification, decision)
+                if not decision.allowed:
+                    return self._suppressed(notification, decision)
+            return await self._pass(notification, decision)
+        except RateLimitExceeded as refusal:
+            return self._suppressed(notification, refusal.decision)
+        except Exception as error:  # noqa: BLE001  # whatever a gateway raises is told in the delivery
+            return Delivery(Status.FAILED, decision, notification, error=error)
+
+    async def _admit(self, notification: Notification, decision: Decision | None = None) -> Decision:
+        return await admit_async(
+            self.limiter,
+            self._policy,
+            notification.type,
+            notification.recipient,
+            notification.cost,
+            notification.priority,
+            notification.fields,
+            decision,
+        )
+
+    async def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
+        try:
+            result = await self._send(notification)
+        except BaseException as error:
+            if self._refunded(error):
+                await give_back_async(self.limiter, [decision])
+            raise
+        return Delivery(Status.SENT, decision, notification, result)
+
+    async def _send(self, notification: Notification) -> R:
+        recipient, args, kwargs = notification.recipient, notification.args, notification.kwargs
+        if self._awaits:
+            sent = self._gateway(recipient, *args, **kwargs)  # type: ignore[arg-type]  # as the caller gave them
+        else:
+            import asyncio
+
+            sent = await asyncio.to_thread(self._gateway, recipient, *args, **kwargs)  # type: ignore[arg-type]  # likewise
+        return await sent if isawaitable(sent) else sent
+
+    async def close(self) -> None:
+        """As `Notifier.close`."""
+        if self._owned:
+            await self.limiter.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _given(rules: object, storage: object, options: Mapping[str, object]) -> dict[str, object]:
+    """What was passed that belongs to a limiter."""
+    given = dict(options)
+    if rules is not None:
+        given["rules"] = rules
+    if storage != "memory://":
+        given["storage"] = storage
+    return given

@@ -1,0 +1,79 @@
+"""What happens to a notification that is over the limit: raise, drop or wait."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.errors import NotifyError, RateLimitExceeded
+from ratelimited_notify.rules.rule import on_limit_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ratelimited_notify.decision import Decision
+    from ratelimited_notify.rules.rule import OnLimit
+    from ratelimited_notify.rules.ruleset import RuleSet
+
+_STRICTEST_FIRST: tuple[OnLimit, ...] = ("raise", "drop", "wait")
+
+
+class Policy:
+    """What a notifier or a decorated function does with a refusal, where the refusing rule does not say.
+
+    Arguments:
+        on_limit: `"raise"`, `"drop"` or `"wait"`.
+        max_wait: the longest wait for one notification, in seconds; `"wait"` requires it.
+
+    Raises:
+        NotifyError: one of the two cannot be used.
+    """
+
+    __slots__ = ("max_wait", "on_limit")
+
+    def __init__(self, on_limit: OnLimit, max_wait: float | None) -> None:
+        wrong = on_limit_problem(on_limit)
+        if wrong:
+            raise NotifyError(f"on_limit={wrong}")
+        if max_wait is not None and (
+            isinstance(max_wait, bool) or not isinstance(max_wait, (int, float)) or max_wait < 0
+        ):
+            raise NotifyError("max_wait= must be a number of seconds, 0 or more.")
+        if on_limit == "wait" and max_wait is None:
+            raise NotifyError("on_limit='wait' needs max_wait=, the longest wait in seconds.")
+        self.on_limit: OnLimit = on_limit
+        self.max_wait = max_wait
+
+    def check(self, rules: RuleSet) -> None:
+        """Make sure that this policy can do what the rules ask for.
+
+        Raises:
+            NotifyError: a rule says wait, and there is no `max_wait`.
+        """
+        waiting = [rule.name for rule in rules if rule.on_limit == "wait"]
+        if waiting and self.max_wait is None:
+            raise NotifyError(
+                f"Rule {waiting[0]!r} has on_limit='wait'; that needs max_wait=, the longest wait in seconds."
+            )
+
+    def of(self, decision: Decision) -> OnLimit:
+        """What is to happen to this refusal: of several refusing rules, what the strictest says."""
+        return _strictest(self.on_limit if choice is None else choice for choice in decision.refusals) or self.on_limit
+
+    def pause(self, decision: Decision, waited: float) -> float | None:
+        """Seconds to wait before asking again, after having waited so long; None when this decision is the last word.
+
+        Raises:
+            RateLimitExceeded: it is refused and the policy is to raise, or to wait longer than `max_wait`.
+        """
+        if decision.allowed:
+            return None
+        choice = self.of(decision)
+        if choice == "drop":
+            return None
+        if choice == "wait" and decision.error is None and waited + decision.retry_after <= (self.max_wait or 0):
+            return decision.retry_after
+        raise RateLimitExceeded(decision)
+
+
+def _strictest(choices: Iterable[OnLimit]) -> OnLimit | None:
+    return min(choices, key=_STRICTEST_FIRST.index, default=None)

@@ -1,0 +1,102 @@
+"""What the notifier for threads and the one for asyncio share: everything but deciding and sending."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypedDict, TypeVar
+
+from ratelimited_notify.decision import Decision
+from ratelimited_notify.delivery import Delivery, Status
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.notification import Notification
+from ratelimited_notify.policy import Policy
+from ratelimited_notify.refund import refunding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Self
+
+    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.refund import Refund
+    from ratelimited_notify.rules.rule import OnLimit
+    from ratelimited_notify.rules.ruleset import RuleSet
+
+BATCH = 50
+"""How many notifications are decided about at once: what a kill in the middle loses at the most."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Bound(TypedDict, total=False):
+    priority: str | None
+    cost: int
+
+
+class Sending(Generic[P, R]):
+    """What both notifiers are made of: the policy, and what is bound."""
+
+    def __init__(self, on_limit: OnLimit, max_wait: float | None, refund: Refund) -> None:
+        self._policy = Policy(on_limit, max_wait)
+        self._refunded = refunding(refund)
+        self._bound: _Bound = {}
+        self._fields: Mapping[str, Recipient | None] = {}
+
+    def bind(self, *, priority: str | None = None, cost: int | None = None, **fields: Recipient | None) -> Self:
+        """The same notifier for notifications that have these in common: cheap, and no new windows.
+
+        Arguments:
+            priority: a name that rules may exempt.
+            cost: how many hits each notification counts for.
+            fields: further fields that rules may count by: channel, tenant, dedupe_key, and declared ones. What was bound
+                before stays, unless it is bound anew.
+        """
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy._bound = {**self._bound}
+        if priority is not None:
+            copy._bound["priority"] = priority
+        if cost is not None:
+            copy._bound["cost"] = cost
+        copy._fields = {**self._fields, **fields}
+        return copy
+
+    def _notification(
+        self, type: str, recipient: Recipient, args: tuple[object, ...], kwargs: Mapping[str, object]
+    ) -> Notification:
+        return Notification(type, recipient, args, kwargs, fields=self._fields, **self._bound)
+
+    def _suppressed(self, notification: Notification, decision: Decision) -> Delivery[R]:
+        return Delivery(Status.SUPPRESSED, decision, notification)
+
+    def _undecided(self, notification: Notification, error: Exception) -> Delivery[R]:
+        """Where there is no decision, nothing was counted and nothing is sent."""
+        decision = Decision(notification.type, notification.recipient, notification.cost, False, error=str(error))
+        return Delivery(Status.FAILED, decision, notification, error=error)
+
+
+def check_limiter(limiter: object, kind: type[object], given: Mapping[str, object]) -> None:
+    """Make sure that a limiter of the right kind was passed, and nothing that it has already.
+
+    Raises:
+        NotifyError: it is another kind of thing, or options go with it that belong to the limiter.
+    """
+    if not isinstance(limiter, kind):
+        raise NotifyError(f"limiter= is a {type(limiter).__name__}; this needs one of the type {kind.__name__}.")
+    if given:
+        raise NotifyError(f"Pass {', '.join(f'{name}=' for name in given)} to the limiter, or no limiter=: not both.")
+
+
+def batches(notifications: Iterable[Notification]) -> Iterator[tuple[list[Notification], Exception | None]]:
+    """The notifications in batches, each with what the iterable raised behind it: nothing pulled before is lost."""
+    remaining = iter(notifications)
+    while True:
+        batch: list[Notification] = []
+        try:
+            batch.extend(islice(remaining, BATCH))  # extend keeps what came before an exception
+        except Exception as error:  # noqa: BLE001  # raised again by the caller, after the batch
+            yield batch, error
+            return
+        if not batch:
+            return
+        yield batch, None
