@@ -1,0 +1,105 @@
+# What a newcomer needs, in one command each; `make` alone lists them. Everything is installed into .venv, nothing beside
+# it but memcached, by apt-get, and only where that needs no password.
+
+# The interpreter to make .venv with: `make test PYTHON=python3.13`. Without it, the first of these that is new enough.
+PYTHON ?=
+CANDIDATES = python3 python3.14 python3.13 python3.12 python3.11
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PIP := 26.3
+
+# Every branch of these is taken by the tests.
+COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decision.py,*/ratelimited_notify/limiter.py
+COVERED := $(COVERED),*/ratelimited_notify/notifier.py,*/ratelimited_notify/decorator.py
+
+# pytest loads the package's own plugin, which may not be written yet. TODO(lead): delete with the plugin's arrival.
+WITHOUT_PLUGIN := $(if $(wildcard src/ratelimited_notify/pytest_plugin.py),,-p no:ratelimited_notify)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs build clean install memcached
+
+help:
+	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
+	@echo "make test   run all tests, and check the coverage"
+	@echo "make lint   formatting, lint, types, direction of imports"
+	@echo "make docs   build the documentation into docs/_build/html"
+	@echo "make build  build the sdist and the wheel into dist/"
+	@echo "make clean  delete everything that was made, .venv too"
+
+demo: $(READY)
+	$(BIN)/ratelimited-notify demo
+
+test: $(READY) memcached
+	$(BIN)/python -m coverage run -m pytest $(WITHOUT_PLUGIN)
+	$(BIN)/python -m coverage report
+	$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100
+
+lint: $(READY)
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+docs: $(READY)
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env docs docs/_build/html
+
+build: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) dist build docs/_build .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(READY)
+
+# Anew when what is to be installed has changed. An interrupted installation leaves no mark, and is done again.
+$(READY): pyproject.toml src/ratelimited_notify/_version.py
+	@set -e; \
+	new_enough() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }; \
+	if ! new_enough $(BIN)/python; then \
+		chosen=; \
+		for candidate in $(or $(PYTHON),$(CANDIDATES)); do \
+			if new_enough "$$candidate"; then chosen=$$candidate; break; fi; \
+		done; \
+		if [ -z "$$chosen" ]; then \
+			echo "Python 3.11 or newer is needed, and none of these is: $(or $(PYTHON),$(CANDIDATES))." >&2; \
+			echo "Install one (on Debian 12 and newer: apt-get install python3 python3-venv), or name it: make PYTHON=/path/to/python" >&2; \
+			exit 1; \
+		fi; \
+		if ! "$$chosen" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+			package=$$("$$chosen" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+			if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+				echo "$$chosen cannot make virtual environments yet: installing $$package."; \
+				$(call apt_get,$$package); \
+			else \
+				echo "$$chosen cannot make virtual environments. Install its venv module first: sudo apt-get install $$package" >&2; \
+				exit 1; \
+			fi; \
+		fi; \
+		rm -rf $(VENV); \
+		"$$chosen" -m venv $(VENV); \
+	fi
+	@rm -f $@
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check pip==$(PIP)
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[all]' --group dev
+	@touch $@
+
+memcached:
+	@if command -v memcached >/dev/null; then \
+		true; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "The tests start a memcached of their own: installing it."; \
+		$(call apt_get,memcached) || echo "memcached could not be installed: its tests are skipped, and fail where CI is set." >&2; \
+	else \
+		echo "memcached is not installed: its tests are skipped, and fail where CI is set." >&2; \
+		echo "To run them too: sudo apt-get install memcached" >&2; \
+	fi
+
+# The lists of packages may be missing or old.
+apt_get = { export DEBIAN_FRONTEND=noninteractive; \
+	apt-get install --yes --no-install-recommends $(1) >/dev/null 2>&1 || \
+	{ apt-get update >/dev/null && apt-get install --yes --no-install-recommends $(1) >/dev/null; }; }

@@ -1,0 +1,39 @@
+"""One-time codes by SMS: limited by number and by address of the asker, and the code is not lost when the sending fails."""
+
+from ratelimited_notify import Notifier, Rule, RuleSet
+
+RULES = RuleSet(
+    [
+        Rule("code", "1/minute; 5/hour"),
+        Rule("code", "3/hour", by="ip"),
+    ],
+    fields=["ip"],
+)
+
+
+class CarrierRefused(Exception):
+    """The carrier did not take the message."""
+
+
+failures = iter([True, False, False, False])
+
+
+def send_sms(number: str, code: str) -> None:
+    """Stands for your SMS gateway; the first call fails."""
+    if next(failures):
+        raise CarrierRefused
+
+
+if __name__ == "__main__":
+    notifier = Notifier(send_sms, RULES)
+    asked = notifier.bind(ip="192.0.2.7")
+    try:
+        asked.send("code", "+491701", "123456")
+    except CarrierRefused:
+        print("the carrier refused; nothing is used up")
+    print("again at once:", asked.send("code", "+491701", "123456").status.value)
+    print("too soon:", asked.send("code", "+491701", "654321").decision.retry_after_header, "s")
+    asked.send("code", "+491702", "111111")
+    asked.send("code", "+491703", "222222")
+    refused = asked.send("code", "+491704", "333333")
+    print("one asker, many numbers:", refused.decision.blocked_by.rule)

@@ -1,0 +1,67 @@
+"""Fixtures that all tests share: the servers, started once for a run, and how hard Hypothesis looks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from backends import backend as backend
+from hypothesis import HealthCheck, settings
+from servers import Memcached, Valkey, memcached_server, valkey_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from servers import Server
+
+# No deadline anywhere: a loaded machine is no defect. Fixtures may be shared by examples: servers are.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=50, stateful_step_count=30, **_COMMON)
+# Derandomized, so that a build turns red because of its own change and stays red until that is mended; what is new is
+# found on developers' machines and by the thorough profile, which draw afresh each time.
+settings.register_profile(
+    "ci", max_examples=100, stateful_step_count=40, derandomize=True, print_blob=True, **_COMMON
+)
+settings.register_profile("thorough", max_examples=2000, stateful_step_count=60, print_blob=True, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """The Valkey server of this test run. Tests share it: use keys or a database of your own."""
+    server = valkey_server()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def memcached() -> Iterator[Memcached]:
+    """The memcached server of this test run. Tests share it: use keys of your own."""
+    server = memcached_server()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def start_valkey() -> Iterator[Callable[..., Valkey]]:
+    """Start another Valkey for one test, with any command line options: to stop it, to hang it, to fill it."""
+    yield from _started(valkey_server)
+
+
+@pytest.fixture
+def start_memcached() -> Iterator[Callable[..., Memcached]]:
+    """Start another memcached for one test, with any command line options."""
+    yield from _started(memcached_server)
+
+
+def _started(start: Callable[..., Server]) -> Iterator[Callable[..., Server]]:
+    running: list[Server] = []
+
+    def start_one(*options: str) -> Server:
+        running.append(start(*options))
+        return running[-1]
+
+    yield start_one
+    for server in running:
+        server.remove()

@@ -1,0 +1,70 @@
+"""Every program in examples/ runs as it stands, and prints what it is there to show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+SHOWN = {
+    "decorated.py": [
+        "to ana@example.com: building",
+        "to ana@example.com: testing",
+        "not sent (deploying): rule status, 0 left",
+        "to ben@example.com: building",
+    ],
+    "campaign.py": [
+        "marketing.spring: 1000 sent, {} refused",
+        "marketing.shoes: 1000 sent, {} refused",
+        "marketing.hats: 1000 sent, {} refused",
+        "marketing.socks: 0 sent, {'marketing': 1000} refused",
+        "ordinary mail after the alarms: "
+        "<Delivery suppressed: 'news' refused by rule 'everything' (5 per 1 day), fits in 86400 s>",
+    ],
+    "alerts.py": [
+        "page oncall: disk full on web-1",
+        "suppressed (web-1): alert by recipient+dedupe_key",
+        "page oncall: disk full on web-2",
+        "suppressed (web-1): alert by recipient+dedupe_key",
+    ],
+    "one_time_codes.py": [
+        "the carrier refused; nothing is used up",
+        "again at once: sent",
+        "too soon: 60 s",
+        "one asker, many numbers: code by ip",
+    ],
+    "service.py": [
+        "acme ['sent', 'sent', 'sent', 'sent', 'suppressed']",
+        "globex ['sent', 'sent', 'sent', 'sent', 'suppressed']",
+        "again: 'reminder' refused by rule 'reminder by tenant+recipient' (1 per 1 hour), fits in 3600 s",
+    ],
+}
+
+
+def test_every_example_is_shown() -> None:
+    """No example goes untested."""
+    expected = sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+    assert expected == sorted(SHOWN)
+
+
+@pytest.mark.parametrize("name", sorted(SHOWN))
+def test_example_prints_what_it_shows(name: str) -> None:
+    """The program runs without a warning and prints these lines."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RATELIMITED_NOTIFY")}
+
+    printed = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / name],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=EXAMPLES.parent,
+    )
+
+    assert SHOWN[name] == printed.stdout.splitlines()
