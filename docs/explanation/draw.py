@@ -1,0 +1,84 @@
+"""Draws the pictures of the strategies, from what the library decides: `python docs/explanation/draw.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ratelimited_notify import Limiter, Rule
+
+LIMIT = 4
+PERIOD = 10
+SECONDS = 40
+STRATEGIES = ("moving-window", "fixed-window", "sliding-window-counter")
+
+# A first hit that opens the window, a burst at its end, another at once behind it, then a steady drip.
+ATTEMPTS = [0.0, 8.4, 8.8, 9.2, 9.6, 10.0, 10.4, 10.8, 11.2, 11.6, *(14 + 1.5 * number for number in range(17))]
+
+LEFT, RIGHT, WIDTH = 44, 12, 720
+DOTS, TOP, BOTTOM = 30, 64, 190
+
+
+def decisions(strategy: str) -> list[tuple[float, bool]]:
+    """When was asked, and whether it was allowed."""
+    now = 0.0
+    limiter = Limiter([Rule("news", f"{LIMIT} per {PERIOD} seconds", strategy=strategy)], clock=lambda: now)
+    decided = []
+    for now in ATTEMPTS:
+        decided.append((now, limiter.hit("news", "ana").allowed))
+    return decided
+
+
+def in_true_period(allowed: list[float], instant: float) -> int:
+    """How many were allowed in the period that ends with this instant."""
+    return sum(instant - PERIOD < at <= instant for at in allowed)
+
+
+def picture(strategy: str) -> str:
+    """The decisions as dots, and under them the hits in the last true period as a line."""
+    decided = decisions(strategy)
+    allowed = [at for at, fits in decided if fits]
+    highest = 2 * LIMIT
+
+    def x(seconds: float) -> float:
+        return LEFT + seconds / SECONDS * (WIDTH - LEFT - RIGHT)
+
+    def y(count: float) -> float:
+        return BOTTOM - count / highest * (BOTTOM - TOP)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 220" role="img" '
+        f'font-family="sans-serif" font-size="12">',
+        f"<title>{strategy}: at most {LIMIT} in {PERIOD} seconds</title>",
+        f'<rect width="{WIDTH}" height="220" fill="#ffffff"/>',
+    ]
+    for seconds in range(0, SECONDS + 1, PERIOD):
+        parts.append(f'<line x1="{x(seconds):.1f}" y1="44" x2="{x(seconds):.1f}" y2="{BOTTOM}" stroke="#e3e3e3"/>')
+        parts.append(f'<text x="{x(seconds):.1f}" y="206" fill="#555555" text-anchor="middle">{seconds} s</text>')
+    for at, fits in decided:
+        fill = "#1f6f4a" if fits else "#ffffff"
+        stroke = "#1f6f4a" if fits else "#b3261e"
+        parts.append(f'<circle cx="{x(at):.1f}" cy="{DOTS}" r="4" fill="{fill}" stroke="{stroke}" stroke-width="1.5"/>')
+    steps = sorted({at for at in allowed} | {at + PERIOD for at in allowed if at + PERIOD <= SECONDS})
+    line = [f"M{x(0):.1f} {y(in_true_period(allowed, 0.0)):.1f}"]
+    for at in steps:
+        line.append(f"H{x(at):.1f}V{y(in_true_period(allowed, at)):.1f}")
+    line.append(f"H{x(SECONDS):.1f}")
+    parts.append(f'<path d="{"".join(line)}" fill="none" stroke="#2455a4" stroke-width="2"/>')
+    parts.append(
+        f'<line x1="{LEFT}" y1="{y(LIMIT):.1f}" x2="{WIDTH - RIGHT}" y2="{y(LIMIT):.1f}" stroke="#b3261e" '
+        'stroke-dasharray="6 4"/>'
+    )
+    for count in (0, LIMIT, highest):
+        parts.append(f'<text x="{LEFT - 8}" y="{y(count) + 4:.1f}" fill="#555555" text-anchor="end">{count}</text>')
+    worst = max(in_true_period(allowed, at) for at in allowed)
+    parts.append(
+        f'<text x="{WIDTH - RIGHT}" y="{TOP - 6}" fill="#555555" text-anchor="end">'
+        f"hits in the last {PERIOD} s: at worst {worst} of {LIMIT}</text>"
+    )
+    parts.append("</svg>\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    for strategy in STRATEGIES:
+        Path(__file__).with_name(f"{strategy}.svg").write_text(picture(strategy))

@@ -1,0 +1,146 @@
+"""Every code block of the README and the docs runs, on real servers, and says what the text says it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Sink
+from documents import blocks
+from servers import HOST, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers import Memcached, Valkey
+
+ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LANGUAGES = {"python", "toml", "json", "console", "text", "{toctree}", "{eval-rst}", "{image}", "{note}", "{warning}"}
+
+# What the reader does once by hand, or what another test does: see test_package.py and .ci/run.
+ELSEWHERE = ("pip install", "make ", "apt-get ", "git ")
+
+
+def _relative(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+with_blocks = pytest.mark.parametrize(
+    "document", [each for each in DOCUMENTS if blocks(each)], ids=_relative
+)
+
+
+@pytest.fixture(scope="module")
+def addresses(valkey: Valkey, memcached: Memcached) -> Iterator[dict[str, str]]:
+    """Where the addresses that the documents name lead to in this test run."""
+    mail = Controller(Sink(), hostname=HOST, port=free_port())
+    mail.start()
+    yield {
+        "localhost:6379": f"{HOST}:{valkey.port}",
+        "localhost:11211": f"{HOST}:{memcached.port}",
+        "localhost:8025": f"{HOST}:{mail.port}",
+    }
+    mail.stop()
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RATELIMITED_NOTIFY")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "COLUMNS": "120"}
+
+
+@with_blocks
+def test_blocks_are_of_languages_that_are_run(document: Path) -> None:
+    """No block slips by under a language that nobody looks at."""
+    expected = LANGUAGES
+
+    assert {block.language for block in blocks(document)} <= expected
+
+
+@with_blocks
+def test_document_runs(document: Path, addresses: dict[str, str], tmp_path: Path) -> None:
+    """Python blocks run in order without a warning, test files pass, console blocks print what is written under them."""
+    replaced = [f"{written}={real}" for written, real in addresses.items()]
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", TESTS / "documents.py", document, *replaced],
+        capture_output=True,
+        text=True,
+        env=_environment(),
+        cwd=tmp_path,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+    for block in blocks(document):
+        if block.file is not None and block.file.startswith("test_"):
+            _passes(block.file, tmp_path)
+        if block.language == "console":
+            _prints(block.text, addresses, tmp_path)
+
+
+def _passes(file: str, directory: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
+        capture_output=True,
+        text=True,
+        env=_environment(),
+        cwd=directory,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout
+
+
+def _prints(text: str, addresses: dict[str, str], directory: Path) -> None:
+    """Run each `$` line; the lines under it must come out, `...` standing for anything."""
+    for written, real in addresses.items():
+        text = text.replace(written, real)
+    for command, expected in re.findall(r"^\$ (.+)\n((?:(?!\$ ).*\n?)*)", text, re.MULTILINE):
+        if command.startswith(ELSEWHERE):
+            continue
+        ran = subprocess.run(
+            ["bash", "-c", command.partition("  #")[0]],
+            capture_output=True,
+            text=True,
+            env=_environment(),
+            cwd=directory,
+            check=False,
+        )
+        pattern = ".*".join(map(re.escape, expected.strip().split("...")))
+        assert re.search(pattern, ran.stdout + ran.stderr, re.DOTALL), f"{shlex.quote(command)} printed:\n{ran.stdout}{ran.stderr}"
+
+
+@with_blocks
+def test_data_blocks_are_well_formed(document: Path) -> None:
+    """TOML blocks are TOML, JSON blocks are JSON, line by line."""
+    for block in blocks(document):
+        if block.language == "toml":
+            assert tomllib.loads(block.text)
+        if block.language == "json":
+            assert [json.loads(line) for line in block.text.splitlines()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_relative)
+def test_links_lead_somewhere(document: Path) -> None:
+    """Links to other files of this repository lead to files that are there."""
+    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", document.read_text())
+
+    assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_pictures_show_what_the_library_decides() -> None:
+    """The pictures of the strategies are those that the library of today draws."""
+    draw = runpy.run_path(str(ROOT / "docs" / "explanation" / "draw.py"))
+
+    for strategy in draw["STRATEGIES"]:
+        assert draw["picture"](strategy) == (ROOT / "docs" / "explanation" / f"{strategy}.svg").read_text()
