@@ -1,0 +1,220 @@
+"""A message to one recipient, as bytes into which nobody can smuggle a header or a second recipient.
+
+No I/O but the clock and the random part of the Message-ID. The body is `email.message.EmailMessage`'s. The headers with
+the caller's text are written here, because `EmailMessage` decodes encoded words in a value that it is given and, in some
+releases of Python (3.11.7 among them), writes a line break that was hidden in one (`=?utf-8?q?a=0ABcc:_x?=`) out as a
+new header; and because it turns a long URL, as in List-Unsubscribe, into encoded words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.header import Header
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime, make_msgid
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.gateways.base import InvalidMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Every server takes 7 bits; who offers 8BITMIME need not be asked.
+_POLICY = SMTP.clone(cte_type="7bit")
+
+_LINE = 78
+"""Where header lines are folded (RFC 5322, 2.1.1)."""
+
+_LONGEST_WORD = 900
+"""What is longer than this without a space would not fit a line (998 bytes), and is sent as encoded words."""
+
+_ATOMS = r"[^\s\"(),:;<>@\[\\\]]+"
+_LABEL = r"[^\s\"(),:;<>@\[\\\]./]+"
+_ADDRESS = re.compile(rf"({_ATOMS})@(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Za-z:.]+\])").fullmatch
+_NAMED = re.compile(r"(?P<name>[^<>]*)<(?P<address>[^<>]*)>").fullmatch
+_HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,75}").fullmatch
+# Control characters (a tab is a space in a header), line and paragraph separators, lone surrogates.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
+
+_RESERVED = frozenset(
+    {
+        "bcc",
+        "cc",
+        "date",
+        "dkim-signature",
+        "from",
+        "message-id",
+        "mime-version",
+        "received",
+        "return-path",
+        "sender",
+        "subject",
+        "to",
+    }
+)
+_RESERVED_FAMILIES = ("content-", "resent-")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Letter:
+    """A message ready to be sent: its envelope, and its bytes with CRLF line ends. Its repr shows none of it."""
+
+    sender: str
+    recipient: str
+    message_id: str
+    content: bytes
+    international: bool
+    """An address is not ASCII, so it takes a server that offers SMTPUTF8 (RFC 6531)."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Mailbox:
+    """An address and, if there is one, the name to show with it."""
+
+    name: str
+    address: str
+
+    @classmethod
+    def parse(cls, text: object, what: str) -> Mailbox:
+        """Read `ana@example.com` or `Ana Lee <ana@example.com>`; `what` names it in the error."""
+        named = _NAMED(text) if isinstance(text, str) else None
+        if named is None:
+            return cls("", address(text, what))
+        return cls(line(named["name"].strip().strip('"'), f"the name in {what}"), address(named["address"], what))
+
+    def header(self, name: str) -> str:
+        """The header line for this mailbox."""
+        if not self.name:
+            return f"{name}: {self.address}"
+        if _plain(self.name) and len(self.name) < _LINE:
+            shown = '"' + re.sub(r'(["\\])', r"\\\1", self.name) + '"'
+        else:
+            shown = _encoded(name, self.name)
+        return f"{name}: {shown}\r\n <{self.address}>"
+
+
+def address(text: object, what: str) -> str:
+    """The text if it is one plausible address, else `InvalidMessage`, which does not show it."""
+    if not isinstance(text, str):
+        raise InvalidMessage(f"{what} must be an e-mail address as text, not {type(text).__name__}")
+    # Compatibility forms too: a server that folds a full-width comma to a comma would see two recipients.
+    for form in (text, unicodedata.normalize("NFKC", text)):
+        found = _ADDRESS(form) if form.isprintable() else None
+        if found is None:
+            raise InvalidMessage(
+                f"{what} must be a single e-mail address like name@example.com: one @, no spaces, line breaks, "
+                "commas, quotes or angle brackets"
+            )
+        if len(found[1].encode()) > 64 or len(form.encode()) > 254:
+            raise InvalidMessage(f"{what} is too long for an e-mail address: 64 bytes before the @, 254 in all")
+    return text
+
+
+def line(text: object, what: str) -> str:
+    """The text without space around it if it can stand in one header line, else `InvalidMessage`."""
+    if not isinstance(text, str):
+        raise InvalidMessage(f"{what} must be text, not {type(text).__name__}")
+    if _UNPRINTABLE(text):
+        raise InvalidMessage(f"{what} must not contain line breaks or control characters")
+    return text.strip(" \t")
+
+
+def compose(
+    sender: Mailbox,
+    recipient: str,
+    subject: str,
+    body: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    html: str | None = None,
+) -> Letter:
+    """Build the message; whatever is wrong with it is an `InvalidMessage`."""
+    to = Mailbox("", address(recipient, "the recipient"))
+    domain = sender.address.rpartition("@")[2]
+    message_id = make_msgid(domain=domain if domain.isascii() else "localhost")
+    lines = [
+        sender.header("From"),
+        to.header("To"),
+        _header("Subject", line(subject, "the subject")),
+        f"Date: {format_datetime(datetime.now(UTC))}",
+        f"Message-ID: {message_id}",
+        *_extra(headers or {}),
+    ]
+    head = "".join(f"{text}\r\n" for text in lines)
+    return Letter(
+        sender.address,
+        to.address,
+        message_id,
+        head.encode() + _content(body, html),
+        not (sender.address + to.address + head).isascii(),
+    )
+
+
+def _extra(headers: Mapping[str, str]) -> Iterator[str]:
+    """The caller's own header lines."""
+    seen: set[str] = set()
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME(name):
+            raise InvalidMessage("a header's name must be ASCII letters, digits and hyphens, like X-Campaign")
+        lower = name.lower()
+        if lower in _RESERVED or lower.startswith(_RESERVED_FAMILIES):
+            raise InvalidMessage(f"the header {name} is set by the gateway and cannot be passed in headers=")
+        if lower in seen:
+            raise InvalidMessage(f"the header {name} is given twice")
+        seen.add(lower)
+        if lower == "reply-to":
+            yield Mailbox.parse(value, f"the header {name}").header(name)
+        else:
+            yield _header(name, line(value, f"the header {name}"))
+
+
+def _plain(text: str) -> bool:
+    """Whether readers will see this text as it is; what looks like an encoded word would be decoded."""
+    return text.isascii() and "=?" not in text and all(len(word) < _LONGEST_WORD for word in _words(text))
+
+
+def _words(text: str) -> list[str]:
+    """The words, each with the space before it."""
+    return re.findall(r"[ \t]*[^ \t]+", text)
+
+
+def _header(name: str, text: str) -> str:
+    """One header, folded between words; as encoded words (RFC 2047) where it must be, and only then.
+
+    Never as encoded words where it need not be, however long: they would break the URL of a List-Unsubscribe.
+    """
+    if not _plain(text):
+        return f"{name}: {_encoded(name, text)}"
+    folded, width = f"{name}: ", len(name) + 2
+    for number, word in enumerate(_words(text)):
+        if number and width + len(word) > _LINE:
+            folded, width = folded + "\r\n", 0
+        folded, width = folded + word, width + len(word)
+    return folded
+
+
+def _encoded(name: str, text: str) -> str:
+    return Header(text, "utf-8", header_name=name).encode(linesep="\r\n")
+
+
+def _content(body: str, html: str | None) -> bytes:
+    """The content headers, an empty line, and the content in lines that end with CRLF."""
+    message = EmailMessage(_POLICY)
+    _text(body, "the body")
+    # NUL is the one ASCII character that SMTP does not carry and that set_content would leave bare.
+    message.set_content(body, cte="quoted-printable" if "\0" in body else None)
+    if html is not None:
+        _text(html, "html=")
+        message.add_alternative(html, subtype="html", cte="quoted-printable" if "\0" in html else None)
+    return message.as_bytes()
+
+
+def _text(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidMessage(f"{what} must be text, not {type(text).__name__}")
+    if not text.isascii() and re.search("[\ud800-\udfff]", text):
+        raise InvalidMessage(f"{what} contains half of a surrogate pair, which no message can carry")

@@ -1,0 +1,186 @@
+"""Where an SMTP gateway connects to and how, checked once; shared by the sync and the async gateway."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import ssl
+from math import inf
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypedDict
+from urllib.parse import unquote, urlsplit
+
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.gateways.smtp.conversation import SMTPError
+from ratelimited_notify.gateways.smtp.message import Mailbox, compose
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Self, Unpack
+
+    from ratelimited_notify.gateways.smtp.message import Letter
+
+TLS: TypeAlias = Literal["starttls", "implicit"]
+"""Encryption: from the STARTTLS command on, or from the first byte."""
+
+GOODBYE_SECONDS = 1.0
+"""The longest wait for the answer to QUIT."""
+
+_SCHEMES: dict[str, TLS | None] = {"smtp": None, "smtp+starttls": "starttls", "smtps": "implicit"}
+_PORTS: dict[TLS | None, int] = {None: 25, "starttls": 587, "implicit": 465}
+_HOST = re.compile(r"[^\s/@\x00-\x1f\x7f]+").fullmatch
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that `from_uri` passes on."""
+
+    timeout: float
+    connections: int
+    tls_context: ssl.SSLContext | None
+    local_hostname: str | None
+    plaintext_login: bool
+
+
+class SMTPSettings:
+    """What `SMTPGateway` and `AsyncSMTPGateway` have in common; the arguments are documented there."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int | None = None,
+        *,
+        sender: str,
+        username: str | None = None,
+        password: str | None = None,
+        tls: TLS | None = None,
+        timeout: float = 60.0,
+        connections: int = 4,
+        tls_context: ssl.SSLContext | None = None,
+        local_hostname: str | None = None,
+        plaintext_login: bool = False,
+    ) -> None:
+        if tls not in _PORTS:
+            raise NotifyError("tls= must be 'starttls', 'implicit' or None")
+        self.tls = tls
+        self.host = _host(host, "host")
+        self.port = _PORTS[tls] if port is None else _whole(port, "port", 65_535)
+        self.timeout = _seconds(timeout)
+        self._connections = _whole(connections, "connections=", 1_000)
+        self._local_hostname = None if local_hostname is None else _host(local_hostname, "local_hostname=")
+        self._sender = Mailbox.parse(sender, "the sender")
+        self._login = self._credentials(username, password)
+        if self._login and tls is None and not plaintext_login and not _is_loopback(host):
+            raise NotifyError(
+                "The password would cross the network unencrypted. Use smtps:// or smtp+starttls:// (tls='implicit', "
+                "tls='starttls'), or say plaintext_login=True."
+            )
+        self._tls_context = (tls_context or ssl.create_default_context()) if tls else None
+        self._place = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        self._closed = False
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make what the shell keeps its connections in."""
+
+    @classmethod
+    def from_uri(cls, uri: str, *, sender: str, **options: Unpack[Options]) -> Self:
+        """A gateway from one line of configuration.
+
+        Arguments:
+            uri: `smtp://host:port` (not encrypted, port 25 by default), `smtp+starttls://` (encrypted from the STARTTLS
+                command on, or nothing is sent; 587) or `smtps://` (encrypted from the start; 465), with
+                `user:password@` before the host where the server wants a login. Special characters in these two are
+                percent-encoded.
+            sender: the address that messages come from; it and the other options are those of the class.
+
+        Raises:
+            NotifyError: the URI cannot be used; the text never quotes it.
+        """
+        parts = _split(uri)
+        if isinstance(parts, str):
+            raise NotifyError(f"The SMTP URI cannot be used: {parts}.")
+        return cls(
+            parts.host,
+            parts.port,
+            sender=sender,
+            username=parts.username,
+            password=parts.password,
+            tls=parts.tls,
+            **options,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.host!r}, {self.port}, tls={self.tls!r})"
+
+    def _credentials(self, username: str | None, password: str | None) -> tuple[str, str] | None:
+        if username is None and password is None:
+            return None
+        if not isinstance(username, str) or not isinstance(password, str) or not username:
+            raise NotifyError("username and password belong together: give both, as text, or neither")
+        return username, password
+
+    def _letter(
+        self, recipient: str, subject: str, body: str, headers: Mapping[str, str] | None, html: str | None
+    ) -> Letter:
+        letter = compose(self._sender, recipient, subject, body, headers=headers, html=html)
+        self._check_open()
+        return letter
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SMTPError("The SMTP gateway is closed; nothing was sent.")
+
+
+class _Parts(NamedTuple):
+    tls: TLS | None
+    host: str
+    port: int | None
+    username: str | None
+    password: str | None
+
+
+def _split(uri: str) -> _Parts | str:
+    """The parts of the URI, or what is wrong with it; raises nothing, as `urlsplit`'s errors quote what they read."""
+    encode = "percent-encode special characters in the user and the password"
+    if not isinstance(uri, str):
+        return f"it must be text, not {type(uri).__name__}"
+    if not uri.isprintable() or " " in uri:
+        return "it contains spaces, line breaks or control characters"
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+        username = None if parts.username is None else unquote(parts.username, errors="strict")
+        password = None if parts.password is None else unquote(parts.password, errors="strict")
+    except ValueError:
+        return f"its host, port or login cannot be understood; {encode}"
+    if parts.scheme not in _SCHEMES:
+        return "it must begin with smtp://, smtp+starttls:// or smtps://"
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        return f"nothing may follow the port; {encode}"
+    if not host:
+        return "it names no host; write smtp://host:port"
+    return _Parts(_SCHEMES[parts.scheme], host, port, username, password)
+
+
+def _host(text: object, what: str) -> str:
+    if not isinstance(text, str) or not _HOST(text):
+        raise NotifyError(f"{what} must be the name or the address of a host")
+    return text
+
+
+def _whole(number: object, what: str, most: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= most:
+        raise NotifyError(f"{what} must be a whole number from 1 to {most}")
+    return number
+
+
+def _seconds(number: object) -> float:
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < inf:
+        raise NotifyError("timeout= must be seconds: more than 0, and finite")
+    return float(number)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

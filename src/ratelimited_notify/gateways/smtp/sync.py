@@ -1,0 +1,276 @@
+"""The SMTP gateway for threads, on `smtplib`."""
+
+from __future__ import annotations
+
+import io
+import os
+import smtplib
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.gateways.smtp.conversation import (
+    Line,
+    Reply,
+    Stale,
+    hand_over,
+    telling,
+    unanswered,
+    unreachable,
+)
+from ratelimited_notify.gateways.smtp.settings import GOODBYE_SECONDS, SMTPSettings
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from ratelimited_notify.gateways.smtp.conversation import Step
+    from ratelimited_notify.gateways.smtp.message import Letter
+
+_REPLY_BYTES = 65_536
+"""The longest reply that is read."""
+
+
+class SMTPGateway(SMTPSettings):
+    """Sends mail over SMTP, one recipient a message; any thread may call.
+
+    Connections are kept and used again, and one that died while it rested is replaced. `close()`, or leaving the `with`
+    block, ends them all. A child process after a fork makes its own.
+
+    Arguments:
+        host: the server's name or address.
+        port: by default 25, 587 with `tls="starttls"`, 465 with `tls="implicit"`.
+        sender: the address that messages come from, `news@example.com` or `Shop <news@example.com>`.
+        username: for a server that wants a login, together with `password`.
+        tls: `"starttls"` (encrypted, or nothing is sent), `"implicit"` (encrypted from the start), or None (not
+            encrypted).
+        timeout: seconds to wait for the connection and for each answer of the server; 60 by default. The last answer
+            may take a server long, and giving up before it comes leaves the outcome unknown.
+        connections: the most connections at one time; 4 by default. Further calls wait for one of them.
+        tls_context: for certificates of your own; by default certificates are checked against those of the system.
+        local_hostname: what to call this machine in EHLO; by default its name as the system tells it.
+        plaintext_login: allow the login on a connection that is not encrypted, to a host other than this one.
+
+    Raises:
+        NotifyError: an argument cannot be used.
+    """
+
+    def __call__(
+        self,
+        recipient: str,
+        subject: str,
+        body: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        html: str | None = None,
+    ) -> str:
+        """Send one message.
+
+        Arguments:
+            recipient: one address, `ana@example.com`.
+            subject: one line of any text.
+            body: any text; line ends are normalised.
+            headers: further headers, such as `List-Unsubscribe`; not those that the gateway sets.
+            html: the body once more as HTML, for readers that show it.
+
+        Returns:
+            The Message-ID, with its angle brackets.
+
+        Raises:
+            InvalidMessage: a line break in the subject, not a single address, ...; nothing was sent.
+            SMTPError: the server refused, or could not be reached; nothing was sent.
+            DeliveryUnknown: the connection was lost while the server took the message.
+        """
+        letter = self._letter(recipient, subject, body, headers, html)
+        pool = self._pool()
+        with pool.slots:
+            self._check_open()
+            connection = self._rested(pool)
+            if connection is not None:
+                with suppress(Stale):
+                    return self._deliver(letter, connection, pool)
+            return self._deliver(letter, self._connect(), pool)
+
+    def close(self) -> None:
+        """End all connections; later calls are refused, calls under way come to their end."""
+        self._closed = True
+        pool = self._pool()
+        while pool.resting:
+            pool.resting.pop().quit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _prepare(self) -> None:
+        self._pools: dict[int, _Pool] = {}
+        for text in self._login or ():
+            if not text.isascii():
+                raise NotifyError("smtplib logs in with ASCII only; AsyncSMTPGateway takes any username and password")
+
+    def _pool(self) -> _Pool:
+        """The connections of this process: after a fork, two processes must not speak on one."""
+        process = os.getpid()
+        pool = self._pools.get(process)
+        if pool is None:
+            for other in list(self._pools):
+                inherited = self._pools.pop(other, None)
+                for connection in inherited.resting if inherited else ():
+                    connection.drop()
+            pool = self._pools.setdefault(process, _Pool(self._connections))
+        return pool
+
+    def _rested(self, pool: _Pool) -> _Connection | None:
+        while pool.resting:
+            with suppress(IndexError):
+                connection = pool.resting.pop()
+                if not connection.rested_too_long():
+                    return connection
+                connection.drop()
+        return None
+
+    def _connect(self) -> _Connection:
+        client: smtplib.SMTP | None = None
+        what = "the connection"
+        try:
+            if self.tls == "implicit":
+                client = _TLSClient(
+                    self.host, self.port, self._local_hostname, timeout=self.timeout, context=self._tls_context
+                )
+            else:
+                client = _Client(self.host, self.port, self._local_hostname, timeout=self.timeout)
+            if self.tls == "starttls":
+                client.starttls(context=self._tls_context)
+            client.ehlo_or_helo_if_needed()
+            if self._login:
+                what = "the login"
+                client.login(*self._login)
+        except BaseException as error:
+            if client is not None:
+                client.close()
+            # ValueError: a host name that cannot be encoded.
+            if isinstance(error, (OSError, ValueError)):
+                raise unreachable(what, error, self._place) from None if what == "the login" else telling(error)
+            raise
+        return _Connection(client)
+
+    def _deliver(self, letter: Letter, connection: _Connection, pool: _Pool) -> str:
+        conversation = hand_over(letter, connection, connection.client.esmtp_features, self._place)
+        try:
+            with suppress(StopIteration):
+                step = next(conversation)
+                while True:
+                    step = conversation.send(self._exchange(connection, step))
+            return letter.message_id
+        finally:
+            if connection.in_step:
+                pool.resting.append(connection)
+                if self._closed:
+                    self.close()
+            else:
+                connection.drop()
+
+    def _exchange(self, connection: _Connection, step: Step) -> Reply:
+        try:
+            return connection.exchange(step)
+        # smtplib's exceptions are OSErrors.
+        except OSError as error:
+            raise unanswered(step, self._place) from telling(error)
+
+
+class _Pool:
+    def __init__(self, connections: int) -> None:
+        self.slots = threading.Semaphore(connections)
+        self.resting: deque[_Connection] = deque()
+
+
+class _Connection(Line):
+    def __init__(self, client: smtplib.SMTP) -> None:
+        super().__init__()
+        self.client = client
+
+    def exchange(self, step: Step) -> Reply:
+        self.said()
+        self.client.send(step.payload + b"\r\n")
+        code, text = self.client.getreply()
+        reply = Reply(code, text.decode("ascii", "replace"))
+        self.heard(reply)
+        return reply
+
+    def quit(self) -> None:
+        """Say goodbye, and do not wait long for the answer."""
+        with suppress(Exception):
+            self.client.timeout = min(self.client.timeout, GOODBYE_SECONDS)
+            self.client.quit()
+        self.drop()
+
+    def drop(self) -> None:
+        with suppress(Exception):
+            self.client.close()
+
+
+class _Replies(io.RawIOBase):
+    """The server's side of the wire: each reply comes within one time-out, however slowly it drips, and has an end."""
+
+    def __init__(self, wire: socket.socket, timeout: float) -> None:
+        self._wire = wire
+        self._timeout = timeout
+        self._deadline = 0.0
+        self._room = 0
+
+    def begin(self, timeout: float) -> None:
+        """A reply is about to come."""
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        self._room = _REPLY_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # io passes nothing but memoryviews
+        left = self._deadline - time.monotonic()
+        if left <= 0 or self._room <= 0:
+            raise TimeoutError("the reply had no end")
+        self._wire.settimeout(left)
+        try:
+            got = self._wire.recv_into(buffer)
+        finally:
+            self._wire.settimeout(self._timeout)
+        self._room -= got
+        return got
+
+
+class _Client(smtplib.SMTP):
+    """`smtplib.SMTP` bounds each piece of a reply; this bounds the whole, and leaves no socket open when interrupted."""
+
+    def connect(
+        self,
+        host: str = "localhost",
+        port: int = 0,
+        source_address: Any = None,  # Any: handed on as it is, and typed by the standard library as it likes.
+    ) -> tuple[int, bytes]:
+        try:
+            return super().connect(host, port, source_address)
+        except BaseException:
+            self.close()
+            raise
+
+    def getreply(self) -> tuple[int, bytes]:
+        if self.file is None and self.sock is not None:
+            self.file = io.BufferedReader(_Replies(self.sock, self.timeout))
+        if self.file is not None:
+            self.file.raw.begin(self.timeout)
+        return super().getreply()
+
+
+class _TLSClient(_Client, smtplib.SMTP_SSL):
+    """The same, encrypted from the first byte."""
