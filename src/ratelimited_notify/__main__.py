@@ -1,0 +1,8 @@
+"""`python -m ratelimited_notify`: the command line tool, where its script is not on the path."""
+
+from __future__ import annotations
+
+from ratelimited_notify.cli import main
+
+if __name__ == "__main__":
+    main()

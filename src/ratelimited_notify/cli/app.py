@@ -1,0 +1,181 @@
+"""The commands, their options, and the exit status that each ends with."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from ratelimited_notify._version import __version__
+from ratelimited_notify.cli.gateway import default_sender
+from ratelimited_notify.cli.report import console, say
+from ratelimited_notify.cli.send import MEMORY, Route, send
+from ratelimited_notify.errors import NotifyError, RuleError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextlib import AbstractContextManager
+
+app = typer.Typer(
+    name="ratelimited-notify",
+    help="Send no more notifications than the rules allow.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    # Its tracebacks show local variables: recipients, passwords.
+    pretty_exceptions_enable=False,
+)
+
+
+def run() -> None:
+    """Run the command line; it ends the process with its exit status."""
+    # A type in the input may hold letters that the terminal's encoding lacks.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+    app(prog_name="ratelimited-notify")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ratelimited-notify {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None: ...
+
+
+@app.command("send")
+def send_command(
+    rules: Annotated[
+        Path,
+        typer.Option(help="The rules, a TOML file.", envvar="RATELIMITED_NOTIFY_RULES", metavar="FILE"),
+    ],
+    notifications: Annotated[
+        str,
+        typer.Argument(help="The notifications, a file of JSON lines; - is standard input.", metavar="FILE"),
+    ] = "-",
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to send: smtp://host:port, smtp+starttls:// or smtps://, with user:password@ before the host if "
+            "need be. Other users of this machine can see command lines: put a password into the variable instead.",
+            envvar="RATELIMITED_NOTIFY_GATEWAY",
+            metavar="URI",
+        ),
+    ] = None,
+    sender: Annotated[
+        str | None,
+        typer.Option(
+            help="The address that messages come from.",
+            metavar="ADDRESS",
+            show_default="ratelimited-notify@ the name of this host",
+        ),
+    ] = None,
+    storage: Annotated[
+        str,
+        typer.Option(
+            help="Where to count: memory:// forgets when the command ends; redis://host:port/0, valkey:// and "
+            "memcached://host:port are shared with everybody who counts there.",
+            envvar="RATELIMITED_NOTIFY_STORAGE",
+            metavar="URI",
+        ),
+    ] = MEMORY,
+    max_wait: Annotated[
+        float | None,
+        typer.Option(
+            help='The longest wait for one notification, in seconds, where a rule says on_limit = "wait".',
+            min=0,
+            metavar="SECONDS",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Decide and show, but send nothing and count nothing: decisions are made on empty windows in memory, "
+            "where those of this run count for each other, and --storage is not asked. Waiting takes no time.",
+        ),
+    ] = False,
+) -> None:
+    """Send notifications from a file or from standard input, as far as the rules allow.
+
+    Each line is one JSON object with type, recipient, subject and body, and optionally priority, cost and fields (an
+    object: channel, tenant, dedupe_key, or what the rules declare). What is over the limit is dropped, unless its rule
+    says on_limit = "wait". A file is read as it is sent, 50 lines at a time; from a pipe each line is sent as it comes.
+
+    A table of what was sent, suppressed and failed comes on standard output. Malformed and failed lines are named by
+    their number on standard error, and skipped.
+
+    Exit status:
+
+    - 0: every notification was sent, or refused by a rule.
+    - 1: lines were malformed, or could not be sent.
+    - 2: an option or a file cannot be used; nothing was sent.
+    - 130: interrupted; what was decided and not sent has been given back.
+    """
+    aside = console(stderr=True)
+    with _usable(), _opened(notifications) as stream:
+        if dry_run and storage != MEMORY:
+            say(aside, "Dry run: decided on empty windows in memory; what the storage has counted is not looked at.")
+        route = Route(rules, sender or default_sender(), gateway, storage, max_wait, dry_run)
+        tally = send(stream, route, console(), aside)
+    raise typer.Exit(tally.exit_status)
+
+
+@app.command("demo")
+def demo_command() -> None:
+    """Send a shipped sample of notifications to a mail server in this process, and show what arrived and what was refused."""
+    with _usable():
+        from ratelimited_notify.cli.demo import demo
+
+        status = demo(console(), console(stderr=True))
+    raise typer.Exit(status)
+
+
+@app.command("check")
+def check_command(
+    rules: Annotated[Path, typer.Argument(help="The rules, a TOML file.", metavar="FILE")],
+) -> None:
+    """Check a rules file: every problem with its place and exit status 1, or the rules as a table."""
+    from ratelimited_notify.cli.check import show_rules
+    from ratelimited_notify.sources.file import read_rules
+
+    try:
+        checked = read_rules(rules)
+    except RuleError as error:
+        say(console(stderr=True), str(error))
+        raise typer.Exit(1) from None
+    show_rules(console(), checked)
+
+
+@contextmanager
+def _usable() -> Generator[None, None, None]:
+    """What cannot be used is said in the library's words, and nothing else."""
+    try:
+        yield
+    except NotifyError as error:
+        say(console(stderr=True), f"Error: {error}", "red")
+        raise typer.Exit(2) from None
+
+
+def _opened(name: str) -> AbstractContextManager[BinaryIO]:
+    if name == "-":
+        if sys.stdin is None:
+            raise NotifyError("Standard input is closed; name a file with the notifications.")
+        if sys.stdin.isatty():
+            say(console(stderr=True), "Reading notifications from the keyboard, one JSON object a line.")
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(name).open("rb")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NotifyError(f"The notifications in {name} cannot be read: {reason}.") from None

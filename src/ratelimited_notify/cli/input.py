@@ -1,0 +1,132 @@
+"""Notifications as they come in: one JSON object a line, read as far as they are asked for, whatever the bytes are."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import msgspec
+
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.notification import Notification
+from ratelimited_notify.rules.limit import LARGEST_AMOUNT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LONGEST_LINE = 1_048_576
+"""Bytes; what is longer is malformed, and never held as a whole."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,29}").fullmatch
+_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL).fullmatch
+
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    type: _Text
+    recipient: _Text
+    subject: str
+    body: str
+    priority: str | None = None
+    cost: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_AMOUNT)] = 1
+    fields: dict[str, str | int | None] = {}  # msgspec copies it for each object
+
+
+KEYS = _Line.__struct_fields__
+"""What an object may hold."""
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
+class InputError(NotifyError):
+    """The input broke off: what was read before is dealt with."""
+
+
+class Input:
+    """The notifications of a stream, each with the number of its line as `id`.
+
+    Arguments:
+        stream: the bytes.
+        malformed: called with the number of a line that is no notification, and what is wrong with it, without its content.
+    """
+
+    def __init__(self, stream: BinaryIO, malformed: Callable[[int, str], None]) -> None:
+        self._stream = stream
+        self._malformed = malformed
+        self.size = _size(stream)
+        """How many bytes there are, or None where only the end will tell."""
+        self.position = 0
+        """How many of them were read."""
+
+    def __iter__(self) -> Iterator[Notification]:
+        """Raises `InputError` where the stream cannot be read any further."""
+        for number, line in self._lines():
+            if line is None:
+                self._malformed(number, f"longer than {LONGEST_LINE:,} bytes")
+                continue
+            if not line.strip():
+                continue
+            try:
+                read = _decode(line)
+            except ValueError as error:
+                self._malformed(number, _problem(error))
+                continue
+            yield Notification(
+                read.type,
+                read.recipient,
+                (read.subject, read.body),
+                priority=read.priority,
+                cost=read.cost,
+                fields=read.fields,
+                id=str(number),
+            )
+
+    def _lines(self) -> Iterator[tuple[int, bytes | None]]:
+        """Each line with its number; None for one that is too long."""
+        number = 0
+        while line := self._read():
+            number += 1
+            if number == 1:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            if len(line) <= LONGEST_LINE:
+                yield number, line
+                continue
+            while line and not line.endswith(b"\n"):
+                line = self._read()
+            yield number, None
+
+    def _read(self) -> bytes:
+        """Up to the end of the line, or a little more than the longest line that is taken."""
+        try:
+            line = self._stream.readline(LONGEST_LINE + 1)
+        except OSError as error:
+            raise InputError(
+                f"The input cannot be read any further: {error.strerror or type(error).__name__}."
+            ) from None
+        self.position += len(line)
+        return line
+
+
+def _size(stream: BinaryIO) -> int | None:
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, AttributeError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _problem(error: Exception) -> str:
+    """What is wrong with a line, in words that show nothing of what it holds."""
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    said = str(error)
+    unknown = _UNKNOWN_KEY(said)
+    if unknown is None:
+        return said
+    # A key may be anything, an address too: only what looks like the name of an option is shown.
+    named = f"{unknown[1]!r}" if _NAME(unknown[1]) else "a key"
+    return f"{named} is not known; known are {', '.join(KEYS)}"

@@ -1,0 +1,166 @@
+"""What became of the notifications, as a person reads it: tables on standard output, everything else beside them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import pairwise
+from math import ceil
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ratelimited_notify.cli.tally import COUNTED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from ratelimited_notify.cli.tally import Cause, Refusals, Tally
+
+WIDTH = 100
+"""Columns: what is not a terminal gets this many, and no terminal more."""
+
+_LONGEST = 40
+_STYLES = ("green", "yellow", "red", "")
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where to print: no text is taken for markup, and nothing is coloured that is not meant to be."""
+    made = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    made.width = min(made.width, WIDTH) if made.is_terminal else WIDTH
+    return made
+
+
+def say(screen: Console, text: str, style: str = "") -> None:
+    """Print a line as it is, however long."""
+    screen.print(Text(text, style), soft_wrap=True)
+
+
+def shown(text: str) -> str:
+    """The text on one line of a table: control characters, which a terminal would obey, are spelled out."""
+    plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
+
+
+def table(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
+    """An empty table; the columns that hold numbers stand to the right."""
+    made = Table(
+        title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", show_edge=False, pad_edge=False
+    )
+    for column in columns:
+        counts = column in numbers
+        made.add_column(column, justify="right" if counts else "left", no_wrap=counts, overflow="fold")
+    return made
+
+
+def number(count: int | None, style: str = "") -> Text:
+    """A count as a cell; nothing is a dash, so that the eye goes to what is there."""
+    return Text(f"{count:,}", style) if count else Text("-", "dim")
+
+
+def show(screen: Console, made: Table) -> None:
+    """Print a table, and a line below it."""
+    screen.print(made)
+    screen.print()
+
+
+def report(screen: Console, tally: Tally, now: datetime, *, dry_run: bool = False) -> None:
+    """Print what became of the notifications; times are counted from `now`."""
+    if tally.statuses:
+        show(screen, _by_type(tally, dry_run=dry_run))
+    if tally.refusals:
+        show(screen, _by_rule(tally.refusals, now))
+    if tally.shadowed:
+        show(screen, _by_shadow_rule(tally.shadowed))
+    if not tally.statuses:
+        say(screen, "No notification was dealt with.")
+    if tally.malformed:
+        say(
+            screen,
+            f"{tally.malformed:,} malformed line{'s' * (tally.malformed > 1)} skipped; standard error says which.",
+            "red",
+        )
+    if tally.interrupted:
+        say(screen, _interruption(tally, dry_run=dry_run), "red")
+
+
+def _by_type(tally: Tally, *, dry_run: bool) -> Table:
+    sent = "would be sent" if dry_run else "sent"
+    heads = (sent, "suppressed", "failed", "in all")
+    made = table("Dry run: nothing was sent" if dry_run else "Notifications", "type", *heads, numbers=heads)
+    for type, counted in tally.statuses.items():
+        made.add_row(Text(shown(type)), *_numbers([*map(counted.get, COUNTED), counted.total()]))
+    if len(tally.statuses) > 1:
+        sums = [tally.total(status) for status in COUNTED]
+        made.add_section()
+        made.add_row(Text("all types", "bold"), *_numbers([*sums, sum(sums)], "bold"))
+    return made
+
+
+def _numbers(counts: Iterable[int | None], weight: str = "") -> list[Text]:
+    return [number(count, f"{style} {weight}") for count, style in zip(counts, _STYLES, strict=True)]
+
+
+def _by_rule(refusals: dict[Cause, Refusals], now: datetime) -> Table:
+    made = table("Refused by", "rule", "limit", "type", "refused", "allowed again in", "at", numbers=["refused"])
+    for cause, refused in refusals.items():
+        made.add_row(
+            *_cells(cause),
+            number(refused.count, "yellow"),
+            Text(_again(refused, now)),
+            Text(_at(refused.first, now)),
+        )
+    return made
+
+
+def _by_shadow_rule(shadowed: dict[Cause, int]) -> Table:
+    made = table("Allowed in shadow mode", "rule", "limit", "type", "over the limit", numbers=["over the limit"])
+    for cause, count in shadowed.items():
+        made.add_row(*_cells(cause), number(count))
+    return made
+
+
+def _cells(cause: Cause) -> list[Text]:
+    return [Text(shown(cell)) for cell in cause]
+
+
+def _again(refused: Refusals, now: datetime) -> str:
+    if refused.first is None or refused.last is None:
+        return "never"
+    first, last = duration(refused.first - now), duration(refused.last - now)
+    when = first if first == last else f"{first} to {last}"
+    return f"{when}; {refused.never:,} never" if refused.never else when
+
+
+def _at(instant: datetime | None, now: datetime) -> str:
+    """The first instant by this machine's clock on the wall, rounded up as durations are."""
+    if instant is None or instant <= now:
+        return ""
+    local = (instant + timedelta(microseconds=-instant.microsecond % 1_000_000)).astimezone()
+    return f"{local:%H:%M:%S}" if local.date() == now.astimezone().date() else f"{local:%Y-%m-%d %H:%M:%S}"
+
+
+def duration(time: timedelta) -> str:
+    """How long, in its two largest units, rounded up: a reader who waits so long has waited long enough."""
+    seconds = ceil(time / timedelta(seconds=1))
+    if seconds <= 0:
+        return "0 s"
+    for (unit, size), (small, part) in pairwise(_UNITS):
+        if seconds >= size:
+            rounded = -(-seconds // part) * part
+            if rounded != seconds:
+                return duration(timedelta(seconds=rounded))
+            rest = seconds % size // part
+            return f"{seconds // size} {unit} {rest} {small}" if rest else f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _interruption(tally: Tally, *, dry_run: bool) -> str:
+    after = f"Interrupted after line {tally.line:,}" if tally.line else "Interrupted before the first notification"
+    if dry_run:
+        return f"{after}."
+    return f"{after}. The next one may have been on its way; no further one was sent, nor is it counted."

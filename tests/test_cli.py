@@ -1,0 +1,974 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import tracemalloc
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.policy import default
+from io import BytesIO, RawIOBase
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from hypothesis import example, given, strategies as st
+from typer.testing import CliRunner
+
+from ratelimited_notify import Limiter, Status, __version__
+from ratelimited_notify.cli.app import app
+from ratelimited_notify.cli.input import LONGEST_LINE, Input
+from ratelimited_notify.cli.report import console, duration, shown
+from ratelimited_notify.cli.send import Route, send
+from servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from email.message import EmailMessage
+
+    from aiosmtpd.smtp import SMTP, Envelope, Session
+
+    from servers import Valkey
+
+SOURCE = Path(__file__).parent.parent / "src"
+
+RULES = """
+[[rules]]
+type = "news"
+limit = "1/day"
+
+[[rules]]
+type = "status"
+limit = "2/minute"
+"""
+
+WITHIN = 60.0
+"""Seconds that a command may take before it counts as hung."""
+
+
+class Inbox:
+    """Keeps what a real mail server took; `refuse` is asked about each recipient, and may give a reply."""
+
+    def __init__(self) -> None:
+        self.messages: list[EmailMessage] = []
+        self.senders: list[str | None] = []
+        self.port = free_port()
+        self.refuse: Callable[[str], str | None] = lambda recipient: None
+        self.taken = threading.Semaphore(0)
+        self.go_on: Callable[[], object] = lambda: None
+
+    @property
+    def uri(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}"
+
+    @property
+    def recipients(self) -> list[str]:
+        return [message["To"] for message in self.messages]
+
+    async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        refusal = self.refuse(address)
+        if refusal is not None:
+            return refusal
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 ok"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's name
+        content = envelope.original_content
+        assert content is not None
+        self.messages.append(message_from_bytes(content, policy=default))
+        self.senders.append(envelope.mail_from)
+        self.taken.release()
+        self.go_on()
+        return "250 2.0.0 taken"
+
+
+@contextmanager
+def mail_server() -> Iterator[Inbox]:
+    """A real mail server on a free port."""
+    inbox = Inbox()
+    controller = Controller(inbox, hostname="127.0.0.1", port=inbox.port, server_hostname="localhost")
+    controller.start()
+    try:
+        yield inbox
+    finally:
+        controller.stop()
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    """A real mail server, and what it took."""
+    with mail_server() as inbox:
+        yield inbox
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    """A file with the rules above."""
+    path = tmp_path / "rules.toml"
+    path.write_text(RULES)
+    return path
+
+
+def line(type: str = "news", recipient: str = "ana@example.com", **more: object) -> bytes:
+    """One notification as it stands in a file."""
+    return (
+        json.dumps({"type": type, "recipient": recipient, "subject": "Hello", "body": "Text", **more}).encode() + b"\n"
+    )
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment for a command: this one, without what would configure the command."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RATELIMITED_NOTIFY", "COLUMNS"))}
+    path = os.pathsep.join(filter(None, [str(SOURCE) if SOURCE.exists() else "", os.environ.get("PYTHONPATH", "")]))
+    return {**kept, "PYTHONPATH": path, **more}
+
+
+def command(*arguments: object, input: bytes = b"", **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """What the command does in a process of its own, where a warning is an error."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "ratelimited_notify", *map(str, arguments)],
+        input=input,
+        capture_output=True,
+        check=False,
+        timeout=WITHIN,
+        env=environment(**variables),
+    )
+
+
+def started(*arguments: object) -> subprocess.Popen[bytes]:
+    """A command that runs, with pipes to it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ratelimited_notify", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+
+
+def invoke(
+    *arguments: object, input: bytes = b"", **variables: str
+) -> Any:  # Any: the class of the result is typer's own.
+    """The same in this process, which is quicker."""
+    cleared = {name: None for name in os.environ if name.startswith("RATELIMITED_NOTIFY")}
+    return CliRunner().invoke(app, [*map(str, arguments)], input=input, env={**cleared, **variables})
+
+
+def numbers(output: str, first: str) -> list[str]:
+    """The cells of the row of a table that begins with this word."""
+    rows = [row.split() for row in output.splitlines() if row.split()[:1] == [first]]
+    assert rows, output
+    return rows[0]
+
+
+# --- What is sent -------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_sent_as_far_as_the_rules_allow(inbox: Inbox, rules: Path, tmp_path: Path) -> None:
+    """The main job: notifications from a file reach a mail server, no more than the rules allow, and a table says so."""
+    file = tmp_path / "notifications.jsonl"
+    file.write_bytes(line() * 3 + line(recipient="ben@example.com") + line("status") * 3)
+
+    run = command("send", "--rules", rules, "--gateway", inbox.uri, file)
+
+    assert run.returncode == 0, run.stderr
+    assert inbox.recipients == ["ana@example.com", "ben@example.com", "ana@example.com", "ana@example.com"]
+    output = run.stdout.decode()
+    assert numbers(output, "news") == ["news", "2", "2", "-", "4"]
+    assert numbers(output, "status") == ["status", "2", "1", "-", "3"]
+    assert "all types      4            3        -        7" in output
+    refused = output.partition("Refused by")[2]
+    assert numbers(refused, "news")[:6] == ["news", "1", "per", "1", "day", "news"]
+    assert "1 d" in refused
+    assert "1 min" in refused
+    assert run.stderr == b""
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_notifications_come_from_standard_input(inbox: Inbox, rules: Path, arguments: list[str]) -> None:
+    """Without a file, or with `-` for one, standard input is read."""
+    run = command("send", "--rules", rules, "--gateway", inbox.uri, *arguments, input=line() + line())
+
+    assert run.returncode == 0, run.stderr
+    assert len(inbox.messages) == 1
+
+
+def test_a_message_arrives_as_it_was_written(inbox: Inbox, rules: Path) -> None:
+    """Subject, body, sender and recipient are those that were given, in any script."""
+    given = line(subject="Grüße, 世界", body="Zeile eins\n.\nπ\n")
+
+    result = invoke(
+        "send", "--rules", rules, "--gateway", inbox.uri, "--sender", "Shop <shop@example.com>", input=given
+    )
+
+    assert result.exit_code == 0, result.output
+    message = inbox.messages[0]
+    assert (message["Subject"], message["To"], message["From"]) == (
+        "Grüße, 世界", "ana@example.com", "Shop <shop@example.com>",
+    )  # fmt: skip
+    assert message.get_content().replace("\r\n", "\n") == "Zeile eins\n.\nπ\n"
+
+
+def test_a_sender_is_made_up_of_the_host(inbox: Inbox, rules: Path) -> None:
+    """Without `--sender`, messages come from this command on this host."""
+    invoke("send", "--rules", rules, "--gateway", inbox.uri, input=line())
+
+    assert inbox.senders[0] is not None
+    assert inbox.senders[0].startswith("ratelimited-notify@")
+
+
+def test_priority_cost_and_fields_count(inbox: Inbox, tmp_path: Path) -> None:
+    """The optional keys of a line do what they do in the library."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        'fields = ["ip"]\n'
+        '[[rules]]\ntype = "bulk"\nlimit = "3/day"\n'
+        '[[rules]]\ntype = "alert"\nlimit = "1/day"\nby = ["recipient", "dedupe_key"]\n'
+        '[[rules]]\ntype = "code"\nlimit = "1/day"\nby = "ip"\nexempt = "critical"\n'
+    )
+    given = (
+        line("bulk", subject="b1", cost=2)
+        + line("bulk", subject="b2", cost=2)
+        + line("bulk", subject="b3")
+        + line("alert", subject="a1", fields={"dedupe_key": "disk"})
+        + line("alert", subject="a2", fields={"dedupe_key": "disk", "tenant": None})
+        + line("alert", subject="a3", fields={"dedupe_key": 7})
+        + line("code", subject="c1", fields={"ip": "::1"})
+        + line("code", subject="c2", fields={"ip": "::1"})
+        + line("code", subject="c3", fields={"ip": "::1"}, priority="critical")
+    )
+
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=given)
+
+    assert result.exit_code == 0, result.output
+    assert [message["Subject"] for message in inbox.messages] == ["b1", "b3", "a1", "a3", "c1", "c3"]
+
+
+def test_runs_share_the_windows_of_a_shared_storage(inbox: Inbox, rules: Path, valkey: Valkey) -> None:
+    """What one run sent counts in the next, where both count on one server."""
+    recipient = f"{os.urandom(8).hex()}@example.com"
+    arguments = ("send", "--rules", rules, "--gateway", inbox.uri, "--storage", valkey.url)
+
+    first = command(*arguments, input=line(recipient=recipient))
+    second = command(*arguments, input=line(recipient=recipient) + line("status", recipient))
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert numbers(second.stdout.decode(), "news") == ["news", "-", "1", "-", "1"]
+    assert inbox.recipients == [recipient] * 2
+
+
+def test_memory_forgets_when_the_run_ends(inbox: Inbox, rules: Path) -> None:
+    """As the help says, counting in memory is for one run."""
+    for _ in range(2):
+        invoke("send", "--rules", rules, "--gateway", inbox.uri, input=line())
+
+    assert len(inbox.messages) == 2
+
+
+def test_a_rule_may_wait(inbox: Inbox, tmp_path: Path) -> None:
+    """A rule that says to wait is waited for, as long as `--max-wait` allows, and refuses beyond."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\ntype = "soon"\nlimit = "1/second"\non_limit = "wait"\n'
+                     '[[rules]]\ntype = "late"\nlimit = "1/hour"\non_limit = "wait"\n')  # fmt: skip
+
+    result = invoke(
+        "send", "--rules", rules, "--gateway", inbox.uri, "--max-wait", "5", input=line("soon") * 2 + line("late") * 2
+    )
+
+    assert result.exit_code == 0, result.output
+    assert numbers(result.stdout, "soon") == ["soon", "2", "-", "-", "2"]
+    assert numbers(result.stdout, "late") == ["late", "1", "1", "-", "2"]
+
+
+def test_tiers_are_left_out_with_a_warning(inbox: Inbox, tmp_path: Path) -> None:
+    """Who is in which tier only a program knows: everybody has the plain limit, and that is said."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\ntype = "news"\nlimit = "1/day"\n[rules.tiers]\ngold = "5/day"\n')
+
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=line() * 2)
+
+    assert len(inbox.messages) == 1
+    assert result.stderr == "warning: A command cannot know who is in a tier; the limits of tiers are left out.\n"
+
+
+def test_the_off_switch_sends_everything_and_says_so(inbox: Inbox, rules: Path) -> None:
+    """With limiting switched off nothing is counted, and no storage needs to be there."""
+    result = invoke(
+        "send", "--rules", rules, "--gateway", inbox.uri, "--storage", f"redis://127.0.0.1:{free_port()}",
+        input=line() * 3, RATELIMITED_NOTIFY_DISABLED="1",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    assert len(inbox.messages) == 3
+
+
+# --- What is malformed --------------------------------------------------------------------------------------------------
+
+SECRET = "geheim"
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        (b"geheim\n", "JSON is malformed: invalid character"),
+        (b'{"type": "geheim"\n', "Input data was truncated"),
+        (b'["geheim"]\n', "Expected `object`, got `array`"),
+        (b'{"type": "geheim"}\n', "Object missing required field `recipient`"),
+        (b'{"type": "geheim\xff"}\n', "not UTF-8"),
+        (b'\xff\xfe{\x00"\x00g\x00e\x00h\x00e\x00i\x00m\x00\n', "JSON is malformed"),
+        (b'{"type": "geheim\x00"}\n', "JSON is malformed: invalid character"),
+        (b"\x00\n", "JSON is malformed: invalid character"),
+        (line(type=""), "Expected `str` of length >= 1 - at `$.type`"),
+        (line(recipient=""), "Expected `str` of length >= 1 - at `$.recipient`"),
+        (line(recipient=5), "Expected `str`, got `int` - at `$.recipient`"),  # type: ignore[arg-type]  # that is the point
+        (line(cost=0), "Expected `int` >= 1 - at `$.cost`"),
+        (line(cost=10**30), "Expected `int` <= 1000000000 - at `$.cost`"),
+        (line(cost=1.5), "Expected `int`, got `float` - at `$.cost`"),
+        (line(priority=["geheim"]), "Expected `str | null`, got `array` - at `$.priority`"),
+        (line(fields={"geheim": True}), "Expected `int | str | null`, got `bool` - at `$.fields[...]`"),
+        (line(prioritty="geheim"), "'prioritty' is not known; known are type, recipient, subject, body, priority, cost, fields"),
+        (line(**{"geheim@example.com": 1}), "a key is not known; known are type,"),
+        (line(type="\ud800geheim"), "JSON is malformed: unexpected end of escaped utf-16 surrogate pair"),
+        (b'{"type":' + b"[" * 100_000 + b"\n", "Expected `str`, got `array`"),
+        (b'{"type": "' + b"x" * LONGEST_LINE + b'"}\n', "longer than 1,048,576 bytes"),
+        (line() * 2, None),
+    ],
+)  # fmt: skip
+def test_a_malformed_line_is_named_and_skipped(inbox: Inbox, rules: Path, bad: bytes, problem: str | None) -> None:
+    """A line that is no notification is told by number, without its content; the others are sent, and the status is 1."""
+    given = line("status") + bad + line("status", "ben@example.com")
+
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=given)
+
+    assert inbox.recipients[:1] + inbox.recipients[-1:] == ["ana@example.com", "ben@example.com"]
+    assert result.exit_code == (0 if problem is None else 1)
+    if problem is not None:
+        assert len(inbox.messages) == 2
+        assert f"line 2: malformed: {problem}" in result.stderr
+        assert "1 malformed line skipped" in result.stdout
+        assert SECRET not in result.output
+
+
+def test_empty_lines_line_ends_and_a_byte_order_mark_are_no_harm(inbox: Inbox, rules: Path) -> None:
+    """Files as editors on other systems write them are read; empty lines are skipped, and count as lines."""
+    given = b"\xef\xbb\xbf" + line().replace(b"\n", b"\r\n") + b"\r\n \t\n\n" + b"no\n" + line("status").strip()
+
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=given)
+
+    assert len(inbox.messages) == 2
+    assert "line 5: malformed" in result.stderr
+    assert "1 malformed line skipped" in result.stdout
+
+
+def test_nothing_is_sent_from_an_empty_file(inbox: Inbox, rules: Path) -> None:
+    """No notification is no error."""
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri)
+
+    assert (result.exit_code, result.stdout) == (0, "No notification was dealt with.\n")
+
+
+@given(st.binary(max_size=300))
+@example(line() + b"\xff" + line())
+@example(b"{}\n" * 3)
+def test_any_bytes_are_read_to_their_end(data: bytes) -> None:
+    """Whatever comes in, each line that is not blank is a notification or is reported, once and in order."""
+    told: list[int] = []
+    read = [int(notification.id) for notification in Input(BytesIO(data), lambda number, problem: told.append(number))]
+
+    expected = [
+        number
+        for number, text in enumerate(data.split(b"\n"), start=1)
+        if (text.removeprefix(b"\xef\xbb\xbf") if number == 1 else text).strip()
+    ]
+    assert sorted(read + told) == expected
+    assert told == sorted(told)
+
+
+class Endless(RawIOBase):
+    """A stream without end, made of one text again and again."""
+
+    def __init__(self, text: bytes, most: int = sys.maxsize) -> None:
+        self.text = text
+        self.left = most
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size > 0
+        given = self.text[:size] if self.text.endswith(b"\n") else self.text * min(size, self.left)
+        self.left -= len(given)
+        return given
+
+
+def test_lines_are_read_as_they_are_asked_for() -> None:
+    """Notifications are streamed: of an input without end, the first ones are there at once."""
+    source = Input(Endless(line()), lambda number, problem: None)  # type: ignore[arg-type]  # it reads bytes
+
+    assert [notification.id for notification in islice(source, 3)] == ["1", "2", "3"]
+    assert source.position == 3 * len(line())
+
+
+def test_a_huge_line_is_never_held() -> None:
+    """A line of a hundred megabytes takes no more memory than the longest that is allowed."""
+    told: list[int] = []
+    source = Input(Endless(b"x", 100_000_000), lambda number, problem: told.append(number))  # type: ignore[arg-type]  # it reads bytes
+
+    tracemalloc.start()
+    try:
+        assert list(source) == []
+        assert tracemalloc.get_traced_memory()[1] < 5 * LONGEST_LINE
+    finally:
+        tracemalloc.stop()
+    assert told == [1]
+
+
+def test_an_input_that_breaks_off_loses_nothing_read_before(
+    inbox: Inbox, rules: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a disk fails in the middle, what was read is sent, the table is printed, and the status is 1."""
+
+    class Broken(BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            if read := super().readline(size):
+                return read
+            raise OSError(5, "Input/output error")
+
+    route = Route(rules, "shop@example.com", inbox.uri)
+    tally = send(Broken(line() + line("status")), route, console(), console(stderr=True))
+
+    assert tally.exit_status == 1
+    assert tally.total(Status.SENT) == len(inbox.messages) == 2
+    assert capsys.readouterr().err == "The input cannot be read any further: Input/output error.\n"
+
+
+# --- What fails ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_send_is_named_and_gives_its_hit_back(inbox: Inbox, rules: Path, tmp_path: Path) -> None:
+    """What the server refuses is told by line, without the recipient, and costs nothing; the status is 1."""
+    refusals = iter(["550 5.1.1 no <ana@example.com> here"])
+    inbox.refuse = lambda recipient: next(refusals, None) if recipient.startswith("ana") else None
+    # More than are decided about at once, so that the second try is decided about after the first has failed.
+    others = b"".join(line(recipient=f"{number}@example.com") for number in range(60))
+
+    file = tmp_path / "notifications.jsonl"
+    file.write_bytes(line() + others + line())
+
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, file)
+
+    assert result.exit_code == 1
+    assert "line 1: failed: " in result.stderr
+    assert "550 5.1.1" in result.stderr
+    assert numbers(result.stdout, "news") == ["news", "61", "-", "1", "62"]
+    assert inbox.recipients[-1] == "ana@example.com"
+    assert "example.com" not in result.output
+
+
+def test_a_server_that_is_not_there_fails_each_notification(rules: Path) -> None:
+    """Every notification that could not be sent is told, and the status is 1."""
+    result = invoke(
+        "send", "--rules", rules, "--gateway", f"smtp://127.0.0.1:{free_port()}", input=line() + line("status") * 2
+    )
+
+    assert result.exit_code == 1
+    assert [said.partition(":")[0] for said in result.stderr.splitlines()] == ["line 1", "line 2", "line 3"]
+    assert "all types      -            -        3        3" in result.stdout
+
+
+def test_a_field_that_is_not_declared_fails_its_line_only(inbox: Inbox, rules: Path) -> None:
+    """What the rules do not know cannot be decided about: the line is told, and the others go on."""
+    given = line(fields={"planet": "Mars"}) + line("status")
+
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=given)
+
+    assert result.exit_code == 1
+    assert "line 1: failed: 'planet' is not a field" in result.stderr
+    assert len(inbox.messages) == 1
+
+
+# --- What cannot be done at all -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--gateway", "carrier-pigeon://loft"],
+            "There is no gateway for carrier-pigeon://. Known are smtp://host:port",
+        ),
+        (["--gateway", "shop:geheim@mail"], "The gateway is not a URI. Known are smtp://host:port"),
+        (["--gateway", "smtp://shop:geheim@mail.example.com"], "The password would cross the network unencrypted"),
+        (["--gateway", "smtp://shop:ge/heim@mail.example.com"], "The SMTP URI cannot be used"),
+        (["--gateway", "smtp://"], "it names no host"),
+        ([], "No gateway is named."),
+        (["--gateway", "smtp://127.0.0.1:1", "--sender", "me"], "the sender must be a single e-mail address"),
+        (["--dry-run", "--sender", "me"], "the sender must be a single e-mail address"),
+        (["--gateway", "smtp://127.0.0.1:1", "--storage", "geheim"], "is not a storage URI"),
+        (["--gateway", "smtp://127.0.0.1:1", "--storage", "redis://:geheim@127.0.0.1:1"], "redis://, does not answer"),
+        (["--dry-run", "no-such-file"], "The notifications in no-such-file cannot be read: No such file"),
+        (["--dry-run", "."], "The notifications in . cannot be read: Is a directory"),
+        (["--dry-run", "--rules", "no-such-file"], "The rules in no-such-file cannot be used"),
+        (["--max-wait", "-1"], "--max-wait"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_done(rules: Path, options: list[str], message: str) -> None:
+    """A wrong option is an error in the library's words, with status 2, no traceback and no password."""
+    result = invoke("send", "--rules", rules, *options, input=line())
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert SECRET not in result.stderr
+    assert "heim" not in result.stderr
+
+
+def test_all_problems_of_the_rules_are_named(tmp_path: Path) -> None:
+    """Rules that cannot be used are refused with every problem and its place."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\ntype = "a"\nlimit = "often"\n[[rules]]\nlimit = "1/day"\nbuy = "recipient"\n')
+
+    result = invoke("send", "--rules", rules, "--dry-run", input=line())
+
+    assert result.exit_code == 2
+    for place in ("rules[0].limit: ", "rules[1].type: ", "rules[1].buy: "):
+        assert place in result.stderr
+
+
+def test_waiting_needs_a_bound(tmp_path: Path) -> None:
+    """A rule that says to wait needs `--max-wait`, and the error says so."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\ntype = "a"\nlimit = "1/day"\non_limit = "wait"\n')
+
+    result = invoke("send", "--rules", rules, "--dry-run", input=line())
+
+    assert result.exit_code == 2
+    assert "--max-wait SECONDS" in result.stderr
+
+
+def test_rules_are_required() -> None:
+    """Without rules nothing is sent."""
+    assert invoke("send", input=line()).exit_code == 2
+
+
+def test_closed_standard_input_is_an_error(rules: Path) -> None:
+    """A process without standard input is told to name a file."""
+    run = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-m", "ratelimited_notify", "send", "--rules", str(rules), "--dry-run"],
+        capture_output=True, check=False, timeout=WITHIN, env=environment(),
+    )  # fmt: skip
+
+    assert run.returncode == 2
+    assert b"Standard input is closed" in run.stderr
+
+
+# --- Dry runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_decides_and_sends_nothing(inbox: Inbox, rules: Path) -> None:
+    """A dry run shows what would be sent, refused, or fail for its address; nothing arrives."""
+    given = line() * 3 + line("status", "not an address")
+
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, "--dry-run", input=given)
+
+    assert result.exit_code == 1
+    assert inbox.messages == []
+    assert "Dry run: nothing was sent" in result.stdout
+    assert numbers(result.stdout, "news") == ["news", "1", "2", "-", "3"]
+    assert numbers(result.stdout, "status") == ["status", "-", "-", "1", "1"]
+    assert "line 4: failed: the recipient must be a single e-mail address" in result.stderr
+
+
+def test_a_dry_run_counts_nothing_in_a_shared_storage(inbox: Inbox, rules: Path, valkey: Valkey) -> None:
+    """What a dry run decided about can still be sent; it says that it did not look at the storage."""
+    recipient = f"{os.urandom(8).hex()}@example.com"
+    arguments = ("send", "--rules", rules, "--gateway", inbox.uri, "--storage", valkey.url)
+
+    rehearsed = invoke(*arguments, "--dry-run", input=line(recipient=recipient))
+    sent = invoke(*arguments, input=line(recipient=recipient))
+
+    assert (rehearsed.exit_code, sent.exit_code) == (0, 0)
+    assert "is not looked at" in rehearsed.stderr
+    assert inbox.recipients == [recipient]
+
+
+def test_a_dry_run_does_not_wait(tmp_path: Path) -> None:
+    """Hours of waiting pass at once: what would be sent in the end is shown."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\ntype = "news"\nlimit = "1/hour"\non_limit = "wait"\n')
+
+    result = invoke("send", "--rules", rules, "--dry-run", "--max-wait", "4000", input=line() * 5)
+
+    assert numbers(result.stdout, "news") == ["news", "5", "-", "-", "5"]
+
+
+# --- Interruption -------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_shows_what_was_done_and_gives_the_rest_back(inbox: Inbox, tmp_path: Path, valkey: Valkey) -> None:
+    """Ctrl-C prints the table and gives back what was decided and not sent; the status is that of an interrupt."""
+    rules, file = tmp_path / "rules.toml", tmp_path / "notifications.jsonl"
+    name = f"news-{os.urandom(8).hex()}"
+    rules.write_text(f'[[rules]]\ntype = "{name}"\nlimit = "40/day"\nby = []\n')
+    file.write_bytes(b"".join(line(name, f"{number}@example.com") for number in range(40)))
+    answering = threading.Event()
+    inbox.go_on = lambda: len(inbox.messages) < 5 or answering.wait(WITHIN)
+    with started("send", "--rules", rules, "--gateway", inbox.uri, "--storage", valkey.url, file) as running:
+        for _ in range(5):
+            assert inbox.taken.acquire(timeout=WITHIN)
+        # The server has the fifth, and has not answered.
+        running.send_signal(signal.SIGINT)
+        output, errors = running.communicate(timeout=WITHIN)
+        answering.set()
+
+    assert (running.returncode, errors) == (130, b"")
+    assert numbers(output.decode(), name) == [name, "4", "-", "-", "4"]
+    assert b"Interrupted after line 4. The next one may have been on its way" in output
+    with Limiter(rules, valkey.url) as limiter:
+        (window,) = limiter.windows(name, "any@example.com")
+    assert window.remaining == 35
+
+
+def test_an_interrupted_dry_run_has_nothing_on_its_way(rules: Path) -> None:
+    """Ctrl-C while it waits for input: the table of what was decided until then."""
+    with started("send", "--rules", rules, "--dry-run") as running:
+        assert running.stdin is not None
+        assert running.stderr is not None
+        running.stdin.write(line() + b"no\n")
+        running.stdin.flush()
+        assert running.stderr.readline().startswith(b"line 2: malformed")
+        running.send_signal(signal.SIGINT)
+        output, errors = running.communicate(timeout=WITHIN)
+
+    assert (running.returncode, errors) == (130, b"")
+    assert numbers(output.decode(), "news") == ["news", "1", "-", "-", "1"]
+    assert b"Interrupted after line 1.\n" in output
+
+
+def test_from_a_pipe_each_line_is_sent_as_it_comes(inbox: Inbox, rules: Path) -> None:
+    """A notification does not wait for others: who writes one into a pipe sees it sent."""
+    with started("send", "--rules", rules, "--gateway", inbox.uri) as running:
+        assert running.stdin is not None
+        for number in range(3):
+            running.stdin.write(line(recipient=f"{number}@example.com"))
+            running.stdin.flush()
+            assert inbox.taken.acquire(timeout=WITHIN)
+        running.communicate(timeout=WITHIN)
+
+    assert running.returncode == 0
+
+
+# --- What is shown ------------------------------------------------------------------------------------------------------
+
+
+def test_no_recipient_and_no_content_is_shown(inbox: Inbox, rules: Path) -> None:
+    """Recipients and messages are somebody's: nothing that is printed shows them."""
+    given = line(recipient="geheim@example.com", subject="geheim", body="geheim") * 2 + line("geheim-free", "geheim")
+
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=given)
+
+    assert "geheim" not in result.output.replace("geheim-free", "")
+
+
+def test_a_type_cannot_command_the_terminal(rules: Path) -> None:
+    """Control characters and markup in what comes in are shown, not obeyed."""
+    given = line("\x1b[2Jred") + line("[red]x[/red]") + line("x" * 5000)
+
+    result = invoke("send", "--rules", rules, "--dry-run", input=given)
+
+    assert "\x1b" not in result.output
+    assert "\\x1b[2Jred" in result.stdout
+    assert "[red]x[/red]" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_types_beyond_a_thousand_share_a_row(rules: Path) -> None:
+    """An input that makes up a type for each line does not make a table without end."""
+    given = b"".join(line(f"type-{number}") for number in range(1010))
+
+    result = invoke("send", "--rules", rules, "--dry-run", input=given)
+
+    assert "(other types)" in result.stdout
+    assert "type-1009 " not in result.stdout
+    assert "1,010" in result.stdout.splitlines()[-2]
+
+
+def test_a_type_without_a_rule_is_sent_with_a_warning(inbox: Inbox, rules: Path) -> None:
+    """The library's warnings are part of what is printed beside the table."""
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=line("receipt") * 3)
+
+    assert result.exit_code == 0
+    assert len(inbox.messages) == 3
+    assert result.stderr.startswith("warning: No rule is for notifications of type 'receipt'")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_shadow_mode_is_reported(inbox: Inbox, tmp_path: Path) -> None:
+    """What a rule in shadow mode would refuse is sent, and counted in a table of its own."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\ntype = "news"\nlimit = "1/day"\nenforce = false\n')
+
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=line() * 3)
+
+    assert len(inbox.messages) == 3
+    shadow = result.stdout.partition("Allowed in shadow mode")[2]
+    assert numbers(shadow, "news") == ["news", "1", "per", "1", "day", "news", "2"]
+
+
+def test_what_can_never_be_sent_is_told_apart(tmp_path: Path) -> None:
+    """A limit of nothing, or a cost above the limit, is never allowed again; the table says so."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\ntype = "no"\nlimit = "0/day"\n[[rules]]\ntype = "few"\nlimit = "1/day"\n')
+
+    result = invoke("send", "--rules", rules, "--dry-run", input=line("no") + line("few") * 2 + line("few", cost=2))
+
+    refused = result.stdout.partition("Refused by")[2]
+    assert "1   never" in refused
+    assert "2   1 d; 1 never" in refused
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        (timedelta(seconds=-1), "0 s"),
+        (timedelta(0), "0 s"),
+        (timedelta(microseconds=1), "1 s"),
+        (timedelta(seconds=59), "59 s"),
+        (timedelta(seconds=59, microseconds=1), "1 min"),
+        (timedelta(seconds=61), "1 min 1 s"),
+        (timedelta(minutes=59, seconds=59.5), "1 h"),
+        (timedelta(hours=1, seconds=1), "1 h 1 min"),
+        (timedelta(hours=23, minutes=59, seconds=59), "1 d"),
+        (timedelta(hours=23, minutes=58, seconds=1), "23 h 59 min"),
+        (timedelta(days=29, hours=23, minutes=1), "30 d"),
+        (timedelta(days=1, hours=2), "1 d 2 h"),
+    ],
+)
+def test_durations_are_rounded_up(time: timedelta, expected: str) -> None:
+    """Who waits as long as the table says has waited long enough."""
+    assert duration(time) == expected
+
+
+def test_shown_text_fits_a_cell() -> None:
+    """A long text is cut, and says so."""
+    assert shown("x" * 40) == "x" * 40
+    assert shown("x" * 41) == "x" * 39 + "…"
+    assert shown("a\nb") == "a\\nb"
+
+
+def test_tables_are_plain_where_nothing_else_can_be_shown(rules: Path) -> None:
+    """An output that knows ASCII only gets tables in ASCII."""
+    run = command("send", "--rules", rules, "--dry-run", input=line("größe"), PYTHONIOENCODING="ascii")
+
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.isascii()
+    assert b"gr\\xf6\\xdfe" in run.stdout
+
+
+def on_a_terminal(*arguments: object, input: bytes) -> tuple[bytes, bytes]:
+    """What a command writes to standard output, a pipe, and to standard error, a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "ratelimited_notify", *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs, env=environment(TERM="xterm-256color"),
+    ) as running:  # fmt: skip
+        os.close(theirs)
+        assert running.stdin is not None
+        assert running.stdout is not None
+        feeding = threading.Thread(target=lambda: (running.stdin.write(input), running.stdin.close()))  # type: ignore[union-attr]  # it is a pipe
+        feeding.start()
+        seen = b""
+        # Linux says EIO when the other end of a terminal is gone.
+        while select.select([ours], [], [], WITHIN)[0]:
+            try:
+                seen += os.read(ours, 65536)
+            except OSError:
+                break
+        output = running.stdout.read()
+        feeding.join()
+        assert running.wait(WITHIN) == 1
+    os.close(ours)
+    return output, seen
+
+
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(rules: Path) -> None:
+    """Who looks on sees how far it is; what is piped on holds the tables and nothing else."""
+    given = b"no\n" + b"".join(line("status", f"{number}@example.com") for number in range(400))
+
+    output, seen = on_a_terminal("send", "--rules", rules, "--dry-run", input=given)
+
+    assert b"Sending" in seen
+    assert b"suppressed" in seen
+    assert b"line 1: malformed" in seen
+    assert b"\x1b" not in output
+    assert b"Sending" not in output
+    assert numbers(output.decode(), "status") == ["status", "400", "-", "-", "400"]
+
+    assert b"Sending" not in command("send", "--rules", rules, "--dry-run", input=given).stderr
+
+
+def test_who_types_is_told_what_is_read(rules: Path) -> None:
+    """With a keyboard as standard input, the command says that it waits for lines, and reads them to the end."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "ratelimited_notify", "send", "--rules", str(rules), "--dry-run"],
+        stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    ) as running:  # fmt: skip
+        os.close(theirs)
+        os.write(ours, line() + b"\x04")
+        output, errors = running.communicate(timeout=WITHIN)
+    os.close(ours)
+
+    assert running.returncode == 0
+    assert errors == b"Reading notifications from the keyboard, one JSON object a line.\n"
+    assert numbers(output.decode(), "news") == ["news", "1", "-", "-", "1"]
+
+
+# --- Settings from the environment --------------------------------------------------------------------------------------
+
+
+def test_gateway_rules_and_storage_come_from_the_environment(inbox: Inbox, rules: Path) -> None:
+    """A password need not stand on a command line, where others can see it, and help does not print it."""
+    variables = {
+        "RATELIMITED_NOTIFY_RULES": str(rules),
+        "RATELIMITED_NOTIFY_GATEWAY": inbox.uri,
+        "RATELIMITED_NOTIFY_STORAGE": "memory://geheim",
+    }
+
+    result = invoke("send", input=line(), **variables)
+    told = invoke("send", "--help", **variables)
+
+    assert result.exit_code == 0, result.output
+    assert len(inbox.messages) == 1
+    assert "geheim" not in told.output
+    assert inbox.uri not in told.output
+
+
+# --- The other commands -------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_told() -> None:
+    """`--version` prints the version of the package."""
+    run = command("--version")
+
+    assert (run.returncode, run.stdout.decode()) == (0, f"ratelimited-notify {__version__}\n")
+
+
+def test_without_a_command_the_commands_are_listed() -> None:
+    """Somebody who calls it for the first time sees what there is."""
+    output = invoke().output
+
+    assert all(name in output for name in ("send", "demo", "check"))
+
+
+def test_check_shows_the_rules(tmp_path: Path) -> None:
+    """A rules file that can be used is shown as a table: limits, what they are counted by, and what is special."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        'fields = ["ip"]\ndefault = "5/hour"\n[[rules]]\ntype = "news"\nlimit = "1/day; 3/week"\n'.replace(
+            "3/week", "3 per 7 days"
+        )
+        + '[[rules]]\ntype = "sms"\nlimit = "none"\nby = []\nstrategy = "fixed-window"\non_limit = "drop"\n'
+        '[[rules]]\ntype = "*"\nlimit = "9/day"\nby = "recipient"\nexempt = ["critical"]\ncount_exempt = false\n'
+        'enforce = false\n[rules.overrides]\n"geheim@example.com" = "1/day"\n[rules.tiers]\ngold = "20/day"\nlead = "1/day"\n'
+    )
+
+    result = invoke("check", rules)
+
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    for shown_text in (
+        "news news 1 per 1 day; 3 per 7 day type and recipient",
+        "none everything fixed-window; over the limit: drop",
+        "9 per 1 day recipient shadow mode; exempt, uncounted: critical; 1 override; 2 tiers",
+        "default (any other) 5 per 1 hour",
+        "Declared fields: ip",
+    ):
+        assert all(word in text for word in shown_text.split()), shown_text
+    assert "geheim" not in result.output
+
+
+@pytest.mark.parametrize(("setting", "shown_text"), [("send", "sent, with a warning"), ("raise", "an error")])
+def test_check_says_what_becomes_of_other_types(tmp_path: Path, setting: str, shown_text: str) -> None:
+    """The table tells what happens to a type that no rule names."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f'unknown_type = "{setting}"\n{RULES}')
+
+    assert shown_text in invoke("check", rules).stdout
+
+
+def test_check_names_all_problems(tmp_path: Path) -> None:
+    """A rules file that cannot be used is status 1, and every problem has its place."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('default = "x"\n[[rules]]\ntype = "a"\nlimit = "often"\n')
+
+    result = invoke("check", rules)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "rules[0].limit: " in result.stderr
+    assert "default: " in result.stderr
+
+
+# --- Without the extra --------------------------------------------------------------------------------------------------
+
+WITHOUT = """
+import sys
+sys.modules[{absent!r}] = None
+sys.argv = ["ratelimited-notify", "demo"]
+from ratelimited_notify.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("absent", ["typer", "rich", "aiosmtpd"])
+def test_a_missing_extra_is_one_line_that_installs_it(absent: str) -> None:
+    """Where what the command is made of is not installed, it says how to install it, without a traceback."""
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(absent=absent)],
+        capture_output=True, check=False, timeout=WITHIN, env=environment(),
+    )  # fmt: skip
+
+    assert (run.returncode, run.stdout) == (2, b"")
+    assert b"pip install 'ratelimited-notify[cli]'" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_defect_is_not_taken_for_a_missing_extra() -> None:
+    """A module of anything else that is missing is a defect, and shows its traceback."""
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(absent="ratelimited_notify.cli.report")],
+        capture_output=True, check=False, timeout=WITHIN, env=environment(),
+    )  # fmt: skip
+
+    assert b"ModuleNotFoundError" in run.stderr
+
+
+def test_the_entry_point_loads_nothing_before_it_runs() -> None:
+    """Importing the package of the command loads none of what it is made of."""
+    program = (
+        "import sys, ratelimited_notify.cli; print(sorted({'typer', 'rich', 'msgspec', 'limits'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, timeout=WITHIN, env=environment()
+    )
+
+    assert run.stdout == b"[]\n"
+
+
+def test_times_are_told_by_the_clock_on_the_wall(inbox: Inbox, rules: Path) -> None:
+    """Beside how long it takes stands when it is, in this machine's time, never earlier than it is true."""
+    before = datetime.now(UTC)
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=line() * 2)
+    after = datetime.now(UTC)
+
+    told = result.stdout.partition("Refused by")[2].split("1 d ")[1].split("\n")[0].strip()
+    at = datetime.strptime(told, "%Y-%m-%d %H:%M:%S").astimezone()
+    assert before + timedelta(days=1) <= at <= after + timedelta(days=1, seconds=1)
