@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from ratelimited_notify import _version
+from typing import TYPE_CHECKING
+
+from ratelimited_notify import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 project = "ratelimited-notify"
 author = "The ratelimited-notify authors"
 project_copyright = f"2026, {author}"
-version = release = _version.__version__
+version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
-nitpicky = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -26,3 +30,15 @@ default_role = "code"
 
 html_theme = "furo"
 html_title = f"ratelimited-notify {release}"
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    # Before napoleon, whose priority is 500.
+    app.connect("autodoc-process-docstring", _keep_first_line, priority=400)
+
+
+def _keep_first_line(_app: object, what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+    # Of an attribute, napoleon takes what stands before a colon in the first line for its type.
+    if what in {"attribute", "data", "property"}:
+        lines.insert(0, "")
