@@ -85,7 +85,7 @@ class Server(ABC):
 
     def start(self) -> None:
         """Run the server, and return when it answers."""
-        with open(self.directory / "log", "wb") as log:
+        with (self.directory / "log").open("wb") as log:
             # A session of its own: an interrupt from the keyboard is for the test run, which still needs the server.
             server = subprocess.Popen(
                 self.command(),

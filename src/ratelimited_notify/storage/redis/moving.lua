@@ -1,0 +1,107 @@
+-- moving-window: a list, newest first, with one element per unit of cost: its stamp, or `stamp:sequence` where the newest
+-- element had that stamp already. Plain integers are what Redis stores smallest. A hit counts in [stamp, stamp + period).
+
+-- Up to this amount, one LRANGE is quicker than asking for the length, the newest and the oldest.
+local SHORT = 8
+
+local function parse(element)
+  local stamp = tonumber(element)
+  if stamp then
+    return stamp, 0
+  end
+  local instant, sequence = string.match(element, '^(%d+):(%d+)$')
+  return tonumber(instant), tonumber(sequence)
+end
+
+-- Count, instant at which `cost` fits and instant at which the window is empty; for `take_moving` the newest stamp, its
+-- sequence and the length of the list.
+local function read_moving(key, period, amount, cost)
+  local list, size, newest, sequence, oldest
+  if amount <= SHORT then
+    list = call('LRANGE', key, 0, SHORT)
+    size = #list
+    if size == 0 then
+      return 0, cost > amount and -1 or 0, now, -1, 0, 0
+    elseif size <= SHORT then
+      newest, sequence = parse(list[1])
+      oldest = parse(list[size])
+    else
+      list = nil
+    end
+  end
+  if not list then
+    size = call('LLEN', key)
+    if size == 0 then
+      return 0, cost > amount and -1 or 0, now, -1, 0, 0
+    end
+    newest, sequence = parse(call('LINDEX', key, 0))
+    oldest = size == 1 and newest or parse(call('LINDEX', key, -1))
+  end
+  local edge, count = now - period, size
+  if newest <= edge then
+    count = 0
+  elseif oldest <= edge then
+    -- The few that are over lie at the old end, so the search for the first of them starts there, in steps that double.
+    local over, step = size - 1, 1
+    while over - step > 0 and parse(call('LINDEX', key, format('%.0f', over - step))) <= edge do
+      over, step = over - step, step * 2
+    end
+    local live = math.max(over - step, 0)
+    while over - live > 1 do
+      local middle = math.floor((over + live) / 2)
+      if parse(call('LINDEX', key, format('%.0f', middle))) <= edge then
+        over = middle
+      else
+        live = middle
+      end
+    end
+    count = over
+  end
+  local retry_at = 0
+  if cost > amount then
+    retry_at = -1
+  elseif count + cost > amount then
+    -- It fits when only the newest `amount - cost` are left.
+    local blocking = oldest
+    if amount - cost < size - 1 then
+      blocking = parse(list and list[amount - cost + 1] or call('LINDEX', key, format('%.0f', amount - cost)))
+    end
+    retry_at = blocking + period
+  end
+  return count, retry_at, count > 0 and newest + period or now, newest, sequence, size
+end
+
+-- Count, instant at which the window is empty, and the token of the hit.
+local function take_moving(key, period, cost, count, newest, sequence, size)
+  -- By age alone: what is over is gone for good, and a limit that is lowered and raised again finds all of the rest.
+  if count < size then
+    if count == 0 then
+      call('DEL', key)
+    else
+      call('LTRIM', key, 0, format('%.0f', count - 1))
+    end
+  end
+  local stamp, element = now, nil
+  if newest < now then
+    sequence = 0
+    element = format('%.0f', stamp)
+  else
+    -- Stamps never run backwards, even where the clock does; then the real time tells the hits apart.
+    stamp = newest
+    sequence = math.max(sequence + 1, now < newest and now or 0)
+    element = format('%.0f:%.0f', stamp, sequence)
+  end
+  if cost == 1 then
+    call('LPUSH', key, element)
+  else
+    local elements = {}
+    for i = 1, math.min(cost, 1000) do
+      elements[i] = element
+    end
+    for done = 0, cost - 1, 1000 do
+      call('LPUSH', key, unpack(elements, 1, math.min(cost - done, 1000)))
+    end
+  end
+  call('PEXPIRE', key, format('%.0f', (stamp + period - now) / 1000 + 2000))
+  return count + cost, stamp + period, stamp, sequence
+end

@@ -1,0 +1,266 @@
+"""What is said to the server, and what it answers: the Lua scripts, the commands that run them, their replies.
+
+Pure but for reading the texts of the scripts, which lie beside this module.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from ratelimited_notify.errors import StorageError
+from ratelimited_notify.keys import STRATEGY_LETTERS, foreign
+from ratelimited_notify.windows import Grant, Mode, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ratelimited_notify.windows import Request, StrategyName, Token, Window
+
+LONGEST_PERIOD = 2**50
+"""Microseconds, more than 35 years: beyond, Lua's numbers would not be exact."""
+
+LARGEST_AMOUNT = 2**48
+"""Beyond, Lua's numbers would not be exact."""
+
+LARGEST_MOVING_COST = 100_000
+"""The most that one hit may take from a moving window, where it is that many entries."""
+
+REQUESTS_PER_CALL = 250
+"""So many requests are decided in one run of a script, which holds up everybody else on the server for its length."""
+
+# The numbers of the strategies in the scripts, and the files in which they are counted.
+_STRATEGIES: dict[StrategyName, tuple[int, str]] = {
+    "moving-window": (0, "moving.lua"),
+    "fixed-window": (1, "fixed.lua"),
+    "sliding-window-counter": (2, "sliding.lua"),
+}
+_PACKAGE = "ratelimited_notify.storage.redis"
+_LETTERS: dict[str, StrategyName] = {letter: strategy for strategy, letter in STRATEGY_LETTERS.items()}
+_CALLS_KEPT = 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[int]).decode
+
+
+def lua(name: str) -> str:
+    """The text of one of the Lua files beside this module."""
+    return (files(_PACKAGE) / name).read_text("utf-8")
+
+
+CLOCK = lua("clock.lua")
+"""Lua that sets `now`: the server's time."""
+
+_BEGIN = lua("begin.lua")
+
+
+class Script:
+    """One script: its text, and the name by which the server knows it once it has seen it (SHA-1, made here)."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.encode()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+
+class Call:
+    """A script with its argument, wanting the keys. Many calls are the same but for these, so it is kept packed."""
+
+    __slots__ = ("_argument", "_by_name", "argument", "keys", "script")
+
+    def __init__(self, script: Script, keys: int, argument: bytes) -> None:
+        self.script = script
+        self.keys = keys
+        self.argument = argument
+        self._by_name = b"*%d\r\n" % (4 + keys) + b"".join(map(_bulk, (b"EVALSHA", script.sha, b"%d" % keys)))
+        self._argument = _bulk(argument)
+
+    def by_name(self, keys: Iterable[str]) -> bytes:
+        """The command for a server that knows the script."""
+        return self._by_name + _keys(keys) + self._argument
+
+    def by_text(self, keys: Iterable[str]) -> bytes:
+        """The command for a server that does not, and does from then on."""
+        return command(b"EVAL", self.script.text, b"%d" % self.keys, *(key.encode() for key in keys), self.argument)
+
+
+class Scripts:
+    """All of the scripts, and the calls that come again and again.
+
+    Arguments:
+        clock: Lua that sets `now`, in microseconds.
+    """
+
+    def __init__(self, clock: str = CLOCK) -> None:
+        self._texts: dict[tuple[str, ...], Script] = {}
+        self._clock = clock
+        self._calls: dict[tuple[object, ...], Call] = {}
+        self._many = self._script(_STRATEGIES, "decide.lua", "many.lua")
+        self._release = self._script(_STRATEGIES, "release.lua")
+        self._forget = self._script(_STRATEGIES, "forget.lua")
+
+    def acquire(self, windows: Sequence[Window], cost: int) -> Call:
+        """Count a hit, or say why not."""
+        call = self._calls.get((1, cost, *windows))
+        return self._one(windows, cost, 1) if call is None else call
+
+    def peek(self, windows: Sequence[Window], cost: int) -> Call:
+        """The same without counting."""
+        call = self._calls.get((0, cost, *windows))
+        return self._one(windows, cost, 0) if call is None else call
+
+    def acquire_many(self, requests: Sequence[Request]) -> Call:
+        """Several hits, in order."""
+        plans: list[list[int]] = []
+        known: dict[tuple[object, ...], int] = {}
+        numbers: list[int] = []
+        keys = 0
+        for windows, _, cost in requests:
+            keys += len(windows)
+            wanted = (cost, *windows)
+            number = known.get(wanted)
+            if number is None:
+                plans.append(_plan(windows, cost, 1))
+                number = known[wanted] = len(plans)
+            numbers.append(number)
+        return Call(self._many, keys, _encode((plans, numbers)))
+
+    def release(self, counted: Counted, cost: int) -> Call:
+        """Give back the hit that left these tokens."""
+        plan = [cost]
+        for window, token in zip(counted.windows, counted.tokens, strict=True):
+            plan += _STRATEGIES[window.strategy][0], window.period, *token
+        return Call(self._release, len(counted.keys), _encode(plan))
+
+    def forget(self, windows: Sequence[Window]) -> Call:
+        """Empty windows."""
+        plan: list[int] = []
+        for window in windows:
+            plan += _STRATEGIES[window.strategy][0], window.period
+        return Call(self._forget, len(windows), _encode(plan))
+
+    def _one(self, windows: Sequence[Window], cost: int, taking: int) -> Call:
+        if len(self._calls) >= _CALLS_KEPT:
+            self._calls.clear()
+        script = self._script({window.strategy for window in windows}, "decide.lua", "one.lua")
+        call = self._calls[taking, cost, *windows] = Call(script, len(windows), _encode(_plan(windows, cost, taking)))
+        return call
+
+    def _script(self, strategies: Iterable[StrategyName], *names: str) -> Script:
+        # Only what a call needs, since the server goes through all of the text each time.
+        wanted = (*sorted(_STRATEGIES[strategy][1] for strategy in strategies), *names)
+        script = self._texts.get(wanted)
+        if script is None:
+            script = self._texts[wanted] = Script("\n".join((_BEGIN, self._clock, *map(lua, wanted))))
+        return script
+
+
+class Counted(NamedTuple):
+    """The windows in which a hit was counted, their keys, and what it left there."""
+
+    windows: list[Window]
+    keys: list[str]
+    tokens: list[Token]
+
+
+def counted(windows: Sequence[Window], keys: Sequence[str], tokens: Sequence[Token | None]) -> Counted:
+    """Those of the windows that have something to give back."""
+    found = Counted([], [], [])
+    for window, key, token in zip(windows, keys, tokens, strict=True):
+        if token is not None:
+            found.windows.append(window)
+            found.keys.append(key)
+            found.tokens.append(token)
+    return found
+
+
+def batches(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
+    """The requests, in their order, in parts that one run of the script decides."""
+    for first in range(0, len(requests), REQUESTS_PER_CALL):
+        yield requests[first : first + REQUESTS_PER_CALL]
+
+
+def command(*parts: bytes) -> bytes:
+    """A command as the server reads it (RESP, https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
+    return b"*%d\r\n" % len(parts) + b"".join(map(_bulk, parts))
+
+
+def scan(cursor: bytes) -> bytes:
+    """The command for one step through the database, see `ours`."""
+    # A glob like the keys of this library, so that not every other key comes over the network.
+    return command(b"SCAN", cursor, b"MATCH", b"*:{*}:*:[mfs]", b"COUNT", b"1000")
+
+
+def ours(found: Iterable[bytes]) -> list[bytes]:
+    """Those of the keys that this library made."""
+    return [key for key in found if _is_ours(key.decode("ascii", "replace"))]
+
+
+def _is_ours(key: str) -> bool:
+    strategy = _LETTERS.get(key[-1:])
+    return strategy is not None and foreign(key, strategy) == key
+
+
+def grant(reply: bytes) -> Grant:
+    """The answer to one request."""
+    numbers = _decode(reply)
+    return Grant(numbers[1] == 1, numbers[0], _readings(numbers, 2, len(numbers)))
+
+
+def grants(reply: bytes, requests: Sequence[Request]) -> list[Grant]:
+    """The answers to several."""
+    numbers = _decode(reply)
+    now, first = numbers[0], 1
+    answers: list[Grant] = []
+    for windows, _, _ in requests:
+        end = first + 1 + 5 * len(windows)
+        answers.append(Grant(numbers[first] == 1, now, _readings(numbers, first + 1, end)))
+        first = end
+    return answers
+
+
+def _readings(numbers: list[int], first: int, end: int) -> list[Reading]:
+    return [
+        Reading(
+            numbers[i],
+            numbers[i + 1],
+            numbers[i + 2],
+            (numbers[i + 3], numbers[i + 4]) if numbers[i + 3] >= 0 else None,
+        )
+        for i in range(first, end, 5)
+    ]
+
+
+def _bulk(part: bytes) -> bytes:
+    return b"$%d\r\n%b\r\n" % (len(part), part)
+
+
+def _keys(keys: Iterable[str]) -> bytes:
+    return b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in [key.encode() for key in keys]])
+
+
+def _plan(windows: Sequence[Window], cost: int, taking: int) -> list[int]:
+    # No window has room for more than this, so the answers are those to the cost itself.
+    plan = [taking, min(cost, 4 * LARGEST_AMOUNT)]
+    for window in windows:
+        if window.period > LONGEST_PERIOD:
+            raise StorageError(
+                f"The period of rule {window.rule!r} is too long for Redis: it is {window.period} microseconds, "
+                f"and the longest is {LONGEST_PERIOD}, about 35 years."
+            )
+        if window.amount > LARGEST_AMOUNT:
+            raise StorageError(
+                f"The amount of rule {window.rule!r} is too large for Redis: it is {window.amount}, "
+                f"and the largest is {LARGEST_AMOUNT}."
+            )
+        most = 2 * window.amount if window.mode is Mode.FORCE else window.amount
+        if taking and window.strategy == "moving-window" and LARGEST_MOVING_COST < cost <= most:
+            raise StorageError(
+                f"A cost of {cost} is too much for the moving window of rule {window.rule!r}: on Redis each hit of "
+                f"a moving window is kept as so many entries, {LARGEST_MOVING_COST} at most. "
+                "Use strategy='sliding-window-counter', or count in larger units."
+            )
+        plan += _STRATEGIES[window.strategy][0], window.mode, window.amount, window.period
+    return plan
