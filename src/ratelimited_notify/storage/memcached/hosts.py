@@ -32,16 +32,17 @@ class Host(NamedTuple):
 def hosts_of(uri: str) -> tuple[Host, ...]:
     """The hosts in a URI: `memcached://host:port,host:port`, or `memcached:///path/to.sock`. A port may be left out."""
     try:
-        parts = urlsplit(uri)
-        if parts.netloc and "@" in uri:
+        # Not by urlsplit as a whole: it takes several hosts for one, and refuses a bracketed one among them.
+        locations, slash, path = uri.partition("://")[2].partition("/")
+        if locations and "@" in uri:
             raise ValueError("this storage logs in nowhere, so leave user name and password out")
-        if parts.query or parts.fragment:
+        if "?" in uri or "#" in uri:
             raise ValueError("options are arguments of the storage, not part of its address")
-        if parts.path.strip("/"):
-            if parts.netloc:
+        if path.strip("/"):
+            if locations:
                 raise ValueError("it names both a host and the path of a socket")
-            return (Host(parts.path, parts.path),)
-        hosts = tuple(dict.fromkeys(_host(location) for location in parts.netloc.split(",")))
+            return (Host(slash + path, slash + path),)
+        hosts = tuple(dict.fromkeys(_host(location) for location in locations.split(",")))
     except ValueError as error:
         raise NotifyError(
             f"This address of a memcached storage cannot be used: {error}. "
