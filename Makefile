@@ -14,9 +14,6 @@ PIP := 26.3
 COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decision.py,*/ratelimited_notify/limiter.py
 COVERED := $(COVERED),*/ratelimited_notify/notifier.py,*/ratelimited_notify/decorator.py
 
-# pytest loads the package's own plugin, which may not be written yet. TODO(lead): delete with the plugin's arrival.
-WITHOUT_PLUGIN := $(if $(wildcard src/ratelimited_notify/pytest_plugin.py),,-p no:ratelimited_notify)
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs build clean install memcached
 
@@ -32,7 +29,7 @@ demo: $(READY)
 	$(BIN)/ratelimited-notify demo
 
 test: $(READY) memcached
-	$(BIN)/python -m coverage run -m pytest $(WITHOUT_PLUGIN)
+	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage report
 	$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100
 

@@ -959,7 +959,7 @@ def test_an_address_where_something_else_answers(opened: Callable[..., Any], ans
                     while client.recv(65536) and answer:
                         client.sendall(answer)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         storage, window, name = opened(f"memcached://{address}", timeout=1), moving(1), someone()
         for _ in range(2):

@@ -60,7 +60,8 @@ def tag_of(recipient: str) -> str:
     if _PLAIN(recipient):
         return recipient
     escaped = escape(recipient)
-    return escaped if len(escaped) <= TAG_BYTES else _HASHED + digest(recipient)
+    # An empty tag would not count as one, and the recipient's windows would lie in several slots.
+    return escaped if 0 < len(escaped) <= TAG_BYTES else _HASHED + digest(recipient)
 
 
 def rest_of(parts: Iterable[str], strategy: StrategyName) -> str:
@@ -78,7 +79,7 @@ def foreign(key: str, strategy: StrategyName) -> str:
     """
     if _OURS(key) and key.endswith(STRATEGY_LETTERS[strategy]):
         return key
-    return f"limits:{{{tag_of(key)}}}:{rest_of(('',), strategy)}"
+    return f"limits:{{{tag_of(key)}}}:{rest_of(('item',), strategy)}"
 
 
 def split(key: str) -> tuple[str, str]:

@@ -137,6 +137,8 @@ class MovingWindow:
         entries = self.entries
         while entries and entries[0][0] + period <= now:
             self.count -= entries.popleft()[2]
+        if not entries:
+            self.count = 0
         retry_at = FITS
         excess = self.count + cost - amount
         if cost > amount:
@@ -152,8 +154,9 @@ class MovingWindow:
     def take(self, now: int, period: int, cost: int, mark: int) -> Token:
         # Stamps never run backwards, even where the clock does.
         stamp = max(now, self.entries[-1][0]) if self.entries else now
-        self.entries.append((stamp, mark, cost))
+        # In this order, so that an exception from a signal handler between the two admits nothing too much.
         self.count += cost
+        self.entries.append((stamp, mark, cost))
         return stamp, mark
 
     def give(self, now: int, period: int, cost: int, token: Token) -> bool:

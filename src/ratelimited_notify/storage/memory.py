@@ -6,11 +6,13 @@ a whole decision, and each decision looks at a few windows on the way and drops 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from limits.aio.storage import Storage as AsyncLimitsStorage
 from limits.storage import Storage as LimitsStorage
@@ -58,49 +60,37 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         self._marks = count()
         # Every stored key, once, in the order in which the sweep comes by.
         self._round: deque[str] = deque()
+        _locks[id(self._lock)] = self._lock
 
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        self._enter()
-        try:
+        with self._free():
             return self._acquire(windows, keys, cost)
-        finally:
-            self._lock.release()
 
     def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
         grants = []
         for windows, keys, cost in requests:
-            self._enter()
-            try:
+            with self._free():
                 grants.append(self._acquire(windows, keys, cost))
-            finally:
-                self._lock.release()
         return grants
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        self._enter()
-        try:
+        with self._free():
             return look(windows, self._find(windows, keys), self.now(), cost)
-        finally:
-            self._lock.release()
 
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
     ) -> bool:
         given = False
-        self._enter()
-        try:
+        with self._free():
             now = self.now()
             for window, key, token in zip(windows, keys, tokens, strict=True):
                 kept = self._records.get(key)
                 if token is not None and kept is not None:
                     given = kept[0].give(now, window.period, cost, token) or given
-        finally:
-            self._lock.release()
         return given
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
-        self._enter()
-        try:
+        with self._free():
             now = self.now()
             forgotten = 0
             for window, key in zip(windows, keys, strict=True):
@@ -109,21 +99,16 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
                     forgotten += now < kept[0].ends(now, kept[1])
                     # The key stays until the sweep comes by: taken out here and stored again, it would be in the round twice.
                     self._records[key] = RECORDS[window.strategy](), window.period
-        finally:
-            self._lock.release()
         return forgotten
 
     def check(self) -> bool:
         return True
 
     def reset(self) -> int | None:
-        self._enter()
-        try:
+        with self._free():
             held = len(self._records)
             self._records.clear()
             self._round.clear()
-        finally:
-            self._lock.release()
         return held
 
     def close(self) -> None:
@@ -133,19 +118,24 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         """How many windows are held, those not yet swept included."""
         return len(self._records)
 
-    def _enter(self) -> None:
-        # Not a plain wait: threads that queue for a lock pass it round one switch interval at a time, which costs nine
-        # tenths of the throughput; giving way and trying again does not.
-        if self._lock.acquire(blocking=False):
-            return
-        deadline = time.monotonic() + self.timeout
-        while not self._lock.acquire(blocking=False):
-            if time.monotonic() > deadline:
-                raise StorageError(
-                    f"The windows in memory stayed locked for {self.timeout} seconds. "
-                    "Is the limiter called from a signal handler or after a fork in mid-decision?"
-                )
-            time.sleep(0)
+    def _free(self) -> threading.Lock:
+        """The lock, to be entered at once: nobody held it just now.
+
+        Not a plain wait: threads that queue for a lock pass it round one switch interval at a time, which costs nine tenths
+        of the throughput; giving way and looking again does not. And not taken here: only `with` on the lock itself is sure
+        to open it again when a signal handler raises.
+        """
+        lock = self._lock
+        if lock.locked():
+            deadline = time.monotonic() + self.timeout
+            while lock.locked():
+                if time.monotonic() > deadline:
+                    raise StorageError(
+                        f"The windows in memory stayed locked for {self.timeout} seconds. "
+                        "Is the limiter called from a signal handler, or by its own clock?"
+                    )
+                time.sleep(0)
+        return lock
 
     def _find(self, windows: Sequence[Window], keys: Sequence[str]) -> list[Record]:
         records = self._records
@@ -222,3 +212,25 @@ class AsyncMemoryStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
 
     async def close(self) -> None:
         self.windows.close()
+
+
+_locks: WeakValueDictionary[int, threading.Lock] = WeakValueDictionary()
+_held: list[threading.Lock] = []
+
+
+def _before_fork() -> None:
+    # A child has only the thread that forked: a decision that another was in the middle of would be copied half done, with
+    # a lock that nobody opens.
+    for reference in _locks.valuerefs():
+        lock = reference()
+        if lock is not None and lock.acquire(timeout=0.5):
+            _held.append(lock)
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,336 @@
+"""What a storage must say, computed in the plainest way: every window is a list of hits, and counting is by definition.
+
+Nothing here is shared with the library but the description of a window (`Window`, `Mode`). Where an instant is asked for
+(`retry_at`), every instant at which a count can change is tried in turn. It is slow, and easy to believe.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+from ratelimited_notify.windows import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ratelimited_notify.windows import Grant, Reading, Request, Window
+
+FITS = 0
+NEVER = -1
+
+# Above this many changes of a count, the first instant that fits is found by bisection: counts only fall while nothing
+# is taken.
+_TRIED_ONE_BY_ONE = 3000
+
+
+class Said(NamedTuple):
+    """What the model says about one window: the fields of a `Reading`, and the ticket of a hit instead of its token."""
+
+    count: int
+    retry_at: int
+    reset_at: int
+    ticket: Ticket | None
+
+
+class Verdict(NamedTuple):
+    """What the model says about a whole decision: the fields of a `Grant`."""
+
+    granted: bool
+    now: int
+    said: list[Said]
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One hit in one window."""
+
+    instant: int
+    """When it happened; for the counted windows, where the window that counted it begins."""
+    cost: int
+    era: int
+    """Which life of the window counted it: a window that has become empty begins anew."""
+
+
+@dataclass
+class Hits:
+    """One window: the hits in it. A release from a counted window is a hit of negative cost."""
+
+    period: int
+    hits: list[Ticket] = field(default_factory=list)
+    opened: int = 0
+    """Where the newest counted window begins that was ever used; a clock that steps back opens no older one."""
+    era: int = -1
+
+    # What each strategy defines:
+
+    def total(self, instant: int) -> int:
+        """How many hits the window counts at this instant."""
+        raise NotImplementedError
+
+    def empty_from(self, instant: int) -> int:
+        """When nothing is left in it: `instant` if nothing is left by then."""
+        raise NotImplementedError
+
+    def changes(self, instant: int) -> Sequence[int]:
+        """Every instant after this one at which the total can change, in order."""
+        raise NotImplementedError
+
+    def edges(self, instant: int) -> list[int]:
+        """Instants after this one at which something else than the total can change."""
+        return []
+
+    def begin(self, instant: int) -> int:
+        """The instant to write down for a hit at this instant."""
+        raise NotImplementedError
+
+    def give(self, instant: int, ticket: Ticket) -> bool:
+        """Take back this hit, if it still counts."""
+        raise NotImplementedError
+
+    # What follows from that:
+
+    def first_fit(self, instant: int, amount: int, cost: int) -> int:
+        """The first instant, this or a later one, at which the cost fits."""
+        if cost > amount:
+            return NEVER
+        if self.total(instant) + cost <= amount:
+            return FITS
+        changes = self.changes(instant)
+        if len(changes) <= _TRIED_ONE_BY_ONE:
+            return next(later for later in changes if self.total(later) + cost <= amount)
+        return changes[bisect_left(changes, True, key=lambda later: self.total(later) + cost <= amount)]
+
+    def hit(self, instant: int, cost: int, fresh: int) -> Ticket:
+        """Write down a hit."""
+        if self.empty_from(instant) <= instant:
+            self.era = fresh
+            self.hits.clear()
+        ticket = Ticket(self.begin(instant), cost, self.era)
+        self.hits.append(ticket)
+        return ticket
+
+
+class MovingHits(Hits):
+    """Each hit counts from its instant on, for one period."""
+
+    def look(self, instant: int) -> None:
+        # What was found too old once does not come back when the clock does.
+        self.hits = [hit for hit in self.hits if hit.instant + self.period > instant]
+
+    def total(self, instant: int) -> int:
+        return sum(hit.cost for hit in self.hits if hit.instant + self.period > instant)
+
+    def empty_from(self, instant: int) -> int:
+        return max([hit.instant + self.period for hit in self.hits] + [instant])
+
+    def changes(self, instant: int) -> Sequence[int]:
+        return sorted({hit.instant + self.period for hit in self.hits})
+
+    def begin(self, instant: int) -> int:
+        # Where the clock steps back, hits bear the newest instant seen.
+        return max([hit.instant for hit in self.hits] + [instant])
+
+    def give(self, instant: int, ticket: Ticket) -> bool:
+        if ticket not in self.hits or ticket.instant + self.period <= instant:
+            return False
+        self.hits.remove(ticket)
+        return True
+
+
+class FixedHits(Hits):
+    """The window begins at the first hit; a period later all of them are forgotten."""
+
+    def total(self, instant: int) -> int:
+        return sum(hit.cost for hit in self.hits if instant < hit.instant + self.period)
+
+    def empty_from(self, instant: int) -> int:
+        return self.opened + self.period if self.total(instant) else instant
+
+    def changes(self, instant: int) -> Sequence[int]:
+        return [self.opened + self.period]
+
+    def begin(self, instant: int) -> int:
+        if not self.hits:
+            self.opened = instant
+        return self.opened
+
+    def give(self, instant: int, ticket: Ticket) -> bool:
+        if ticket.era != self.era or self.total(instant) < ticket.cost:
+            return False
+        self.hits.append(Ticket(self.opened, -ticket.cost, self.era))
+        return True
+
+
+class SlidingHits(Hits):
+    """Time is cut in periods from the first hit on; the hits of the period before count by what it still overlaps."""
+
+    def cell(self, instant: int) -> int:
+        """Where the period begins that this instant lies in."""
+        if instant < self.opened + self.period:
+            return self.opened
+        return instant - (instant - self.opened) % self.period
+
+    def within(self, cell: int) -> int:
+        """The hits of one period."""
+        return sum(hit.cost for hit in self.hits if hit.instant == cell)
+
+    def total(self, instant: int) -> int:
+        cell = self.cell(instant)
+        overlap = min(cell + self.period - instant, self.period)
+        return self.within(cell - self.period) * overlap // self.period + self.within(cell)
+
+    def empty_from(self, instant: int) -> int:
+        cell = self.cell(instant)
+        if self.within(cell):
+            return cell + 2 * self.period
+        return cell + self.period if self.within(cell - self.period) else instant
+
+    def changes(self, instant: int) -> Sequence[int]:
+        cell = self.cell(instant)
+        return _Joined(
+            _Steps(cell, self.period, self.within(cell - self.period)),
+            _Steps(cell + self.period, self.period, self.within(cell)),
+        )
+
+    def edges(self, instant: int) -> list[int]:
+        cell = self.cell(instant)
+        return [cell + self.period, cell + 2 * self.period]
+
+    def begin(self, instant: int) -> int:
+        self.opened = self.cell(instant) if self.hits else instant
+        return self.opened
+
+    def give(self, instant: int, ticket: Ticket) -> bool:
+        cell = self.cell(instant)
+        if ticket.era != self.era or ticket.instant not in {cell, cell - self.period}:
+            return False
+        if self.within(ticket.instant) < ticket.cost:
+            return False
+        self.opened = cell
+        self.hits.append(Ticket(ticket.instant, -ticket.cost, self.era))
+        return True
+
+
+@dataclass
+class _Steps:
+    """The instants in one period at which `previous * overlap // period` takes its next lower value."""
+
+    cell: int
+    period: int
+    previous: int
+
+    def __len__(self) -> int:
+        return self.previous
+
+    def __getitem__(self, index: int) -> int:
+        value = self.previous - index
+        # The weight is below `value` from where the overlap is below value/previous of the period.
+        enough = -(-value * self.period // self.previous)
+        return self.cell + self.period - enough + 1
+
+
+@dataclass
+class _Joined:
+    first: Sequence[int]
+    second: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, index: int) -> int:
+        if index >= len(self):
+            raise IndexError(index)
+        return self.first[index] if index < len(self.first) else self.second[index - len(self.first)]
+
+
+KINDS = {"moving-window": MovingHits, "fixed-window": FixedHits, "sliding-window-counter": SlidingHits}
+
+
+class Model:
+    """A storage on a clock that the test sets: `acquire`, `acquire_many`, `peek`, `release`, `forget`, always exact."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.windows: dict[str, Hits] = {}
+        self._fresh = count()
+
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
+        said = []
+        for window, hits in self._each(windows, keys):
+            if isinstance(hits, MovingHits):
+                hits.look(self.now)
+            fits = hits.first_fit(self.now, window.amount, cost)
+            said.append(
+                Said(
+                    hits.total(self.now),
+                    FITS if window.mode == Mode.FORCE else fits,
+                    hits.empty_from(self.now),
+                    None,
+                )
+            )
+        refused = [
+            window
+            for window, one in zip(windows, said, strict=True)
+            if window.mode == Mode.ENFORCE and one.retry_at != FITS
+        ]
+        return Verdict(not refused, self.now, said)
+
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
+        seen = self.peek(windows, keys, cost)
+        if not seen.granted:
+            return seen
+        said = []
+        for (window, hits), before in zip(self._each(windows, keys), seen.said, strict=True):
+            room = 2 * window.amount if window.mode == Mode.FORCE else window.amount
+            if before.count + cost <= room:
+                ticket = hits.hit(self.now, cost, next(self._fresh))
+                said.append(Said(hits.total(self.now), FITS, hits.empty_from(self.now), ticket))
+            else:
+                said.append(before)
+        return Verdict(True, self.now, said)
+
+    def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
+        return [self.acquire(*request) for request in requests]
+
+    def release(
+        self, windows: Sequence[Window], keys: Sequence[str], cost: int, tickets: Sequence[Ticket | None]
+    ) -> bool:
+        given = [
+            hits.give(self.now, ticket)
+            for (_, hits), ticket in zip(self._each(windows, keys), tickets, strict=True)
+            if ticket is not None
+        ]
+        return any(given)
+
+    def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
+        held = [hits.empty_from(self.now) > self.now for _, hits in self._each(windows, keys)]
+        for key in keys:
+            self.windows.pop(key, None)
+        return sum(held)
+
+    def moments(self, keys: Iterable[str]) -> list[int]:
+        """The instants ahead at which something changes in these windows: good ones to move the clock to."""
+        return sorted(
+            {
+                moment
+                for key in keys
+                if (hits := self.windows.get(key)) and hits.empty_from(self.now) > self.now
+                for moment in (*hits.changes(self.now), *hits.edges(self.now), hits.empty_from(self.now))
+                if moment > self.now
+            }
+        )
+
+    def _each(self, windows: Sequence[Window], keys: Sequence[str]) -> list[tuple[Window, Hits]]:
+        return [
+            (window, self.windows.setdefault(key, KINDS[window.strategy](window.period)))
+            for window, key in zip(windows, keys, strict=True)
+        ]
+
+
+def plain(answer: Grant | Verdict) -> tuple[bool, int, list[tuple[int, int, int, bool]]]:
+    """A storage's answer or the model's, without what cannot be compared: what a token looks like is the storage's affair."""
+    readings: Sequence[Reading | Said] = answer.said if isinstance(answer, Verdict) else answer.readings
+    return answer.granted, answer.now, [(*reading[:3], reading[3] is not None) for reading in readings]

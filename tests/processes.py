@@ -1,0 +1,28 @@
+"""A process in which nothing is configured, for tests of what the whole process shares."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.configuration import WornLimits, configuration
+from ratelimited_notify.pytest_plugin import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+
+@contextmanager
+def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No configuration, no environment and no limits on decorators; afterwards, all of it again."""
+    for name in ("RULES", "STORAGE", "DISABLED"):
+        monkeypatch.delenv(f"RATELIMITED_NOTIFY_{name}", raising=False)
+    worn = configuration._worn
+    with configuration.rehearsing(Clock()):
+        configuration._rehearsal = None
+        configuration._worn = WornLimits()
+        configuration.reset()
+        yield
+    configuration._worn = worn
