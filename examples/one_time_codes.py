@@ -21,7 +21,7 @@ failures = iter([True, False, False, False])
 def send_sms(number: str, code: str) -> None:
     """Stands for your SMS gateway; the first call fails."""
     if next(failures):
-        raise CarrierRefused
+        raise CarrierRefused(f"{number[:3]}... refused {len(code)} digits")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
+
 from documents import blocks
 from servers import HOST, free_port
 
@@ -37,9 +38,7 @@ def _relative(document: Path) -> str:
     return str(document.relative_to(ROOT))
 
 
-with_blocks = pytest.mark.parametrize(
-    "document", [each for each in DOCUMENTS if blocks(each)], ids=_relative
-)
+with_blocks = pytest.mark.parametrize("document", [each for each in DOCUMENTS if blocks(each)], ids=_relative)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +116,9 @@ def _prints(text: str, addresses: dict[str, str], directory: Path) -> None:
             check=False,
         )
         pattern = ".*".join(map(re.escape, expected.strip().split("...")))
-        assert re.search(pattern, ran.stdout + ran.stderr, re.DOTALL), f"{shlex.quote(command)} printed:\n{ran.stdout}{ran.stderr}"
+        assert re.search(pattern, ran.stdout + ran.stderr, re.DOTALL), (
+            f"{shlex.quote(command)} printed:\n{ran.stdout}{ran.stderr}"
+        )
 
 
 @with_blocks

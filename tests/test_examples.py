@@ -23,8 +23,7 @@ SHOWN = {
         "marketing.shoes: 1000 sent, {} refused",
         "marketing.hats: 1000 sent, {} refused",
         "marketing.socks: 0 sent, {'marketing': 1000} refused",
-        "ordinary mail after the alarms: "
-        "<Delivery suppressed: 'news' refused by rule 'everything' (5 per 1 day), fits in 86400 s>",
+        "ordinary mail after the alarms: <Delivery suppressed: 'news' refused by rule 'everything' (5 per 1 day), fits in 86400 s>",
     ],
     "alerts.py": [
         "page oncall: disk full on web-1",

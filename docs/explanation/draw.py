@@ -15,6 +15,7 @@ STRATEGIES = ("moving-window", "fixed-window", "sliding-window-counter")
 ATTEMPTS = [0.0, 8.4, 8.8, 9.2, 9.6, 10.0, 10.4, 10.8, 11.2, 11.6, *(14 + 1.5 * number for number in range(17))]
 
 LEFT, RIGHT, WIDTH = 44, 12, 720
+GREEN, RED, WHITE = "#1f6f4a", "#b3261e", "#ffffff"
 DOTS, TOP, BOTTOM = 30, 64, 190
 
 
@@ -22,9 +23,9 @@ def decisions(strategy: str) -> list[tuple[float, bool]]:
     """When was asked, and whether it was allowed."""
     now = 0.0
     limiter = Limiter([Rule("news", f"{LIMIT} per {PERIOD} seconds", strategy=strategy)], clock=lambda: now)
-    decided = []
+    decided: list[tuple[float, bool]] = []
     for now in ATTEMPTS:
-        decided.append((now, limiter.hit("news", "ana").allowed))
+        decided += ((now, limiter.hit("news", "ana").allowed),)
     return decided
 
 
@@ -46,30 +47,31 @@ def picture(strategy: str) -> str:
         return BOTTOM - count / highest * (BOTTOM - TOP)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 220" role="img" '
-        f'font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 220" role="img" font-family="sans-serif" font-size="12">',
         f"<title>{strategy}: at most {LIMIT} in {PERIOD} seconds</title>",
         f'<rect width="{WIDTH}" height="220" fill="#ffffff"/>',
     ]
     for seconds in range(0, SECONDS + 1, PERIOD):
         parts.append(f'<line x1="{x(seconds):.1f}" y1="44" x2="{x(seconds):.1f}" y2="{BOTTOM}" stroke="#e3e3e3"/>')
         parts.append(f'<text x="{x(seconds):.1f}" y="206" fill="#555555" text-anchor="middle">{seconds} s</text>')
-    for at, fits in decided:
-        fill = "#1f6f4a" if fits else "#ffffff"
-        stroke = "#1f6f4a" if fits else "#b3261e"
-        parts.append(f'<circle cx="{x(at):.1f}" cy="{DOTS}" r="4" fill="{fill}" stroke="{stroke}" stroke-width="1.5"/>')
-    steps = sorted({at for at in allowed} | {at + PERIOD for at in allowed if at + PERIOD <= SECONDS})
+    parts += [
+        f'<circle cx="{x(at):.1f}" cy="{DOTS}" r="4" fill="{GREEN if fits else WHITE}" '
+        f'stroke="{GREEN if fits else RED}" stroke-width="1.5"/>'
+        for at, fits in decided
+    ]
+    steps = sorted(set(allowed) | {at + PERIOD for at in allowed if at + PERIOD <= SECONDS})
     line = [f"M{x(0):.1f} {y(in_true_period(allowed, 0.0)):.1f}"]
-    for at in steps:
-        line.append(f"H{x(at):.1f}V{y(in_true_period(allowed, at)):.1f}")
+    line += [f"H{x(at):.1f}V{y(in_true_period(allowed, at)):.1f}" for at in steps]
     line.append(f"H{x(SECONDS):.1f}")
     parts.append(f'<path d="{"".join(line)}" fill="none" stroke="#2455a4" stroke-width="2"/>')
     parts.append(
         f'<line x1="{LEFT}" y1="{y(LIMIT):.1f}" x2="{WIDTH - RIGHT}" y2="{y(LIMIT):.1f}" stroke="#b3261e" '
         'stroke-dasharray="6 4"/>'
     )
-    for count in (0, LIMIT, highest):
-        parts.append(f'<text x="{LEFT - 8}" y="{y(count) + 4:.1f}" fill="#555555" text-anchor="end">{count}</text>')
+    parts += [
+        f'<text x="{LEFT - 8}" y="{y(count) + 4:.1f}" fill="#555555" text-anchor="end">{count}</text>'
+        for count in (0, LIMIT, highest)
+    ]
     worst = max(in_true_period(allowed, at) for at in allowed)
     parts.append(
         f'<text x="{WIDTH - RIGHT}" y="{TOP - 6}" fill="#555555" text-anchor="end">'

@@ -81,7 +81,7 @@ class Window:
 class Reading(NamedTuple):
     """What one window says about one cost."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]  # the word for it; nobody looks for values in a reading
     """Hits in the window: after the decision where the hit was taken, before it where it was not."""
     retry_at: int
     """The instant from which this very cost would fit if nothing else happens; `FITS` or `NEVER`."""
@@ -112,15 +112,19 @@ class Record(Protocol):
 
     def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
         """Count, `retry_at` and `reset_at` of this window for a hit of `cost`; changes no count."""
+        ...
 
     def take(self, now: int, period: int, cost: int, mark: int) -> Token:
         """Count a hit, unconditionally. `mark` is a number that no other hit of this storage has."""
+        ...
 
     def give(self, now: int, period: int, cost: int, token: Token) -> bool:
         """Take back the hit that left `token`, if the window that counted it is still here."""
+        ...
 
     def ends(self, now: int, period: int) -> int:
         """The instant from which the record says nothing any more, and may be dropped."""
+        ...
 
 
 class MovingWindow:
@@ -296,7 +300,7 @@ RECORDS: dict[StrategyName, Callable[[], Record]] = {
 def look(windows: Sequence[Window], records: Sequence[Record], now: int, cost: int) -> Grant:
     """What a hit of `cost` would be told, with nothing taken."""
     granted = True
-    readings = []
+    readings: list[Reading] = []
     for window, record in zip(windows, records, strict=True):
         count, retry_at, reset_at = record.read(now, window.period, window.amount, cost)
         if window.mode is Mode.ENFORCE:
@@ -316,7 +320,7 @@ def take(windows: Sequence[Window], records: Sequence[Record], now: int, cost: i
     seen = look(windows, records, now, cost)
     if not seen.granted:
         return seen
-    readings = []
+    readings: list[Reading] = []
     for window, record, reading in zip(windows, records, seen.readings, strict=True):
         if window.mode is Mode.FORCE:
             taken = reading.count + cost <= 2 * window.amount

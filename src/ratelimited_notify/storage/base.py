@@ -22,23 +22,30 @@ class Storage(Protocol):
 
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         """Count a hit in all windows, or in none where an enforced window has no room; never sent twice."""
+        ...
 
     def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
         """`acquire` for each request, in the order given; earlier ones count for later ones."""
+        ...
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         """What `acquire` would say, changing nothing."""
+        ...
 
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
     ) -> bool:
         """Give back the hit of `cost` that left these tokens, wherever its window still is. True if anything was."""
+        ...
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         """Empty these windows; returns how many held anything."""
+        ...
 
     def close(self) -> None:
         """Let go of connections; the storage may not be used afterwards."""
+        ...
+        ...
 
 
 @runtime_checkable
