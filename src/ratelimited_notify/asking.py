@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypedDict, TypeVar
 
@@ -17,7 +18,7 @@ from ratelimited_notify.switch import switch
 from ratelimited_notify.windows import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ratelimited_notify.decision import Receipt
     from ratelimited_notify.errors import StorageError
@@ -34,9 +35,6 @@ OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
 """What a decision is when the storage gives none."""
 
 _S = TypeVar("_S", "Storage", "AsyncStorage")
-
-_K = TypeVar("_K", bound="Decision | Exception")
-"""What is known without asking the storage."""
 
 _MOST_UNKNOWN_TYPES = 1000
 
@@ -119,6 +117,8 @@ class Asking(ABC, Generic[_S]):
             raise NotifyError(f"on_storage_error={on_storage_error!r} is not known; use 'raise', 'allow' or 'deny'.")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 3600:
             raise NotifyError("timeout= must be a number of seconds above 0 and below 3600, such as 0.5.")
+        if not isinstance(enabled, bool):
+            raise NotifyError(f"enabled= must be True or False, not a {type(enabled).__name__}.")
         for option, value in (("tier_of", tier_of), ("clock", clock)):
             if value is not None and not callable(value):
                 raise NotifyError(f"{option}= must be a callable or None, not a {type(value).__name__}.")
@@ -130,10 +130,12 @@ class Asking(ABC, Generic[_S]):
         self._clock = clock
         self._off = not enabled or switch.read()
         self._unknown: set[str] = set()
+        # Held while rules are edited, never while they are read.
+        self._editing = threading.Lock()
         self._configured = rules_from(rules)
-        self._worn: dict[str, Rule] = {}
-        self._plans = self._planned()
-        self._meant = storage
+        self._worn: Mapping[str, Rule] = {}
+        self._plans = self._planned(self._configured, self._worn)
+        self._meant: str | _S = storage
         self._owned = isinstance(storage, str)
         # With the switch off nothing is opened, so that nothing needs to be installed or running.
         self._storage: _S | None = None if self._off else self._opened()
@@ -155,38 +157,70 @@ class Asking(ABC, Generic[_S]):
     def rules(self) -> RuleSet:
         """The rules in force. Assign new ones, in any form that the constructor takes: the next decision goes by them.
 
-        Counters stay: they belong to a rule's name, not to its amount.
+        Counters stay: they belong to a rule's name, not to its amount. Rules that cannot be used are a `RuleError`, and
+        those before stay in force.
         """
         return self._configured
 
     @rules.setter
-    def rules(self, rules: Rules) -> None:
-        self._configured = rules_from(rules)
-        self._plans = self._planned()
+    def rules(self, rules: Rules | None) -> None:
+        configured = rules_from(rules)
+        with self._editing:
+            self._plans = self._planned(configured, self._worn)
+            self._configured = configured
 
-    def _planned(self) -> Plans:
+    def _planned(self, configured: RuleSet, worn: Mapping[str, Rule]) -> Plans:
         # Limits written on decorators stand in where no configured rule is for the type.
-        worn = [rule for rule in self._worn.values() if not self._configured.knows(rule.type)]
-        return Plans(self._configured.extended(worn) if worn else self._configured, self._namespace, self._counted)
+        standing_in = [rule for rule in worn.values() if not configured.knows(rule.type)]
+        rules = configured.extended(standing_in) if standing_in else configured
+        return Plans(rules, self._namespace, self._counted)
 
     def wear(self, rule: Rule) -> None:
-        """Add the rule that a decorator wrote down, in place of its former one; a configured rule for its type wins."""
-        self._worn = {**self._worn, rule.type: rule}
-        self._plans = self._planned()
+        """Add the rule that a decorator wrote down, in place of its former one; a configured rule for its type wins.
+
+        Raises:
+            RuleError: it cannot be used together with the rules in force, which stay as they are.
+        """
+        with self._editing:
+            worn = {**self._worn, rule.type: rule}
+            self._plans = self._planned(self._configured, worn)
+            self._worn = worn
 
     def _ask(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
     ) -> Question:
-        if cost.__class__ is not int or not 1 <= cost <= LARGEST_AMOUNT:
-            raise _cost_error(cost)
+        if cost.__class__ is not int:
+            cost = _whole(cost)
+        if not 1 <= cost <= LARGEST_AMOUNT:
+            raise NotifyError(f"The cost of a notification is {cost}; it must be 1 to {LARGEST_AMOUNT:,}.")
+        if priority is not None and not isinstance(priority, str):
+            raise TypeError(f"The priority of a notification is a text or None, not a {priority.__class__.__name__}.")
         plans = self._plans
         plan = plans.of(type)
-        asked = Asked(type, self._counted(recipient), plans.fields(fields) if fields else {})
+        asked = Asked(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
         if not plan.known:
-            self._meet(type)
-        tier = self._tier_of(recipient) if plan.tiered and self._tier_of is not None else None
+            self._meet(plan.type)
+        tier = self._tier(recipient) if plan.tiered else None
         windows, keys = plan.windows(asked, priority, tier)
         return Question(asked, recipient, cost, windows, keys)
+
+    def _tier(self, recipient: Recipient) -> str | None:
+        tier = None if self._tier_of is None else self._tier_of(recipient)
+        if tier is not None and not isinstance(tier, str):
+            raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
+        return tier
+
+    def _ask_each(
+        self,
+        type: str,
+        recipients: Iterable[Recipient],
+        cost: int,
+        priority: str | None,
+        fields: Mapping[str, Recipient | None],
+    ) -> list[Question]:
+        if isinstance(recipients, str):
+            raise TypeError("The recipients are a single text; pass a list of them, or ask about the one with hit().")
+        return [self._ask(type, recipient, cost, priority, fields) for recipient in recipients]
 
     def _meet(self, type: str) -> None:
         if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
@@ -230,24 +264,26 @@ class Asking(ABC, Generic[_S]):
     def _unlimited(self, question: Question) -> Decision:
         return Decision(question.asked.type, question.recipient, question.cost, True, asked=question.asked)
 
-    def _failed(self, question: Question, error: StorageError) -> Decision:
-        """The decision without the storage, where the user chose one."""
-        if self._on_storage_error == "raise":
+    def _failed(self, questions: Sequence[Question], error: StorageError) -> list[Decision]:
+        """The decisions without the storage, where the user chose what they are."""
+        if self.raises:
             raise error
-        _log.warning(
-            "The storage failed, so a notification of type %r is %s uncounted: %s",
-            question.asked.type,
-            "allowed" if self._on_storage_error == "allow" else "refused",
-            error,
-        )
-        return Decision(
-            question.asked.type,
-            question.recipient,
-            question.cost,
-            self._on_storage_error == "allow",
-            asked=question.asked,
-            error=str(error),
-        )
+        allowed = self._on_storage_error == "allow"
+        said = "allowed" if allowed else "refused"
+        uncounted = sum(1 for question in questions if question.windows)
+        _log.warning("Notifications %s uncounted (%d), as the storage failed: %s", said, uncounted, error)
+        return [
+            Decision(
+                question.asked.type, question.recipient, question.cost, allowed, asked=question.asked, error=str(error)
+            )
+            if question.windows
+            else self._unlimited(question)
+            for question in questions
+        ]
+
+    def _stays_counted(self, error: StorageError) -> None:
+        """Where a hit is to be given back because of another error, that one is for the caller and this for the log."""
+        _log.warning("A hit could not be given back, and stays counted: %s", error)
 
     def _receipt(self, decision: Decision) -> Receipt | None:
         """What it takes to give a decision's hit back, the first time that it is asked for.
@@ -279,24 +315,42 @@ class Asking(ABC, Generic[_S]):
             )
         except Exception as error:  # noqa: BLE001  # normalize and tier_of are the user's, and may raise anything
             return error
-        return question if question.windows else self._unlimited(question)
+        return question
 
-    def _answers(self, known: Iterable[Question | _K], grants: Iterable[Grant]) -> list[Decision | _K]:
-        """The decisions, from what the storage said to those that are questions."""
-        answers = iter(grants)
-        return [self._granted(each, next(answers)) if isinstance(each, Question) else each for each in known]
+    def _answers(self, questions: Iterable[Question], grants: Iterable[Grant]) -> list[Decision]:
+        """The decisions, from what the storage said to those that fall into windows."""
+        upcoming = iter(grants)
+        return [
+            self._granted(question, next(upcoming)) if question.windows else self._unlimited(question)
+            for question in questions
+        ]
 
-    def _unanswered(self, known: Iterable[Question | _K], error: StorageError) -> list[Decision | _K]:
-        """The same, when the storage failed."""
-        return [self._failed(each, error) if isinstance(each, Question) else each for each in known]
+    def _unanswered(self, questions: Sequence[Question], error: StorageError) -> Sequence[Decision | Exception]:
+        """What comes of each question when the storage failed."""
+        if not self.raises:
+            return self._failed(questions, error)
+        return [error if question.windows else self._unlimited(question) for question in questions]
 
 
-def _cost_error(cost: object) -> Exception:
+def _whole(cost: object) -> int:
     if isinstance(cost, bool) or not isinstance(cost, int):
-        return TypeError(f"The cost of a notification is a whole number, not a {type(cost).__name__}.")
-    return NotifyError(f"The cost of a notification is {cost}; it must be 1 to {LARGEST_AMOUNT:,}.")
+        raise TypeError(f"The cost of a notification is a whole number, not a {type(cost).__name__}.")
+    return int(cost)
 
 
-def requests(questions: Iterable[object]) -> list[Request]:
+def requests(questions: Iterable[Question]) -> list[Request]:
     """What the storage is to be asked, in order."""
-    return [question.request() for question in questions if isinstance(question, Question)]
+    return [question.request() for question in questions if question.windows]
+
+
+def questions_among(known: Iterable[Question | Decision | Exception]) -> list[Question]:
+    """Those that are not known without asking."""
+    return [each for each in known if isinstance(each, Question)]
+
+
+def filled_in(
+    known: Iterable[Question | Decision | Exception], answers: Iterable[Decision | Exception]
+) -> list[Decision | Exception]:
+    """What is known, with the answers in the places of the questions."""
+    upcoming = iter(answers)
+    return [next(upcoming) if isinstance(each, Question) else each for each in known]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # A decision is given back once, whichever threads try.
 _giving_back = threading.Lock()
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,20 +202,18 @@ class Decision:
             return f"{what} {'allowed' if self.allowed else 'refused'} without being counted: {self.error}"
         if self.allowed:
             left = self.remaining
-            return f"{what} allowed, {'no rule applies' if left is None else f'{left} left'}"
+            return f"{what} allowed, {'no rule limits it' if left is None else f'{left} left'}"
         blocked_by = self.blocked_by
         if blocked_by is None:
             return f"{what} refused"
-        seconds = self.retry_after
-        when = "never fits" if seconds == inf else f"fits in {seconds:.6g} s"
-        return f"{what} refused by rule {blocked_by.rule!r} ({blocked_by.item}), {when}"
+        return f"{what} refused by rule {blocked_by.rule!r} ({blocked_by.item}), {_when(self.retry_after)}"
 
     def __repr__(self) -> str:
         return f"<Decision: {self}>"
 
     def __getstate__(self) -> dict[str, object]:
         # A storage is of this process; a copy elsewhere explains itself, and cannot be released.
-        return {name: getattr(self, name) for name in self.__slots__ if name != "_receipt"} | {"_receipt": None}
+        return {name: None if name == "_receipt" else getattr(self, name) for name in self.__slots__}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         for name, value in state.items():
@@ -239,6 +237,12 @@ def _state(asked: Asked, window: Counter, reading: Reading, now: int) -> WindowS
         retry_after=retry_after,
         enforced=window.mode is Mode.ENFORCE,
     )
+
+
+def _when(seconds: float) -> str:
+    if seconds == inf:
+        return "never fits"
+    return f"fits in {seconds:.3g} s" if seconds < 10 else f"fits in {ceil(seconds)} s"
 
 
 def _utc(instant: int) -> datetime:

@@ -6,13 +6,13 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.asking import Asking, Question, requests
+from ratelimited_notify.asking import Asking, Question, filled_in, questions_among, requests
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.refund import outcome_unknown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -70,9 +70,10 @@ class Limiter(Asking["Storage"]):
         if not question.windows:
             return self._unlimited(question)
         try:
-            return self._granted(question, self.storage.acquire(question.windows, question.keys, cost))
+            grant = self.storage.acquire(question.windows, question.keys, question.cost)
         except StorageError as error:
-            return self._failed(question, error)
+            return self._failed([question], error)[0]
+        return self._granted(question, grant)
 
     def test(
         self,
@@ -91,9 +92,10 @@ class Limiter(Asking["Storage"]):
         if not question.windows:
             return self._unlimited(question)
         try:
-            return self._seen(question, self.storage.peek(question.windows, question.keys, cost))
+            grant = self.storage.peek(question.windows, question.keys, question.cost)
         except StorageError as error:
-            return self._failed(question, error)
+            return self._failed([question], error)[0]
+        return self._seen(question, grant)
 
     def hit_many(
         self,
@@ -111,24 +113,26 @@ class Limiter(Asking["Storage"]):
         """
         if self._is_off():
             return [Decision(type, recipient, cost, True) for recipient in recipients]
-        questions = [self._ask(type, recipient, cost, priority, fields) for recipient in recipients]
-        known = [question if question.windows else self._unlimited(question) for question in questions]
+        questions = self._ask_each(type, recipients, cost, priority, fields)
         try:
-            return self._answers(known, self._acquire_many(known))
+            grants = self._acquire_many(questions)
         except StorageError as error:
-            return self._unanswered(known, error)
+            return self._failed(questions, error)
+        return self._answers(questions, grants)
 
-    def _acquire_many(self, known: Iterable[object]) -> list[Grant]:
-        asked = requests(known)
+    def _acquire_many(self, questions: Iterable[Question]) -> list[Grant]:
+        asked = requests(questions)
         return self.storage.acquire_many(asked) if asked else []
 
     def decide(self, notifications: Iterable[Notification]) -> list[Decision | Exception]:
         """For each notification, in the order given, a decision, or the error that `hit` would have raised."""
         known = [self._question(notification) for notification in notifications]
+        questions = questions_among(known)
         try:
-            return self._answers(known, self._acquire_many(known))
+            answers: Sequence[Decision | Exception] = self._answers(questions, self._acquire_many(questions))
         except StorageError as error:
-            return self._unanswered(known, error) if not self.raises else _raised(known, error)
+            answers = self._unanswered(questions, error)
+        return filled_in(known, answers)
 
     def release(self, decision: Decision) -> bool:
         """Give back what an allowed decision took, once, wherever its windows still are.
@@ -152,7 +156,7 @@ class Limiter(Asking["Storage"]):
         cost: int = 1,
         priority: str | None = None,
         **fields: Recipient | None,
-    ) -> Iterator[Decision]:
+    ) -> Generator[Decision]:
         """`hit`, as a context: the decision is given back when the body raises, unless the message may have gone out.
 
         Arguments and errors are those of `hit`; see `refund.outcome_unknown` for which exceptions keep the hit.
@@ -162,12 +166,20 @@ class Limiter(Asking["Storage"]):
             yield decision
         except BaseException as error:
             if not outcome_unknown(error):
-                self.release(decision)
+                try:
+                    self.release(decision)
+                except StorageError as failure:
+                    self._stays_counted(failure)
             raise
 
     def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
         """The windows that such a notification falls into as they are now, with nothing counted."""
-        return self.test(type, recipient, **fields).windows
+        if self._is_off():
+            return ()
+        question = self._ask(type, recipient, 1, None, fields)
+        if not question.windows:
+            return ()
+        return self._seen(question, self.storage.peek(question.windows, question.keys, 1)).windows
 
     def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
         """Empty the windows that are counted by this recipient, never those that others share.
@@ -227,9 +239,10 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         if not question.windows:
             return self._unlimited(question)
         try:
-            return self._granted(question, await self.storage.acquire(question.windows, question.keys, cost))
+            grant = await self.storage.acquire(question.windows, question.keys, question.cost)
         except StorageError as error:
-            return self._failed(question, error)
+            return self._failed([question], error)[0]
+        return self._granted(question, grant)
 
     async def test(
         self,
@@ -248,9 +261,10 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         if not question.windows:
             return self._unlimited(question)
         try:
-            return self._seen(question, await self.storage.peek(question.windows, question.keys, cost))
+            grant = await self.storage.peek(question.windows, question.keys, question.cost)
         except StorageError as error:
-            return self._failed(question, error)
+            return self._failed([question], error)[0]
+        return self._seen(question, grant)
 
     async def hit_many(
         self,
@@ -265,23 +279,25 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         """As `Limiter.hit_many`."""
         if self._is_off():
             return [Decision(type, recipient, cost, True) for recipient in recipients]
-        questions = [self._ask(type, recipient, cost, priority, fields) for recipient in recipients]
-        known = [question if question.windows else self._unlimited(question) for question in questions]
+        questions = self._ask_each(type, recipients, cost, priority, fields)
         try:
-            return self._answers(known, await self._acquire_many(known))
+            grants = await self._acquire_many(questions)
         except StorageError as error:
-            return self._unanswered(known, error)
+            return self._failed(questions, error)
+        return self._answers(questions, grants)
 
     async def decide(self, notifications: Iterable[Notification]) -> list[Decision | Exception]:
         """As `Limiter.decide`."""
         known = [self._question(notification) for notification in notifications]
+        questions = questions_among(known)
         try:
-            return self._answers(known, await self._acquire_many(known))
+            answers: Sequence[Decision | Exception] = self._answers(questions, await self._acquire_many(questions))
         except StorageError as error:
-            return self._unanswered(known, error) if not self.raises else _raised(known, error)
+            answers = self._unanswered(questions, error)
+        return filled_in(known, answers)
 
-    async def _acquire_many(self, known: Iterable[object]) -> list[Grant]:
-        asked = requests(known)
+    async def _acquire_many(self, questions: Iterable[Question]) -> list[Grant]:
+        asked = requests(questions)
         return await self.storage.acquire_many(asked) if asked else []
 
     async def release(self, decision: Decision) -> bool:
@@ -299,19 +315,27 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         cost: int = 1,
         priority: str | None = None,
         **fields: Recipient | None,
-    ) -> AsyncIterator[Decision]:
+    ) -> AsyncGenerator[Decision]:
         """As `Limiter.reserve`."""
         decision = await self.hit(type, recipient, cost=cost, priority=priority, **fields)
         try:
             yield decision
         except BaseException as error:
             if not outcome_unknown(error):
-                await self.release(decision)
+                try:
+                    await self.release(decision)
+                except StorageError as failure:
+                    self._stays_counted(failure)
             raise
 
     async def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
         """As `Limiter.windows`."""
-        return (await self.test(type, recipient, **fields)).windows
+        if self._is_off():
+            return ()
+        question = self._ask(type, recipient, 1, None, fields)
+        if not question.windows:
+            return ()
+        return self._seen(question, await self.storage.peek(question.windows, question.keys, 1)).windows
 
     async def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
         """As `Limiter.clear`."""
@@ -343,7 +367,3 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def _raised(known: Iterable[Question | Decision | Exception], error: StorageError) -> list[Decision | Exception]:
-    return [error if isinstance(each, Question) else each for each in known]

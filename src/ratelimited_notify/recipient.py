@@ -66,13 +66,13 @@ def counting_as(normalize: str | Callable[[str], str] | None, pseudonymize: byte
     def counted(recipient: Recipient) -> str:
         text = text_of(recipient)
         if callable(rewrite):
-            rewritten = rewrite(text)
+            rewritten: object = rewrite(text)
             if not isinstance(rewritten, str) or not rewritten:
                 raise NotifyError(
                     f"normalize= returned {'an empty text' if rewritten == '' else type(rewritten).__name__}; "
                     "it must return a text that identifies the recipient."
                 )
-            text = rewritten
+            text = str.__str__(rewritten)
         return digest(text, pseudonymize) if pseudonymize else text
 
     return counted

@@ -22,6 +22,7 @@ class _Keyed:
 
     __slots__ = ()
 
+    # Their slots are in the classes made below: two bases cannot both have some.
     by: tuple[str, ...]
     namespace: str
     rule: str
@@ -54,8 +55,8 @@ def keyed_item(
 ) -> RateLimitItem:
     """The item, with the keys of a rule's windows."""
     made = _kind(type(item))(item.amount, item.multiples, namespace)
-    keyed = cast("_Keyed", made)
-    keyed.rule, keyed.by, keyed.strategy = rule, by, strategy
+    for name, value in (("rule", rule), ("by", by), ("strategy", strategy)):
+        setattr(made, name, value)
     return made
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias, cast
 
 from ratelimited_notify.errors import Problem, RuleError
 from ratelimited_notify.rules.rule import Rule
 from ratelimited_notify.rules.ruleset import RuleSet
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_TEXTS = str | list[str]
+# Rule and RuleSet say for themselves what is wrong inside a list or a table of limits, entry by entry.
+_TEXTS = str | list[object]
+_LIMITS = dict[str, object]
 
 _DOCUMENT = {
-    "rules": list[dict[str, object]],
-    "fields": list[str],
+    "rules": list[object],
+    "fields": list[object],
     "default": _TEXTS,
     "unknown_type": str,
 }
@@ -27,14 +28,16 @@ _RULE = {
     "strategy": str,
     "name": str,
     "on_limit": str,
-    "overrides": dict[str, _TEXTS],
-    "tiers": dict[str, _TEXTS],
+    "overrides": _LIMITS,
+    "tiers": _LIMITS,
     "exempt": _TEXTS,
     "count_exempt": bool,
     "enforce": bool,
 }
 
 _NO_LIMIT = "none"
+
+_Read: TypeAlias = dict[str, Any]  # Any: each value is of the type that is named for it, or left out
 
 
 def rule_set_of(document: Mapping[str, object]) -> RuleSet:
@@ -49,62 +52,68 @@ def rule_set_of(document: Mapping[str, object]) -> RuleSet:
     """
     problems: list[Problem] = []
     read = _decoded(document, _DOCUMENT, problems)
-    rules: dict[int, Rule] = {}
-    tables = read.pop("rules", [])
-    for index, table in enumerate(tables):  # type: ignore[arg-type, var-annotated]  # msgspec made it a list
-        rule = _rule(table, f"rules[{index}]", problems)
-        if rule is not None:
-            rules[index] = rule
+    rules = [_rule(table, f"rules[{index}]", problems) for index, table in enumerate(read.pop("rules", ()))]
     if "default" in read:
         read["default"] = _limit(read["default"])
     try:
-        made = RuleSet(rules.values(), **read)  # type: ignore[arg-type]  # RuleSet checks what it is given
+        made = RuleSet(rules, **read)
     except RuleError as error:
-        # Rules that could not be made are missing from the set, so its places are moved back to the document's.
-        places = {f"rules[{made}]": f"rules[{index}]" for made, index in enumerate(rules)}
-        problems += (_moved(problem, places) for problem in error.problems)
+        raise RuleError([*problems, *error.problems]) from None
     if problems:
         raise RuleError(problems)
     return made
 
 
-def _rule(table: Mapping[str, object], place: str, problems: list[Problem]) -> Rule | None:
+def _rule(table: object, place: str, problems: list[Problem]) -> Rule:
+    """The rule that a table describes or, with what is wrong left out, one to go on checking with."""
+    if not isinstance(table, Mapping):
+        problems.append(Problem(place, "must be a table, with a type and a limit at least."))
+        return Rule("?", None)
     found: list[Problem] = []
-    read = _decoded(table, _RULE, found)
-    found += (Problem(name, "is missing.") for name in ("type", "limit") if name not in table)
+    given = cast("Mapping[str, object]", table)
+    read = _decoded(given, _RULE, found)
+    found += (Problem(name, "is missing.") for name in ("type", "limit") if name not in given)
     for name in ("overrides", "tiers"):
         if name in read:
-            read[name] = {key: _limit(value) for key, value in read[name].items()}  # type: ignore[attr-defined]  # a table
-    # A stand-in for what is missing or mistyped, so that everything else is checked in the same go.
-    read["type"] = read.get("type", "?")
-    read["limit"] = _limit(read.get("limit", _NO_LIMIT))
+            read[name] = {key: _limit(limit) for key, limit in read[name].items()}
+    if "limit" in read:
+        read["limit"] = _limit(read["limit"])
     try:
-        rule = Rule(**read)  # type: ignore[arg-type]  # Rule checks what it is given
+        _made(read)
     except RuleError as error:
         found += error.problems
     problems += (problem.under(place) for problem in found)
-    return None if found else rule
+    return _without(read, {re.split(r"[.\[]", problem.place)[0] for problem in found})
 
 
-def _decoded(table: Mapping[str, object], types: Mapping[str, object], problems: list[Problem]) -> dict[str, object]:
+def _without(read: _Read, wrong: set[str]) -> Rule:
+    sound = {name: value for name, value in read.items() if name not in wrong}
+    if wrong & {"type", "by", "name"}:
+        # Which windows it would have is not known.
+        sound = {name: value for name, value in sound.items() if name == "by"}
+    return _made(sound)
+
+
+def _made(read: _Read) -> Rule:
+    complete: _Read = {"type": "?", "limit": None, **read}
+    return Rule(**complete)
+
+
+def _decoded(table: Mapping[str, object], types: Mapping[str, object], problems: list[Problem]) -> _Read:
     import msgspec
 
-    read = {}
+    read: _Read = {}
     for name, value in table.items():
         if name not in types:
-            problems.append(Problem(name, f"is not known; known are {', '.join(types)}."))
+            problems.append(Problem(str(name), f"is not known; known are {', '.join(types)}."))
             continue
         try:
             read[name] = msgspec.convert(value, types[name])
         except msgspec.ValidationError as error:
-            problems.append(Problem(name, f"{error}."))
+            hint = " Write each rule as a [[rules]] table." if name == "rules" else ""
+            problems.append(Problem(name, f"{error}.{hint}"))
     return read
 
 
-def _limit(value: object) -> object:
-    return None if value == _NO_LIMIT else value
-
-
-def _moved(problem: Problem, places: Mapping[str, str]) -> Problem:
-    head, dot, rest = problem.place.partition(".")
-    return Problem(places.get(head, head) + dot + rest, problem.message)
+def _limit(limit: object) -> object:
+    return None if limit == _NO_LIMIT else limit

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ratelimited_notify.errors import RuleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from limits import RateLimitItem
 
     LimitNotation: TypeAlias = str | RateLimitItem | Iterable[str | RateLimitItem] | None
@@ -19,7 +18,10 @@ LARGEST_AMOUNT = 1_000_000_000
 LONGEST_PERIOD = 10_000 * 86_400
 """The longest period, in seconds: what every backend counts exactly, in microseconds."""
 
-_EXAMPLES = "Write it like '5/day', '1 per 2 hours' or '3/hour; 10/day'; None is no limit."
+_EXAMPLES = "Write it like '5/day', '1 per 2 hours' or '3/hour; 10/day'; None, in a file 'none', is no limit."
+
+# More digits than any amount or period within the bounds has; Python refuses to read very many.
+_MOST_DIGITS = 20
 
 
 def limits_of(notation: LimitNotation) -> tuple[RateLimitItem, ...]:
@@ -33,21 +35,21 @@ def limits_of(notation: LimitNotation) -> tuple[RateLimitItem, ...]:
 
     if notation is None:
         return ()
-    parts: list[object] = [notation] if isinstance(notation, (str, RateLimitItem)) else _listed(notation)
+    parts = [notation] if isinstance(notation, (str, RateLimitItem)) else _listed(notation)
     problems: list[str] = []
     items: list[RateLimitItem] = []
     for part in parts:
-        if isinstance(part, RateLimitItem):
-            items.append(part)
-        elif isinstance(part, str):
-            for text in _split(part):
-                item = _read(text)
-                if isinstance(item, str):
-                    problems.append(item)
-                else:
-                    items.append(item)
+        if isinstance(part, str):
+            read = [_read(text) for text in _split(part)]
+        elif isinstance(part, RateLimitItem):
+            read = [_plain(part)]
         else:
-            problems.append(f"{part!r} is not a limit. {_EXAMPLES}")
+            read = [f"{part!r} is not a limit. {_EXAMPLES}"]
+        for item in read:
+            if isinstance(item, str):
+                problems.append(item)
+            else:
+                items.append(item)
     if not parts:
         problems.append(f"names no limit. {_EXAMPLES}")
     problems += _out_of_bounds(items)
@@ -57,10 +59,8 @@ def limits_of(notation: LimitNotation) -> tuple[RateLimitItem, ...]:
 
 
 def _listed(notation: object) -> list[object]:
-    try:
-        return list(notation)  # type: ignore[call-overload, no-any-return]  # anything may come in from a file
-    except TypeError:
-        return [notation]
+    # Anything may come in here, from a file or from a caller without a type checker.
+    return list(cast("Iterable[object]", notation)) if isinstance(notation, Iterable) else [notation]
 
 
 def _split(text: str) -> list[str]:
@@ -77,6 +77,8 @@ def _read(text: str) -> RateLimitItem | str:
     if match is None:
         return f"{text.strip()!r} is not a limit. {_EXAMPLES}"
     amount, _, multiples, granularity = match.groups()
+    if max(len(amount), len(multiples or "")) > _MOST_DIGITS:
+        return f"{text.strip()[:_MOST_DIGITS]!r}... has a number of too many digits. {_EXAMPLES}"
     if multiples is not None and int(multiples) == 0:
         return f"{text.strip()!r} has a period of nothing. {_EXAMPLES}"
     try:
@@ -86,8 +88,22 @@ def _read(text: str) -> RateLimitItem | str:
     return item(int(amount), int(multiples or 1))
 
 
+def _plain(item: RateLimitItem) -> RateLimitItem | str:
+    """The item as text would have made it, or what is wrong with it.
+
+    Items that are equal may bear different namespaces, and then hash differently: here none bears one.
+    """
+    from limits import RateLimitItem
+
+    kind = next((kind for kind in type(item).__mro__ if "GRANULARITY" in vars(kind)), RateLimitItem)
+    if kind is RateLimitItem:
+        return f"a {type(item).__name__} has no period. Use one that has, such as RateLimitItemPerDay."
+    made: RateLimitItem = kind(item.amount, item.multiples)
+    return made
+
+
 def _out_of_bounds(items: list[RateLimitItem]) -> list[str]:
-    problems = []
+    problems: list[str] = []
     seen: dict[int, RateLimitItem] = {}
     for item in items:
         period = item.get_expiry()

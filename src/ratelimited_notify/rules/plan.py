@@ -1,10 +1,10 @@
-"""Which windows a notification falls into: everything that can be known from the rules is worked out once per type."""
+"""Which windows a notification falls into: everything that can be known from the rules is worked out beforehand."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.keys import tag_of
 from ratelimited_notify.recipient import text_of
 from ratelimited_notify.rules.counter import Counter
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
+
+    _Counters: TypeAlias = tuple[Sequence[Counter], Sequence[Counter]]
 
 MOST_TYPES = 4096
 """How many types a book of plans remembers; with more it starts over."""
@@ -36,7 +38,7 @@ class Asked:
 
     def identifiers(self, by: Sequence[str]) -> tuple[str, ...] | None:
         """The values of these fields; None where one is not set."""
-        values = []
+        values: list[str] = []
         for name in by:
             value = self.recipient if name == "recipient" else self.type if name == "type" else self.fields.get(name)
             if value is None:
@@ -45,34 +47,62 @@ class Asked:
         return tuple(values)
 
 
-class _Step:
-    """One rule on the way, with its counters in every mode in which it can count."""
+class Step:
+    """One rule on the way, with its counters in every mode in which it can count.
 
-    __slots__ = ("base", "by", "count_exempt", "exempt", "overrides", "tiers")
+    Raises:
+        RuleError: two overrides are for one recipient as it is counted, or cannot be counted.
+    """
+
+    __slots__ = ("_namespace", "_tiers", "base", "constant", "overrides", "rule")
 
     def __init__(self, namespace: str, rule: Rule, counted: Callable[[Recipient], str]) -> None:
-        def counters(items: Sequence[RateLimitItem]) -> tuple[Sequence[Counter], Sequence[Counter]]:
-            mode = Mode.ENFORCE if rule.enforce else Mode.SHADOW
-            return (
-                [Counter(namespace, rule, item, mode) for item in items],
-                [Counter(namespace, rule, item, Mode.FORCE) for item in items],
-            )
+        self._namespace = namespace
+        self.rule = rule
+        self.base = self._counters(rule.limits)
+        self.constant = not rule.overrides and not rule.tiers and set(rule.by) <= {"type", "recipient"}
+        """Whether these are the windows of every recipient that there may be."""
+        self.overrides = self._overrides(counted)
+        self._tiers = {tier: self._counters(items) for tier, items in rule.tiers.items()}
 
-        self.by = rule.by
-        self.base = counters(rule.limits)
-        # Recipients are counted normalised, so their overrides are looked up that way.
-        self.overrides = {counted(recipient): counters(items) for recipient, items in rule.overrides.items()}
-        self.tiers = {tier: counters(items) for tier, items in rule.tiers.items()}
-        self.exempt = rule.exempt
-        self.count_exempt = rule.count_exempt
+    def _counters(self, items: Sequence[RateLimitItem]) -> _Counters:
+        mode = Mode.ENFORCE if self.rule.enforce else Mode.SHADOW
+        return (
+            [Counter(self._namespace, self.rule, item, mode) for item in items],
+            [Counter(self._namespace, self.rule, item, Mode.FORCE) for item in items],
+        )
+
+    def _overrides(self, counted: Callable[[Recipient], str]) -> dict[str, _Counters]:
+        # Recipients are counted normalised, so their overrides are looked up that way. Thousands of them have few limits
+        # between them, and these are kept once.
+        problems: list[Problem] = []
+        made: dict[tuple[RateLimitItem, ...], _Counters] = {}
+        read: dict[str, _Counters] = {}
+        for index, (recipient, items) in enumerate(self.rule.overrides.items()):
+            place = f"overrides[{index}]"
+            try:
+                name = counted(recipient)
+            except Exception as error:  # noqa: BLE001  # normalize= is the user's, and may raise anything
+                said = str(error) if isinstance(error, NotifyError) else f"normalize= raised {type(error).__name__}."
+                problems.append(Problem(place, said))
+                continue
+            if name in read:
+                problems.append(Problem(place, "is a recipient that, normalised, has an override already."))
+            if items not in made:
+                made[items] = self._counters(items)
+            read[name] = made[items]
+        if problems:
+            raise RuleError(problems)
+        return read
 
     def counters(self, recipient: str, priority: str | None, tier: str | None) -> Sequence[Counter]:
+        """The counters of this rule for one notification."""
         found = self.overrides.get(recipient)
         if found is None:
-            found = self.base if tier is None else self.tiers.get(tier, self.base)
-        if priority not in self.exempt:
+            found = self.base if tier is None else self._tiers.get(tier, self.base)
+        if priority not in self.rule.exempt:
             return found[0]
-        return found[1] if self.count_exempt else ()
+        return found[1] if self.rule.count_exempt else ()
 
 
 class Plan:
@@ -80,21 +110,19 @@ class Plan:
 
     __slots__ = ("_around", "_exempt", "_steps", "_windows", "known", "tiered", "type")
 
-    def __init__(
-        self, type: str, rules: Sequence[Rule], namespace: str, counted: Callable[[Recipient], str], *, known: bool
-    ) -> None:
+    def __init__(self, type: str, steps: Sequence[Step], *, known: bool) -> None:
         self.type = type
         self.known = known
         """Whether a rule, or the default, is for this type."""
-        self.tiered = any(rule.tiers for rule in rules)
-        self._steps = [_Step(namespace, rule, counted) for rule in rules]
-        self._exempt = frozenset[str]().union(*(rule.exempt for rule in rules))
+        self.tiered = any(step.rule.tiers for step in steps)
+        self._steps = steps
+        self._exempt = frozenset[str]().union(*(step.rule.exempt for step in steps))
         # Where only type and recipient count and all recipients have one limit, the windows are always the same, and each
         # key is the recipient's tag between two constants.
         self._windows: tuple[Counter, ...] | None = None
         self._around: list[tuple[str, str]] = []
-        if all(not rule.overrides and not rule.tiers and set(rule.by) <= {"type", "recipient"} for rule in rules):
-            self._windows = tuple(counter for step in self._steps for counter in step.base[0])
+        if all(step.constant for step in steps):
+            self._windows = tuple(counter for step in steps for counter in step.base[0])
             self._around = [self._constants(counter) for counter in self._windows]
 
     def _constants(self, counter: Counter) -> tuple[str, str]:
@@ -113,7 +141,7 @@ class Plan:
         windows: list[Counter] = []
         keys: list[str] = []
         for step in self._steps:
-            identifiers = asked.identifiers(step.by)
+            identifiers = asked.identifiers(step.rule.by)
             if identifiers is not None:
                 for counter in step.counters(asked.recipient, priority, tier):
                     windows.append(counter)
@@ -122,15 +150,33 @@ class Plan:
 
 
 class Plans:
-    """The plans of a rule set, made as types are met."""
+    """The plans of a rule set, made as types are met.
 
-    __slots__ = ("_counted", "_namespace", "_plans", "rules")
+    Arguments:
+        rules: the rules in force.
+        namespace: how every key begins.
+        counted: the text that a recipient is counted as.
+
+    Raises:
+        RuleError: an override cannot be used with what recipients are counted as; all problems are named.
+    """
+
+    __slots__ = ("_plans", "_steps", "rules")
 
     def __init__(self, rules: RuleSet, namespace: str, counted: Callable[[Recipient], str]) -> None:
         self.rules = rules
-        self._namespace = namespace
-        self._counted = counted
         self._plans: dict[str, Plan] = {}
+        self._steps: dict[Rule, Step] = {}
+        problems: list[Problem] = []
+        for index, rule in enumerate(rules):
+            try:
+                self._steps[rule] = Step(namespace, rule, counted)
+            except RuleError as error:
+                problems += (problem.under(f"rules[{index}]") for problem in error.problems)
+        if rules.default is not None:
+            self._steps[rules.default] = Step(namespace, rules.default, counted)
+        if problems:
+            raise RuleError(problems)
 
     def of(self, type: str) -> Plan:
         """The plan of this type.
@@ -139,7 +185,10 @@ class Plans:
             NotifyError: no rule is for the type, and the rule set says `unknown_type="raise"`.
             TypeError: the type is not a text.
         """
-        plan = self._plans.get(type)
+        try:
+            plan = self._plans.get(type)
+        except TypeError:
+            plan = None
         return self._make(type) if plan is None else plan
 
     def _make(self, type: str) -> Plan:
@@ -147,28 +196,30 @@ class Plans:
             raise TypeError(f"The type of a notification is a text such as 'news', not a {type.__class__.__name__}.")
         if not type:
             raise NotifyError("The type of a notification is empty; name it, as rules do: 'news'.")
+        # A plain copy of what a str subclass holds: keys are made of it.
+        name = str.__str__(type)
         rules = self.rules
-        known = rules.default is not None or rules.knows(type)
+        known = rules.default is not None or rules.knows(name)
         if not known and rules.unknown_type == "raise":
             raise NotifyError(
-                f"No rule is for notifications of type {type!r}, and unknown_type='raise' makes that an error. "
+                f"No rule is for notifications of type {name!r}, and unknown_type='raise' makes that an error. "
                 "Add a rule, or a default."
             )
-        plan = Plan(type, rules.matching(type), self._namespace, self._counted, known=known)
+        plan = Plan(name, [self._steps[rule] for rule in rules.matching(name)], known=known)
         if len(self._plans) >= MOST_TYPES:
             self._plans.clear()
-        self._plans[type] = plan
+        self._plans[name] = plan
         return plan
 
     def fields(self, given: Mapping[str, Recipient | None]) -> dict[str, str]:
         """The fields of a notification as text, without those that are None.
 
         Raises:
-            NotifyError: a field is not declared.
+            NotifyError: a field is not declared, or its value is empty.
             TypeError: a value is neither a text nor an id.
         """
         declared = self.rules.fields
-        read = {}
+        read: dict[str, str] = {}
         for name, value in given.items():
             if name not in declared or name in ("type", "recipient"):
                 usable = ", ".join(sorted(declared - {"type", "recipient"}))

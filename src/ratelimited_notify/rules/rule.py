@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Set as AbstractSet
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.recipient import Recipient, text_of
@@ -23,8 +23,6 @@ OnLimit: TypeAlias = Literal["raise", "drop", "wait"]
 
 FIELDS = ("type", "recipient", "channel", "tenant", "dedupe_key")
 """The fields that every notification can have; a rule set may declare more."""
-
-_Key = TypeVar("_Key")
 
 _STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 _ON_LIMIT: tuple[str, ...] = get_args(OnLimit)
@@ -92,30 +90,27 @@ class Rule:
         enforce: bool = True,
     ) -> None:
         problems: list[Problem] = []
-        if not isinstance(type, str) or not type:
-            problems.append(Problem("type", "must be a text that is not empty, such as 'news' or 'marketing.*'."))
-            type = "?"
+        type = _text("type", type, problems)
         if strategy not in _STRATEGIES:
             known = ", ".join(map(repr, _STRATEGIES))
             problems.append(Problem("strategy", f"{strategy!r} is not known; use one of {known}."))
         if on_limit is not None and (wrong := on_limit_problem(on_limit)):
             problems.append(Problem("on_limit", wrong))
-        if name is not None and (not isinstance(name, str) or not name):
-            problems.append(Problem("name", "must be a text that is not empty."))
         for option, value in (("count_exempt", count_exempt), ("enforce", enforce)):
             if not isinstance(value, bool):
                 problems.append(Problem(option, "must be true or false."))
-        fields = _texts("by", by, problems)
-        if len(set(fields)) < len(fields):
+        before = len(problems)
+        counted_by = _texts("by", by, problems)
+        if len(set(counted_by)) < len(counted_by):
             problems.append(Problem("by", "names a field twice."))
-        if overrides and "recipient" not in fields:
+        if overrides and "recipient" not in counted_by and len(problems) == before:
             problems.append(Problem("overrides", "need a rule that is counted by recipient; this one is not."))
-        settings = {
+        settings: dict[str, object] = {
             "type": type,
             "limits": _limits("limit", limit, problems),
-            "by": fields,
+            "by": counted_by,
             "strategy": strategy,
-            "name": name or _name(type, fields),
+            "name": _name(type, counted_by) if name is None else _text("name", name, problems),
             "on_limit": on_limit,
             "overrides": _overrides(overrides, problems),
             "tiers": _tiers(tiers, problems),
@@ -125,8 +120,19 @@ class Rule:
         }
         if problems:
             raise RuleError(problems)
-        for attribute, setting in settings.items():
-            object.__setattr__(self, attribute, setting)
+        self.__setstate__(settings)
+
+    def __getstate__(self) -> dict[str, object]:
+        # Read-only mappings are not pickled; what they hold is.
+        state: dict[str, object] = {each.name: getattr(self, each.name) for each in fields(self)}
+        state.update(overrides=dict(self.overrides), tiers=dict(self.tiers))
+        return state
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        for attribute, value in state.items():
+            if isinstance(value, dict):
+                value = MappingProxyType(cast("dict[str, object]", value))
+            object.__setattr__(self, attribute, value)
 
     def matches(self, type: str) -> bool:
         """Whether the rule applies to notifications of this type."""
@@ -137,14 +143,24 @@ def _name(type: str, by: tuple[str, ...]) -> str:
     return type if by == ("type", "recipient") else f"{type} by {'+'.join(by) or 'all'}"
 
 
+def _text(place: str, value: object, problems: list[Problem]) -> str:
+    if isinstance(value, str) and value:
+        # A plain copy of what a str subclass holds, as recipients are: keys and names are made of it.
+        return str.__str__(value)
+    problems.append(Problem(place, "must be a text that is not empty, such as 'news'."))
+    return "?"
+
+
 def _texts(place: str, value: object, problems: list[Problem]) -> tuple[str, ...]:
     """One text or several, as several."""
     if isinstance(value, str):
         value = (value,)
     if isinstance(value, Iterable):
-        texts = tuple(value)
+        texts = tuple(cast("Iterable[object]", value))
         if all(isinstance(text, str) and text for text in texts):
-            return texts
+            plain = [str.__str__(cast("str", text)) for text in texts]
+            # A set has another order in another process, and the order is part of a rule's name.
+            return tuple(sorted(plain) if isinstance(value, AbstractSet) else plain)
     problems.append(Problem(place, "must be one text or several, none of them empty."))
     return ()
 
@@ -157,41 +173,37 @@ def _limits(place: str, notation: LimitNotation, problems: list[Problem]) -> tup
         return ()
 
 
-def _overrides(
-    overrides: Mapping[Recipient, LimitNotation] | None, problems: list[Problem]
-) -> Mapping[str, tuple[RateLimitItem, ...]]:
+def _overrides(overrides: object, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
     # Places are numbers, not recipients: messages show no address.
-    read = {}
+    read: dict[str, tuple[RateLimitItem, ...]] = {}
     for index, (recipient, notation) in enumerate(_pairs("overrides", overrides, problems)):
         place = f"overrides[{index}]"
         try:
-            text = text_of(recipient)
+            text = text_of(cast("Recipient", recipient))
         except (TypeError, NotifyError) as error:
             problems.append(Problem(place, str(error)))
             continue
         if text in read:
             problems.append(Problem(place, "is a recipient that has an override already."))
         read[text] = _limits(place, notation, problems)
-    return MappingProxyType(read)
+    return read
 
 
-def _tiers(
-    tiers: Mapping[str, LimitNotation] | None, problems: list[Problem]
-) -> Mapping[str, tuple[RateLimitItem, ...]]:
-    read = {}
+def _tiers(tiers: object, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
+    read: dict[str, tuple[RateLimitItem, ...]] = {}
     for tier, notation in _pairs("tiers", tiers, problems):
-        if not isinstance(tier, str):
-            problems.append(Problem("tiers", f"has a name that is not a text: {tier!r}."))
-        read[tier] = _limits(f"tiers.{tier}", notation, problems)
-    return MappingProxyType(read)
+        if isinstance(tier, str) and tier:
+            name = str.__str__(tier)
+            read[name] = _limits(f"tiers.{name}", notation, problems)
+        else:
+            problems.append(Problem("tiers", f"has a name that is empty or not a text: {tier!r}."))
+    return read
 
 
-def _pairs(
-    place: str, mapping: Mapping[_Key, LimitNotation] | None, problems: list[Problem]
-) -> Iterable[tuple[_Key, LimitNotation]]:
+def _pairs(place: str, mapping: object, problems: list[Problem]) -> Iterable[tuple[object, LimitNotation]]:
     if mapping is None:
         return ()
     if not isinstance(mapping, Mapping):
         problems.append(Problem(place, "must be a table of limits."))
         return ()
-    return mapping.items()
+    return cast("Mapping[object, LimitNotation]", mapping).items()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from ratelimited_notify.errors import Problem, RuleError
 from ratelimited_notify.rules.rule import FIELDS, Rule
@@ -28,7 +29,8 @@ class RuleSet:
         fields: fields that notifications may have besides type, recipient, channel, tenant and dedupe_key.
         default: a limit per recipient for each type that no rule matches (a rule for exactly `"*"` does not count as
             matching). None, the default, leaves such types to `unknown_type`.
-        unknown_type: `"send"` (the default) sends them and logs each type once; `"raise"` makes them an error.
+        unknown_type: `"send"` (the default) sends them and logs each type once; `"raise"` makes them an error, and so
+            cannot go with a `default`.
 
     Raises:
         RuleError: something in it cannot be used; all problems are named, each with its place (`rules[3].limit`).
@@ -60,6 +62,8 @@ class RuleSet:
                 problems += (Problem("default", problem.message) for problem in error.problems)
         if unknown_type not in ("send", "raise"):
             problems.append(Problem("unknown_type", f"{unknown_type!r} is not known; use 'send' or 'raise'."))
+        elif unknown_type == "raise" and default is not None:
+            problems.append(Problem("unknown_type", "'raise' cannot go with a default: no type would be unknown."))
         problems += _undeclared(listed, declared)
         problems += _twice([*listed, ("default", fallback)] if fallback else listed)
         if problems:
@@ -74,6 +78,9 @@ class RuleSet:
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"A rule set does not change; make a new one to change {name!r}.")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"A rule set does not change; make a new one without {name!r}.")
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self.rules)
@@ -126,16 +133,16 @@ def _restored(*values: object) -> RuleSet:
 
 def _listed(rules: object, problems: list[Problem]) -> list[tuple[str, Rule]]:
     """Each rule with its place."""
-    listed = []
+    listed: list[tuple[str, Rule]] = []
     if isinstance(rules, Mapping):
-        for name, limit in rules.items():
+        for name, limit in cast("Mapping[str, LimitNotation]", rules).items():
             place = f"rules[{name!r}]"
             try:
                 listed.append((place, Rule(name, limit)))
             except RuleError as error:
                 problems += (problem.under(place) for problem in error.problems)
     elif isinstance(rules, Iterable) and not isinstance(rules, str):
-        for index, rule in enumerate(rules):
+        for index, rule in enumerate(cast("Iterable[object]", rules)):
             if isinstance(rule, Rule):
                 listed.append((f"rules[{index}]", rule))
             else:
@@ -149,10 +156,10 @@ def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:
     if isinstance(fields, str) or not isinstance(fields, Iterable):
         problems.append(Problem("fields", "must be a list of names."))
         return frozenset(FIELDS)
-    names = tuple(fields)
+    names = tuple(cast("Iterable[object]", fields))
     for index, name in enumerate(names):
         place = f"fields[{index}]"
-        if not isinstance(name, str) or not name.isidentifier():
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             problems.append(Problem(place, f"{name!r} is not a name that can be written as an argument."))
         elif name in _TAKEN or name in FIELDS:
             problems.append(Problem(place, f"{name!r} is there already, and cannot be declared."))
@@ -173,7 +180,7 @@ def _undeclared(listed: list[tuple[str, Rule]], declared: frozenset[str]) -> lis
 
 def _twice(listed: list[tuple[str, Rule]]) -> list[Problem]:
     """Windows of one name and period: they would count in one place, each by its own limit."""
-    problems = []
+    problems: list[Problem] = []
     seen: dict[tuple[str, int], str] = {}
     for place, rule in listed:
         kinds = [rule.limits, *rule.overrides.values(), *rule.tiers.values()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimited_notify.rules.ruleset import RuleSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ratelimited_notify.rules.limit import LimitNotation
     from ratelimited_notify.rules.rule import Rule
 

@@ -23,13 +23,14 @@ def read_rules(path: str | os.PathLike[str]) -> RuleSet:
     """
     source = Path(path)
     try:
-        document = tomllib.loads(source.read_text(encoding="utf-8"))
+        # Some editors begin a file with a byte order mark, which TOML 1.0 does not know.
+        document = tomllib.loads(source.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RuleError(
             [Problem("", f"it cannot be read: {error.strerror or type(error).__name__}.")], str(source)
         ) from error
-    except ValueError as error:
-        # Both what is not UTF-8 and what is not TOML.
+    except (ValueError, RecursionError) as error:
+        # What is not UTF-8, what is not TOML, and what is nested without end.
         raise RuleError([Problem("", f"it is not a TOML file: {error}.")], str(source)) from error
     try:
         return rule_set_of(document)

@@ -9,8 +9,6 @@ from ratelimited_notify.errors import NotifyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from limits.storage import StorageTypes
-
     from ratelimited_notify.storage.base import AsyncStorage, Storage
 
 _REDIS = ("redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix")
@@ -31,7 +29,9 @@ def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] |
         NotifyError: nothing of that name is known.
         MissingExtra: the backend's client is not installed.
     """
-    scheme = _scheme(uri, clock)
+    scheme, uri = _scheme(uri, clock)
+    if scheme.startswith("async+"):
+        raise NotifyError(f"{scheme}:// is for an AsyncLimiter; a Limiter takes the URI without 'async+'.")
     if scheme == "memory":
         from ratelimited_notify.storage.memory import MemoryStorage
 
@@ -44,15 +44,12 @@ def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] |
         from ratelimited_notify.storage.memcached.sync import MemcachedStorage
 
         return MemcachedStorage(uri, timeout=timeout, clock=clock)
-    from ratelimited_notify.storage.adapter import Adapter
-
-    return Adapter(_of_limits(uri, scheme))
+    return adopt(_of_limits(uri, scheme))
 
 
 def open_async_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] | None = None) -> AsyncStorage:
     """The same for asyncio; the URI may begin with `async+`, as those of `limits` do, or not."""
-    uri = uri.removeprefix("async+") if isinstance(uri, str) else uri
-    scheme = _scheme(uri, clock)
+    scheme, uri = _scheme(uri.removeprefix("async+"), clock)
     if scheme == "memory":
         from ratelimited_notify.storage.memory import AsyncMemoryStorage
 
@@ -65,9 +62,7 @@ def open_async_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], fl
         from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 
         return AsyncMemcachedStorage(uri, timeout=timeout, clock=clock)
-    from ratelimited_notify.storage.adapter import AsyncAdapter
-
-    return AsyncAdapter(_of_limits(f"async+{uri}", scheme))
+    return adopt_async(_of_limits(f"async+{uri}", scheme))
 
 
 def adopt(storage: object) -> Storage:
@@ -112,34 +107,37 @@ def _asks(storage: object) -> bool | None:
     """Whether the storage is awaited; None where it has not the verbs at all."""
     from inspect import iscoroutinefunction
 
-    acquire = getattr(storage, "acquire", None)
-    return iscoroutinefunction(acquire) if callable(acquire) else None
+    from ratelimited_notify.storage.base import Storage
+
+    return iscoroutinefunction(storage.acquire) if isinstance(storage, Storage) else None
 
 
 def _not_a_storage(storage: object, limiter: str, usable: str) -> NotifyError:
     return NotifyError(f"A {type(storage).__name__} cannot be the storage of {limiter}; pass {usable}.")
 
 
-def _of_limits(uri: str, scheme: str) -> StorageTypes:
-    from limits.errors import ConfigurationError
+def _of_limits(uri: str, scheme: str) -> object:
     from limits.storage import storage_from_string
 
     try:
         return storage_from_string(uri)
-    except ConfigurationError:
-        # What limits says of it may quote the URI.
+    except Exception as error:  # noqa: BLE001  # a storage that others wrote may raise anything
+        # Its own words may quote the URI.
         raise NotifyError(
-            f"limits cannot open {scheme}://: the scheme is not known, or its client is not installed. "
-            "Known are memory://, redis://, valkey://, memcached:// and what limits has a storage for."
+            f"limits cannot open {scheme}:// ({type(error).__name__}): the scheme is not known, its client is not installed, "
+            "or the rest of the URI is not right. Known are memory://, redis://, valkey://, memcached:// and what limits "
+            "has a storage for."
         ) from None
 
 
-def _scheme(uri: str, clock: Callable[[], float] | None) -> str:
+def _scheme(uri: str, clock: Callable[[], float] | None) -> tuple[str, str]:
+    """The scheme in lower case, and the URI with it."""
     # A URI holds credentials, so messages show its scheme and nothing more.
-    scheme, separator, _ = uri.partition("://") if isinstance(uri, str) else ("", "", "")
+    scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower()
     if not separator:
         raise NotifyError(
-            f"A {type(uri).__name__} without '://' is not a storage URI; write 'memory://', 'redis://localhost:6379/0', "
+            "A text without '://' is not a storage URI; write 'memory://', 'redis://localhost:6379/0', "
             "'memcached://localhost:11211', or pass a storage object."
         )
     if scheme in _LATER:
@@ -148,4 +146,4 @@ def _scheme(uri: str, clock: Callable[[], float] | None) -> str:
         )
     if clock is not None and scheme not in _CLOCKS:
         raise NotifyError(f"clock= moves windows in memory and on memcached; {scheme}:// has a clock of its own.")
-    return scheme
+    return scheme, f"{scheme}://{rest}"

@@ -1,0 +1,589 @@
+"""Rules and rule sets: what can be written down, and what is told about what cannot."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from enum import Enum
+from typing import Any
+
+import pytest
+from hypothesis import example, given, strategies as st
+from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, parse
+from limits.limits import GRANULARITIES
+
+from ratelimited_notify import Rule, RuleError, RuleSet
+from ratelimited_notify.rules.limit import LARGEST_AMOUNT, LONGEST_PERIOD, limits_of
+
+
+class Kind(str, Enum):  # noqa: UP042  # what StrEnum replaced: its str() is "Kind.NEWS"
+    NEWS = "news"
+
+
+class Nameless(RateLimitItem):
+    """An item of `limits` that nobody gave a period."""
+
+
+class Labelled(RateLimitItemPerDay):
+    """An item of `limits` with keys of its own."""
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        return "mine"
+
+
+def problems(make: Any, *arguments: Any, **options: Any) -> list[str]:
+    """Everything that is wrong, as `place: message`."""
+    with pytest.raises(RuleError) as caught:
+        make(*arguments, **options)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def places(make: Any, *arguments: Any, **options: Any) -> list[str]:
+    """Where something is wrong."""
+    with pytest.raises(RuleError) as caught:
+        make(*arguments, **options)
+    return [problem.place for problem in caught.value.problems]
+
+
+# Limits.
+
+
+@pytest.mark.parametrize(
+    ("notation", "expected"),
+    [
+        ("1/day", ["1 per 1 day"]),
+        ("5 per 2 hours", ["5 per 2 hour"]),
+        ("5PER2Hours", ["5 per 2 hour"]),
+        ("1/second;5/minute", ["1 per 1 second", "5 per 1 minute"]),
+        ("3/hour; 10/day", ["3 per 1 hour", "10 per 1 day"]),
+        ("3/hour, 10/day | 20/month", ["3 per 1 hour", "10 per 1 day", "20 per 1 month"]),
+        (["3/hour", "10/day; 20/month"], ["3 per 1 hour", "10 per 1 day", "20 per 1 month"]),
+        (RateLimitItemPerHour(3), ["3 per 1 hour"]),
+        ((RateLimitItemPerHour(3, 2), "10/day"), ["3 per 2 hour", "10 per 1 day"]),
+        ((text for text in ["1/day"]), ["1 per 1 day"]),
+        ("0/day", ["0 per 1 day"]),
+        (None, []),
+    ],
+)
+def test_limits_are_written_as_limits_does(notation: Any, expected: list[str]) -> None:
+    """One limit or several, each of which counts: `limits.parse` drops all but the first of them."""
+    assert [str(item) for item in limits_of(notation)] == expected
+
+
+@pytest.mark.parametrize(
+    ("notation", "said"),
+    [
+        ("", "'' is not a limit"),
+        ("often", "'often' is not a limit"),
+        ("5", "'5' is not a limit"),
+        ("/day", "'/day' is not a limit"),
+        ("-1/day", "'-1/day' is not a limit"),
+        ("1.5/day", "'1.5/day' is not a limit"),
+        ("1/day;", "'' is not a limit"),
+        ("1/day x", "'1/day x' is not a limit"),
+        ("1/day\n5/hour", "is not a limit"),
+        ("1/day and 5/hour", "is not a limit"),
+        ("٣/day", "'٣/day' is not a limit"),
+        ("1/fortnight", "there is no period 'fortnight'; use second, minute, hour, day, month or year"),
+        ("1/0 days", "has a period of nothing"),
+        ("1000000001/day", "has an amount out of 0 to 1,000,000,000"),
+        ("1 per 10001 days", "has a period out of 1 second to 10,000 days"),
+        ("9" * 5000 + "/day", "has a number of too many digits"),
+        ("1 per " + "9" * 5000 + " days", "has a number of too many digits"),
+        (5, "5 is not a limit"),
+        (True, "True is not a limit"),
+        (["1/day", 5], "5 is not a limit"),
+        ([], "names no limit"),
+        ("1/day; 2/day", "'1 per 1 day' and '2 per 1 day' have one period"),
+        ("1/day; 2 per 24 hours", "have one period"),
+        (RateLimitItemPerDay(-1), "has an amount out of"),
+        (RateLimitItemPerDay(1, -1), "has a period out of"),
+        (Nameless(1), "a Nameless has no period"),
+        (RateLimitItem(1), "a RateLimitItem has no period"),
+    ],
+)
+def test_a_limit_that_is_not_understood_is_an_error(notation: Any, said: str) -> None:
+    """Nothing is dropped silently: a typo that removed a limit would be found out by the recipients."""
+    with pytest.raises(RuleError) as caught:
+        limits_of(notation)
+
+    assert said in str(caught.value)
+
+
+def test_all_that_is_wrong_with_a_limit_is_told_at_once() -> None:
+    """Whoever mends the first mistake does not meet the second."""
+    with pytest.raises(RuleError) as caught:
+        limits_of(["often; 1/fortnight", 5, "1/0 days", "5000000000/day; 1 per 24 hours"])
+
+    said = ["'often'", "'fortnight'", "5 is not", "a period of nothing", "1,000,000,000", "have one period"]
+    assert [text for text in said if text not in str(caught.value)] == []
+
+
+def test_bounds_of_a_limit() -> None:
+    """The largest amount and the longest period are inside."""
+    (item,) = limits_of(f"{LARGEST_AMOUNT} per {LONGEST_PERIOD} seconds")
+
+    assert (item.amount, item.get_expiry()) == (LARGEST_AMOUNT, LONGEST_PERIOD)
+
+
+separators = st.sampled_from([";", ",", "|"])
+part = st.one_of(
+    st.text(max_size=8),
+    st.builds(
+        lambda amount, per, multiples, period: f"{amount}{per}{multiples}{period}",
+        st.integers(0, 30),
+        st.sampled_from(["/", " per ", "PER", " / ", "  per", "//"]),
+        st.sampled_from(["", "1 ", "2", " 3 ", "0"]),
+        st.sampled_from(["second", "Minutes", "hour", "days", "month", "year", "week", "secondss", ""]),
+    ),
+)
+
+
+@given(st.lists(part, min_size=1, max_size=4), separators)
+@example(["1/second", "5/minute"], ";")
+@example(["1/day", "x"], ";")
+@example(["1/\u017fecond"], ";")
+def test_any_text_is_parsed_in_full_or_refused(parts: list[str], separator: str) -> None:
+    """What is accepted is what `limits` makes of each part by itself; what `limits` does not read is an error."""
+    text = separator.join(parts)
+    pieces = [piece for sub in parts for piece in _pieces(sub)]
+    try:
+        items = limits_of(text)
+    except RuleError:
+        assert not _usable(pieces)
+    else:
+        assert list(items) == [parse(piece) for piece in pieces]
+
+
+def _pieces(text: str) -> list[str]:
+    for separator in ",|":
+        text = text.replace(separator, ";")
+    return text.split(";")
+
+
+def _usable(pieces: list[str]) -> bool:
+    try:
+        items = [parse(piece) for piece in pieces]
+    except ValueError:
+        return False
+    # What `limits` reads otherwise than it is written: a multiple of 0, and what comes after the first limit.
+    if any(_multiples(piece) == 0 or not piece.strip()[-1:].isalpha() for piece in pieces):
+        return False
+    periods = [item.get_expiry() for item in items]
+    return len(set(periods)) == len(periods)
+
+
+def _multiples(piece: str) -> int:
+    digits = [word for word in "".join(char if char.isdigit() else " " for char in piece).split() if word]
+    return int(digits[1]) if len(digits) > 1 else 1
+
+
+def test_items_are_taken_without_what_was_hung_on_them() -> None:
+    """Items that are equal but hash differently, or have keys of their own, make equal rules of one hash."""
+    rules = [
+        Rule("news", "1/day"),
+        Rule("news", RateLimitItemPerDay(1)),
+        Rule("news", RateLimitItemPerDay(1, namespace="other")),
+        Rule("news", Labelled(1)),
+    ]
+
+    assert len(set(rules)) == 1
+
+
+def test_an_item_of_a_window_can_be_a_limit_again() -> None:
+    """What a decision shows as the limit can be written into another rule."""
+    from ratelimited_notify import Limiter
+
+    shown = Limiter({"news": "1/day"}).hit("news", "ana").windows[0].item
+
+    assert Rule("news", shown) == Rule("news", "1/day")
+
+
+def test_reading_limits_leaves_limits_alone() -> None:
+    """No granularity of `limits` is added or taken over."""
+    from ratelimited_notify import Limiter
+
+    before = dict(GRANULARITIES)
+    Limiter({"news": "1/second; 1/minute; 1/hour; 1/day; 1/month; 1/year"}).hit("news", "ana")
+
+    assert before == GRANULARITIES
+
+
+# One rule.
+
+
+def test_what_a_rule_says_by_default() -> None:
+    """Per type and recipient, exact, enforced, and named after its type."""
+    rule = Rule("news", "1/day")
+
+    assert (rule.type, rule.by, rule.strategy, rule.name) == ("news", ("type", "recipient"), "moving-window", "news")
+    assert (rule.on_limit, dict(rule.overrides), dict(rule.tiers), rule.exempt) == (None, {}, {}, frozenset())
+    assert (rule.count_exempt, rule.enforce) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("by", "expected", "name"),
+    [
+        ("recipient", ("recipient",), "news by recipient"),
+        (("recipient", "tenant"), ("recipient", "tenant"), "news by recipient+tenant"),
+        (["type", "recipient"], ("type", "recipient"), "news"),
+        ((), (), "news by all"),
+        ({"tenant", "recipient"}, ("recipient", "tenant"), "news by recipient+tenant"),
+        (frozenset({"type", "tenant", "channel"}), ("channel", "tenant", "type"), "news by channel+tenant+type"),
+        ((field for field in ["tenant"]), ("tenant",), "news by tenant"),
+    ],
+)
+def test_what_a_rule_is_counted_by(by: Any, expected: tuple[str, ...], name: str) -> None:
+    """One string is one field; a set is put in order, since the order is part of the name and differs from process to process."""
+    rule = Rule("news", "1/day", by=by)
+
+    assert (rule.by, rule.name) == (expected, name)
+
+
+def test_texts_of_another_class_are_taken_by_their_content() -> None:
+    """A member of a str enumeration is the text that it holds, in every place of a rule."""
+    rule = Rule(
+        Kind.NEWS, "1/day", name=Kind.NEWS, exempt=Kind.NEWS, tiers={Kind.NEWS: "2/day"}, by=["recipient", Kind.NEWS]
+    )
+
+    assert rule == Rule("news", "1/day", name="news", exempt="news", tiers={"news": "2/day"}, by=["recipient", "news"])
+    texts = [rule.type, rule.name, *rule.exempt, *rule.tiers, *rule.by]
+    assert {type(text) for text in texts} == {str}
+    assert Rule(Kind.NEWS, "1/day", by="recipient").name == "news by recipient"
+
+
+def test_the_name_does_not_hold_the_amount() -> None:
+    """Editing a limit keeps its counters."""
+    assert Rule("news", "1/day").name == Rule("news", "5/hour").name
+    assert Rule("news", "1/day", name="daily").name == "daily"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched", "unmatched"),
+    [
+        ("news", ["news"], ["News", "news.eu", "new", ""]),
+        (
+            "marketing.*",
+            ["marketing.", "marketing.eu", "marketing.eu.fr", "marketing.\n"],
+            ["marketing", "Marketing.eu"],
+        ),
+        ("*", ["news", "\n", "a/b"], []),
+        ("alert-[0-9]", ["alert-5", "alert-[0-9]"], ["alert-x", "alert-55"]),
+        ("alert-[!0-9]", ["alert-x"], ["alert-5"]),
+        ("a?c", ["abc", "a?c"], ["ac", "abbc"]),
+        ("[", ["["], ["x"]),
+        ("[z-a]", ["[z-a]"], ["z", "a"]),
+    ],
+)
+def test_types_are_matched_as_globs_with_case(pattern: str, matched: list[str], unmatched: list[str]) -> None:
+    """As `fnmatchcase` does, and a type that looks like a glob matches itself."""
+    rule = Rule(pattern, "1/day")
+
+    assert [type for type in matched if not rule.matches(type)] == []
+    assert [type for type in unmatched if rule.matches(type)] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "said"),
+    [
+        ({"type": ""}, "type", "must be a text that is not empty, such as 'news'"),
+        ({"type": 5}, "type", "must be a text"),
+        ({"type": None}, "type", "must be a text"),
+        ({"limit": "often"}, "limit", "'often' is not a limit"),
+        ({"by": ""}, "by", "must be one text or several, none of them empty"),
+        ({"by": None}, "by", "must be one text or several"),
+        ({"by": ["recipient", 5]}, "by", "must be one text or several"),
+        ({"by": ["recipient", "recipient"]}, "by", "names a field twice"),
+        ({"strategy": "leaky"}, "strategy", "use one of 'moving-window', 'fixed-window', 'sliding-window-counter'"),
+        ({"strategy": None}, "strategy", "None is not known"),
+        ({"name": ""}, "name", "must be a text that is not empty"),
+        ({"name": 5}, "name", "must be a text"),
+        ({"on_limit": "ignore"}, "on_limit", "'ignore' is not known; use one of 'raise', 'drop', 'wait'"),
+        ({"on_limit": "defer"}, "on_limit", "needs the queue of deferred notifications"),
+        ({"on_limit": ["digest"]}, "on_limit", "is not known"),
+        ({"overrides": {"ana": "often"}}, "overrides[0]", "'often' is not a limit"),
+        ({"overrides": {"bo": "1/day", True: "1/day"}}, "overrides[1]", "must be a str, an int or a UUID"),
+        ({"overrides": {"": "1/day"}}, "overrides[0]", "is empty"),
+        ({"overrides": {5: "1/day", "5": "2/day"}}, "overrides[1]", "has an override already"),
+        ({"overrides": ["ana"]}, "overrides", "must be a table of limits"),
+        ({"overrides": {"ana": "1/day"}, "by": ()}, "overrides", "need a rule that is counted by recipient"),
+        (
+            {"overrides": {"ana": "1/day"}, "by": ("type", "tenant")},
+            "overrides",
+            "need a rule that is counted by recipient",
+        ),
+        ({"tiers": {"gold": "often"}}, "tiers.gold", "'often' is not a limit"),
+        ({"tiers": {5: "1/day"}}, "tiers", "has a name that is empty or not a text: 5"),
+        ({"tiers": {"": "1/day"}}, "tiers", "has a name that is empty or not a text: ''"),
+        ({"tiers": "gold"}, "tiers", "must be a table of limits"),
+        ({"exempt": ["critical", ""]}, "exempt", "none of them empty"),
+        ({"exempt": 5}, "exempt", "must be one text or several"),
+        ({"count_exempt": 1}, "count_exempt", "must be true or false"),
+        ({"enforce": "no"}, "enforce", "must be true or false"),
+    ],
+)
+def test_what_is_wrong_with_a_rule_has_its_place(options: dict[str, Any], place: str, said: str) -> None:
+    """Each mistake is named by the argument that it is in, and nothing else is complained about."""
+    with pytest.raises(RuleError) as caught:
+        Rule(**{"type": "news", "limit": "1/day", **options})
+
+    (problem,) = caught.value.problems
+    assert problem.place == place
+    assert said in problem.message
+
+
+def test_all_that_is_wrong_with_a_rule_is_told_at_once() -> None:
+    """Whoever mends the first mistake does not meet the second."""
+    assert places(
+        Rule,
+        "",
+        "often",
+        by=[""],
+        strategy="leaky",
+        name="",
+        on_limit="ignore",
+        overrides={"ana": "often", "bo": "seldom"},
+        tiers={"gold": "often"},
+        exempt=5,
+        count_exempt=1,
+        enforce=0,
+    ) == [
+        "type", "strategy", "on_limit", "count_exempt", "enforce", "by", "limit", "name", "overrides[0]", "overrides[1]", "tiers.gold",
+        "exempt",
+    ]  # fmt: skip
+
+
+def test_places_and_messages_show_no_address() -> None:
+    """Overrides are named by their number: an error ends up in logs."""
+    said = problems(Rule, "news", "1/day", overrides={"ana@example.com": "often", ("bo@example.com",): "1/day"})
+
+    assert not [text for text in said if "@" in text]
+    assert "@" not in repr(Rule("news", "1/day", overrides={"ana@example.com": "5/day"}))
+
+
+def test_a_rule_does_not_change() -> None:
+    """Rules are shared by threads, so they cannot be edited in place."""
+    rule = Rule("news", "1/day", overrides={"ana": "2/day"})
+
+    with pytest.raises(AttributeError):
+        rule.name = "other"
+    with pytest.raises(AttributeError):
+        del rule.name
+    with pytest.raises(TypeError):
+        rule.overrides["bo"] = ()
+
+
+def test_a_rule_is_not_changed_through_what_it_was_made_of() -> None:
+    """Its tables are its own."""
+    overrides = {"ana": "2/day"}
+    rule = Rule("news", "1/day", overrides=overrides)
+    overrides["bo"] = "3/day"
+
+    assert list(rule.overrides) == ["ana"]
+
+
+full = Rule(
+    "marketing.*",
+    "3/hour; 10/day",
+    by=("recipient", "tenant"),
+    strategy="fixed-window",
+    name="marketing",
+    on_limit="drop",
+    overrides={"vip@example.com": "50/day", 5: None},
+    tiers={"gold": "20/day"},
+    exempt=["critical", "urgent"],
+    count_exempt=False,
+    enforce=False,
+)
+
+
+@pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy, copy.copy])
+@pytest.mark.parametrize(
+    "original",
+    [full, Rule("news", None), RuleSet([full, Rule("news", "1/day")], fields=["ip"], default="5/hour"), RuleSet()],
+)
+def test_rules_and_rule_sets_can_be_copied_and_pickled(copied: Any, original: Rule | RuleSet) -> None:
+    """They go to other processes: as equal, as immutable, and with one hash."""
+    made = copied(original)
+
+    assert made == original
+    assert hash(made) == hash(original)
+    with pytest.raises(AttributeError):
+        setattr(made, "name" if isinstance(made, Rule) else "rules", ())
+
+
+def test_rules_that_differ_are_not_equal() -> None:
+    """Overrides and tiers count, though they are not hashed."""
+    assert Rule("news", "1/day", overrides={"ana": "2/day"}) != Rule("news", "1/day", overrides={"ana": "3/day"})
+    assert Rule("news", "1/day", tiers={"gold": "2/day"}) != Rule("news", "1/day")
+    assert Rule("news", "1/day") == Rule("news", "1 per 1 day")
+
+
+# Rule sets.
+
+
+def test_a_mapping_is_a_rule_set() -> None:
+    """The short form: types and their limits."""
+    rules = RuleSet({"status": "2/minute", "news": None})
+
+    assert rules == RuleSet([Rule("status", "2/minute"), Rule("news", None)])
+    assert [rule.type for rule in rules] == ["status", "news"]
+    assert len(rules) == 2
+    assert hash(rules) == hash(RuleSet([Rule("status", "2/minute"), Rule("news", None)]))
+
+
+def test_rule_sets_that_differ_are_not_equal() -> None:
+    """Each part of a rule set counts."""
+    different = [
+        RuleSet(),
+        RuleSet({"news": "1/day"}),
+        RuleSet(fields=["ip"]),
+        RuleSet(default="1/day"),
+        RuleSet(unknown_type="raise"),
+    ]
+
+    assert len(set(different)) == len(different)
+    assert RuleSet() != ()
+    assert RuleSet() == RuleSet([])
+
+
+def test_a_rule_set_does_not_change() -> None:
+    """It is swapped as a whole, so threads see all of it or nothing."""
+    rules = RuleSet({"news": "1/day"})
+
+    with pytest.raises(AttributeError, match="make a new one to change 'default'"):
+        rules.default = None
+    with pytest.raises(AttributeError, match="make a new one without 'rules'"):
+        del rules.rules
+
+
+def test_a_rule_set_shows_what_it_holds() -> None:
+    """Its repr tells two sets apart, and shows no recipient."""
+    shown = repr(RuleSet([full], fields=["ip"], default="5/hour"))
+
+    assert "'marketing.*'" in shown
+    assert "'ip'" in shown
+    assert "5 per 1 hour" in shown
+    assert "vip@example.com" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "place", "said"),
+    [
+        (["news"], {}, "rules", "is a str; use a mapping from type to limit, or rules"),
+        ([5], {}, "rules", "is a int"),
+        ([Rule("news", "1/day")], {}, "rules", "is a Rule"),
+        ([["news"]], {}, "rules[0]", "is a str, not a Rule"),
+        ([{"news": "often"}], {}, "rules['news'].limit", "'often' is not a limit"),
+        ([{5: "1/day"}], {}, "rules[5].type", "must be a text"),
+        ([], {"fields": "ip"}, "fields", "must be a list of names"),
+        ([], {"fields": 5}, "fields", "must be a list of names"),
+        ([], {"fields": ["ip", "an ip"]}, "fields[1]", "'an ip' is not a name that can be written as an argument"),
+        ([], {"fields": ["class"]}, "fields[0]", "'class' is not a name that can be written"),
+        ([], {"fields": [5]}, "fields[0]", "5 is not a name"),
+        ([], {"fields": ["tenant"]}, "fields[0]", "'tenant' is there already"),
+        ([], {"fields": ["cost"]}, "fields[0]", "'cost' is there already"),
+        ([], {"fields": ["priority"]}, "fields[0]", "'priority' is there already"),
+        ([], {"default": "often"}, "default", "'often' is not a limit"),
+        ([], {"unknown_type": "drop"}, "unknown_type", "'drop' is not known; use 'send' or 'raise'"),
+        ([], {"unknown_type": "raise", "default": "1/day"}, "unknown_type", "cannot go with a default"),
+        ([[Rule("news", "1/day", by="ip")]], {}, "rules[0].by", "'ip' is not a field; use channel, dedupe_key, recipient"),
+        ([[Rule("news", "1/day"), Rule("news", "2/day")]], {}, "rules[1]", "has the name 'news' and a period of 86400 seconds, as rules[0]"),
+        ([[Rule("a", "1/day", name="x"), Rule("b", "2 per 24 hours", name="x")]], {}, "rules[1]", "give one of them a name="),
+        ([[Rule("news", "1/day"), Rule("news", "2/day", enforce=False)]], {}, "rules[1]", "give one of them a name="),
+        ([[Rule("news", "1/day"), Rule("news", "2/day", strategy="fixed-window")]], {}, "rules[1]", "give one of them a name="),
+        ([[Rule("news", "1/day"), Rule("news", "2/hour", overrides={"ana": "5/day"})]], {}, "rules[1]", "a period of 86400"),
+        ([[Rule("news", "1/day"), Rule("news", "2/hour", tiers={"gold": "5/day"})]], {}, "rules[1]", "a period of 86400"),
+        ([[Rule("x", "1/hour", name="default")]], {"default": "5/hour"}, "default", "as rules[0] has"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_rule_set_has_its_place(
+    arguments: list[Any], options: dict[str, Any], place: str, said: str
+) -> None:
+    """Each mistake is named by the rule and the argument that it is in."""
+    with pytest.raises(RuleError) as caught:
+        RuleSet(*arguments, **options)
+
+    (problem,) = caught.value.problems
+    assert problem.place == place
+    assert said in problem.message
+
+
+def test_all_that_is_wrong_with_a_rule_set_is_told_at_once() -> None:
+    """A set is validated as a whole."""
+    rules = [Rule("news", "1/day", by="ip"), "news", Rule("x", "1/day"), Rule("x", "2/day")]
+
+    assert places(RuleSet, rules, fields=["an ip", "class"], default="often; seldom", unknown_type="drop") == [
+        "rules[1]", "fields[0]", "fields[1]", "default", "unknown_type", "rules[0].by", "rules[3]",
+    ]  # fmt: skip
+
+
+def test_rules_of_one_name_may_have_different_periods() -> None:
+    """Windows are told apart by name and period."""
+    RuleSet([Rule("news", "1/hour"), Rule("news", "5/day")])
+    RuleSet([Rule("news", None), Rule("news", None)])
+
+
+def test_declared_fields_are_fields() -> None:
+    """What a rule set declares, its rules may count by."""
+    rules = RuleSet([Rule("login", "5/hour", by="ip")], fields=["ip", "ip"])
+
+    assert rules.fields == {"type", "recipient", "channel", "tenant", "dedupe_key", "ip"}
+
+
+def test_which_types_a_rule_set_knows() -> None:
+    """A rule for exactly `*` is for what comes besides; any other glob is a match."""
+    rules = RuleSet([Rule("news", "1/day"), Rule("marketing.*", "1/day"), Rule("*", "20/day", by="recipient")])
+
+    assert [rules.knows(type) for type in ("news", "marketing.eu", "other", "*")] == [True, True, False, False]
+    assert RuleSet({"**": "1/day"}).knows("anything")
+
+
+def test_the_default_is_for_types_that_no_rule_matches() -> None:
+    """It stands beside a rule for exactly `*`, and never beside another."""
+    cap = Rule("*", "20/day", by="recipient")
+    news = Rule("news", "1/day")
+    rules = RuleSet([cap, news], default="5/hour")
+
+    assert rules.matching("news") == (cap, news)
+    assert rules.matching("other") == (cap, rules.default)
+    assert rules.default is not None
+    assert [str(item) for item in rules.default.limits] == ["5 per 1 hour"]
+    assert RuleSet([cap]).matching("other") == (cap,)
+
+
+def test_a_rule_set_can_be_extended() -> None:
+    """The rules of decorators stand beside those that are configured, by the same settings."""
+    rules = RuleSet({"news": "1/day"}, fields=["ip"], default="5/hour")
+    extended = rules.extended([Rule("status", "1/day", by="ip")])
+
+    assert [rule.type for rule in extended] == ["news", "status"]
+    assert (extended.fields, extended.default, extended.unknown_type) == (rules.fields, rules.default, "send")
+    assert RuleSet(unknown_type="raise").extended([Rule("status", "1/day")]).unknown_type == "raise"
+
+
+@given(st.text(st.characters(), min_size=1, max_size=40), st.text(st.characters(), min_size=1, max_size=40))
+@example("[z-a]", "z")
+@example("[[:alpha:]]", "x")
+def test_any_text_is_a_usable_type(pattern: str, type: str) -> None:
+    """No text that is accepted as a type fails later, when a notification is matched with it."""
+    rules = RuleSet({pattern: "1/day"})
+
+    assert rules.matching(pattern) == tuple(rules)
+    assert rules.matching(type) in {(), tuple(rules)}
+    assert rules.knows(pattern) == (pattern != "*")
+
+
+# Errors.
+
+
+def test_a_rule_error_says_where_it_comes_from() -> None:
+    """The file is named first, then each problem on a line of its own."""
+    from ratelimited_notify.errors import Problem
+
+    error = RuleError([Problem("rules[3].limit", "is missing."), Problem("", "is odd.")], "rules.toml")
+
+    assert str(error) == "The rules in rules.toml cannot be used:\nrules[3].limit: is missing.\nis odd."
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert pickle.loads(pickle.dumps(error)).problems == error.problems
+    assert str(RuleError("all is odd")) == "all is odd"

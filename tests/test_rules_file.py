@@ -1,0 +1,350 @@
+"""Rules in a TOML file: what can be written there, and what is told about what cannot."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from ratelimited_notify import Limiter, Rule, RuleError, RuleSet
+from ratelimited_notify.rules.document import rule_set_of
+from ratelimited_notify.sources import rules_from
+from ratelimited_notify.sources.file import read_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ratelimited_notify.errors import Problem
+
+WHOLE = """
+fields = ["ip"]
+default = "5/hour"
+unknown_type = "send"
+
+[[rules]]
+type = "status"
+limit = "2/minute"
+
+[[rules]]
+type = "marketing.*"
+limit = ["3/hour", "10/day"]
+by = "recipient"
+strategy = "fixed-window"
+name = "marketing"
+on_limit = "drop"
+exempt = "critical"
+count_exempt = false
+enforce = false
+
+[[rules]]
+type = "sms"
+limit = "none"
+by = ["recipient", "ip"]
+exempt = ["critical", "urgent"]
+
+[rules.overrides]
+"vip@example.com" = "50/day"
+"shop@example.com" = "none"
+
+[rules.tiers]
+gold = ["20/day", "5/hour"]
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a file of rules."""
+
+    def written(text: str) -> Path:
+        path = tmp_path / "rules.toml"
+        path.write_text(text, encoding="utf-8", newline="")
+        return path
+
+    return written
+
+
+def problems(make: Callable[[Any], object], source: Any) -> list[str]:
+    """Everything that is wrong, as `place: message`."""
+    with pytest.raises(RuleError) as caught:
+        make(source)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def places(make: Callable[[Any], object], source: Any) -> list[str]:
+    """Where something is wrong."""
+    with pytest.raises(RuleError) as caught:
+        make(source)
+    return [problem.place for problem in caught.value.problems]
+
+
+def test_everything_that_rules_can_say_can_be_written_in_a_file(write: Callable[[str], Path]) -> None:
+    """The names are those of `Rule` and `RuleSet`, and "none" is no limit."""
+    assert read_rules(write(WHOLE)) == RuleSet(
+        [
+            Rule("status", "2/minute"),
+            Rule(
+                "marketing.*",
+                "3/hour; 10/day",
+                by="recipient",
+                strategy="fixed-window",
+                name="marketing",
+                on_limit="drop",
+                exempt="critical",
+                count_exempt=False,
+                enforce=False,
+            ),
+            Rule(
+                "sms",
+                None,
+                by=("recipient", "ip"),
+                exempt=("critical", "urgent"),
+                overrides={"vip@example.com": "50/day", "shop@example.com": None},
+                tiers={"gold": "20/day; 5/hour"},
+            ),
+        ],
+        fields=["ip"],
+        default="5/hour",
+        unknown_type="send",
+    )
+
+
+def test_a_limiter_takes_the_path_of_a_file(write: Callable[[str], Path]) -> None:
+    """As a text and as a path, when it is made and when its rules are exchanged."""
+    path = write('[[rules]]\ntype = "news"\nlimit = "1/day"\n')
+    limiter = Limiter(str(path))
+
+    assert limiter.rules == RuleSet({"news": "1/day"})
+    limiter.rules = write('[[rules]]\ntype = "news"\nlimit = "2/day"\n')
+    assert limiter.rules == RuleSet({"news": "2/day"})
+
+
+@pytest.mark.parametrize(
+    "text", ["", 'default = "none"', "rules = []", "\ufeff# a byte order mark\n", 'unknown_type = "send"\r\n']
+)
+def test_a_file_may_hold_no_rules(write: Callable[[str], Path], text: str) -> None:
+    """Nothing said is the empty set, whatever the editor put around it."""
+    assert read_rules(write(text)) == RuleSet()
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (None, RuleSet()),
+        ({"news": "1/day"}, RuleSet({"news": "1/day"})),
+        ([Rule("news", "1/day")], RuleSet({"news": "1/day"})),
+        (RuleSet({"news": "1/day"}), RuleSet({"news": "1/day"})),
+    ],
+)
+def test_rules_come_in_several_forms(rules: Any, expected: RuleSet) -> None:
+    """A limiter takes a mapping, rules, a rule set or nothing."""
+    assert rules_from(rules) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "said"),
+    [
+        ("rules = 5", "rules", "Expected `array`, got `int`. Write each rule as a [[rules]] table."),
+        ('[rules]\ntype = "news"', "rules", "Write each rule as a [[rules]] table."),
+        ("rules = [5]", "rules[0]", "must be a table, with a type and a limit at least"),
+        ("[[rule]]", "rule", "is not known; known are rules, fields, default, unknown_type"),
+        ('fields = "ip"', "fields", "Expected `array`, got `str`"),
+        ('fields = ["an ip"]', "fields[0]", "'an ip' is not a name"),
+        ("fields = [5]", "fields[0]", "5 is not a name"),
+        ("default = 5", "default", "Expected `str | array`, got `int`"),
+        ('default = "often"', "default", "'often' is not a limit"),
+        ("unknown_type = true", "unknown_type", "Expected `str`, got `bool`"),
+        ('unknown_type = "drop"', "unknown_type", "'drop' is not known"),
+    ],
+)
+def test_what_is_wrong_at_the_top_has_its_place(write: Callable[[str], Path], text: str, place: str, said: str) -> None:
+    """Each mistake is named by the key that it is at."""
+    (problem,) = problems(read_rules, write(text))
+
+    assert problem.startswith(f"{place}: ")
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "said"),
+    [
+        ('typ = "news"', "typ", "is not known; known are type, limit, by,"),
+        ("by = 5", "by", "Expected `str | array`, got `int`"),
+        ('by = ["recipient", 5]', "by", "must be one text or several"),
+        ('by = "ip"', "by", "'ip' is not a field"),
+        ("strategy = 5", "strategy", "Expected `str`, got `int`"),
+        ('strategy = "leaky"', "strategy", "'leaky' is not known"),
+        ("name = 5", "name", "Expected `str`, got `int`"),
+        ('name = ""', "name", "must be a text that is not empty"),
+        ('on_limit = "defer"', "on_limit", "needs the queue of deferred notifications"),
+        ("on_limit = 5", "on_limit", "Expected `str`, got `int`"),
+        ('overrides = "many"', "overrides", "Expected `object`, got `str`"),
+        ('overrides = {"ana@example.com" = 5}', "overrides[0]", "5 is not a limit"),
+        ('overrides = {"ana@example.com" = "often"}', "overrides[0]", "'often' is not a limit"),
+        ('overrides = {"" = "1/day"}', "overrides[0]", "is empty"),
+        ('by = "type"\noverrides = {"ana@example.com" = "1/day"}', "overrides", "counted by recipient"),
+        ('tiers = ["gold"]', "tiers", "Expected `object`, got `array`"),
+        ('tiers = {gold = "often"}', "tiers.gold", "'often' is not a limit"),
+        ("tiers = {gold = 5}", "tiers.gold", "5 is not a limit"),
+        ("exempt = 5", "exempt", "Expected `str | array`, got `int`"),
+        ("exempt = [5]", "exempt", "must be one text or several"),
+        ('enforce = "yes"', "enforce", "Expected `bool`, got `str`"),
+        ("count_exempt = 1", "count_exempt", "Expected `bool`, got `int`"),
+    ],
+)
+def test_what_is_wrong_in_a_rule_has_its_place(write: Callable[[str], Path], line: str, place: str, said: str) -> None:
+    """Each mistake is named by the rule's number and the key, and nothing else is complained about."""
+    good = '[[rules]]\ntype = "status"\nlimit = "2/minute"\n'
+    (problem,) = problems(read_rules, write(f'{good}[[rules]]\ntype = "news"\nlimit = "1/day"\n{line}\n'))
+
+    assert problem.startswith(f"rules[1].{place}: ")
+    assert said in problem
+    assert "@" not in problem
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ('limit = "1/day"', ["rules[0].type: is missing."]),
+        ('type = "news"', ["rules[0].limit: is missing."]),
+        ("", ["rules[0].type: is missing.", "rules[0].limit: is missing."]),
+        ('type = 5\nlimit = "1/day"', ["rules[0].type: Expected `str`, got `int`."]),
+        ('type = "news"\nlimit = 5', ["rules[0].limit: Expected `str | array`, got `int`."]),
+    ],
+)
+def test_a_rule_needs_a_type_and_a_limit(write: Callable[[str], Path], lines: str, expected: list[str]) -> None:
+    """One that is missing or mistyped is told by itself, with no mistakes that follow from it."""
+    assert problems(read_rules, write(f"[[rules]]\n{lines}")) == expected
+
+
+def test_all_that_is_wrong_in_a_file_is_told_at_once(write: Callable[[str], Path]) -> None:
+    """Whoever mends the first mistake does not meet the second, in whichever rule and of whichever kind it is."""
+    path = write(
+        """
+        fields = ["an ip"]
+        default = 5
+        colour = "red"
+        unknown_type = "drop"
+        rules = [
+            5,
+            {type = "news", limit = "often", by = ["recipient", "ip"], strategy = 5, overrides = {"ana" = 5, "bo" = "often"}},
+            {type = "status", limit = "2/minute", on_limit = "shout"},
+            {type = "status", limit = "3/minute"},
+            {limit = "3/minute", by = "ip"},
+            {limit = "3/minute"},
+            {type = "mail", limit = "1/day", by = [""], tiers = {gold = "often"}},
+            {type = "mail", limit = "1/day"},
+            {type = "mail", limit = "1/day"},
+        ]
+        """
+    )
+
+    assert places(read_rules, path) == [
+        "default",
+        "colour",
+        "rules[0]",
+        "rules[1].strategy", "rules[1].limit", "rules[1].overrides[0]", "rules[1].overrides[1]",
+        "rules[2].on_limit",
+        "rules[4].type",
+        "rules[5].type",
+        "rules[6].by", "rules[6].tiers.gold",
+        "fields[0]",
+        "unknown_type",
+        "rules[1].by",
+        "rules[4].by",
+        "rules[3]",
+        "rules[8]",
+    ]  # fmt: skip
+
+
+def test_the_error_names_the_file(write: Callable[[str], Path]) -> None:
+    """It goes on to name each problem on a line of its own, and survives the way from another process."""
+    path = write("[[rules]]")
+    with pytest.raises(RuleError) as caught:
+        read_rules(path)
+
+    assert str(caught.value).splitlines() == [
+        f"The rules in {path} cannot be used:",
+        "rules[0].type: is missing.",
+        "rules[0].limit: is missing.",
+    ]
+    assert pickle.loads(pickle.dumps(caught.value)).source == str(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """What the system says of it is passed on."""
+    path = tmp_path / "none.toml"
+
+    with pytest.raises(RuleError) as caught:
+        Limiter(path)
+
+    assert str(caught.value) == f"The rules in {path} cannot be used:\nit cannot be read: No such file or directory."
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    """Nor is anything else that cannot be read."""
+    with pytest.raises(RuleError, match="it cannot be read: Is a directory"):
+        read_rules(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"rules = [", b"[[rules]]\n[[rules]", b"\xff\xfe", b"{}", b"a = 1\na = 2", b"a = " + b"[" * 10_000]
+)
+def test_a_file_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
+    """The parser's word, with its line and column where it has them."""
+    path = tmp_path / "rules.toml"
+    path.write_bytes(content)
+
+    with pytest.raises(RuleError, match="it is not a TOML file: "):
+        read_rules(path)
+
+
+def test_what_is_no_path_is_not_read() -> None:
+    """A path with a NUL in it names no file."""
+    with pytest.raises(RuleError, match="The rules in"):
+        read_rules("a\0b")
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from(["1/day", "news"])
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+RULE_KEYS = [
+    "type", "limit", "by", "strategy", "name", "on_limit", "overrides", "tiers", "exempt", "count_exempt", "enforce", "other",
+]  # fmt: skip
+tables = st.dictionaries(st.sampled_from(RULE_KEYS), values, max_size=6)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "rules": st.lists(st.one_of(tables, values), max_size=4) | values,
+            "fields": values,
+            "default": values,
+            "unknown_type": values,
+            "other": values,
+        },
+    )
+)
+def test_any_document_is_a_rule_set_or_an_error_with_places(document: dict[str, Any]) -> None:
+    """Nothing in a document leads to any other exception, and each problem says where it is."""
+    problems: tuple[Problem, ...] = ()
+    try:
+        rules = rule_set_of(document)
+    except RuleError as error:
+        problems = error.problems
+    else:
+        assert len(rules) == len(document.get("rules", []))
+
+    assert all(problem.place for problem in problems)
+
+
+def test_keys_that_are_no_texts_are_unknown() -> None:
+    """Documents of other kinds than TOML can have them."""
+    assert places(rule_set_of, {5: "news"}) == ["5"]
