@@ -119,8 +119,7 @@ class Connection:
         return taken
 
 
-async def _connected(family: int, address: tuple[Any, ...] | str) -> socket.socket:
-    # Any: what the resolver gave, handed on as it is.
+async def _connected(family: int, address: tuple[Any, ...] | str) -> socket.socket:  # Any: what the resolver gave
     connection = socket.socket(family)
     try:
         connection.setblocking(False)
