@@ -468,3 +468,10 @@ def test_without_a_clock_that_counts_suspension(monkeypatch: pytest.MonkeyPatch)
     time.sleep(0.001)
 
     assert now() > before
+
+
+def test_a_view_has_the_clock_of_its_windows() -> None:
+    """A limiter may be given a shared view together with the clock that moves it."""
+    clock = lambda: 5.0  # noqa: E731  # one line, one clock
+
+    assert AsyncMemoryStorage(windows=MemoryStorage(clock=clock)).clock is clock

@@ -186,6 +186,7 @@ class AsyncMemoryStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
     ) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
         self.windows = MemoryStorage(clock=clock, timeout=timeout) if windows is None else windows
+        self.clock = self.windows.clock
 
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         return self.windows.acquire(windows, keys, cost)
