@@ -1,16 +1,20 @@
-"""One argument of a decorated function's calls: found once at decoration, read at each call."""
+"""What a decorated function's calls are counted as: found once in its parameters, read from the arguments of each call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import Parameter
-from typing import TYPE_CHECKING, TypeAlias
+from inspect import Parameter, signature
+from types import FunctionType
+from typing import TYPE_CHECKING, TypeAlias, cast
+from uuid import UUID
 
 from ratelimited_notify.errors import NotifyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from inspect import Signature
+
+    from ratelimited_notify.recipient import Recipient
 
     Reader: TypeAlias = Callable[[tuple[object, ...], dict[str, object]], object]
 
@@ -42,7 +46,7 @@ def reader(path: str, signature: Signature, option: str) -> Reader:
         value = read(args, kwargs)
         for step in steps:
             try:
-                value = value[step] if isinstance(value, Mapping) else getattr(value, step)
+                value = _step(value, step)
             except (AttributeError, KeyError):
                 # Without its cause: that one would show the value.
                 raise NotifyError(
@@ -51,6 +55,12 @@ def reader(path: str, signature: Signature, option: str) -> Reader:
         return value
 
     return follow
+
+
+def _step(value: object, step: str) -> object:
+    if isinstance(value, Mapping):
+        return cast("Mapping[object, object]", value)[step]
+    return getattr(value, step)
 
 
 def recipient_reader(signature: Signature) -> Reader:
@@ -101,3 +111,116 @@ def _argument(name: str, signature: Signature) -> Reader:
 
 def _listed(signature: Signature) -> str:
     return ", ".join(map(repr, signature.parameters)) or "no parameters"
+
+
+class Call:
+    """How the calls of one function are read."""
+
+    __slots__ = ("_cost", "_fields", "_function", "_name", "_priority", "_recipient", "_signature", "_type")
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        name: str,
+        *,
+        type: str | Callable[..., object],
+        recipient: object,
+        cost: object,
+        priority: object,
+        fields: Mapping[str, object],
+    ) -> None:
+        """Find out how to read them.
+
+        Raises:
+            NotifyError: one of the options does not fit the function.
+        """
+        self._function = function
+        self._name = name
+        try:
+            self._signature = found = signature(function)
+        except ValueError:
+            raise NotifyError(
+                f"{name} does not say which parameters it has; wrap it in a function that does."
+            ) from None
+        self._type = type if isinstance(type, str) else _from_callable(type)
+        if recipient is None:
+            self._recipient = recipient_reader(found)
+        else:
+            self._recipient = _reads(recipient, found, "recipient", "it must name a parameter")
+        if isinstance(cost, int) and not isinstance(cost, bool):
+            self._cost: Reader | int = cost
+        else:
+            self._cost = _reads(cost, found, "cost", "it must be a whole number, name a parameter")
+        self._priority = _reads_or_is(priority, found, "priority")
+        self._fields = {field: _reads_or_is(value, found, field) for field, value in fields.items()}
+
+    def read(
+        self, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[str, Recipient, int, str | None, Mapping[str, Recipient | None]]:
+        """Type, recipient, cost, priority and fields of a call; the limiter checks what they are."""
+        try:
+            return self._read(args, kwargs)
+        except (MissingArgument, TypeError) as error:
+            wrong = error
+        # Outside the handler, so that the function's own error has no other behind it.
+        self._check_bound(args, kwargs)
+        if isinstance(wrong, MissingArgument):
+            raise NotifyError(f"The call of {self._name} has no argument {str(wrong)!r}, by which it is to be counted.")
+        raise wrong
+
+    def _read(
+        self, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[str, Recipient, int, str | None, Mapping[str, Recipient | None]]:
+        type = self._type(args, kwargs) if callable(self._type) else self._type
+        recipient = self._recipient(args, kwargs)
+        cost = self._cost(args, kwargs) if callable(self._cost) else self._cost
+        priority = self._priority(args, kwargs) if callable(self._priority) else self._priority
+        fields = {field: value(args, kwargs) if callable(value) else value for field, value in self._fields.items()}
+        return cast(
+            "tuple[str, Recipient, int, str | None, Mapping[str, Recipient | None]]",
+            (type, recipient, cost, priority, fields),
+        )
+
+    def _check_bound(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        """Make sure that the arguments are such as the function takes.
+
+        Raises:
+            TypeError: they are not: the function's own error.
+        """
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            unbound = TypeError(f"{self._name}() {error}")
+        else:
+            return
+        function = self._function
+        if isinstance(function, FunctionType) and not vars(function).keys() & {"__signature__", "__wrapped__"}:
+            # It says so itself, and better. Others may do something first: they are not to be called uncounted.
+            function(*args, **kwargs)
+        raise unbound
+
+
+def _from_callable(function: Callable[..., object]) -> Reader:
+    return lambda args, kwargs: function(*args, **kwargs)
+
+
+def _reads(where: object, signature: Signature, option: str, must: str) -> Reader:
+    if isinstance(where, str):
+        return reader(where, signature, option)
+    if callable(where):
+        return _from_callable(where)
+    raise NotifyError(f"{option}= is a {where.__class__.__name__}; {must}, or be a callable of the arguments.")
+
+
+def _reads_or_is(value: object, signature: Signature, option: str) -> object:
+    """A reader where the text names a parameter; otherwise the constant."""
+    if callable(value):
+        return _from_callable(value)
+    if isinstance(value, str):
+        name = value.partition(".")[0]
+        return reader(value, signature, option) if name in signature.parameters and takes(signature, name) else value
+    if value is None or (isinstance(value, (int, UUID)) and not isinstance(value, bool) and option != "priority"):
+        return value
+    raise NotifyError(
+        f"{option}= is a {value.__class__.__name__}; it must be a text, name a parameter, or be a callable of the arguments."
+    )

@@ -4,39 +4,90 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
+from ratelimited_notify.sources import rules_from
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
     from typing import Unpack
 
     from ratelimited_notify.asking import LimiterOptions
     from ratelimited_notify.rules.rule import Rule
+    from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
+    from ratelimited_notify.storage.memory import MemoryStorage
 
 RULES_VARIABLE = "RATELIMITED_NOTIFY_RULES"
 STORAGE_VARIABLE = "RATELIMITED_NOTIFY_STORAGE"
 
 
+class WornLimits:
+    """The limits that decorators wrote down, one for a type."""
+
+    __slots__ = ("_by_type",)
+
+    def __init__(self) -> None:
+        self._by_type: dict[str, tuple[Rule, str, bool]] = {}
+
+    def take(self, rule: Rule, place: str, *, again: bool) -> None:
+        """Take up the limit that a decorator at `place` wrote down; `again` lets it take the place of its former self.
+
+        Raises:
+            NotifyError: a decorator at another place wrote down another limit for the type; both places are named.
+        """
+        other, first, lasts = self._by_type.get(rule.type, (rule, place, again))
+        if other != rule and not (again and first == place):
+            raise NotifyError(
+                f"Two decorators limit {rule.type!r}: {first} to {_listing(other)}, {place} to {_listing(rule)}. "
+                "Write the limit on one of them, or in the rules."
+            )
+        self._by_type[rule.type] = rule, place if again and not lasts else first, again or lasts
+
+    def rules(self) -> list[Rule]:
+        """What is worn."""
+        return [rule for rule, _, _ in self._by_type.values()]
+
+    def lasting(self, before: WornLimits) -> WornLimits:
+        """What was worn before, and what modules that were imported since then wear for good."""
+        kept = WornLimits()
+        kept._by_type = before._by_type | {type: worn for type, worn in self._by_type.items() if worn[2]}
+        return kept
+
+
 class Configuration:
     """The limiters that decorated functions share, made when the first of them is called."""
 
-    __slots__ = ("_async_limiter", "_limiter", "_lock", "_options", "_rules", "_storage", "_worn", "configured")
+    __slots__ = (
+        "_async_limiter",
+        "_limiter",
+        "_lock",
+        "_options",
+        "_rehearsal",
+        "_rules",
+        "_storage",
+        "_worn",
+        "configured",
+    )
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._worn: dict[str, tuple[Rule, str]] = {}
+        self._worn = WornLimits()
+        self._rehearsal: MemoryStorage | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forget what was configured; limits written on decorators stay."""
         with self._lock:
             self.configured = False
-            self._rules: Rules | None = None
+            """Whether anybody said by which rules: `configure`, or the environment."""
+            self._rules: RuleSet | None = None
             self._storage: str | Storage | AsyncStorage | None = None
             self._options: LimiterOptions = {}
             self._limiter: Limiter | None = None
@@ -49,41 +100,78 @@ class Configuration:
         options: LimiterOptions,
     ) -> None:
         """Replace what was configured, once the new has proved usable."""
-        made = Configuration()
-        made._worn = self._worn
-        made.configured, made._rules, made._storage, made._options = True, rules, storage, options
-        # Made at once, so that what cannot be used is told here and not at the first call.
-        if iscoroutinefunction(getattr(storage, "incr", None)):
-            made.async_limiter()
-        else:
-            made.limiter()
         with self._lock:
-            for name in self.__slots__:
-                if name not in ("_lock", "_worn"):
-                    setattr(self, name, getattr(made, name))
+            made = Configuration()
+            made._worn, made._rehearsal = self._worn, self._rehearsal
+            # Read once: what is an iterator, or a file, gives the limiters for sync and for async functions the same rules.
+            made._rules = rules_from(os.environ.get(RULES_VARIABLE) or None if rules is None else rules)
+            made.configured, made._storage, made._options = True, storage, options
+            # Made at once, so that what cannot be used is told here and not at the first call.
+            if any(iscoroutinefunction(getattr(storage, verb, None)) for verb in ("acquire", "incr")):
+                made.async_limiter()
+            else:
+                made.limiter()
+            self._become(made)
 
-    def wear(self, rule: Rule, place: str, *, again: bool) -> None:
-        """Take up the limit that a decorator at `place` wrote down; `again` lets it take the place of its former self.
+    def _become(self, made: Configuration) -> None:
+        for name in self.__slots__:
+            if name != "_lock":
+                setattr(self, name, getattr(made, name))
+
+    def require(self, name: str) -> None:
+        """Make sure that somebody said by which rules the function of this name is limited.
 
         Raises:
-            NotifyError: a decorator at another place wrote down another limit for the type; both places are named.
+            NotifyError: nobody did.
         """
         with self._lock:
-            other, first = self._worn.get(rule.type, (rule, place))
-            if other != rule and not (again and first == place):
+            if self.configured:
+                return
+            if not os.environ.get(RULES_VARIABLE):
                 raise NotifyError(
-                    f"Two decorators limit {rule.type!r}: {first} to {_listing(other)}, {place} to {_listing(rule)}. "
-                    "Write the limit on one of them, or in the rules."
+                    f"Nothing limits {name}: call configure(rules=...) first, set {RULES_VARIABLE}, or write "
+                    "limit='1/day' on the decorator."
                 )
-            self._worn[rule.type] = rule, first
+            # The variable was set after a function that has a limit of its own was called.
+            self._rules = None
+            rules = self._found_rules()
+            for limiter in (self._limiter, self._async_limiter):
+                if limiter is not None:
+                    limiter.rules = rules
+
+    def wear(self, rule: Rule, place: str, *, again: bool) -> None:
+        """Take up the limit that a decorator wrote down, as `WornLimits.take` does."""
+        with self._lock:
+            self._worn.take(rule, place, again=again)
             for limiter in (self._limiter, self._async_limiter):
                 if limiter is not None:
                     limiter.wear(rule)
 
-    @property
-    def speaks(self) -> bool:
-        """Whether anything was configured, by `configure` or by the environment."""
-        return self.configured or bool(os.environ.get(RULES_VARIABLE))
+    @contextmanager
+    def rehearsing(self, clock: Callable[[], float]) -> Generator[None, None, None]:
+        """For a test: the same rules on fresh windows in memory, by this clock, whatever is configured meanwhile.
+
+        What was configured is in force again afterwards, and so are the limits on decorators, but for those of functions
+        that the test itself defined.
+        """
+        from ratelimited_notify.storage.memory import MemoryStorage
+
+        before = Configuration()
+        with self._lock:
+            before._become(self)
+            before._worn = self._worn.lasting(self._worn)
+            self._rehearsal = MemoryStorage(clock=clock)
+            self._limiter = self._async_limiter = None
+        try:
+            yield
+        finally:
+            with self._lock:
+                before._worn = self._worn.lasting(before._worn)
+                for limiter in (before._limiter, before._async_limiter):
+                    if limiter is not None:
+                        for rule in before._worn.rules():
+                            limiter.wear(rule)
+                self._become(before)
 
     def limiter(self) -> Limiter:
         """The limiter of sync functions."""
@@ -96,8 +184,8 @@ class Configuration:
     def _make_limiter(self) -> Limiter:
         with self._lock:
             if self._limiter is None:
-                made = Limiter(self._found_rules(), self._found_storage(), **self._options)  # type: ignore[arg-type]  # the limiter checks what it is given
-                for rule, _ in self._worn.values():
+                made = Limiter(self._found_rules(), self._found_storage(), **self._found_options())  # type: ignore[arg-type]  # the limiter checks what it is given
+                for rule in self._worn.rules():
                     made.wear(rule)
                 self._limiter = made
             return self._limiter
@@ -109,23 +197,46 @@ class Configuration:
                 if isinstance(storage, str) and storage.startswith("memory://"):
                     # Windows in memory are one set only if they are opened once.
                     storage = self._make_limiter().storage
-                made = AsyncLimiter(self._found_rules(), storage, **self._options)  # type: ignore[arg-type]  # likewise
-                for rule, _ in self._worn.values():
+                made = AsyncLimiter(self._found_rules(), storage, **self._found_options())  # type: ignore[arg-type]  # likewise
+                for rule in self._worn.rules():
                     made.wear(rule)
                 self._async_limiter = made
             return self._async_limiter
 
-    def _found_rules(self) -> Rules | None:
-        return self._rules if self._rules is not None else os.environ.get(RULES_VARIABLE)
+    def _found_rules(self) -> RuleSet:
+        if self._rules is None:
+            path = os.environ.get(RULES_VARIABLE) or None
+            self._rules, self.configured = rules_from(path), path is not None
+        return self._rules
 
     def _found_storage(self) -> str | Storage | AsyncStorage:
+        if self._rehearsal is not None:
+            return self._rehearsal
         if self._storage is not None:
             return self._storage
         return os.environ.get(STORAGE_VARIABLE) or "memory://"
 
+    def _found_options(self) -> LimiterOptions:
+        if self._rehearsal is not None:
+            return {**self._options, "clock": self._rehearsal.clock, "enabled": True}
+        return self._options
+
 
 configuration = Configuration()
 """The one configuration of this process."""
+
+_worn: WeakKeyDictionary[Limiter | AsyncLimiter, WornLimits] = WeakKeyDictionary()
+_wearing = threading.Lock()
+
+
+def wear(limiter: Limiter | AsyncLimiter | None, rule: Rule, place: str, *, again: bool) -> None:
+    """Take up the limit that a decorator wrote down: for its `limiter=`, or for the process, as `WornLimits.take` does."""
+    if limiter is None:
+        configuration.wear(rule, place, again=again)
+        return
+    with _wearing:
+        _worn.setdefault(limiter, WornLimits()).take(rule, place, again=again)
+        limiter.wear(rule)
 
 
 def configure(

@@ -4,42 +4,57 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 from ratelimited_notify.admission import admit, admit_async, give_back, give_back_async
-from ratelimited_notify.argument import MissingArgument, reader, recipient_reader, takes
-from ratelimited_notify.configuration import RULES_VARIABLE, configuration
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.argument import Call
+from ratelimited_notify.configuration import configuration, wear
+from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
 from ratelimited_notify.policy import Policy
 from ratelimited_notify.refund import refunding
 from ratelimited_notify.rules.rule import Rule
+from ratelimited_notify.sending import bare, is_async
+from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from ratelimited_notify.argument import Reader
+    from ratelimited_notify.decision import Decision
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.refund import Refund
     from ratelimited_notify.rules.limit import LimitNotation
 
+    _Later: TypeAlias = Coroutine[Any, Any, "R"]  # Any: what a coroutine yields is the event loop's
+    _ClassMethod: TypeAlias = classmethod[Any, "P", "R"]  # Any: of any class
+
 P = ParamSpec("P")
 R = TypeVar("R")
-F = TypeVar(
-    "F", bound="Callable[..., object] | classmethod[Any, ..., object] | staticmethod[..., object]"
-)  # Any: of any class
+F = TypeVar("F", bound="Callable[..., object] | _ClassMethod[..., object] | staticmethod[..., object]")
+_L = TypeVar("_L", bound="Limiter | AsyncLimiter")
 
 
 class Dropping(Protocol):
     """A decorator whose functions return None where a rule refuses."""
 
     @overload
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Callable[P, Coroutine[Any, Any, R | None]]: ...  # Any: what a coroutine yields is the event loop's
+    def __call__(self, function: staticmethod[P, _Later[R]], /) -> staticmethod[P, _Later[R | None]]: ...
+
+    @overload
+    def __call__(self, function: staticmethod[P, R], /) -> staticmethod[P, R | None]: ...  # type: ignore[overload-overlap]  # it is callable, and stays a static method
+
+    @overload
+    def __call__(self, function: Callable[P, _Later[R]], /) -> Callable[P, _Later[R | None]]: ...
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R | None]: ...
+
+    @overload
+    def __call__(self, function: _ClassMethod[P, _Later[R]], /) -> _ClassMethod[P, _Later[R | None]]: ...
+
+    @overload
+    def __call__(self, function: _ClassMethod[P, R], /) -> _ClassMethod[P, R | None]: ...
 
 
 class Keeping(Protocol):
@@ -157,51 +172,68 @@ class _Worn:
         self.refunded = refunding(refund)
 
     def decorate(self, function: Any) -> Any:  # Any: Keeping and Dropping say what comes in and goes out
-        if isinstance(function, (classmethod, staticmethod)):
-            return function.__class__(self.decorate(function.__func__))
+        if issubclass(type(function), (classmethod, staticmethod)):
+            return type(function)(self.decorate(function.__func__))
         if not callable(function):
-            raise NotifyError(f"rate_limited decorates functions that send, not a {function.__class__.__name__}.")
-        name = getattr(function, "__qualname__", function.__class__.__name__)
-        called = getattr(function, "func", function) if isinstance(function, functools.partial) else function
-        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called) or inspect.isclass(function):
+            raise NotifyError(
+                f"rate_limited decorates functions that send, not a {function.__class__.__name__}. "
+                "Is it written with its arguments, as in @rate_limited('news')?"
+            )
+        name = _name(function)
+        if _is_generator(function) or inspect.isclass(bare(function)):
             raise NotifyError(f"rate_limited decorates functions that send; {name} is a generator function or a class.")
-        awaited = inspect.iscoroutinefunction(function)
+        awaited = is_async(function)
         if isinstance(self.limiter, Limiter if awaited else AsyncLimiter):
             kind, needed = ("an async", "AsyncLimiter") if awaited else ("a sync", "Limiter")
             raise NotifyError(f"{name} is {kind} function, so its limiter= must be a {needed}.")
-        call = _Call(self, inspect.signature(function), name)
-        if self.rule is not None:
-            self._wear(self.rule, function, name)
-        return self._awaited(function, call) if awaited else self._called(function, call)
-
-    def _wear(self, rule: Rule, function: Any, name: str) -> None:  # Any: any function
+        call = Call(
+            function, name,
+            type=self.type, recipient=self.recipient, cost=self.cost, priority=self.priority, fields=self.fields,
+        )  # fmt: skip
         if self.limiter is not None:
-            self.limiter.wear(rule)
-            return
-        # A module that is loaded again redefines its functions; a function made by another one each time does not.
-        configuration.wear(rule, f"{function.__module__}.{name}", again="<locals>" not in name)
+            self._check(self.limiter, name)
+        if self.rule is not None:
+            place = f"{_of(function, '__module__')}.{name}"
+            wear(self.limiter, self.rule, place, again=_is_redefined(function))
+        if awaited:
+            return _named(self._awaited(cast("Callable[..., Awaitable[object]]", function), call, name), function)
+        return _named(self._called(function, call, name), function)
 
-    def _check_configured(self, name: str) -> None:
-        if self.rule is None and not configuration.speaks:
-            raise NotifyError(
-                f"Nothing limits {name}: call configure(rules=...) first, set {RULES_VARIABLE}, or write "
-                "limit='1/day' on the decorator."
-            )
+    def _check(self, limiter: _L, name: str) -> _L | None:
+        """The limiter, if its rules are such as the function can go by; None where limiting is off, and nothing matters.
 
-    def _called(self, function: Callable[..., object], call: _Call) -> Callable[..., object]:
-        fixed = self.limiter
-        policy, refunded = self.policy, self.refunded
+        Raises:
+            NotifyError: there are none, or a rule for the function's type says wait and there is no `max_wait`.
+        """
+        if switch.off or switch.read():
+            return None
+        if self.rule is None and self.limiter is None:
+            configuration.require(name)
+        if isinstance(self.type, str):
+            self.policy.check(limiter.rules.matching(self.type))
+        return limiter
 
-        @functools.wraps(function)
+    def _dropped(self, decision: Decision) -> object:
+        """What a call gives that was dropped: a function that is not to drop never returns None because of a rule."""
+        if self.policy.on_limit == "drop":
+            return None
+        raise RateLimitExceeded(decision)
+
+    def _called(self, function: Callable[..., object], call: Call, name: str) -> Callable[..., object]:
+        fixed, policy, refunded = self.limiter, self.policy, self.refunded
+        checked: Limiter | None = None
+
         def limited(*args: object, **kwargs: object) -> object:
+            nonlocal checked
             if isinstance(fixed, Limiter):
                 limiter = fixed
             else:
-                self._check_configured(call.name)
                 limiter = configuration.limiter()
+                if limiter is not checked:
+                    checked = self._check(limiter, name)
             decision = admit(limiter, policy, *call.read(args, kwargs))
             if not decision.allowed:
-                return None
+                return self._dropped(decision)
             try:
                 return function(*args, **kwargs)
             except BaseException as error:
@@ -212,21 +244,22 @@ class _Worn:
         return limited
 
     def _awaited(
-        self, function: Callable[..., Awaitable[object]], call: _Call
+        self, function: Callable[..., Awaitable[object]], call: Call, name: str
     ) -> Callable[..., Coroutine[object, object, object]]:
-        fixed = self.limiter
-        policy, refunded = self.policy, self.refunded
+        fixed, policy, refunded = self.limiter, self.policy, self.refunded
+        checked: AsyncLimiter | None = None
 
-        @functools.wraps(function)
         async def limited(*args: object, **kwargs: object) -> object:
+            nonlocal checked
             if isinstance(fixed, AsyncLimiter):
                 limiter = fixed
             else:
-                self._check_configured(call.name)
                 limiter = configuration.async_limiter()
+                if limiter is not checked:
+                    checked = self._check(limiter, name)
             decision = await admit_async(limiter, policy, *call.read(args, kwargs))
             if not decision.allowed:
-                return None
+                return self._dropped(decision)
             try:
                 return await function(*args, **kwargs)
             except BaseException as error:
@@ -237,60 +270,40 @@ class _Worn:
         return limited
 
 
-class _Call:
-    """How the calls of one function are read."""
-
-    __slots__ = ("_cost", "_fields", "_priority", "_recipient", "_signature", "_type", "name")
-
-    def __init__(self, worn: _Worn, signature: inspect.Signature, name: str) -> None:
-        self.name = name
-        self._signature = signature
-        self._type = worn.type if isinstance(worn.type, str) else _from_callable(worn.type)
-        if worn.recipient is None:
-            self._recipient = recipient_reader(signature)
-        else:
-            self._recipient = _reads(worn.recipient, signature, "recipient")
-        self._cost = worn.cost if isinstance(worn.cost, int) else _reads(worn.cost, signature, "cost")
-        self._priority = _reads_or_is(worn.priority, signature)
-        self._fields = {field: _reads_or_is(value, signature) for field, value in worn.fields.items()}
-
-    def read(
-        self, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> tuple[str, Recipient, int, str | None, Mapping[str, Recipient | None]]:
-        """Type, recipient, cost, priority and fields of a call; the limiter checks what they are."""
-        try:
-            type = self._type(args, kwargs) if callable(self._type) else self._type
-            recipient = self._recipient(args, kwargs)
-            cost = self._cost(args, kwargs) if callable(self._cost) else self._cost
-            priority = self._priority(args, kwargs) if callable(self._priority) else self._priority
-            fields = {field: value(args, kwargs) if callable(value) else value for field, value in self._fields.items()}
-        except MissingArgument:
-            self._signature.bind(*args, **kwargs)
-            raise
-        return cast(
-            "tuple[str, Recipient, int, str | None, Mapping[str, Recipient | None]]",
-            (type, recipient, cost, priority, fields),
-        )
+def _of(function: object, attribute: str) -> object:
+    """The attribute of a function, or of the class where an object is called."""
+    called = bare(function)
+    return getattr(called, attribute, None) or getattr(type(called), attribute)
 
 
-def _from_callable(function: Callable[..., object]) -> Reader:
-    return lambda args, kwargs: function(*args, **kwargs)
+def _name(function: object) -> str:
+    return str(_of(function, "__qualname__"))
 
 
-def _reads(where: object, signature: inspect.Signature, option: str) -> Reader:
-    if isinstance(where, str):
-        return reader(where, signature, option)
-    if callable(where):
-        return _from_callable(where)
-    raise NotifyError(
-        f"{option}= is a {where.__class__.__name__}; it must name a parameter, or be a callable of the arguments."
+def _is_redefined(function: object) -> bool:
+    """Whether the same name again is the same function, of a module that was loaded again.
+
+    It is not for a function that another one makes each time, nor for what has no name of its own.
+    """
+    return isinstance(function, FunctionType) and "<" not in function.__qualname__
+
+
+def _is_generator(function: object) -> bool:
+    called = bare(function)
+    return any(
+        inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each)
+        for each in (called, getattr(called, "__call__", None))  # noqa: B004  # asks what it is, not whether it is callable
     )
 
 
-def _reads_or_is(value: object, signature: inspect.Signature) -> object:
-    """A reader where the text names a parameter; otherwise the constant."""
-    if callable(value):
-        return _from_callable(value)
-    if isinstance(value, str) and value.partition(".")[0] in signature.parameters:
-        return reader(value, signature, "priority or fields")
-    return value
+def _named(limited: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:
+    """The limited function, with the name, the documentation and the signature of the one that it limits."""
+    called = bare(function)
+    if isinstance(called, FunctionType):
+        functools.update_wrapper(limited, called)
+    else:
+        functools.update_wrapper(limited, function, updated=())
+        for attribute in ("__module__", "__name__", "__qualname__"):
+            setattr(limited, attribute, _of(function, attribute))
+    limited.__wrapped__ = function  # type: ignore[attr-defined]  # as functools.wraps does
+    return limited

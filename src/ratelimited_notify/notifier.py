@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import aclosing
-from inspect import isawaitable, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Concatenate, overload
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias, cast, overload
 
 from ratelimited_notify.admission import admit, admit_async, give_back, give_back_async
 from ratelimited_notify.delivery import Delivery, Status
 from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
-from ratelimited_notify.sending import P, R, Sending, batches, check_limiter
+from ratelimited_notify.sending import P, R, Sending, batches, check_limiter, is_async
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self, Unpack
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
 
-
-def _is_async(gateway: object) -> bool:
-    return iscoroutinefunction(gateway) or iscoroutinefunction(getattr(gateway, "__call__", None))  # noqa: B004  # asks whether it is a coroutine function, not whether it is callable
+    _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair
 
 
 class Notifier(Sending[P, R]):
@@ -37,7 +36,7 @@ class Notifier(Sending[P, R]):
 
     def __init__(
         self,
-        gateway: Callable[Concatenate[Any, P], R],  # Any: what a gateway takes as recipient is its own affair
+        gateway: _Gateway[P, R],
         rules: Rules | None = None,
         storage: str | Storage = "memory://",
         *,
@@ -67,11 +66,10 @@ class Notifier(Sending[P, R]):
         """
         if not callable(gateway):
             raise NotifyError(f"The gateway is a {type(gateway).__name__}; it must be a callable that sends.")
-        if _is_async(gateway):
+        if is_async(gateway):
             raise NotifyError("The gateway is a coroutine function; use AsyncNotifier.")
-        super().__init__(on_limit, max_wait, refund)
+        super().__init__(on_limit, max_wait, refund, owned=limiter is None)
         self._gateway = gateway
-        self._owned = limiter is None
         if limiter is None:
             limiter = Limiter(rules, storage, **options)
         else:
@@ -136,12 +134,13 @@ class Notifier(Sending[P, R]):
             return self._undecided(notification, decision)
         try:
             if not decision.allowed:
-                decision = self._admit(notification, decision)
+                try:
+                    decision = self._admit(notification, decision)
+                except RateLimitExceeded as refusal:
+                    decision = refusal.decision
                 if not decision.allowed:
                     return self._suppressed(notification, decision)
             return self._pass(notification, decision)
-        except RateLimitExceeded as refusal:
-            return self._suppressed(notification, refusal.decision)
         except Exception as error:  # noqa: BLE001  # whatever a gateway raises is told in the delivery
             return Delivery(Status.FAILED, decision, notification, error=error)
 
@@ -185,10 +184,8 @@ class AsyncNotifier(Sending[P, R]):
 
     @overload
     def __init__(
-        self: AsyncNotifier[P, R],
-        gateway: Callable[
-            Concatenate[Any, P], Awaitable[R]
-        ],  # Any: what a gateway takes as recipient is its own affair
+        self,
+        gateway: _Gateway[P, Awaitable[R]],
         rules: Rules | None = None,
         storage: str | AsyncStorage = "memory://",
         *,
@@ -202,8 +199,8 @@ class AsyncNotifier(Sending[P, R]):
 
     @overload
     def __init__(
-        self: AsyncNotifier[P, R],
-        gateway: Callable[Concatenate[Any, P], R],  # Any: what a gateway takes as recipient is its own affair
+        self,
+        gateway: _Gateway[P, R],
         rules: Rules | None = None,
         storage: str | AsyncStorage = "memory://",
         *,
@@ -217,7 +214,7 @@ class AsyncNotifier(Sending[P, R]):
 
     def __init__(
         self,
-        gateway: Callable[Concatenate[Any, P], Any],  # Any: the overloads say what it is
+        gateway: _Gateway[P, Any],  # Any: the overloads say what it is
         rules: Rules | None = None,
         storage: str | AsyncStorage = "memory://",
         *,
@@ -237,11 +234,10 @@ class AsyncNotifier(Sending[P, R]):
             raise NotifyError(f"The gateway is a {type(gateway).__name__}; it must be a callable that sends.")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise NotifyError("concurrency= must be a whole number, 1 or more.")
-        super().__init__(on_limit, max_wait, refund)
+        super().__init__(on_limit, max_wait, refund, owned=limiter is None)
         self._gateway = gateway
-        self._awaits = _is_async(gateway)
+        self._awaits = is_async(gateway)
         self._concurrency = concurrency
-        self._owned = limiter is None
         if limiter is None:
             limiter = AsyncLimiter(rules, storage, **options)
         else:
@@ -302,23 +298,30 @@ class AsyncNotifier(Sending[P, R]):
         finally:
             for task, _ in sending:
                 task.cancel()
-            await asyncio.gather(*(task for task, _ in sending), return_exceptions=True)
-            # A task that is cancelled before its first step has sent nothing, and says nothing.
-            unsent = [decision for _, decision in sending if id(decision) not in begun]
-            await give_back_async(self.limiter, [*unsent, *(decision for _, decision in waiting)])
+            try:
+                await asyncio.gather(*(task for task, _ in sending), return_exceptions=True)
+            finally:
+                # A task that is cancelled before its first step has sent nothing, and says nothing.
+                unsent = [decision for _, decision in sending if id(decision) not in begun]
+                await give_back_async(self.limiter, [*unsent, *(decision for _, decision in waiting)])
 
     async def _deliver_one(self, notification: Notification, decision: Decision | Exception) -> Delivery[R]:
+        import asyncio
+
         if isinstance(decision, Exception):
             return self._undecided(notification, decision)
         try:
             if not decision.allowed:
-                decision = await self._admit(notification, decision)
+                try:
+                    decision = await self._admit(notification, decision)
+                except RateLimitExceeded as refusal:
+                    decision = refusal.decision
                 if not decision.allowed:
                     return self._suppressed(notification, decision)
             return await self._pass(notification, decision)
-        except RateLimitExceeded as refusal:
-            return self._suppressed(notification, refusal.decision)
-        except Exception as error:  # noqa: BLE001  # whatever a gateway raises is told in the delivery
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _cancelled(asyncio.current_task()):
+                raise
             return Delivery(Status.FAILED, decision, notification, error=error)
 
     async def _admit(self, notification: Notification, decision: Decision | None = None) -> Decision:
@@ -349,8 +352,14 @@ class AsyncNotifier(Sending[P, R]):
         else:
             import asyncio
 
-            sent = await asyncio.to_thread(self._gateway, recipient, *args, **kwargs)  # type: ignore[arg-type]  # likewise
-        return await sent if isawaitable(sent) else sent
+            sent, error = await asyncio.to_thread(_outcome, self._gateway, recipient, *args, **kwargs)
+            if error is not None:
+                try:
+                    raise error
+                finally:
+                    # Or the exception and this frame, which is in its traceback, keep each other.
+                    del error
+        return cast("R", await sent if isawaitable(sent) else sent)
 
     async def close(self) -> None:
         """As `Notifier.close`."""
@@ -364,6 +373,19 @@ class AsyncNotifier(Sending[P, R]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _outcome(gateway: Callable[..., R], /, *args: object, **kwargs: object) -> tuple[R | None, BaseException | None]:
+    """What the gateway returned, and what it raised: as a value, since a future changes some exceptions and hangs on others."""
+    try:
+        return gateway(*args, **kwargs), None
+    except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
+        return None, error
+
+
+def _cancelled(task: asyncio.Task[object] | None) -> bool:
+    """Whether somebody cancelled the task; otherwise the `CancelledError` in it is the gateway's own."""
+    return task is not None and task.cancelling() > 0
 
 
 def _given(rules: object, storage: object, options: Mapping[str, object]) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import NotifyError, RateLimitExceeded
@@ -11,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ratelimited_notify.decision import Decision
-    from ratelimited_notify.rules.rule import OnLimit
-    from ratelimited_notify.rules.ruleset import RuleSet
+    from ratelimited_notify.rules.rule import OnLimit, Rule
+
+# A storage that says "not yet", and in the same breath that the time has come, is not to be asked without a break.
+_SHORTEST_PAUSE = 0.001
 
 _STRICTEST_FIRST: tuple[OnLimit, ...] = ("raise", "drop", "wait")
 
@@ -35,15 +38,15 @@ class Policy:
         if wrong:
             raise NotifyError(f"on_limit={wrong}")
         if max_wait is not None and (
-            isinstance(max_wait, bool) or not isinstance(max_wait, (int, float)) or max_wait < 0
+            isinstance(max_wait, bool) or not isinstance(max_wait, (int, float)) or not 0 <= max_wait < inf
         ):
-            raise NotifyError("max_wait= must be a number of seconds, 0 or more.")
+            raise NotifyError("max_wait= must be a finite number of seconds, 0 or more.")
         if on_limit == "wait" and max_wait is None:
             raise NotifyError("on_limit='wait' needs max_wait=, the longest wait in seconds.")
         self.on_limit: OnLimit = on_limit
         self.max_wait = max_wait
 
-    def check(self, rules: RuleSet) -> None:
+    def check(self, rules: Iterable[Rule]) -> None:
         """Make sure that this policy can do what the rules ask for.
 
         Raises:
@@ -70,8 +73,10 @@ class Policy:
         choice = self.of(decision)
         if choice == "drop":
             return None
-        if choice == "wait" and decision.error is None and waited + decision.retry_after <= (self.max_wait or 0):
-            return decision.retry_after
+        if choice == "wait" and decision.error is None:
+            pause = decision.retry_after if decision.retry_after > 0 else _SHORTEST_PAUSE
+            if waited + pause <= (self.max_wait or 0):
+                return pause
         raise RateLimitExceeded(decision)
 
 

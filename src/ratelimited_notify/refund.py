@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from ratelimited_notify.errors import NotifyError
 
@@ -13,6 +13,9 @@ Refund: TypeAlias = (
 )
 """True always gives back, False never, exception types for just these, a callable decides, None as below."""
 
+_UNKNOWN_NAMES = ("connectionerror", "cancellederror")
+_UNKNOWN_PARTS = ("timeout", "timedout", "disconnected")
+
 _log = logging.getLogger("ratelimited_notify")
 
 
@@ -20,15 +23,22 @@ def outcome_unknown(error: BaseException) -> bool:
     """Whether the message may have gone out although the gateway raised.
 
     So it is for a time-out (a `TimeoutError`, or a class that says time-out in its name or in that of a base), for a lost
-    connection (a `ConnectionError` other than a refused one), for a cancellation and for every other exception that is not
-    an `Exception`, such as an interrupt.
+    connection (a `ConnectionError` other than a refused one, or a class that says disconnected), for a cancellation, for
+    every other exception that is not an `Exception`, such as an interrupt, and for a group that has one of these in it.
     """
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(outcome_unknown, cast("BaseExceptionGroup[BaseException]", error).exceptions))
     if not isinstance(error, Exception):
         return True
-    if isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError):
-        return True
-    names = "".join(kind.__name__.lower() for kind in type(error).__mro__)
-    return "timeout" in names or "timedout" in names or "cancelled" in names
+    if isinstance(error, ConnectionRefusedError):
+        return False
+    return any(map(_says_unknown, type(error).__mro__))
+
+
+def _says_unknown(kind: type) -> bool:
+    # Clients of web services have classes of their own, which have only the name in common with the builtin ones.
+    name = kind.__name__.replace("_", "").lower()
+    return name in _UNKNOWN_NAMES or any(part in name for part in _UNKNOWN_PARTS)
 
 
 def refunding(refund: Refund) -> Callable[[BaseException], bool]:
@@ -42,12 +52,13 @@ def refunding(refund: Refund) -> Callable[[BaseException], bool]:
     if isinstance(refund, bool):
         always = refund
         return lambda error: always
-    kinds = refund if isinstance(refund, tuple) else (refund,)
-    if kinds and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-        caught = kinds
-        return lambda error: isinstance(error, caught)  # type: ignore[arg-type]  # checked to be exception types
-    if callable(refund):
-        return _guarded(refund)
+    kinds = cast("tuple[object, ...]", refund) if isinstance(refund, tuple) else (refund,)
+    caught = tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseException))
+    if kinds and len(caught) == len(kinds):
+        return lambda error: isinstance(error, caught)
+    decide = cast("Callable[[BaseException], bool]", refund)
+    if callable(decide):
+        return _guarded(decide)
     raise NotifyError("refund= must be True, False, exception types, a callable from the exception to a bool, or None.")
 
 
@@ -55,9 +66,9 @@ def _guarded(decide: Callable[[BaseException], bool]) -> Callable[[BaseException
     def decided(error: BaseException) -> bool:
         try:
             return bool(decide(error))
-        except Exception:
-            # The gateway's own exception is what the caller must see.
-            _log.exception("refund= raised; the hit is kept.")
+        except Exception as raised:  # noqa: BLE001  # whatever it is, the gateway's own exception is what the caller must see
+            # Its class alone: what it says, and the gateway's exception behind it, may name the recipient.
+            _log.error("refund= raised %s; the hit is kept.", type(raised).__name__)
             return False
 
     return decided

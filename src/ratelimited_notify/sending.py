@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from inspect import iscoroutinefunction
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypedDict, TypeVar
 
@@ -13,13 +15,12 @@ from ratelimited_notify.policy import Policy
 from ratelimited_notify.refund import refunding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Self
 
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.refund import Refund
     from ratelimited_notify.rules.rule import OnLimit
-    from ratelimited_notify.rules.ruleset import RuleSet
 
 BATCH = 50
 """How many notifications are decided about at once: what a kill in the middle loses at the most."""
@@ -36,11 +37,12 @@ class _Bound(TypedDict, total=False):
 class Sending(Generic[P, R]):
     """What both notifiers are made of: the policy, and what is bound."""
 
-    def __init__(self, on_limit: OnLimit, max_wait: float | None, refund: Refund) -> None:
+    def __init__(self, on_limit: OnLimit, max_wait: float | None, refund: Refund, *, owned: bool) -> None:
         self._policy = Policy(on_limit, max_wait)
         self._refunded = refunding(refund)
         self._bound: _Bound = {}
         self._fields: Mapping[str, Recipient | None] = {}
+        self._owned = owned
 
     def bind(self, *, priority: str | None = None, cost: int | None = None, **fields: Recipient | None) -> Self:
         """The same notifier for notifications that have these in common: cheap, and no new windows.
@@ -59,6 +61,8 @@ class Sending(Generic[P, R]):
         if cost is not None:
             copy._bound["cost"] = cost
         copy._fields = {**self._fields, **fields}
+        # Closing the copy leaves the original its limiter.
+        copy._owned = False
         return copy
 
     def _notification(
@@ -71,8 +75,23 @@ class Sending(Generic[P, R]):
 
     def _undecided(self, notification: Notification, error: Exception) -> Delivery[R]:
         """Where there is no decision, nothing was counted and nothing is sent."""
-        decision = Decision(notification.type, notification.recipient, notification.cost, False, error=str(error))
+        # What `normalize` or `tier_of` raised is the user's, and may name the recipient; a decision never does.
+        said = str(error) if isinstance(error, NotifyError) else type(error).__name__
+        decision = Decision(notification.type, notification.recipient, notification.cost, False, error=said)
         return Delivery(Status.FAILED, decision, notification, error=error)
+
+
+def bare(function: object) -> object:
+    """The function without the arguments that a `functools.partial` holds."""
+    while isinstance(function, partial):
+        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # of a partial of anything
+    return function  # pyright: ignore[reportUnknownVariableType]  # likewise
+
+
+def is_async(function: object) -> bool:
+    """Whether calls of it are to be awaited: a coroutine function, an object called by one, or a `partial` of these."""
+    called = bare(function)
+    return iscoroutinefunction(called) or iscoroutinefunction(getattr(called, "__call__", None))  # noqa: B004  # asks whether it is a coroutine function, not whether it is callable
 
 
 def check_limiter(limiter: object, kind: type[object], given: Mapping[str, object]) -> None:
@@ -87,16 +106,22 @@ def check_limiter(limiter: object, kind: type[object], given: Mapping[str, objec
         raise NotifyError(f"Pass {', '.join(f'{name}=' for name in given)} to the limiter, or no limiter=: not both.")
 
 
+def _checked(notification: object) -> Notification:
+    if isinstance(notification, Notification):
+        return notification
+    raise TypeError(f"iter_many takes objects of the class Notification, not a {type(notification).__name__}.")
+
+
 def batches(notifications: Iterable[Notification]) -> Iterator[tuple[list[Notification], Exception | None]]:
     """The notifications in batches, each with what the iterable raised behind it: nothing pulled before is lost."""
     remaining = iter(notifications)
-    while True:
+    failure: Exception | None = None
+    more = True
+    while more:
         batch: list[Notification] = []
         try:
-            batch.extend(islice(remaining, BATCH))  # extend keeps what came before an exception
+            batch.extend(map(_checked, islice(remaining, BATCH)))  # extend keeps what came before an exception
         except Exception as error:  # noqa: BLE001  # raised again by the caller, after the batch
-            yield batch, error
-            return
-        if not batch:
-            return
-        yield batch, None
+            failure = error
+        more = failure is None and len(batch) == BATCH
+        yield batch, failure
