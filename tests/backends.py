@@ -199,6 +199,65 @@ def _async_memcached(request: pytest.FixtureRequest) -> Backend:
     return Backend(lambda clock: AsyncMemcachedStorage(url, clock=clock, timeout=_PATIENCE), asynchronous=True)
 
 
+class ClusterBackend(Backend):
+    """A storage on a cluster. A script may read no key of another slot, so the time stands in the scripts themselves."""
+
+    marks = False
+
+    def advance(self, microseconds: int) -> None:
+        super().advance(microseconds)
+        self._set()
+
+    def flush(self) -> None:
+        super().flush()
+        self._set()
+
+    def _set(self) -> None:
+        from ratelimited_notify.storage.redis.scripts import Scripts
+
+        self.bare._scripts = Scripts(f"local now = {self._now}")
+
+    def close(self) -> None:
+        self.call(self.bare.reset)
+        super().close()
+
+
+def _cluster(request: pytest.FixtureRequest) -> Backend:
+    from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
+
+    url = request.getfixturevalue("cluster").url
+    return ClusterBackend(lambda _: RedisClusterStorage(url, timeout=_PATIENCE), asynchronous=False)
+
+
+def _async_cluster(request: pytest.FixtureRequest) -> Backend:
+    from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
+
+    url = request.getfixturevalue("cluster").url
+    return ClusterBackend(lambda _: AsyncRedisClusterStorage(url, timeout=_PATIENCE), asynchronous=True)
+
+
+def _sentinel(request: pytest.FixtureRequest) -> Backend:
+    from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage
+
+    class ClockedStorage(RedisSentinelStorage):
+        _CLOCK_LUA = _REDIS_CLOCK
+
+    watched = request.getfixturevalue("watched")
+    make = lambda _: ClockedStorage(watched.url, timeout=_PATIENCE, db=14)  # noqa: E731  # as the others
+    return RedisBackend(watched.master(), 14, make, asynchronous=False)
+
+
+def _async_sentinel(request: pytest.FixtureRequest) -> Backend:
+    from ratelimited_notify.storage.redis.sentinel_aio import AsyncRedisSentinelStorage
+
+    class ClockedStorage(AsyncRedisSentinelStorage):
+        _CLOCK_LUA = _REDIS_CLOCK
+
+    watched = request.getfixturevalue("watched")
+    make = lambda _: ClockedStorage(watched.url, timeout=_PATIENCE, db=15)  # noqa: E731  # as the others
+    return RedisBackend(watched.master(), 15, make, asynchronous=True)
+
+
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "memory": _memory,
     "async-memory": _async_memory,
@@ -206,6 +265,10 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "async-redis": _async_redis,
     "memcached": _memcached,
     "async-memcached": _async_memcached,
+    "cluster": _cluster,
+    "async-cluster": _async_cluster,
+    "sentinel": _sentinel,
+    "async-sentinel": _async_sentinel,
 }
 """How to make a backend, by name."""
 

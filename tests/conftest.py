@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from backends import backend as backend
+from cluster_servers import cluster as cluster, watched as watched
 from servers import Memcached, Valkey, memcached_server, valkey_server
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
 from redis.exceptions import NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from ratelimited_notify.windows import Grant, Request, Token, Window
 
@@ -157,7 +157,15 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             return await self._ask(call.by_text(keys))
 
     async def _ask(self, command: bytes) -> Any:  # Any: as redis-py has it.
-        """One command and its answer, on a connection of this loop's; not by redis-py's client, as in `sync`."""
+        """One command and its answer."""
+        return await self._exchange(command, _answer)
+
+    async def _exchange(
+        self,
+        command: bytes,
+        read: Callable[[connection.AsyncConnection], Awaitable[Any]],  # Any: as redis-py has it.
+    ) -> Any:  # Any: as above.
+        """One or more commands and what is read then, on a connection of this loop's; as in `sync`."""
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop) or await self._open(loop)
         if lane.turns.locked():
@@ -173,7 +181,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
                     # Whatever interrupts either of the two, redis-py closes the connection then, and nothing can come
                     # between them: so no reply is left for another call to read.
                     await connected.send_packed_command([command])
-                    answer = await connected.read_response(disable_decoding=True)
+                    answer = await read(connected)
                 finally:
                     await lane.pool.release(connected)
         except ResponseError as error:
@@ -217,6 +225,10 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
 
     def _pool(self) -> ConnectionPool:
         return ConnectionPool(**self._settings)
+
+
+def _answer(connected: connection.AsyncConnection) -> Awaitable[Any]:  # Any: as redis-py has it.
+    return connected.read_response(disable_decoding=True)
 
 
 async def _closing(pool: connection.AsyncPool) -> AsyncGenerator[None, None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from ratelimited_notify.errors import MissingExtra, NotifyError, StorageError
 
@@ -23,11 +24,21 @@ MOST_CONNECTIONS = 4096
 PATIENCE = 10
 """So many time-outs a caller waits for a free connection while the server answers others; if it does not, no longer."""
 
+CLUSTER_EXAMPLE = "redis+cluster://host:7000,host:7001"
+
+SENTINEL_EXAMPLE = "redis+sentinel://host:26379,host:26380/service"
+
+T = TypeVar("T")
+
 FAILURES = (exceptions.RedisError, exceptions.ChildDeadlockedError, OSError)
 """What redis-py raises."""
 
 # Ways to make redis-py try again. Commands are not sent by what heeds these; connecting would take many time-outs.
 _RETRYING = ("retry", "retry_on_timeout", "retry_on_error")
+
+
+class NothingSent(StorageError):
+    """The question did not leave this process, so it took no effect and may be put to another server."""
 
 
 class Connection(Protocol):
@@ -79,6 +90,49 @@ def plain(uri: str) -> str:
     return ("unix" if scheme == "redis+unix" else scheme) + separator + rest
 
 
+class Several(NamedTuple):
+    """A URI that names several servers."""
+
+    hosts: tuple[tuple[str, int], ...]
+    first: str
+    """The same URI with one server only, as redis-py knows it."""
+    path: str
+    """What follows the servers, without slashes."""
+
+
+def several(uri: str, example: str) -> Several:
+    """The parts of a URI with several servers divided by commas, in the notation of `limits`; `example` is for the error."""
+    scheme, separator, rest = uri.partition("://")
+    place, slash, tail = rest.partition("/")
+    if not slash:
+        place, mark, query = rest.partition("?")
+        path, tail = "", mark + query
+    else:
+        path, mark, query = tail.partition("?")
+        tail = mark + query
+    credentials, at, named = place.rpartition("@")
+    try:
+        hosts = tuple(_host(one) for one in named.split(","))
+    except ValueError:
+        # It may hold a password, so it is not shown.
+        raise NotifyError(
+            f"The URI of the Redis storage cannot be read: each server needs a host and a port. Write {example}, "
+            "with user:password@ before the first of them if needed."
+        ) from None
+    kind = (
+        "rediss" if scheme.removeprefix("async+").removeprefix("notify+").startswith(("rediss", "valkeys")) else "redis"
+    )
+    first = f"{kind}{separator}{credentials}{at}{named.split(',')[0]}{tail}"
+    return Several(hosts, first, path.strip("/"))
+
+
+def _host(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"redis://{text.strip()}")
+    if not parts.hostname or not parts.port:
+        raise ValueError
+    return parts.hostname, parts.port
+
+
 def settings(
     uri: str,
     timeout: float,
@@ -111,10 +165,77 @@ def settings(
     return wanted
 
 
+def settings_of_each(
+    parts: Several,
+    timeout: float,
+    options: Mapping[str, Any],  # Any: as in `settings`.
+    parse: Callable[[str], Mapping[str, Any]],  # Any: as in `settings`.
+) -> dict[str, Any]:  # Any: as in `settings`.
+    """The same for each of several servers, without host and port; `ssl=True`, too, makes it TLS."""
+    wanted = settings(parts.first, timeout, options, parse)
+    if str(wanted.pop("ssl", False)).lower() in ("true", "yes", "1"):
+        wanted["connection_class"] = parse("rediss://")["connection_class"]
+    wanted.pop("host", None)
+    wanted.pop("port", None)
+    return wanted
+
+
+def to_server(wanted: Mapping[str, Any], address: tuple[str, int]) -> dict[str, Any]:  # Any: as in `settings`.
+    """The options of connections to one of several servers."""
+    return {**wanted, "host": address[0], "port": address[1]}
+
+
+def service(parts: Several, named: str | None) -> str:
+    """The name under which the Sentinels watch the master."""
+    found = parts.path or named
+    if not found:
+        raise NotifyError(
+            f"Which master is meant? Name it behind the Sentinels: {SENTINEL_EXAMPLE}, or as service_name=."
+        )
+    return found
+
+
+def watched(parts: Several, name: str) -> str:
+    """Where the server is, as far as can be said."""
+    return f"{name!r} of the Sentinels {', '.join(f'{host}:{port}' for host, port in parts.hosts)}"
+
+
+def no_master(name: str) -> str:
+    """None of the Sentinels names a master."""
+    return f"no Sentinel answers that knows a running master of the name {name!r}"
+
+
+def to_sentinels(
+    wanted: Mapping[str, Any],  # Any: as in `settings`.
+    sentinels: int,
+    options: Mapping[str, Any],  # Any: as in `settings`.
+) -> dict[str, Any]:  # Any: as in `settings`.
+    """The options of redis-py's clients of the Sentinels, from those of the connections to the master."""
+    found = {name: value for name, value in wanted.items() if name not in ("connection_class", "db", "client_name")}
+    # One after another is asked, and all of them together must not take much longer than one server.
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        found[name] = wanted[name] / sentinels
+    return {"ssl": _is_tls(wanted), **found, **options}
+
+
+def _is_tls(wanted: Mapping[str, Any]) -> bool:  # Any: as in `settings`.
+    return "SSL" in getattr(wanted.get("connection_class"), "__name__", "")
+
+
+def kind(wanted: Mapping[str, Any], plain_one: type[T], encrypted: type[T]) -> type[T]:  # Any: as in `settings`.
+    """Which class of connections these options ask for."""
+    return encrypted if _is_tls(wanted) else plain_one
+
+
 def checked(pool: Any) -> None:  # Any: the pools of redis-py's two worlds have no common type.
     """Raise for options that redis-py's connections would refuse, before the first of them is opened."""
+    made(pool.connection_class, **pool.connection_kwargs)
+
+
+def made(kind_of: Callable[..., T], *arguments: Any, **options: Any) -> T:  # Any: as in `settings`.
+    """An object of redis-py's, or an error that says which option it refuses."""
     try:
-        pool.connection_class(**pool.connection_kwargs)
+        return kind_of(*arguments, **options)
     except (TypeError, ValueError, exceptions.RedisError) as error:
         raise NotifyError(f"redis-py refuses an option of the Redis storage: {error}") from None
 
@@ -138,12 +259,13 @@ def failure(error: Exception, where: str, timeout: float, *, sent: bool) -> Stor
         timeout: how long an answer was waited for, in seconds.
         sent: whether the question may have reached the server.
     """
-    return StorageError(f"{_said(error, timeout, sent)} [Redis at {where}]")
+    kind = StorageError if sent else NothingSent
+    return kind(f"{_said(error, timeout, sent)} [Redis at {where}]")
 
 
 def crowded(where: str, connections: int) -> StorageError:
     """Nothing was sent: every connection was busy for too long."""
-    return StorageError(
+    return NothingSent(
         f"All {connections} connections to Redis were busy for too long, so nothing was sent. Raise max_connections, "
         f"or let fewer callers ask at once. [Redis at {where}]"
     )
@@ -151,7 +273,7 @@ def crowded(where: str, connections: int) -> StorageError:
 
 def hopeless(where: str, timeout: float) -> StorageError:
     """Nothing was sent: those who went before got no answer."""
-    return StorageError(
+    return NothingSent(
         f"Redis gave others no answer within {timeout} seconds while this call waited for a free connection, "
         f"so nothing was sent. Is the server overloaded or stopped? [Redis at {where}]"
     )
@@ -189,6 +311,8 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
             "A key of the rate limits holds something else. Give them a database or a namespace of their own, "
             "which nothing else writes to."
         )
+    if isinstance(error, exceptions.ClusterDownError | exceptions.TryAgainError | exceptions.AskError):
+        return _refused(error)
     if isinstance(error, exceptions.ResponseError):
         # Behind these words Redis quotes the command, keys and all.
         return f"Redis answered with an error: {text.partition(', with args')[0]}."
@@ -199,3 +323,12 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
             "so it is not known whether this took effect."
         )
     return f"Redis cannot be reached: {reason}. Is it running, and are host, port and TLS right?"
+
+
+def _refused(error: exceptions.ResponseError) -> str:
+    """What a cluster says instead of running a script."""
+    if isinstance(error, exceptions.ClusterDownError):
+        return f"The Redis cluster is not ready, so nothing was counted: {error}. Is it complete, or failing over?"
+    if isinstance(error, exceptions.TryAgainError):
+        return "The slot of this recipient is on its way to another server of the cluster, so nothing was counted."
+    return "The servers of the Redis cluster send each other's callers round in circles, so nothing was counted."

@@ -113,16 +113,20 @@ class Scripts:
 
     def acquire_many(self, requests: Sequence[Request]) -> Call:
         """Several hits, in order."""
+        return self.many(requests, [True] * len(requests))
+
+    def many(self, requests: Sequence[Request], taking: Sequence[bool]) -> Call:
+        """The same, where some are only looked at, when it is their turn."""
         plans: list[list[int]] = []
         known: dict[tuple[object, ...], int] = {}
         numbers: list[int] = []
         keys = 0
-        for windows, _, cost in requests:
+        for (windows, _, cost), counts in zip(requests, taking, strict=True):
             keys += len(windows)
-            wanted = (cost, *windows)
+            wanted = (counts, cost, *windows)
             number = known.get(wanted)
             if number is None:
-                plans.append(_plan(windows, cost, 1))
+                plans.append(_plan(windows, cost, int(counts)))
                 number = known[wanted] = len(plans)
             numbers.append(number)
         return Call(self._many, keys, _encode((plans, numbers)))

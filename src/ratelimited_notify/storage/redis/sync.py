@@ -16,7 +16,7 @@ from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright
 from redis.exceptions import NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ratelimited_notify.windows import Grant, Request, Token, Window
 
@@ -141,7 +141,11 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             return self._ask(call.by_text(keys))
 
     def _ask(self, command: bytes) -> Any:  # Any: as redis-py has it.
-        """One command and its answer, on a connection of the pool's.
+        """One command and its answer."""
+        return self._exchange(command, _answer)
+
+    def _exchange(self, command: bytes, read: Callable[[connection.Connection], Any]) -> Any:  # Any: as above.
+        """One or more commands and what is read then, on a connection of the pool's.
 
         Not by redis-py's client, which costs a third more, and may send a command again: a script sent twice counts twice.
         """
@@ -151,12 +155,15 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         try:
             connected = self._pool.get_connection()
             connected.send_packed_command([command])
-            answer = connected.read_response(disable_decoding=True)
+            answer = read(connected)
         except ResponseError as error:
             if isinstance(error, NoScriptError):
                 raise
             raise self._failure(error, sent=True) from None
         except connection.FAILURES as error:
+            if connected is not None:
+                # Not all of redis-py's connections do it themselves.
+                connected.disconnect()
             self._silent = True
             raise self._failure(error, sent=connected is not None) from error
         except BaseException:
@@ -180,3 +187,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
 
     def _failure(self, error: Exception, *, sent: bool) -> StorageError:
         return connection.failure(error, self._where, self.timeout, sent=sent)
+
+
+def _answer(connected: connection.Connection) -> Any:  # Any: as redis-py has it.
+    return connected.read_response(disable_decoding=True)

@@ -1,0 +1,200 @@
+"""The synchronous storage on a Redis or Valkey cluster."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from limits.storage import RedisClusterStorage as LimitsRedisClusterStorage, RedisStorage as LimitsRedisStorage
+
+from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.engine import LimitsVerbs
+from ratelimited_notify.storage.redis import connection, routing, scripts, spread
+from ratelimited_notify.storage.redis.slots import Slots
+from ratelimited_notify.storage.redis.sync import RedisStorage
+from ratelimited_notify.windows import Request
+
+# After `connection`, which says what to install where redis is missing.
+from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
+from redis.exceptions import ResponseError  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ratelimited_notify.storage.redis.slots import Address
+    from ratelimited_notify.windows import Grant, Token, Window
+
+T = TypeVar("T")
+
+
+class _Server(RedisStorage):
+    """One server of the cluster."""
+
+    def several(self, commands: Sequence[bytes]) -> list[Any]:  # Any: replies; errors are among them
+        """The replies to these commands, in one round trip."""
+
+        def read(connected: connection.Connection) -> list[Any]:  # Any: as above
+            return [_reply(connected) for _ in commands]
+
+        replies: list[Any] = self._exchange(b"".join(commands), read)  # Any: as above
+        return replies
+
+    def reset(self) -> int:
+        dropped, cursor = 0, b"0"
+        while True:
+            cursor, found = self._ask(scripts.scan(cursor))
+            # One command a key, since keys of several slots cannot be dropped by one.
+            commands = [scripts.command(b"UNLINK", key) for key in scripts.ours(found)]
+            if commands:
+                dropped += sum(int(reply == 1) for reply in self.several(commands))
+            if cursor == b"0":
+                return dropped
+
+    def close(self) -> None:
+        self._pool.disconnect()
+
+
+# The ignored difference: `incr` of limits' class has one more argument, which only its own sliding window passes.
+class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
+    """Windows on a cluster of Redis servers, version 7 or newer, or of Valkey.
+
+    The windows of one recipient lie on one server, and a decision over them is one script, one round trip, by that
+    server's clock. A window that is shared by many recipients lies somewhere else: it is asked after the recipient's own
+    windows have granted, and what it refuses is given back to them. So there is never a hit too many, but another caller
+    may be refused in between. A batch is one round trip to each server, and one more for windows that are shared.
+
+    A script is never sent twice, unless it was refused before it ran (MOVED, ASK, TRYAGAIN, CLUSTERDOWN, NOSCRIPT) or
+    could not be sent at all. When a server fails, its recipients' decisions are a `StorageError` until a replica has taken
+    over; hits that the replica had not heard of are forgotten then.
+
+    Arguments:
+        uri: `redis+cluster://user:password@host:port,host:port`, or with `valkey`; any servers of the cluster.
+        timeout: the longest wait for a connection, and for an answer, in seconds; also for how long a call tries again
+            where the cluster is not ready; `?timeout=` in the URI wins.
+        address_remap: gives another (host, port) for each that the cluster names, where it is behind a tunnel.
+        options: what redis-py's connections take (`max_connections`, to each server; `ssl=True`; `ssl_ca_certs`, ...).
+
+    Raises:
+        NotifyError: the URI or an option cannot be used.
+    """
+
+    STORAGE_SCHEME = ["notify+redis+cluster"]
+
+    exact = True
+
+    # As in `sync.RedisStorage`; but a script may only read keys of its own slot.
+    _CLOCK_LUA = scripts.CLOCK
+
+    def __init__(
+        self,
+        uri: str,
+        wrap_exceptions: bool = False,
+        *,
+        timeout: float = 0.5,
+        address_remap: Callable[[Address], Address] | None = None,
+        **options: Any,  # Any: whatever redis-py takes.
+    ) -> None:
+        # Past the constructors of limits' classes, which would connect at once, by a client that sends scripts again.
+        super(LimitsRedisStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
+        parts = connection.several(uri, connection.CLUSTER_EXAMPLE)
+        self._settings = connection.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
+        self.timeout: float = self._settings["socket_timeout"] or timeout
+        self._scripts = scripts.Scripts(self._CLOCK_LUA)
+        self._slots = Slots(parts.hosts, address_remap)
+        self._servers: dict[Address, _Server] = {}
+        # So that an option which redis-py refuses is said at once.
+        self._server(parts.hosts[0])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {', '.join(map(routing.where, self._slots.seeds))}>"
+
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+        return self._run(spread.acquire(self._scripts, Request(windows, keys, cost)))
+
+    def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+        """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` at a time.
+
+        Where a server fails, what the others took is given back as far as possible.
+        """
+        return self._run(spread.acquire_many(self._scripts, requests))
+
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+        return self._run(spread.peek(self._scripts, Request(windows, keys, cost)))
+
+    def release(
+        self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
+    ) -> bool:
+        return self._run(spread.release(self._scripts, Request(windows, keys, cost), tokens))
+
+    def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
+        return self._run(spread.forget(self._scripts, windows, keys))
+
+    def check(self) -> bool:
+        """Whether every master of the cluster answers."""
+        try:
+            return all(server.check() for server in self._masters())
+        except StorageError:
+            return False
+
+    def reset(self) -> int | None:
+        """Drop every window of this library in the cluster, of all namespaces; returns how many.
+
+        It looks through all servers in small steps, so it takes long where there is much else.
+        """
+        return sum(server.reset() for server in self._masters())
+
+    def close(self) -> None:
+        for server in list(self._servers.values()):
+            server.close()
+
+    def _masters(self) -> list[_Server]:
+        self._follow(routing.learn(self._slots, time.monotonic, time.monotonic() + self.timeout))
+        if not self._slots.masters:
+            raise routing.unknown(self._slots)
+        return [self._server(address) for address in self._slots.masters]
+
+    def _run(self, rounds: spread.Rounds[T]) -> T:
+        answers: list[Any] | None = None  # Any: see `spread.Rounds`
+        try:
+            while True:
+                questions = next(rounds) if answers is None else rounds.send(answers)
+                answers = self._follow(routing.ask(self._slots, questions, time.monotonic, self.timeout))
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # what the generator returned
+
+    def _follow(self, steps: routing.Steps[T]) -> T:
+        answer: routing.Delivered | None = None
+        try:
+            while True:
+                step = next(steps) if answer is None else steps.send(answer)
+                answer = None
+                if isinstance(step, routing.Send):
+                    answer = {address: self._deliver(address, commands) for address, commands in step.parcels.items()}
+                else:
+                    time.sleep(step.seconds)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # as above
+
+    def _deliver(self, address: Address, commands: Sequence[bytes]) -> list[Any] | StorageError:  # Any: replies
+        try:
+            return self._server(address).several(commands)
+        except StorageError as error:
+            return error
+
+    def _server(self, address: Address) -> _Server:
+        server = self._servers.get(address)
+        if server is None:
+            for gone in [other for other in list(self._servers) if not self._slots.known(other)]:
+                # Not closed: others may be waiting for its answers.
+                self._servers.pop(gone, None)
+            pool = ConnectionPool(**connection.to_server(self._settings, address))
+            # Threads that come here at once get the same one.
+            server = self._servers.setdefault(address, _Server(connection_pool=pool, timeout=self.timeout))
+        return server
+
+
+def _reply(connected: connection.Connection) -> Any:  # Any: as redis-py has it.
+    try:
+        return connected.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error

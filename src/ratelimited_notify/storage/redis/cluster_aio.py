@@ -1,0 +1,198 @@
+"""The storage on a Redis or Valkey cluster for asyncio: the same windows, the same scripts, the same routes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from limits.aio.storage import RedisClusterStorage as LimitsRedisClusterStorage, RedisStorage as LimitsRedisStorage
+
+from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.engine import AsyncLimitsVerbs
+from ratelimited_notify.storage.redis import connection, routing, scripts, spread
+from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
+from ratelimited_notify.storage.redis.slots import Slots
+from ratelimited_notify.windows import Request
+
+# After `connection`, as in `sync`.
+from redis.asyncio.connection import parse_url  # isort: skip
+from redis.exceptions import ResponseError  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ratelimited_notify.storage.redis.slots import Address
+    from ratelimited_notify.windows import Grant, Token, Window
+
+T = TypeVar("T")
+
+
+class _Server(AsyncRedisStorage):
+    """One server of the cluster."""
+
+    async def several(self, commands: Sequence[bytes]) -> list[Any]:  # Any: replies; errors are among them
+        """The replies to these commands, in one round trip."""
+
+        async def read(connected: connection.AsyncConnection) -> list[Any]:  # Any: as above
+            return [await _reply(connected) for _ in commands]
+
+        replies: list[Any] = await self._exchange(b"".join(commands), read)  # Any: as above
+        return replies
+
+    async def reset(self) -> int:
+        # As in `cluster._Server`.
+        dropped, cursor = 0, b"0"
+        while True:
+            cursor, found = await self._ask(scripts.scan(cursor))
+            commands = [scripts.command(b"UNLINK", key) for key in scripts.ours(found)]
+            if commands:
+                dropped += sum(int(reply == 1) for reply in await self.several(commands))
+            if cursor == b"0":
+                return dropped
+
+
+class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
+    """Windows on a cluster of Redis servers, version 7 or newer, or of Valkey, for asyncio.
+
+    As `cluster.RedisClusterStorage`, and as `aio.AsyncRedisStorage`: one object serves several event loops, each with up to
+    `max_connections` connections to each server.
+
+    Arguments:
+        uri: `redis+cluster://user:password@host:port,host:port`, or with `valkey`; any servers of the cluster.
+        timeout: the longest wait for a connection, and for an answer, in seconds; also for how long a call tries again
+            where the cluster is not ready; `?timeout=` in the URI wins.
+        address_remap: gives another (host, port) for each that the cluster names, where it is behind a tunnel.
+        options: what redis-py's connections take (`max_connections`, to each server; `ssl=True`; `ssl_ca_certs`, ...).
+
+    Raises:
+        NotifyError: the URI or an option cannot be used.
+    """
+
+    STORAGE_SCHEME = ["async+notify+redis+cluster"]
+
+    exact = True
+
+    # As in `cluster.RedisClusterStorage`.
+    _CLOCK_LUA = scripts.CLOCK
+
+    def __init__(
+        self,
+        uri: str,
+        wrap_exceptions: bool = False,
+        *,
+        timeout: float = 0.5,
+        address_remap: Callable[[Address], Address] | None = None,
+        **options: Any,  # Any: whatever redis-py takes.
+    ) -> None:
+        # Past the constructors of limits' classes, as in `cluster`.
+        super(LimitsRedisStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
+        parts = connection.several(uri, connection.CLUSTER_EXAMPLE)
+        self._settings = connection.settings_of_each(parts, timeout, options, parse_url)
+        self.timeout: float = self._settings["socket_timeout"] or timeout
+        self._scripts = scripts.Scripts(self._CLOCK_LUA)
+        self._slots = Slots(parts.hosts, address_remap)
+        self._servers: dict[Address, _Server] = {}
+        # So that an option which redis-py refuses is said at once.
+        self._server(parts.hosts[0])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {', '.join(map(routing.where, self._slots.seeds))}>"
+
+    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+        return await self._run(spread.acquire(self._scripts, Request(windows, keys, cost)))
+
+    async def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+        """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` at a time.
+
+        Where a server fails, what the others took is given back as far as possible.
+        """
+        return await self._run(spread.acquire_many(self._scripts, requests))
+
+    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+        return await self._run(spread.peek(self._scripts, Request(windows, keys, cost)))
+
+    async def release(
+        self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
+    ) -> bool:
+        return await self._run(spread.release(self._scripts, Request(windows, keys, cost), tokens))
+
+    async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
+        return await self._run(spread.forget(self._scripts, windows, keys))
+
+    async def check(self) -> bool:
+        """Whether every master of the cluster answers."""
+        try:
+            return all(await asyncio.gather(*(server.check() for server in await self._masters())))
+        except StorageError:
+            return False
+
+    async def reset(self) -> int | None:
+        """Drop every window of this library in the cluster, of all namespaces; returns how many.
+
+        It looks through all servers in small steps, so it takes long where there is much else.
+        """
+        return sum([await server.reset() for server in await self._masters()])
+
+    async def close(self) -> None:
+        """Let go of this event loop's connections; those of other loops are closed by these."""
+        for server in list(self._servers.values()):
+            await server.close()
+
+    async def _masters(self) -> list[_Server]:
+        await self._follow(routing.learn(self._slots, time.monotonic, time.monotonic() + self.timeout))
+        if not self._slots.masters:
+            raise routing.unknown(self._slots)
+        return [self._server(address) for address in self._slots.masters]
+
+    async def _run(self, rounds: spread.Rounds[T]) -> T:
+        answers: list[Any] | None = None  # Any: see `spread.Rounds`
+        try:
+            while True:
+                questions = next(rounds) if answers is None else rounds.send(answers)
+                answers = await self._follow(routing.ask(self._slots, questions, time.monotonic, self.timeout))
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # what the generator returned
+
+    async def _follow(self, steps: routing.Steps[T]) -> T:
+        answer: routing.Delivered | None = None
+        try:
+            while True:
+                step = next(steps) if answer is None else steps.send(answer)
+                answer = None
+                if isinstance(step, routing.Send):
+                    answer = await self._deliver(step.parcels)
+                else:
+                    await asyncio.sleep(step.seconds)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # as above
+
+    async def _deliver(self, parcels: routing.Parcels) -> routing.Delivered:
+        if len(parcels) == 1:
+            ((address, commands),) = parcels.items()
+            return {address: await self._hand_over(address, commands)}
+        replies = await asyncio.gather(*(self._hand_over(address, commands) for address, commands in parcels.items()))
+        return dict(zip(parcels, replies, strict=True))
+
+    async def _hand_over(self, address: Address, commands: Sequence[bytes]) -> list[Any] | StorageError:  # Any: replies
+        try:
+            return await self._server(address).several(commands)
+        except StorageError as error:
+            return error
+
+    def _server(self, address: Address) -> _Server:
+        server = self._servers.get(address)
+        if server is None:
+            for gone in [other for other in list(self._servers) if not self._slots.known(other)]:
+                # Not closed: others may be waiting for its answers.
+                self._servers.pop(gone, None)
+            made = _Server("redis://", timeout=self.timeout, **connection.to_server(self._settings, address))
+            server = self._servers.setdefault(address, made)
+        return server
+
+
+async def _reply(connected: connection.AsyncConnection) -> Any:  # Any: as redis-py has it.
+    try:
+        return await connected.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error

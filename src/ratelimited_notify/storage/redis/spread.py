@@ -1,0 +1,261 @@
+"""Decisions over windows that lie in several slots of a cluster: generators that yield questions and do no I/O.
+
+A round is a list of questions, at most one a slot, that may be asked at once. Whoever runs a generator sends back the
+answers in the same order, a `StorageError` where there is none. Sync and asyncio run these alike.
+
+A script sees one slot. The windows of one recipient lie in one; those shared with others may lie elsewhere. The
+recipient's own are taken first, then each shared group; what a later group refuses is given back to the earlier ones. So
+there is never a hit too many, but another caller may be refused because of a hit that is about to be given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+
+from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.redis import scripts
+from ratelimited_notify.storage.redis.slots import slot_of
+from ratelimited_notify.windows import Grant, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ratelimited_notify.windows import Reading, Token, Window
+
+T = TypeVar("T")
+
+
+class Question(NamedTuple):
+    """One run of a script in one slot."""
+
+    slot: int
+    call: scripts.Call
+    keys: Sequence[str]
+    read: Callable[[Any], Any]  # Any: each script answers in its own way
+    """Makes sense of the server's answer."""
+
+
+Rounds: TypeAlias = Generator[Sequence[Question], Sequence[Any], T]  # Any: answers, as above, or `StorageError`
+
+
+class Part(NamedTuple):
+    """The windows of one request that lie in one slot, and where in the request they stand."""
+
+    slot: int
+    positions: list[int]
+    windows: list[Window]
+    keys: list[str]
+    cost: int
+
+
+def acquire(made: scripts.Scripts, request: Request) -> Rounds[Grant]:
+    """All of the windows or none; where that fails, what was taken is given back if possible."""
+    parts = _parts(request)
+    if len(parts) == 1:
+        part = parts[0]
+        call = made.acquire(part.windows, part.cost)
+        grant: Grant = _known((yield [Question(part.slot, call, part.keys, scripts.grant)]))[0]
+        return grant
+    return (yield from _wave(made, [parts]))[0]
+
+
+def acquire_many(made: scripts.Scripts, requests: Sequence[Request]) -> Rounds[list[Grant]]:
+    """`acquire` for each request, in order; where one fails, what the others took is given back if possible."""
+    grants: list[Grant] = []
+    try:
+        for wave in _waves(requests):
+            grants += yield from _wave(made, wave)
+    except StorageError:
+        taken = [
+            (part, [grant.readings[position].token for position in part.positions])
+            for request, grant in zip(requests, grants, strict=False)
+            for part in _parts(request)
+        ]
+        with suppress(StorageError):
+            yield from _give_back(made, taken)
+        raise
+    return grants
+
+
+def peek(made: scripts.Scripts, request: Request) -> Rounds[Grant]:
+    """What `acquire_many` would say to this one request, changing nothing."""
+    parts = _parts(request)
+    return _merged(parts, _known((yield from _decide(made, [(part, False) for part in parts]))))
+
+
+def release(made: scripts.Scripts, request: Request, tokens: Sequence[Token | None]) -> Rounds[bool]:
+    """Give back one hit in all windows that took it; a slot that fails keeps no other from giving back."""
+    taken = [(part, [tokens[position] for position in part.positions]) for part in _parts(request)]
+    return (yield from _give_back(made, taken)) > 0
+
+
+def forget(made: scripts.Scripts, windows: Sequence[Window], keys: Sequence[str]) -> Rounds[int]:
+    """Empty these windows; how many held anything."""
+    parts = _parts(Request(windows, keys, 1))
+    answers = yield [Question(part.slot, made.forget(part.windows), part.keys, int) for part in parts]
+    return sum(_known(answers))
+
+
+def _parts(request: Request) -> list[Part]:
+    """The request by slots: the recipient's own first, those shared with others last."""
+    parts: dict[int, Part] = {}
+    for position, (window, key) in enumerate(zip(request.windows, request.keys, strict=True)):
+        slot = slot_of(key)
+        part = parts.get(slot)
+        if part is None:
+            part = parts[slot] = Part(slot, [], [], [], request.cost)
+        part.positions.append(position)
+        part.windows.append(window)
+        part.keys.append(key)
+    if len(parts) == 1:
+        return list(parts.values())
+    return sorted(parts.values(), key=lambda part: all(window.shared for window in part.windows))
+
+
+def _waves(requests: Sequence[Request]) -> Iterator[list[list[Part]]]:
+    """The requests, in order, in runs that can be decided slot by slot with the same outcome as one by one.
+
+    A request in several slots may have to give back what it took in all but the last of them, so no later request of the
+    same run may meet it there, nor come before it in the last.
+    """
+    wave: list[list[Part]] = []
+    unsettled: set[str] = set()
+    last: set[str] = set()
+    for request in requests:
+        parts = _parts(request)
+        early = {key for part in parts[:-1] or parts for key in part.keys}
+        if wave and (
+            len(wave) == scripts.REQUESTS_PER_CALL
+            or len(parts) > 2
+            or len(wave[-1]) > 2
+            or not unsettled.isdisjoint(request.keys)
+            or not last.isdisjoint(early)
+        ):
+            yield wave
+            wave, unsettled, last = [], set(), set()
+        wave.append(parts)
+        if len(parts) > 1:
+            unsettled |= early
+            last.update(parts[-1].keys)
+    if wave:
+        yield wave
+
+
+def _wave(made: scripts.Scripts, wave: Sequence[list[Part]]) -> Rounds[list[Grant]]:
+    """Requests that do not get in each other's way: first the first part of each, then the second, and so on."""
+    grants: list[list[Grant]] = [[] for _ in wave]
+    going = [True] * len(wave)
+    try:
+        for level in range(max(map(len, wave))):
+            asked = [number for number, parts in enumerate(wave) if len(parts) > level]
+            # What is refused already is still looked at, in its turn: when it fits again depends on all of its parts.
+            answers = yield from _decide(made, [(wave[number][level], going[number]) for number in asked])
+            for number, answer in zip(asked, answers, strict=True):
+                if isinstance(answer, Grant):
+                    grants[number].append(answer)
+                    going[number] &= answer.granted
+            _known(answers)
+    except StorageError:
+        # The hits are about to be reported as failed: what is known to be counted is given back if possible.
+        with suppress(StorageError):
+            yield from _give_back(made, _taken(wave, grants, range(len(wave))))
+        raise
+    refused = [number for number, goes in enumerate(going) if not goes]
+    undone = _taken(wave, grants, refused)
+    if undone:
+        yield from _give_back(made, undone)
+        seen = yield from _decide(made, [(part, False) for part, _ in undone])
+        now = dict(zip((id(part) for part, _ in undone), _known(seen), strict=True))
+        for number in refused:
+            grants[number] = [
+                now.get(id(part), grant) for part, grant in zip(wave[number], grants[number], strict=True)
+            ]
+    return [_merged(parts, known) for parts, known in zip(wave, grants, strict=True)]
+
+
+def _taken(
+    wave: Sequence[Sequence[Part]], grants: Sequence[Sequence[Grant]], numbers: Iterable[int]
+) -> list[tuple[Part, list[Token | None]]]:
+    """The parts of these requests in which a hit was counted, with what it left."""
+    return [
+        (part, tokens)
+        for number in numbers
+        for part, grant in zip(wave[number], grants[number], strict=False)
+        if any(tokens := [reading.token for reading in grant.readings])
+    ]
+
+
+def _decide(made: scripts.Scripts, parts: Sequence[tuple[Part, bool]]) -> Rounds[list[Any]]:  # Any: or an error instead
+    """The parts in their order, those of one slot in one script; a grant for each. False is to look and not to take."""
+    groups: dict[int, list[int]] = {}
+    for number, (part, _) in enumerate(parts):
+        groups.setdefault(part.slot, []).append(number)
+    answers = yield [_question(made, [parts[number] for number in numbers]) for numbers in groups.values()]
+    placed: list[Any] = [None] * len(parts)  # Any: as above
+    for numbers, answer in zip(groups.values(), answers, strict=True):
+        each = [answer] * len(numbers) if isinstance(answer, StorageError) else answer
+        for number, one in zip(numbers, each, strict=True):
+            placed[number] = one
+    return placed
+
+
+def _question(made: scripts.Scripts, group: Sequence[tuple[Part, bool]]) -> Question:
+    if len(group) == 1:
+        part, taking = group[0]
+        call = made.acquire(part.windows, part.cost) if taking else made.peek(part.windows, part.cost)
+        return Question(part.slot, call, part.keys, _one)
+    requests = [Request(part.windows, part.keys, part.cost) for part, _ in group]
+    keys = [key for part, _ in group for key in part.keys]
+    call = made.many(requests, [taking for _, taking in group])
+    return Question(group[0][0].slot, call, keys, partial(scripts.grants, requests=requests))
+
+
+def _one(reply: bytes) -> list[Grant]:
+    return [scripts.grant(reply)]
+
+
+def _give_back(made: scripts.Scripts, taken: Iterable[tuple[Part, Sequence[Token | None]]]) -> Rounds[int]:
+    """Give back hits; returns in how many windows one was found. What fails keeps nothing else from being given back."""
+    # Hits of one cost may be given back in one script.
+    left: dict[tuple[int, int], scripts.Counted] = {}
+    for part, tokens in taken:
+        counted = scripts.counted(part.windows, part.keys, tokens)
+        if counted.keys:
+            together = left.setdefault((part.cost, part.slot), scripts.Counted([], [], []))
+            together.windows.extend(counted.windows)
+            together.keys.extend(counted.keys)
+            together.tokens.extend(counted.tokens)
+    answers: list[Any] = []  # Any: numbers, and errors instead
+    for cost in sorted({cost for cost, _ in left}):
+        answers += yield [
+            Question(slot, made.release(counted, cost), counted.keys, int)
+            for (price, slot), counted in left.items()
+            if price == cost
+        ]
+    return sum(_known(answers))
+
+
+def _known(answers: Sequence[Any]) -> Sequence[Any]:  # Any: as in `Rounds`
+    """The answers, unless one of them is an error."""
+    for answer in answers:
+        if isinstance(answer, StorageError):
+            raise answer
+    return answers
+
+
+def _merged(parts: Sequence[Part], grants: Sequence[Grant]) -> Grant:
+    """One answer, with the windows in the order in which they were asked for."""
+    if len(parts) == 1:
+        return grants[0]
+    placed: dict[int, Reading] = {}
+    for part, grant in zip(parts, grants, strict=True):
+        placed.update(zip(part.positions, grant.readings, strict=True))
+    return Grant(
+        all(grant.granted for grant in grants),
+        # Of no windows at all there is nothing to tell that an instant would matter to.
+        max((grant.now for grant in grants), default=0),
+        [placed[position] for position in range(len(placed))],
+    )

