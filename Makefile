@@ -15,7 +15,7 @@ COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decision.py,*/ratel
 COVERED := $(COVERED),*/ratelimited_notify/notifier.py,*/ratelimited_notify/decorator.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs build clean install memcached
+.PHONY: help demo test lint docs build bench bench-quick competitors clean install memcached
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
@@ -23,6 +23,7 @@ help:
 	@echo "make lint   formatting, lint, types, direction of imports"
 	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make build  build the sdist and the wheel into dist/"
+	@echo "make bench  measure what is promised, and write docs/benchmarks.md; make bench-quick only shows it, in two minutes"
 	@echo "make clean  delete everything that was made, .venv too"
 
 demo: $(READY)
@@ -46,6 +47,15 @@ docs: $(READY)
 build: $(READY)
 	rm -rf dist
 	$(BIN)/python -m build
+
+bench: competitors memcached
+	$(BIN)/python benchmarks
+
+bench-quick: competitors memcached
+	$(BIN)/python benchmarks --quick
+
+competitors: $(READY)
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --group bench
 
 clean:
 	rm -rf $(VENV) dist build docs/_build .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

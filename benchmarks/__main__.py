@@ -1,0 +1,78 @@
+"""Measures every row of `targets`, and writes `docs/benchmarks.md`: `make bench`; `make bench-quick` only shows them.
+
+Each measurement runs in a process of its own, so that what one leaves behind costs the next nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# The servers are started as the tests start theirs.
+sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
+
+import importing
+import in_memory
+import over_memcached
+import over_redis
+import page
+from measured import FULL, QUICK, Address
+
+from servers import HOST, memcached_server, valkey_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from measured import Effort, Figure
+
+
+def measured(effort: Effort, wanted: str) -> Iterator[Figure]:
+    """All figures whose measurement has this in its name, one after the other."""
+    for module, start in (
+        (importing, None),
+        (in_memory, None),
+        (over_redis, valkey_server),
+        (over_memcached, memcached_server),
+    ):
+        server = None if start is None else start()
+        try:
+            for measure in module.MEASUREMENTS:
+                name = f"{module.__name__}.{measure.__name__}"
+                if wanted in name:
+                    started = time.monotonic()
+                    yield from alone(measure, effort, server)
+                    print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        finally:
+            if server is not None:
+                server.remove()
+
+
+def alone(measure: Callable[..., list[Figure]], effort: Effort, server: Any) -> list[Figure]:
+    """What a measurement finds in a new process."""
+    arguments = (effort,) if server is None else (effort, Address(server.url, HOST, server.port))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(measure, *arguments).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under two minutes, smaller numbers, nothing written")
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="measurements with this in their name; nothing written"
+    )
+    chosen = parser.parse_args()
+    effort = QUICK if chosen.quick else FULL
+    figures = list(measured(effort, chosen.only))
+    print("".join(page.table({figure.row: figure for figure in figures})), end="")
+    if not chosen.quick and not chosen.only:
+        page.write(figures)
+        print(f"Written: {page.DOCS / 'benchmarks.md'}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

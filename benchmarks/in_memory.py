@@ -1,0 +1,203 @@
+"""Windows in this process: what a call costs, how long the longest takes, what a window weighs."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+import time
+import tracemalloc
+from itertools import repeat
+from typing import TYPE_CHECKING
+
+from contenders import (
+    OURS,
+    PEERS,
+    bare,
+    decorated,
+    each,
+    one_rule,
+    periods,
+    pyrate,
+    raising,
+    three_rules,
+    throttled_memory,
+)
+from limits.strategies import MovingWindowRateLimiter
+from measured import Figure, ratio
+from paired import Ratio, fresh, in_turns
+
+from ratelimited_notify import Limiter
+
+if TYPE_CHECKING:
+    from measured import Effort
+
+# A recipient is met twenty times, then comes another: some calls begin a window, most do not.
+_AMOUNT = 20
+_PEOPLE = 500
+
+
+def one(effort: Effort) -> list[Figure]:
+    """One rule, allowed."""
+    times = in_turns(
+        {
+            OURS: each(decorated(one_rule(_AMOUNT))),
+            "fixed": each(bare(_AMOUNT)),
+            "moving": each(bare(_AMOUNT, MovingWindowRateLimiter)),
+            "throttled-py": each(throttled_memory([(_AMOUNT, 86400)])),
+            "pyrate-limiter": each(pyrate([(_AMOUNT, 86400)])),
+        },
+        fresh(_PEOPLE, _AMOUNT),
+        effort.rounds,
+        clock=time.thread_time,
+    )
+    return [
+        ratio("memory-one", times.ratio(OURS, "fixed"), times.ratios(OURS, PEERS)),
+        ratio("memory-one-moving", times.ratio(OURS, "moving")),
+    ]
+
+
+def three(effort: Effort) -> list[Figure]:
+    """Three rules, allowed, against one bare hit."""
+    times = in_turns(
+        {
+            OURS: each(decorated(three_rules(_AMOUNT))),
+            "fixed": each(bare(_AMOUNT)),
+            "throttled-py": each(throttled_memory(periods(_AMOUNT))),
+            "pyrate-limiter": each(pyrate(periods(_AMOUNT))),
+        },
+        fresh(_PEOPLE, _AMOUNT),
+        effort.rounds,
+        clock=time.thread_time,
+    )
+    return [ratio("memory-three", times.ratio(OURS, "fixed"), times.ratios(OURS, PEERS))]
+
+
+def refused(effort: Effort) -> list[Figure]:
+    """Refusals: against allowed calls of the same kind, and against refusals of the others."""
+    people = [f"refused.{number}@example.com" for number in range(_PEOPLE)]
+    contenders = {
+        OURS: decorated(one_rule(1)),
+        "three": decorated(three_rules(1)),
+        "raised": raising(one_rule(1)),
+        "fixed": bare(1),
+        "throttled-py": throttled_memory([(1, 86400)]),
+        "pyrate-limiter": pyrate([(1, 86400)]),
+    }
+    for hit in contenders.values():
+        if not all(map(hit, people)):
+            raise AssertionError("The first hit is to be allowed.")
+    # Allowed calls in the same rounds, on recipients of their own.
+    turns = {name: each(hit, allowed=False) for name, hit in contenders.items()}
+    turns["allowed"] = each(decorated(one_rule(_AMOUNT)), recipients=fresh(_PEOPLE, _AMOUNT))
+    turns["allowed three"] = each(decorated(three_rules(_AMOUNT)), recipients=fresh(_PEOPLE, _AMOUNT))
+    times = in_turns(turns, repeat(people), effort.rounds, clock=time.thread_time)
+    return [
+        ratio("memory-refused", times.ratio(OURS, "allowed")),
+        ratio("memory-refused-three", times.ratio("three", "allowed three")),
+        ratio("memory-refused-bare", times.ratio(OURS, "fixed"), times.ratios(OURS, PEERS)),
+        ratio("memory-raised", times.ratio("raised", "fixed")),
+    ]
+
+
+def million(effort: Effort) -> list[Figure]:
+    """As many recipients as the effort has, in random order, after and while they are filled in."""
+    people = [f"person.{number}@example.com" for number in range(effort.people)]
+    random.Random(1).shuffle(people)  # noqa: S311  # an order, no secret
+    contenders = {OURS: each(decorated(one_rule(1000))), "fixed": each(bare(1000))}
+    turn = 2000
+    filling = in_turns(
+        contenders,
+        (people[start : start + turn] for start in range(0, len(people), turn)),
+        len(people) // turn,
+        clock=time.thread_time,
+        warm_up=0,
+    )
+    chosen = random.Random(2)  # noqa: S311  # likewise
+    # Half the rounds: after each of them `limits` looks through all of its keys, and is waited for.
+    filled = in_turns(
+        contenders, iter(lambda: chosen.sample(people, turn), None), effort.rounds // 2, clock=time.thread_time
+    )
+    return [
+        ratio("memory-million", filled.ratio(OURS, "fixed"), people=len(people)),
+        ratio("memory-filling", filling.ratio(OURS, "fixed"), people=len(people)),
+    ]
+
+
+def pauses(effort: Effort) -> list[Figure]:
+    """How long single calls take while recipients come, and their windows go a million calls later."""
+    # The limiter's clock moves with the calls: a window is over when as many others have come.
+    now = 0.0
+    send = decorated(three_rules(20), clock=lambda: now)
+    second = 7 * 86400 / effort.people
+    taken = []
+    measure = time.thread_time_ns
+    for number in range(3 * effort.people):
+        recipient = f"person.{number}@example.com"
+        now += second
+        started = measure()
+        send(recipient)
+        taken.append(measure() - started)
+    taken.sort()
+    share, worst = taken[int(len(taken) * 0.9999)] / 1e6, taken[-1] / 1e6
+    return [
+        Figure("memory-pause", share, people=effort.people),
+        Figure(
+            "memory-pause-worst",
+            worst,
+            people=effort.people,
+            note=f"{len(taken):,} calls, processor time of the thread",
+        ),
+    ]
+
+
+def weight(effort: Effort) -> list[Figure]:
+    """Bytes that a window takes, of memory that Python hands out, keys included."""
+    figures = []
+    for row, strategy in (("memory-bytes", "moving-window"), ("memory-bytes-fixed", "fixed-window")):
+        limiter = Limiter(three_rules(20, strategy))
+        limiter.hit("news", "first@example.com")
+        people = min(effort.people, 200_000)
+        gc.collect()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(people):
+            limiter.hit("news", f"person.{number}@example.com")
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        figures.append(Figure(row, held / people / 3))
+    return figures
+
+
+def threads(effort: Effort) -> list[Figure]:
+    """The throughput of eight threads together, against that of one."""
+    send = decorated(one_rule(10**9))
+    total = 40_000
+
+    def calls(number: int, gate: threading.Barrier | None = None) -> None:
+        if gate is not None:
+            gate.wait()
+        for _ in range(number // 100):
+            for recipient in people:
+                send(recipient)
+
+    people = [f"person.{number}@example.com" for number in range(100)]
+    samples = []
+    for _ in range(max(7, effort.rounds // 10)):
+        started = time.perf_counter()
+        calls(total)
+        alone = time.perf_counter() - started
+        gate = threading.Barrier(9)
+        crowd = [threading.Thread(target=calls, args=(total // 8, gate)) for _ in range(8)]
+        for thread in crowd:
+            thread.start()
+        gate.wait()
+        started = time.perf_counter()
+        for thread in crowd:
+            thread.join()
+        samples.append(alone / (time.perf_counter() - started))
+    return [ratio("memory-threads", Ratio.of(samples))]
+
+
+MEASUREMENTS = (one, three, refused, million, pauses, weight, threads)
