@@ -50,7 +50,7 @@ NASTY = (
         "\uff41",
     ),
     *("limits:{a}:b:m", "notify:{ana}:news:m", "\ud83d\ude00", "😀", "é", "e\u0301", "x" * 64, "x" * 65, "ü" * 10_000),
-    *(f"#{digest('x' * 65)}", f"%23{digest('x' * 65)}"),
+    *(f"%#{digest('x' * 65)}", f"%25%23{digest('x' * 65)}"),
 )
 
 texts = st.one_of(
@@ -96,7 +96,7 @@ def test_nasty_recipients_are_all_different() -> None:
 @given(one=parts, other=parts, strategy=strategies, another=strategies)
 @example(one=["a:b"], other=["a", "b"], strategy="moving-window", another="moving-window")
 @example(one=["a", ""], other=["a"], strategy="moving-window", another="moving-window")
-@example(one=["x" * 97], other=["#" + digest("x" * 97)], strategy="moving-window", another="moving-window")
+@example(one=["x" * 97], other=["%#" + digest("x" * 97)], strategy="moving-window", another="moving-window")
 @example(one=["a:m"], other=["a"], strategy="moving-window", another="moving-window")
 def test_two_windows_never_share_a_rest(
     one: list[str], other: list[str], strategy: StrategyName, another: StrategyName
@@ -116,9 +116,9 @@ def test_moving_a_boundary_changes_the_rest(text: str, split_at: int) -> None:
 def test_lengths_at_which_parts_are_hashed() -> None:
     """A tag and a rest are kept readable up to their limits, and hashed one byte above."""
     assert tag_of("x" * TAG_BYTES) == "x" * TAG_BYTES
-    assert tag_of("x" * (TAG_BYTES + 1)) == "#" + digest("x" * (TAG_BYTES + 1))
+    assert tag_of("x" * (TAG_BYTES + 1)) == "%#" + digest("x" * (TAG_BYTES + 1))
     assert rest_of(["x" * REST_BYTES], "fixed-window") == "x" * REST_BYTES + ":f"
-    assert rest_of(["x" * (REST_BYTES + 1)], "fixed-window") == "#" + digest("x" * (REST_BYTES + 1)) + ":f"
+    assert rest_of(["x" * (REST_BYTES + 1)], "fixed-window") == "%#" + digest("x" * (REST_BYTES + 1)) + ":f"
     assert tag_of("ana+news@example.com") == "ana+news@example.com"
 
 

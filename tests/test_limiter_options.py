@@ -58,7 +58,7 @@ def _fresh_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def keys(limiter: Any) -> list[str]:
     """The keys of what is stored."""
-    return list(getattr(limiter.storage, "windows", limiter.storage)._records)
+    return list(getattr(limiter.storage, "windows", limiter.storage).shelves)
 
 
 # What cannot be used.

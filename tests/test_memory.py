@@ -17,6 +17,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.base import AsyncStorage, Storage
 from ratelimited_notify.storage.engine import bounded_clock
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
+from ratelimited_notify.storage.memory.packed import unpacked
 from ratelimited_notify.windows import MICROSECONDS, Request, Window
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def clock() -> Clock:
 
 def size(storage: MemoryStorage) -> int:
     """Everything that the storage holds, the sweep's list included: what would grow if it leaked."""
-    return len(storage) + len(storage._round)
+    return len(storage) + len(storage.shelves._upcoming)
 
 
 @given(
@@ -175,7 +176,7 @@ def test_a_moving_window_keeps_no_more_hits_than_are_in_it(clock: Clock) -> None
         clock.seconds += 1
         storage.acquire([one], ["ana"], 1)
 
-    assert len(storage._records["ana"][0].entries) == 10
+    assert len(unpacked(storage.shelves.get("ana"), "moving-window", MINUTE).entries) == 10
 
 
 def test_tests_and_refusals_take_no_room(clock: Clock) -> None:

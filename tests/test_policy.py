@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 from ratelimited_notify import Limiter, NotifyError, RateLimitExceeded, Rule, RuleSet
 from ratelimited_notify.policy import Policy
 from ratelimited_notify.pytest_plugin import Clock
+from ratelimited_notify.windows import Grant
 
 if TYPE_CHECKING:
     from ratelimited_notify import Decision
@@ -110,7 +111,7 @@ def test_a_refusal_without_a_time_is_not_asked_again_without_end() -> None:
     decision = limiter.hit("news", "ana")
     grant = decision._grant
     assert grant is not None
-    decision._grant = grant._replace(now=grant.readings[0].retry_at)
+    decision._grant = Grant(grant.granted, grant.readings[0].retry_at, grant.readings)
     policy = Policy("wait", 1)
 
     assert decision.retry_after == 0

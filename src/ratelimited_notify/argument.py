@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RECIPIENT_NAMES = ("recipient", "to", "user_id", "user_email", "email", "user")
 """The parameters that are taken for the recipient, the first that there is."""
 
+_NOWHERE = 1 << 30
+
 
 class MissingArgument(Exception):
     """The call lacks the argument: what the function itself would say of it is the better message."""
@@ -89,24 +91,37 @@ def takes(signature: Signature, name: str) -> bool:
 def _argument(name: str, signature: Signature) -> Reader:
     parameter = signature.parameters.get(name)
     default = Parameter.empty if parameter is None else parameter.default
-    positional = [
-        each.name
-        for each in signature.parameters.values()
-        if each.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    index = positional.index(name) if name in positional else None
     by_name = parameter is None or parameter.kind is not Parameter.POSITIONAL_ONLY
 
-    def read(args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        if index is not None and index < len(args):
-            return args[index]
+    def named(kwargs: dict[str, object]) -> object:
         if by_name and name in kwargs:
             return kwargs[name]
         if default is Parameter.empty:
             raise MissingArgument(name)
         return default
 
-    return read
+    position = _positional(signature).get(name)
+    if position is None:
+        return lambda args, kwargs: named(kwargs)
+    index = position
+    return lambda args, kwargs: args[index] if len(args) > index else named(kwargs)
+
+
+def _positional(signature: Signature) -> dict[str, int]:
+    """The parameters that may be given by their place, and which it is."""
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    names = [each.name for each in signature.parameters.values() if each.kind in kinds]
+    return {name: place for place, name in enumerate(names)}
+
+
+def _parameter(recipient: object, signature: Signature) -> str:
+    """The name of the parameter that is the recipient itself; empty where there is none such."""
+    if recipient is None:
+        recipient = next(name for name in RECIPIENT_NAMES if name in signature.parameters)
+    if not isinstance(recipient, str) or "." in recipient:
+        return ""
+    parameter = signature.parameters.get(recipient)
+    return "" if parameter is not None and parameter.kind is Parameter.POSITIONAL_ONLY else recipient
 
 
 def _listed(signature: Signature) -> str:
@@ -116,7 +131,19 @@ def _listed(signature: Signature) -> str:
 class Call:
     """How the calls of one function are read."""
 
-    __slots__ = ("_cost", "_fields", "_function", "_name", "_priority", "_recipient", "_signature", "_type")
+    __slots__ = (
+        "_cost",
+        "_fields",
+        "_function",
+        "_name",
+        "_priority",
+        "_recipient",
+        "_signature",
+        "_type",
+        "parameter",
+        "plain",
+        "position",
+    )
 
     def __init__(
         self,
@@ -153,6 +180,14 @@ class Call:
             self._cost = _reads(cost, found, "cost", "it must be a whole number, name a parameter")
         self._priority = _reads_or_is(priority, found, "priority")
         self._fields = {field: _reads_or_is(value, found, field) for field, value in fields.items()}
+        self.parameter = _parameter(recipient, found)
+        """The parameter that is the recipient, where it is one, and not found in one or worked out."""
+        self.position = _positional(found).get(self.parameter, _NOWHERE)
+        """Where it stands among positional arguments."""
+        self.plain = ""
+        """The type, where calls differ in nothing but the recipient: each counts for 1, without priority and fields."""
+        if isinstance(type, str) and self.parameter and self._cost == 1 and priority is None and not fields:
+            self.plain = str.__str__(type)
 
     def read(
         self, args: tuple[object, ...], kwargs: dict[str, object]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypedDict, TypeVar, cast
 
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.keys import valid_namespace
-from ratelimited_notify.recipient import counting_as
+from ratelimited_notify.recipient import counting_as, text_of
 from ratelimited_notify.rules.limit import LARGEST_AMOUNT
 from ratelimited_notify.rules.plan import Asked, Plans
 from ratelimited_notify.sources import rules_from
+from ratelimited_notify.storage.base import WithShortcut
 from ratelimited_notify.switch import switch
 from ratelimited_notify.windows import Request
 
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from ratelimited_notify.notification import Notification
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
+    from ratelimited_notify.rules.plan import Plan
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Grant
+    from ratelimited_notify.windows import Grant, Outcome, Shortcut
 
 OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
 """What a decision is when the storage gives none."""
@@ -134,7 +136,8 @@ class Asking(ABC, Generic[_S]):
         self._editing = threading.Lock()
         self._configured = rules_from(rules)
         self._worn: Mapping[str, Rule] = {}
-        self._plans = self._planned(self._configured, self._worn)
+        self.plans = self._planned(self._configured, self._worn)
+        """The rules in force, worked out; another object as soon as they change."""
         self._meant: str | _S = storage
         self._owned = isinstance(storage, str)
         # With the switch off nothing is opened, so that nothing needs to be installed or running.
@@ -166,14 +169,48 @@ class Asking(ABC, Generic[_S]):
     def rules(self, rules: Rules | None) -> None:
         configured = rules_from(rules)
         with self._editing:
-            self._plans = self._planned(configured, self._worn)
+            self.plans = self._planned(configured, self._worn)
             self._configured = configured
 
     def _planned(self, configured: RuleSet, worn: Mapping[str, Rule]) -> Plans:
         # Limits written on decorators stand in where no configured rule is for the type.
         standing_in = [rule for rule in worn.values() if not configured.knows(rule.type)]
         rules = configured.extended(standing_in) if standing_in else configured
-        return Plans(rules, self._namespace, self._counted)
+        return Plans(rules, self._namespace, self._counted, self._shorten)
+
+    def _shorten(self, plan: Plan) -> Shortcut | None:
+        """The storage's shortcut to the windows of a plan that are the same for everybody."""
+        storage = self.storage
+        if plan.steady is None or self._counted is not text_of or not isinstance(storage, WithShortcut):
+            return None
+        return storage.shortcut(plan.steady, plan.around)
+
+    def _shortly(self, type: str, recipient: object) -> Decision | None:
+        """The decision about a hit at cost 1, without priority and fields, where there is a shortcut to it."""
+        shortcut = (
+            None if recipient.__class__ is not str or type.__class__ is not str else self.plans.shortcuts.get(type)
+        )
+        if shortcut is None:
+            return None
+        return self.explained(type, recipient, shortcut, shortcut.decide(cast("str", recipient)))
+
+    def explained(
+        self, type: str, recipient: object, shortcut: Shortcut | None, outcome: Outcome | None
+    ) -> Decision | None:
+        """The decision that follows from what a shortcut said; None where it said nothing."""
+        if shortcut is None or outcome is None or not isinstance(recipient, str):
+            return None
+        granted: bool = outcome[0]
+        return Decision(
+            type,
+            recipient,
+            1,
+            granted,
+            asked=Asked(type, recipient, {}),
+            windows=shortcut.windows,
+            grant=shortcut.explain(outcome),
+            receipt=(self.storage, shortcut.keys(recipient)) if granted else None,
+        )
 
     def wear(self, rule: Rule) -> None:
         """Add the rule that a decorator wrote down, in place of its former one; a configured rule for its type wins.
@@ -183,7 +220,7 @@ class Asking(ABC, Generic[_S]):
         """
         with self._editing:
             worn = {**self._worn, rule.type: rule}
-            self._plans = self._planned(self._configured, worn)
+            self.plans = self._planned(self._configured, worn)
             self._worn = worn
 
     def _ask(
@@ -195,7 +232,7 @@ class Asking(ABC, Generic[_S]):
             raise NotifyError(f"The cost of a notification is {cost}; it must be 1 to {LARGEST_AMOUNT:,}.")
         if priority is not None and not isinstance(priority, str):
             raise TypeError(f"The priority of a notification is a text or None, not a {priority.__class__.__name__}.")
-        plans = self._plans
+        plans = self.plans
         plan = plans.of(type)
         asked = Asked(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
         if not plan.known:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.plan import Asked
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Grant, Reading, StrategyName, Token
+    from ratelimited_notify.windows import Answer, Reading, StrategyName, Token
 
 # A decision is given back once, whichever threads try.
 _giving_back = threading.Lock()
@@ -78,7 +78,7 @@ class Decision:
         *,
         asked: Asked | None = None,
         windows: Sequence[Counter] = (),
-        grant: Grant | None = None,
+        grant: Answer | None = None,
         error: str | None = None,
         receipt: tuple[Storage | AsyncStorage, Sequence[str]] | None = None,
     ) -> None:

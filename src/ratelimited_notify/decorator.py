@@ -220,25 +220,41 @@ class _Worn:
         raise RateLimitExceeded(decision)
 
     def _called(self, function: Callable[..., object], call: Call, name: str) -> Callable[..., object]:
-        fixed, policy, refunded = self.limiter, self.policy, self.refunded
+        fixed = cast("Limiter | None", self.limiter)
+        policy, refunded, read = self.policy, self.refunded, call.read
+        plain, position, parameter = call.plain, call.position, call.parameter
         checked: Limiter | None = None
 
         def limited(*args: object, **kwargs: object) -> object:
             nonlocal checked
-            if isinstance(fixed, Limiter):
+            if fixed is not None:
                 limiter = fixed
             else:
                 limiter = configuration.limiter()
                 if limiter is not checked:
                     checked = self._check(limiter, name)
-            decision = admit(limiter, policy, *call.read(args, kwargs))
-            if not decision.allowed:
-                return self._dropped(decision)
+            recipient, outcome, decision = None, None, None
+            shortcut = None if switch.off else limiter.plans.shortcuts.get(plain)
+            if shortcut is not None:
+                try:
+                    recipient = args[position]
+                except IndexError:
+                    recipient = kwargs.get(parameter)
+                if type(recipient) is str:
+                    outcome = shortcut.decide(recipient)
+            if outcome is None or not outcome[0]:
+                if shortcut is not None and outcome is not None and policy.drops(shortcut.windows):
+                    return None
+                decision = limiter.explained(plain, recipient, shortcut, outcome)
+                decision = admit(limiter, policy, *read(args, kwargs), decision)
+                if not decision.allowed:
+                    return self._dropped(decision)
             try:
                 return function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
-                    give_back(limiter, [decision])
+                    decision = decision or limiter.explained(plain, recipient, shortcut, outcome)
+                    give_back(limiter, [decision] if decision else [])
                 raise
 
         return limited
@@ -246,25 +262,41 @@ class _Worn:
     def _awaited(
         self, function: Callable[..., Awaitable[object]], call: Call, name: str
     ) -> Callable[..., Coroutine[object, object, object]]:
-        fixed, policy, refunded = self.limiter, self.policy, self.refunded
+        fixed = cast("AsyncLimiter | None", self.limiter)
+        policy, refunded, read = self.policy, self.refunded, call.read
+        plain, position, parameter = call.plain, call.position, call.parameter
         checked: AsyncLimiter | None = None
 
         async def limited(*args: object, **kwargs: object) -> object:
             nonlocal checked
-            if isinstance(fixed, AsyncLimiter):
+            if fixed is not None:
                 limiter = fixed
             else:
                 limiter = configuration.async_limiter()
                 if limiter is not checked:
                     checked = self._check(limiter, name)
-            decision = await admit_async(limiter, policy, *call.read(args, kwargs))
-            if not decision.allowed:
-                return self._dropped(decision)
+            recipient, outcome, decision = None, None, None
+            shortcut = None if switch.off else limiter.plans.shortcuts.get(plain)
+            if shortcut is not None:
+                try:
+                    recipient = args[position]
+                except IndexError:
+                    recipient = kwargs.get(parameter)
+                if type(recipient) is str:
+                    outcome = shortcut.decide(recipient)
+            if outcome is None or not outcome[0]:
+                if shortcut is not None and outcome is not None and policy.drops(shortcut.windows):
+                    return None
+                decision = limiter.explained(plain, recipient, shortcut, outcome)
+                decision = await admit_async(limiter, policy, *read(args, kwargs), decision)
+                if not decision.allowed:
+                    return self._dropped(decision)
             try:
                 return await function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
-                    await give_back_async(limiter, [decision])
+                    decision = decision or limiter.explained(plain, recipient, shortcut, outcome)
+                    await give_back_async(limiter, [decision] if decision else [])
                 raise
 
         return limited

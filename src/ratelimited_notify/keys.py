@@ -36,8 +36,8 @@ NAMESPACE_BYTES = 32
 _PLAIN = re.compile(r"[A-Za-z0-9@._+=-]{1,64}").fullmatch
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
 _OURS = re.compile(r"[A-Za-z0-9._-]{1,32}:\{[^{}]+\}:[^{}]+:[mfs]").fullmatch
-# Never left by the escaping, so a hashed part cannot be mistaken for a plain one.
-_HASHED = "#"
+# Never left by the escaping, so a hashed part cannot be mistaken for an escaped one. Both have a %, and no plain one has.
+_HASHED = "%#"
 
 
 def valid_namespace(namespace: str) -> bool:
@@ -48,6 +48,11 @@ def valid_namespace(namespace: str) -> bool:
 def digest(text: str, secret: bytes = b"") -> str:
     """32 hexadecimal digits that stand for the text; keyed where a secret is given (BLAKE2b, RFC 7693)."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=secret).hexdigest()
+
+
+def is_plain(part: str) -> bool:
+    """Whether the part stands in a key as it is."""
+    return _PLAIN(part) is not None
 
 
 def escape(part: str) -> str:

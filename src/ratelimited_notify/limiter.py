@@ -66,6 +66,10 @@ class Limiter(Asking["Storage"]):
         """
         if self._is_off():
             return Decision(type, recipient, cost, True)
+        if priority is None and cost == 1 and cost.__class__ is int and not fields:
+            decision = self._shortly(type, recipient)
+            if decision is not None:
+                return decision
         question = self._ask(type, recipient, cost, priority, fields)
         if not question.windows:
             return self._unlimited(question)
@@ -235,6 +239,10 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         """As `Limiter.hit`. Where it is cancelled, whether the hit was counted is unknown, and it is not given back."""
         if self._is_off():
             return Decision(type, recipient, cost, True)
+        if priority is None and cost == 1 and cost.__class__ is int and not fields:
+            decision = self._shortly(type, recipient)
+            if decision is not None:
+                return decision
         question = self._ask(type, recipient, cost, priority, fields)
         if not question.windows:
             return self._unlimited(question)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ratelimited_notify.decision import Decision
+    from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit, Rule
 
 # A storage that says "not yet", and in the same breath that the time has come, is not to be asked without a break.
@@ -57,6 +58,15 @@ class Policy:
             raise NotifyError(
                 f"Rule {waiting[0]!r} has on_limit='wait'; that needs max_wait=, the longest wait in seconds."
             )
+
+    def drops(self, windows: Iterable[Counter]) -> bool:
+        """Whether a refusal by any of these windows is dropped, whichever it is."""
+        if self.on_limit != "drop":
+            return False
+        for window in windows:  # noqa: SIM110  # a generator takes longer than the decision
+            if window.on_limit is not None:
+                return False
+        return True
 
     def of(self, decision: Decision) -> OnLimit:
         """What is to happen to this refusal: of several refusing rules, what the strictest says."""

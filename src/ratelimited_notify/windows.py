@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,12 +99,50 @@ class Grant(NamedTuple):
     readings: Sequence[Reading]
 
 
+class Answer(Protocol):
+    """What a decision is made of: a `Grant`, or what will be one as soon as somebody asks for the readings."""
+
+    @property
+    def granted(self) -> bool: ...
+
+    @property
+    def now(self) -> int: ...
+
+    @property
+    def readings(self) -> Sequence[Reading]: ...
+
+
 class Request(NamedTuple):
     """One of several hits decided in one call: windows, their keys in the same order, and the cost."""
 
     windows: Sequence[Window]
     keys: Sequence[str]
     cost: int
+
+
+Outcome: TypeAlias = tuple[Any, ...]  # Any: whether the hit was taken, and then what the storage wants to remember
+"""What a shortcut decided: whether the hit was taken, and then what it takes to explain it."""
+
+
+class Shortcut(Protocol):
+    """`acquire` at cost 1 in windows that are always the same, with nothing on the way."""
+
+    def decide(self, recipient: str, /) -> Outcome | None:
+        """Count a hit for this recipient, or refuse it; None where `acquire` has to be asked, and nothing was done."""
+        ...
+
+    @property
+    def windows(self) -> Sequence[Any]:  # Any: windows of the kind that it was made for
+        """Those that it decides about."""
+        ...
+
+    def keys(self, recipient: str) -> list[str]:
+        """Where they are kept."""
+        ...
+
+    def explain(self, outcome: Outcome) -> Answer:
+        """What `acquire` would have answered."""
+        ...
 
 
 class Record(Protocol):

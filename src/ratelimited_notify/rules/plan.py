@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
+    from ratelimited_notify.windows import Shortcut
 
+    _Shorten: TypeAlias = Callable[["Plan"], Shortcut | None]
     _Counters: TypeAlias = tuple[Sequence[Counter], Sequence[Counter]]
 
 MOST_TYPES = 4096
@@ -108,7 +110,7 @@ class Step:
 class Plan:
     """The windows of one type of notification."""
 
-    __slots__ = ("_around", "_exempt", "_steps", "_windows", "known", "tiered", "type")
+    __slots__ = ("_exempt", "_steps", "around", "known", "steady", "tiered", "type")
 
     def __init__(self, type: str, steps: Sequence[Step], *, known: bool) -> None:
         self.type = type
@@ -119,11 +121,13 @@ class Plan:
         self._exempt = frozenset[str]().union(*(step.rule.exempt for step in steps))
         # Where only type and recipient count and all recipients have one limit, the windows are always the same, and each
         # key is the recipient's tag between two constants.
-        self._windows: tuple[Counter, ...] | None = None
-        self._around: list[tuple[str, str]] = []
+        self.steady: tuple[Counter, ...] | None = None
+        """The windows of every recipient, as long as no priority is exempt; None where it depends."""
+        self.around: list[tuple[str, str]] = []
+        """For each of them, what its key has before and behind the recipient."""
         if all(step.constant for step in steps):
-            self._windows = tuple(counter for step in steps for counter in step.base[0])
-            self._around = [self._constants(counter) for counter in self._windows]
+            self.steady = tuple(counter for step in steps for counter in step.base[0])
+            self.around = [self._constants(counter) for counter in self.steady]
 
     def _constants(self, counter: Counter) -> tuple[str, str]:
         """A key's part before and after the tag; all of it before, where the tag is not the recipient."""
@@ -135,9 +139,9 @@ class Plan:
 
     def windows(self, asked: Asked, priority: str | None, tier: str | None) -> tuple[tuple[Counter, ...], list[str]]:
         """The windows that a notification falls into, and their keys."""
-        if self._windows is not None and priority not in self._exempt:
+        if self.steady is not None and priority not in self._exempt:
             tag = tag_of(asked.recipient)
-            return self._windows, [f"{before}{tag}{after}" if after else before for before, after in self._around]
+            return self.steady, [f"{before}{tag}{after}" if after else before for before, after in self.around]
         windows: list[Counter] = []
         keys: list[str] = []
         for step in self._steps:
@@ -156,15 +160,21 @@ class Plans:
         rules: the rules in force.
         namespace: how every key begins.
         counted: the text that a recipient is counted as.
+        shorten: gives the shortcut to a plan, if there is one.
 
     Raises:
         RuleError: an override cannot be used with what recipients are counted as; all problems are named.
     """
 
-    __slots__ = ("_plans", "_steps", "rules")
+    __slots__ = ("_plans", "_shorten", "_steps", "rules", "shortcuts")
 
-    def __init__(self, rules: RuleSet, namespace: str, counted: Callable[[Recipient], str]) -> None:
+    def __init__(
+        self, rules: RuleSet, namespace: str, counted: Callable[[Recipient], str], shorten: _Shorten | None = None
+    ) -> None:
         self.rules = rules
+        self.shortcuts: dict[str, Shortcut] = {}
+        """By type, where a notification that says no more than type and recipient can be decided about without any of this."""
+        self._shorten = shorten
         self._plans: dict[str, Plan] = {}
         self._steps: dict[Rule, Step] = {}
         problems: list[Problem] = []
@@ -208,7 +218,11 @@ class Plans:
         plan = Plan(name, [self._steps[rule] for rule in rules.matching(name)], known=known)
         if len(self._plans) >= MOST_TYPES:
             self._plans.clear()
+            self.shortcuts.clear()
         self._plans[name] = plan
+        shortcut = None if self._shorten is None else self._shorten(plan)
+        if shortcut is not None:
+            self.shortcuts[name] = shortcut
         return plan
 
     def fields(self, given: Mapping[str, Recipient | None]) -> dict[str, str]:

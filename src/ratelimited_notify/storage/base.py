@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows import Grant, Request, Token, Window
+    from ratelimited_notify.windows import Grant, Request, Shortcut, Token, Window
+
+
+@runtime_checkable
+class WithShortcut(Protocol):
+    """A storage that is so quick that what leads to it would cost more than the decision."""
+
+    def shortcut(self, windows: Sequence[Window], around: Sequence[tuple[str, str]]) -> Shortcut | None:
+        """A shortcut to these windows, if there is one; `around` is what each key has before and behind the recipient."""
+        ...
 
 
 @runtime_checkable
@@ -44,7 +53,6 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Let go of connections; the storage may not be used afterwards."""
-        ...
         ...
 
 

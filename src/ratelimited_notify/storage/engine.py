@@ -7,6 +7,8 @@ a hit of one window. Its own meanings stay: a refused fixed-window hit counts in
 from __future__ import annotations
 
 import time
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 from limits.aio.storage import (
@@ -28,26 +30,32 @@ if TYPE_CHECKING:
 # Wide enough that a forced hit is always counted: that is what `incr` does.
 _UNLIMITED = 2**48
 
+# Seconds: a clock of this resolution has moved on when it is read again.
+_FINE = 2e-9
 
-def bounded_clock(clock: Callable[[], float] | None) -> Callable[[], int]:
-    """An instant in whole microseconds, from a clock in seconds or, with None, from this machine.
+
+def ticking(clock: Callable[[], float] | None) -> tuple[Callable[[], int], int]:
+    """A count of nanoseconds, no two alike, and what is to be added for the time since 1970; from a clock in seconds or, with
+    None, from this machine.
 
     The machine's is the wall time at the start of the process plus the time since, suspension included: a step of the wall
-    clock neither opens nor closes a window.
+    clock neither opens nor closes a window. A clock in seconds is kept to the microsecond, and the nanoseconds are numbers.
     """
     if clock is not None:
-        seconds = clock
-        return lambda: round(seconds() * MICROSECONDS)
-    since_boot = _since_boot()
-    offset = time.time_ns() - since_boot()
-    return lambda: (offset + since_boot()) // 1000
+        seconds, numbers = clock, count()
+        return lambda: round(seconds() * MICROSECONDS) * 1000 + next(numbers) % 1000, 0
+    source = getattr(time, "CLOCK_BOOTTIME", None)
+    if source is not None and time.clock_getres(source) <= _FINE:
+        ticks = partial(time.clock_gettime_ns, source)
+        return ticks, time.time_ns() - ticks()
+    read, numbers = time.monotonic_ns, count()
+    return lambda: read() // 1000 * 1000 + next(numbers) % 1000, time.time_ns() // 1000 * 1000 - read() // 1000 * 1000
 
 
-def _since_boot() -> Callable[[], int]:
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        source = time.CLOCK_BOOTTIME
-        return lambda: time.clock_gettime_ns(source)
-    return time.monotonic_ns
+def bounded_clock(clock: Callable[[], float] | None) -> Callable[[], int]:
+    """An instant in whole microseconds, from the same."""
+    ticks, origin = ticking(clock)
+    return lambda: (ticks() + origin) // 1000
 
 
 def _window(strategy: StrategyName, limit: int, expiry: int, mode: Mode = Mode.ENFORCE) -> Window:

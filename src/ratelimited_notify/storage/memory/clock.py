@@ -1,0 +1,43 @@
+"""What time it is for windows in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.storage.engine import ticking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class RanBackwards(Exception):
+    """The caller's clock says less than it did."""
+
+
+class MemoryClock:
+    """Ticks of a thousandth of a microsecond, no two alike.
+
+    Arguments:
+        clock: a callable that gives seconds; by default this machine's time, which never runs backwards.
+    """
+
+    __slots__ = ("_latest", "_ticks", "forward", "origin")
+
+    def __init__(self, clock: Callable[[], float] | None) -> None:
+        self._ticks, self.origin = ticking(clock)
+        self._latest = 0
+        self.forward = self._ticks if clock is None else self._forward
+        """A tick behind all others; `RanBackwards` where the clock does not give one."""
+
+    def tick(self) -> int:
+        """What the clock says."""
+        tick = self._ticks()
+        self._latest = max(tick, self._latest)
+        return tick + self.origin
+
+    def _forward(self) -> int:
+        tick = self._ticks()
+        if tick <= self._latest:
+            raise RanBackwards
+        self._latest = tick
+        return tick

@@ -1,0 +1,146 @@
+"""A window's count as one whole number, which is the smallest thing that Python can keep for it, and the quickest to change.
+
+Numbers are what the garbage collector never looks at: with millions of windows as objects, it would stop the program for
+seconds. And they do not change, so what a decision has read stays what it was, and is explained only when somebody asks.
+
+The number is written in digits of 64 bits. The lowest says when the window is over, in thousandths of a microsecond; what is
+below a microsecond tells hits of one microsecond apart. Behind it, by strategy:
+
+- moving-window: nothing but such digits, one a hit of cost 1: when it leaves the window, the newest lowest;
+- fixed-window: the count;
+- sliding-window-counter: where the window begins, its count, and the count of the one before.
+
+What does not fit (many hits, hits of another cost, a clock before 1970) is kept as a record of `windows`, with its period.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from ratelimited_notify.windows import FITS, RECORDS, FixedWindow, MovingWindow, Reading, SlidingWindowCounter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ratelimited_notify.windows import Record, StrategyName, Window
+
+Value: TypeAlias = "int | tuple[Record, int]"
+"""What is kept for one window: the number, or a record and the window's period."""
+
+MARKS = 1000
+"""So many hits of one microsecond are told apart: more than can be decided in one."""
+
+MOST_HITS = 32
+"""The most hits of a moving window that are kept in a number, which is made anew at each hit; then a record is better."""
+
+DIGIT = 64
+LOWEST = (1 << DIGIT) - 1
+
+
+def digit(instant: int, mark: int) -> int:
+    """An instant in microseconds, and what tells it from its like; they sort by the instant."""
+    return instant * MARKS + mark
+
+
+def is_over(value: Value, now: int) -> bool:
+    """Whether the window says nothing any more."""
+    if isinstance(value, int):
+        return (value & LOWEST) // MARKS <= now
+    record, period = value
+    return record.ends(now, period) <= now
+
+
+def packed(record: Record, period: int) -> Value:
+    """The window's count as a number, or as it is where it does not fit."""
+    number: int | None = None
+    if isinstance(record, MovingWindow):
+        number = _moving(record, period)
+    elif isinstance(record, FixedWindow):
+        number = _fixed(record)
+    elif isinstance(record, SlidingWindowCounter):
+        number = _sliding(record, period)
+    return (record, period) if number is None else number
+
+
+def _moving(record: MovingWindow, period: int) -> int | None:
+    entries = record.entries
+    if not 0 < len(entries) <= MOST_HITS:
+        return None
+    number = 0
+    for stamp, mark, cost in entries:
+        if cost != 1 or not _fits(stamp + period, mark):
+            return None
+        number = number << DIGIT | digit(stamp + period, mark)
+    return number
+
+
+def _fixed(record: FixedWindow) -> int | None:
+    if not record.count or not _fits(record.end, record.mark):
+        return None
+    return record.count << DIGIT | digit(record.end, record.mark)
+
+
+def _sliding(record: SlidingWindowCounter, period: int) -> int | None:
+    ends = record.start + (2 if record.current else 1) * period
+    if not (record.current or record.previous) or not _fits(ends, record.mark):
+        return None
+    if record.start < 0 or record.current > LOWEST:
+        return None
+    return ((record.previous << DIGIT | record.current) << DIGIT | record.start) << DIGIT | digit(ends, record.mark)
+
+
+def _fits(ends: int, mark: int) -> bool:
+    return 0 < ends < LOWEST // MARKS and 0 <= mark < MARKS
+
+
+def unpacked(value: Value | None, strategy: StrategyName, period: int) -> Record:
+    """The record that the number stands for; a fresh one for None."""
+    if isinstance(value, tuple):
+        return value[0]
+    record = RECORDS[strategy]()
+    if value is None:
+        return record
+    if isinstance(record, MovingWindow):
+        while value:
+            leaves, mark = divmod(value & LOWEST, MARKS)
+            record.entries.appendleft((leaves - period, mark, 1))
+            value >>= DIGIT
+        record.count = len(record.entries)
+    elif isinstance(record, FixedWindow):
+        record.count = value >> DIGIT
+        record.end, record.mark = divmod(value & LOWEST, MARKS)
+    elif isinstance(record, SlidingWindowCounter):
+        record.mark = (value & LOWEST) % MARKS
+        record.start = value >> DIGIT & LOWEST
+        record.current = value >> 2 * DIGIT & LOWEST
+        record.previous = value >> 3 * DIGIT
+    return record
+
+
+class Snapshot:
+    """What windows held when one hit was decided; what there is to say about them is worked out when somebody asks.
+
+    As `windows.Grant`, for a hit of cost 1 that enforced windows took or refused.
+    """
+
+    __slots__ = ("_values", "_windows", "granted", "now")
+
+    def __init__(self, granted: bool, now: int, windows: Sequence[Window], values: Sequence[Value | None]) -> None:
+        self.granted = granted
+        self.now = now
+        self._windows = windows
+        # After the hit where it was taken, before it where it was not.
+        self._values = values
+
+    @property
+    def readings(self) -> list[Reading]:
+        """What each window says."""
+        return [self._reading(window, value) for window, value in zip(self._windows, self._values, strict=True)]
+
+    def _reading(self, window: Window, value: Value | None) -> Reading:
+        record = unpacked(value, window.strategy, window.period)
+        count, retry_at, reset_at = record.read(self.now, window.period, window.amount, 1)
+        if not self.granted:
+            return Reading(count, retry_at, reset_at, None)
+        leaves, mark = divmod(cast("int", value) & LOWEST, MARKS)
+        return Reading(count, FITS, reset_at, (leaves - window.period, mark))

@@ -1,0 +1,128 @@
+"""All windows of one memory, by key, in parts that are small enough to be looked through without a pause.
+
+One large dict would stop everybody when it grows, for as long as it takes to place all of its keys anew, and cannot be gone
+through while it changes. So there are up to `PARTS` of them, by recipient: a recipient's windows lie in one. They divide as
+they fill, so that few windows take little room (extendible hashing: Fagin, Nievergelt, Pippenger and Strong, "Extendible
+hashing: a fast access method for dynamic files", 1979).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from ratelimited_notify.storage.memory.packed import LOWEST, digit, is_over
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ratelimited_notify.storage.memory.packed import Value
+
+# Plain dicts: as long as they hold texts and numbers, the garbage collector passes them by.
+Shelf: TypeAlias = "dict[str, Value]"
+
+PARTS = 4096
+"""The most shelves."""
+
+_CROWDED = 1024
+_INTO_BITS = 3
+_INTO = 1 << _INTO_BITS
+_DEEPEST = PARTS.bit_length() - 1
+
+# More than one, so that the sweep comes round while windows come and go: with two, at most half as many again are held as
+# are in use.
+_LOOKS_PER_WINDOW = 2
+
+_MOST_FINDS = 256
+"""The most windows that one sweep drops: a pause of some twenty microseconds."""
+
+
+def tag_in(key: str) -> str:
+    """The text between a key's braces, by which it is shelved; all of it where there are none."""
+    _, brace, behind = key.partition("{")
+    return behind.partition("}")[0] if brace else key
+
+
+class Shelves:
+    """The windows, and a sweep that drops those that are over. To be used under a lock."""
+
+    def __init__(self) -> None:
+        self.by_hash: list[Shelf] = []
+        """The shelf for each `hash(tag) % PARTS`; the list itself stays the same object."""
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop everything."""
+        only: Shelf = {}
+        self.by_hash[:] = [only] * PARTS
+        self._all = [only]
+        # By number: how many of the lowest bits of their tags' hashes the keys of a shelf have in common, and which.
+        self._depths = [0]
+        self._bits = [0]
+        # What the sweep has before it: the shelf that it has come to, and the keys that were there then.
+        self._turn = 0
+        self._upcoming: list[str] = []
+        self.came = 0
+        """How many windows were stored anew since the last sweep; those who store them count them here."""
+
+    def of(self, key: str) -> Shelf:
+        """The shelf where this key lies, or would."""
+        return self.by_hash[hash(tag_in(key)) % PARTS]
+
+    def get(self, key: str) -> Value | None:
+        """What is kept for this key."""
+        return self.of(key).get(key)
+
+    def _divide(self, number: int) -> None:
+        shelf, depth, bits = self._all[number], self._depths[number], self._bits[number]
+        # Into several at once, since each division goes through all keys.
+        step, last = 1 << depth, _INTO - 1
+        parts: list[Shelf] = [{} for _ in range(_INTO)]
+        for key, value in shelf.items():
+            parts[hash(tag_in(key)) >> depth & last][key] = value
+        self._all[number] = parts[0]
+        self._depths[number] = depth + _INTO_BITS
+        for part in range(1, _INTO):
+            self._all.append(parts[part])
+            self._depths.append(depth + _INTO_BITS)
+            self._bits.append(bits + part * step)
+        # Wherever the old shelf was found: at the places that end in its keys' bits.
+        for place in range(bits, PARTS, step):
+            self.by_hash[place] = parts[place >> depth & last]
+
+    def sweep(self, now: int, least: int) -> None:
+        """Look at a few windows, and drop those that are over: at least so many, and more where more have come.
+
+        As long as it finds such windows it goes on for a while. A shelf that has become crowded is divided.
+        """
+        looks, self.came = max(least, self.came * _LOOKS_PER_WINDOW), 0
+        finds = _MOST_FINDS
+        shelf, upcoming = self._all[self._turn], self._upcoming
+        first = digit(now + 1, 0)
+        while looks > 0 and finds > 0:
+            if not upcoming:
+                if not shelf:
+                    # A dict from which all is deleted keeps its room otherwise.
+                    shelf.clear()
+                self._turn = (self._turn + 1) % len(self._all)
+                shelf = self._all[self._turn]
+                upcoming = self._upcoming = list(shelf)
+                looks -= 1
+                if len(upcoming) > _CROWDED and self._depths[self._turn] < _DEEPEST:
+                    self._divide(self._turn)
+                    shelf = self._all[self._turn]
+                continue
+            key = upcoming.pop()
+            value = shelf.get(key)
+            # Numbers first, with as little ado as there can be: `is_over` says the same.
+            if (value & LOWEST < first) if isinstance(value, int) else value is not None and is_over(value, now):
+                del shelf[key]
+                finds -= 1
+            else:
+                looks -= 1
+
+    def __len__(self) -> int:
+        return sum(map(len, self._all))
+
+    def __iter__(self) -> Iterator[str]:
+        for shelf in self._all:
+            yield from shelf

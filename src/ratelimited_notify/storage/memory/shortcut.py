@@ -1,0 +1,148 @@
+"""The decision that is asked for most, with nothing on the way: cost 1, moving windows, none of them shared.
+
+It is the arithmetic of `windows.MovingWindow` on the numbers of `packed`. A hit fits if the window holds fewer hits than
+the amount, or if the amount-th newest has left it; and then everything older has left it too. Whatever is out of the
+ordinary is answered by None, with nothing done, and goes the ordinary way.
+
+The function that decides is written out for the windows of each plan and compiled once, as `dataclasses` does for its
+methods: a loop over three windows costs a fifth more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ratelimited_notify.keys import is_plain
+from ratelimited_notify.storage.memory.clock import RanBackwards
+from ratelimited_notify.storage.memory.packed import DIGIT, LOWEST, MARKS, MOST_HITS, Snapshot
+from ratelimited_notify.storage.memory.shelves import PARTS
+from ratelimited_notify.windows import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ratelimited_notify.storage.memory.packed import Value
+    from ratelimited_notify.storage.memory.sync import MemoryStorage
+    from ratelimited_notify.windows import Outcome, Window
+
+_LONGEST_PERIOD = 1 << 51
+
+# A % in the recipient would have to be escaped: the key made here might be that of another recipient, escaped. A value that is no number is a record, and compares with none. Looking at a few windows now and then costs less
+# than at one each time.
+_FUNCTION = """
+def decide(recipient):
+    if "%" in recipient or (lock.locked() and not opens()):
+        return None
+    {keys}
+    with lock:
+        try:
+            tick = ticks()
+            shelf = by_hash[hash(recipient) & {last_part}]
+            added = 0
+            {windows}
+        except (TypeError, RanBackwards):
+            return None
+        if added and not is_plain(recipient):
+            return None
+        {stored}
+        if added:
+            shelves.came += added
+        if not tick & 31:
+            sweep((tick + origin) // {marks}, 8)
+    return True, tick, {values}
+"""
+
+_ONE_KEY = 'key0 = f"{before}{recipient}{after0}"'
+_SEVERAL_KEYS = "head = before + recipient; "
+
+_WINDOW = """
+            value{n} = shelf.get(key{n})
+            if value{n} is None:
+                added += 1
+                value{n} = tick + lasting{n}
+            elif value{n} < full{n}:
+                value{n} = value{n} << {digit} | tick + lasting{n}
+            elif last{n} < 0:
+                return None
+            elif (value{n} >> last{n} & {lowest}) // {marks} > (tick + origin) // {marks}:
+                return False, tick, {found}
+            else:
+                value{n} = (value{n} & full{n} - 1) << {digit} | tick + lasting{n}
+"""
+
+
+class MemoryShortcut:
+    """A shortcut to the windows that every recipient has.
+
+    Arguments:
+        storage: where the windows are.
+        windows: the windows, such as `is_ordinary` says.
+        around: for each window, what its key has before and behind the recipient; before it is the same for all.
+    """
+
+    def __init__(self, storage: MemoryStorage, windows: Sequence[Window], around: Sequence[tuple[str, str]]) -> None:
+        self.windows = windows
+        self._around = around
+        self._origin = storage.ticking.origin
+        self.decide: Callable[[str], Outcome | None] = _compiled(storage, windows, around)
+
+    def keys(self, recipient: str) -> list[str]:
+        """Where the windows of this recipient are kept."""
+        return [f"{before}{recipient}{after}" for before, after in self._around]
+
+    def explain(self, outcome: Outcome) -> Snapshot:
+        """What the ordinary way would have answered."""
+        granted, tick, *values = outcome
+        return Snapshot(granted, (tick + self._origin) // MARKS, self.windows, cast("list[Value | None]", values))
+
+
+def is_ordinary(window: Window) -> bool:
+    """Whether a shortcut may lead to this window."""
+    return (
+        window.strategy == "moving-window"
+        and window.mode is Mode.ENFORCE
+        and not window.shared
+        and window.amount > 0
+        and window.period < _LONGEST_PERIOD
+    )
+
+
+def _compiled(
+    storage: MemoryStorage, windows: Sequence[Window], around: Sequence[tuple[str, str]]
+) -> Callable[[str], Outcome | None]:
+    clock, shelves = storage.ticking, storage.shelves
+    known: dict[str, object] = {
+        "RanBackwards": RanBackwards,
+        "before": around[0][0],
+        "by_hash": shelves.by_hash,
+        "is_plain": is_plain,
+        "lock": storage.lock,
+        "shelves": shelves,
+        "opens": storage.opens,
+        "origin": clock.origin,
+        "sweep": shelves.sweep,
+        "ticks": clock.forward,
+    }
+    numbers = range(len(windows))
+    for n, window, (_, after) in zip(numbers, windows, around, strict=True):
+        # Behind so many digits stands the hit that has to have left when the window is full.
+        last = DIGIT * (min(window.amount, MOST_HITS) - 1)
+        known[f"after{n}"] = after
+        known[f"lasting{n}"] = window.period * MARKS + clock.origin
+        known[f"full{n}"] = 1 << last
+        # So many hits are not kept in a number.
+        known[f"last{n}"] = last if window.amount <= MOST_HITS else -1
+
+    def each(text: str, between: str = ", ") -> str:
+        return between.join(text.format(n=n) for n in numbers)
+
+    constants = {"digit": DIGIT, "lowest": LOWEST, "marks": MARKS, "last_part": PARTS - 1}
+    text = _FUNCTION.format(
+        keys=_ONE_KEY if len(windows) == 1 else _SEVERAL_KEYS + each("key{n} = head + after{n}", "; "),
+        windows="".join(_WINDOW.format(n=n, found=each("shelf.get(key{n})"), **constants) for n in numbers).strip(),
+        stored=each("shelf[key{n}] = value{n}", "; "),
+        values=each("value{n}"),
+        **constants,
+    )
+    exec(text, known)  # noqa: S102  # the text above, in which numbers alone differ
+    return cast("Callable[[str], Outcome | None]", known["decide"])

@@ -1,0 +1,376 @@
+"""The shortcut to windows in memory, and what they are kept as: the same decisions, with less on the way."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import example, given, strategies as st
+
+from backends import DAY, HOUR, MINUTE, SECOND, STRATEGIES, window
+from ratelimited_notify import AsyncLimiter, Limiter, Rule, rate_limited
+from ratelimited_notify.keys import rest_of, tag_of
+from ratelimited_notify.pytest_plugin import Clock
+from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
+from ratelimited_notify.storage.memory.packed import MARKS, MOST_HITS, is_over, packed, unpacked
+from ratelimited_notify.storage.memory.shelves import PARTS, Shelves
+from ratelimited_notify.windows import MICROSECONDS, RECORDS, Mode, Window, take
+from test_keys import NASTY
+
+if TYPE_CHECKING:
+    from ratelimited_notify.windows import Grant, Shortcut, StrategyName
+
+NOW = 1_764_000_000 * SECOND
+PERIODS = (SECOND, MINUTE, HOUR)
+
+
+class Manual:
+    """Microseconds that the test sets, as a clock in seconds."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now / MICROSECONDS
+
+
+def around(one: Window, number: int) -> tuple[str, str]:
+    """What surrounds the recipient in the key of this window."""
+    return "test:{", "}:" + rest_of([f"rule{number}", str(one.period)], one.strategy)
+
+
+def keys_of(recipient: str, windows: list[Window]) -> list[str]:
+    """The keys as the library makes them."""
+    return [
+        before + tag_of(recipient) + after
+        for before, after in (around(one, number) for number, one in enumerate(windows))
+    ]
+
+
+def shortcut_to(storage: MemoryStorage, windows: list[Window]) -> Shortcut:
+    """The shortcut to these windows, which is there."""
+    found = storage.shortcut(windows, [around(one, number) for number, one in enumerate(windows)])
+    assert found is not None
+    return found
+
+
+def hit(storage: MemoryStorage, shortcut: Shortcut, recipient: str, windows: list[Window]) -> tuple[Any, ...]:
+    """What the shortcut decides, or the ordinary way where it says nothing; without the numbers that tell hits apart."""
+    outcome = shortcut.decide(recipient)
+    keys = keys_of(recipient, windows)
+    if outcome is None:
+        return plain(storage.acquire(windows, keys, 1))
+    if outcome[0]:
+        assert shortcut.keys(recipient) == keys
+    return plain(shortcut.explain(outcome))
+
+
+def plain(grant: Any) -> tuple[Any, ...]:
+    """An answer without marks."""
+    return (
+        grant.granted,
+        grant.now,
+        [(*reading[:3], None if reading.token is None else reading.token[0]) for reading in grant.readings],
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[tuple[int, int]], list[tuple[str, Any]]]:
+    """Windows, and what happens to them."""
+    windows = draw(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(PERIODS)), min_size=1, max_size=4))
+    if draw(st.booleans()):
+        windows[-1] = (draw(st.sampled_from([MOST_HITS - 1, MOST_HITS, MOST_HITS + 1, 100])), windows[-1][1])
+    recipients = st.sampled_from(["ana", "bo", "a%3Ab", "a:b", "ü", "x" * 65])
+    step = st.one_of(
+        st.tuples(st.just("hit"), recipients),
+        st.tuples(st.just("hits"), recipients),
+        st.tuples(st.just("pass"), st.one_of(st.integers(0, 3), st.sampled_from([SECOND, MINUTE, HOUR - 1]))),
+        st.tuples(st.just("back"), st.integers(1, 3 * MINUTE)),
+        st.tuples(st.just("costly"), recipients),
+        st.tuples(st.just("release"), st.integers(0, 50)),
+        st.tuples(st.just("amount"), st.integers(1, 6)),
+        st.tuples(st.just("clear"), recipients),
+    )
+    return windows, draw(st.lists(step, max_size=60))
+
+
+@given(history=histories())
+@example(history=([(1, SECOND)], [("hit", "a:b"), ("hit", "a%3Ab")]))
+@example(history=([(40, HOUR)], [("hits", "ana")] * 4))
+@example(history=([(2, HOUR)], [("hit", "ana"), ("back", MINUTE), ("hit", "ana"), ("pass", MINUTE), ("hit", "ana")]))
+@example(history=([(3, HOUR)], [("hits", "ana"), ("amount", 1), ("pass", HOUR - 1), ("pass", 1), ("hit", "ana")]))
+def test_it_decides_as_the_ordinary_way_does(history: tuple[list[tuple[int, int]], list[tuple[str, Any]]]) -> None:
+    """Hits, refusals, counts, instants and what is given back are the same, whatever happens in between."""
+    drawn, steps = history
+    clock = Manual()
+    short, ordinary = MemoryStorage(clock=clock), MemoryStorage(clock=clock)
+    windows = [window("moving-window", amount, period) for amount, period in drawn]
+    shortcut = shortcut_to(short, windows)
+    taken: list[tuple[str, list[Window], Any, Grant]] = []
+    for step, value in steps:
+        if step in ("hit", "hits"):
+            for _ in range(12 if step == "hits" else 1):
+                outcome = shortcut.decide(value)
+                keys = keys_of(value, windows)
+                answer: Any = short.acquire(windows, keys, 1) if outcome is None else shortcut.explain(outcome)
+                expected = ordinary.acquire(windows, keys, 1)
+                assert plain(answer) == plain(expected)
+                if expected.granted:
+                    taken.append((value, windows, answer, expected))
+        elif step == "pass":
+            clock.now += value
+        elif step == "back":
+            clock.now -= value
+        elif step == "costly":
+            keys = keys_of(value, windows)
+            assert plain(short.acquire(windows, keys, 2)) == plain(ordinary.acquire(windows, keys, 2))
+        elif step == "release" and value < len(taken):
+            recipient, then, answer, expected = taken[value]
+            keys = keys_of(recipient, then)
+            tokens = [reading.token for reading in answer.readings]
+            others = [reading.token for reading in expected.readings]
+            assert short.release(then, keys, 1, tokens) == ordinary.release(then, keys, 1, others)
+        elif step == "amount":
+            windows = [window("moving-window", value, windows[0].period), *windows[1:]]
+            shortcut = shortcut_to(short, windows)
+        elif step == "clear":
+            keys = keys_of(value, windows)
+            assert short.forget(windows, keys) == ordinary.forget(windows, keys)
+    for recipient in ("ana", "bo", "a%3Ab", "a:b"):
+        keys = keys_of(recipient, windows)
+        assert plain(short.peek(windows, keys, 1)) == plain(ordinary.peek(windows, keys, 1))
+
+
+@given(recipients=st.lists(st.sampled_from(NASTY), min_size=2, max_size=40))
+def test_any_recipient_has_a_window_of_its_own(recipients: list[str]) -> None:
+    """Recipients made to be confused each have their one hit, by whichever way they come."""
+    storage = MemoryStorage()
+    windows = [window("moving-window", 1, DAY)]
+    shortcut = shortcut_to(storage, windows)
+    seen: set[str] = set()
+    for number, recipient in enumerate(recipients):
+        keys = keys_of(recipient, windows)
+        by_shortcut = hit(storage, shortcut, recipient, windows)[0]
+        granted = storage.acquire(windows, keys, 1).granted if number % 2 and not by_shortcut else by_shortcut
+        assert granted == (recipient not in seen)
+        seen.add(recipient)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        window("fixed-window", 1),
+        window("sliding-window-counter", 1),
+        window("moving-window", 1, mode=Mode.SHADOW),
+        window("moving-window", 1, mode=Mode.FORCE),
+        window("moving-window", 1, shared=True),
+        window("moving-window", 0),
+    ],
+    ids=repr,
+)
+def test_what_is_out_of_the_ordinary_has_none(other: Window) -> None:
+    """Other strategies, exempt, shadow and shared windows, and what is never allowed, go the ordinary way."""
+    storage = MemoryStorage()
+    one = window("moving-window", 1)
+
+    assert storage.shortcut([one, other], [around(one, 0), around(other, 1)]) is None
+    assert storage.shortcut([], []) is None
+
+
+def test_a_class_made_of_the_storage_is_not_passed_by() -> None:
+    """Who overrides `acquire` is asked each time, by sync and async limiters."""
+
+    class Refusing(MemoryStorage):
+        def acquire(self, windows: Any, keys: Any, cost: int) -> Any:
+            return super().peek(windows, keys, 10**6)
+
+    class AsyncRefusing(AsyncMemoryStorage):
+        pass
+
+    one = window("moving-window", 1)
+    limiter = Limiter({"news": "1/day"}, Refusing())
+
+    assert not any(limiter.hit("news", "ana") for _ in range(3))
+    assert AsyncRefusing().shortcut([one], [around(one, 0)]) is None
+
+
+def test_a_limiter_takes_it_at_the_second_hit() -> None:
+    """What a plan knows beforehand is worked out once; new rules have new shortcuts, and the windows stay."""
+    limiter = Limiter({"news": "3/day"}, clock=Clock())
+    assert limiter.plans.shortcuts == {}
+
+    assert [limiter.hit("news", "ana").remaining for _ in range(2)] == [2, 1]
+    assert list(limiter.plans.shortcuts) == ["news"]
+    limiter.rules = {"news": "5/day"}
+
+    assert limiter.plans.shortcuts == {}
+    assert [limiter.hit("news", "ana").remaining for _ in range(3)] == [2, 1, 0]
+    assert not limiter.hit("news", "ana")
+
+
+def test_what_it_explains_can_be_pickled() -> None:
+    """A decision by the shortcut travels as any other."""
+    limiter = Limiter({"news": "2/day"}, clock=Clock())
+    decisions = [limiter.hit("news", "ana") for _ in range(3)]
+
+    for decision in decisions:
+        copy = pickle.loads(pickle.dumps(decision))
+        assert (copy.allowed, copy.remaining, copy.retry_after) == (
+            decision.allowed,
+            decision.remaining,
+            decision.retry_after,
+        )
+
+
+@given(
+    strategy=st.sampled_from(STRATEGIES),
+    hits=st.lists(st.tuples(st.integers(0, 2 * MINUTE), st.integers(1, 3), st.integers(0, MARKS - 1)), max_size=40),
+    start=st.sampled_from([-DAY, 0, NOW, 2**54]),
+)
+def test_a_number_is_the_record_again(strategy: StrategyName, hits: list[tuple[int, int, int]], start: int) -> None:
+    """What is packed and unpacked says the same of every cost at every instant, and is over at the same one."""
+    one = window(strategy, 30, MINUTE)
+    record, now = RECORDS[strategy](), start
+    for passed, cost, mark in hits:
+        now += passed
+        take([one], [record], now, cost, mark)
+    value = packed(record, one.period)
+    ends = record.ends(now, one.period)
+    assert ends <= now or not is_over(value, ends - 1)
+    assert is_over(value, ends)
+    again = unpacked(value, strategy, one.period)
+
+    for instant in (now, now + 1, ends - 1, ends, now + MINUTE):
+        for cost in (1, 5, 30, 31):
+            expected = record.read(instant, one.period, one.amount, cost)
+            assert again.read(instant, one.period, one.amount, cost) == expected
+
+
+def test_windows_of_people_are_nothing_to_the_garbage_collector() -> None:
+    """However many windows there are, a collection does not go through them."""
+    limiter = Limiter([Rule("news", "5/day"), Rule("*", "20/day", by="recipient")])
+    for number in range(3000):
+        limiter.hit("news", f"person.{number % 1500}@example.com")
+    storage = limiter.storage
+    assert isinstance(storage, MemoryStorage)
+
+    assert len(storage) == 3000
+    assert not any(map(gc.is_tracked, storage.shelves.by_hash))
+
+
+@given(
+    recipients=st.sets(st.integers(0, 10**6), min_size=1, max_size=400),
+    crowded=st.integers(1, 20),
+    sweeps=st.integers(1, 60),
+)
+def test_shelves_divide_and_lose_nothing(recipients: set[int], crowded: int, sweeps: int) -> None:
+    """Each key is found where it is looked for, however often its shelf was divided, and is swept when it is over."""
+    import ratelimited_notify.storage.memory.shelves as module
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "_CROWDED", crowded)
+        shelves = Shelves()
+        ends = {f"n:{{{number}}}:rule:60:f": NOW + number for number in recipients}
+        for key, end in ends.items():
+            shelves.of(key)[key] = packed(fixed(end), MINUTE)
+            shelves.came += 1
+        for _ in range(sweeps):
+            shelves.sweep(NOW, 50)
+
+        found = {key for key in ends if shelves.get(key) is not None}
+        assert {key for key, end in ends.items() if end > NOW} <= found == set(shelves)
+        assert len(shelves) == len(found)
+        for _ in range(PARTS + len(ends)):
+            shelves.sweep(NOW + 10**7, 50)
+        assert (len(shelves), list(shelves)) == (0, [])
+
+
+def fixed(end: int) -> Any:
+    """A fixed window with one hit."""
+    record = RECORDS["fixed-window"]()
+    take([window("fixed-window", 5, MINUTE)], [record], end - MINUTE, 1, 0)
+    return record
+
+
+def test_threads_share_it_exactly() -> None:
+    """Sixteen threads on fresh recipients, switching as often as they can: what is sent is exactly the limit, each time."""
+    limiter = Limiter([Rule("news", "3/day"), Rule("*", "5/day", by="recipient")])
+    sent: list[str] = []
+
+    @rate_limited("news", limiter=limiter, on_limit="drop")
+    def send(recipient: str) -> None:
+        sent.append(recipient)
+
+    send("first")
+    people = [f"person.{number}" for number in range(300)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=lambda: [send(person) for person in people]) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert {person: sent.count(person) for person in people} == dict.fromkeys(people, 3)
+
+
+def test_an_async_limiter_shares_it() -> None:
+    """Both limiters decide by the same windows, each by its shortcut."""
+    import asyncio
+
+    storage = MemoryStorage(clock=(clock := Clock()))
+    limiter = Limiter({"news": "4/day"}, storage, clock=clock)
+    view = AsyncLimiter({"news": "4/day"}, storage, clock=clock)
+
+    async def both() -> list[int | None]:
+        left = []
+        for _ in range(2):
+            left += [limiter.hit("news", "ana").remaining, (await view.hit("news", "ana")).remaining]
+        return left
+
+    assert asyncio.run(both()) == [3, 2, 1, 0]
+    assert list(limiter.plans.shortcuts) == list(view.plans.shortcuts) == ["news"]
+
+
+_INTERRUPTED = """
+import random, signal
+from ratelimited_notify import Limiter, Rule
+
+class SoftTimeLimit(Exception):
+    pass
+
+def interrupt(*_):
+    raise SoftTimeLimit
+
+signal.signal(signal.SIGALRM, interrupt)
+limiter = Limiter([Rule("news", "30/day"), Rule("*", "31/day", by="recipient")])
+limiter.hit("news", "first")
+granted, interrupts, person = {}, 0, 0
+while interrupts < 2000:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 1e-4))
+        while True:
+            person += 1
+            for _ in range(5):
+                if limiter.hit("news", f"person.{person}"):
+                    granted[person] = granted.get(person, 0) + 1
+    except SoftTimeLimit:
+        interrupts += 1
+counts = {one: [30 - limiter.windows("news", f"person.{one}")[0].remaining] for one in granted}
+print(all(granted[one] <= count <= 5 for one, (count,) in counts.items()), len(granted) > 100)
+"""
+
+
+def test_an_exception_out_of_a_signal_handler_locks_nobody_out() -> None:
+    """Wherever it strikes, the next decision works, and no hit that was granted is lost."""
+    ran = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=120, check=False)
+
+    assert ran.stdout == "True True\n", ran.stderr
