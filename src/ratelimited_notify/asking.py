@@ -11,6 +11,7 @@ from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.keys import valid_namespace
 from ratelimited_notify.recipient import counting_as, text_of
+from ratelimited_notify.refusals import Refusals
 from ratelimited_notify.rules.limit import LARGEST_AMOUNT
 from ratelimited_notify.rules.plan import Asked, Plans
 from ratelimited_notify.sources import rules_from
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.notification import Notification
     from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.refusals import Instant
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
     from ratelimited_notify.rules.rule import Rule
@@ -54,6 +56,7 @@ class LimiterOptions(TypedDict, total=False):
     timeout: float
     clock: Callable[[], float] | None
     enabled: bool
+    remember_refusals: bool
 
 
 class Question:
@@ -90,6 +93,7 @@ class Asking(ABC, Generic[_S]):
         timeout: float = 0.5,
         clock: Callable[[], float] | None = None,
         enabled: bool = True,
+        remember_refusals: bool = False,
     ) -> None:
         """Make a limiter.
 
@@ -107,6 +111,9 @@ class Asking(ABC, Generic[_S]):
             clock: a callable that gives seconds, for windows in memory and on memcached; by default this machine's time. One
                 that has a method `sleep(seconds)` is also what waiting is done by.
             enabled: False sends everything and counts nothing.
+            remember_refusals: True answers a recipient who was refused a moment ago without asking the storage again: until
+                the time that it said, and 5 seconds at the most. What others give back, clear or edit meanwhile is not seen.
+                For a storage on a server, where a recipient may be asked about again and again.
 
         Raises:
             RuleError: the rules cannot be used; all problems are named, each with its place.
@@ -119,8 +126,9 @@ class Asking(ABC, Generic[_S]):
             raise NotifyError(f"on_storage_error={on_storage_error!r} is not known; use 'raise', 'allow' or 'deny'.")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 3600:
             raise NotifyError("timeout= must be a number of seconds above 0 and below 3600, such as 0.5.")
-        if not isinstance(enabled, bool):
-            raise NotifyError(f"enabled= must be True or False, not a {type(enabled).__name__}.")
+        for name, switched in (("enabled", enabled), ("remember_refusals", remember_refusals)):
+            if not isinstance(switched, bool):
+                raise NotifyError(f"{name}= must be True or False, not a {type(switched).__name__}.")
         for option, value in (("tier_of", tier_of), ("clock", clock)):
             if value is not None and not callable(value):
                 raise NotifyError(f"{option}= must be a callable or None, not a {type(value).__name__}.")
@@ -130,6 +138,7 @@ class Asking(ABC, Generic[_S]):
         self._on_storage_error: OnStorageError = on_storage_error
         self._timeout = timeout
         self._clock = clock
+        self._refusals = Refusals() if remember_refusals else None
         self._off = not enabled or switch.read()
         self._unknown: set[str] = set()
         # Held while rules are edited, never while they are read.
@@ -181,9 +190,11 @@ class Asking(ABC, Generic[_S]):
     def _shorten(self, plan: Plan) -> Shortcut | None:
         """The storage's shortcut to the windows of a plan that are the same for everybody."""
         storage = self.storage
-        if plan.steady is None or self._counted is not text_of or not isinstance(storage, WithShortcut):
+        if not plan.steady or self._counted is not text_of:
             return None
-        return storage.shortcut(plan.steady, plan.around)
+        if isinstance(storage, WithShortcut):
+            return storage.shortcut(plan.steady, plan.around)
+        return None if self._refusals is None else self._refusals.shortcut(plan.steady, plan.around)
 
     def _shortly(self, type: str, recipient: object) -> Decision | None:
         """The decision about a hit at cost 1, without priority and fields, where there is a shortcut to it."""
@@ -321,6 +332,23 @@ class Asking(ABC, Generic[_S]):
     def _stays_counted(self, error: StorageError) -> None:
         """Where a hit is to be given back because of another error, that one is for the caller and this for the log."""
         _log.warning("A hit could not be given back, and stays counted: %s", error)
+
+    def _recall(self, question: Question) -> tuple[Decision | None, Instant | None]:
+        """The refusal that was given to the same question a moment ago, where one is remembered; and what `_note` needs."""
+        if self._refusals is None:
+            return None, None
+        grant = self._refusals.find(question.windows, question.keys, question.cost)
+        return (None if grant is None else self._granted(question, grant)), self._refusals.asking()
+
+    def _note(self, question: Question, grant: Grant, asked: Instant | None) -> None:
+        """Remember a refusal, where refusals are remembered."""
+        if self._refusals is not None and asked is not None:
+            self._refusals.note(question.windows, question.keys, question.cost, grant, asked)
+
+    def _given_back(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
+        """What was remembered of these windows no longer holds."""
+        if self._refusals is not None:
+            self._refusals.drop(windows, keys)
 
     def _receipt(self, decision: Decision) -> Receipt | None:
         """What it takes to give a decision's hit back, the first time that it is asked for.

@@ -87,6 +87,12 @@ def foreign(key: str, strategy: StrategyName) -> str:
     return f"limits:{{{tag_of(key)}}}:{rest_of(('item',), strategy)}"
 
 
+def tag_in(key: str) -> str:
+    """The text between a key's braces; all of it where there are none."""
+    _, brace, behind = key.partition("{")
+    return behind.partition("}")[0] if brace else key
+
+
 def split(key: str) -> tuple[str, str]:
     """A key's head, up to and with the tag, and its rest."""
     head, brace, rest = key.partition("}:")

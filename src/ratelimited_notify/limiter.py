@@ -73,10 +73,14 @@ class Limiter(Asking["Storage"]):
         question = self._ask(type, recipient, cost, priority, fields)
         if not question.windows:
             return self._unlimited(question)
+        remembered, asked = self._recall(question)
+        if remembered is not None:
+            return remembered
         try:
             grant = self.storage.acquire(question.windows, question.keys, question.cost)
         except StorageError as error:
             return self._failed([question], error)[0]
+        self._note(question, grant, asked)
         return self._granted(question, grant)
 
     def test(
@@ -148,7 +152,12 @@ class Limiter(Asking["Storage"]):
             StorageError: the storage failed; whether the hit was given back is unknown, and it is not tried again.
         """
         receipt = self._receipt(decision)
-        return receipt is not None and self.storage.release(*receipt)
+        if receipt is None:
+            return False
+        try:
+            return self.storage.release(*receipt)
+        finally:
+            self._given_back(receipt.windows, receipt.keys)
 
     @contextmanager
     def reserve(
@@ -194,7 +203,10 @@ class Limiter(Asking["Storage"]):
         if self._is_off():
             return 0
         windows, keys = self._own_windows(self._ask(type, recipient, 1, None, fields))
-        return self.storage.forget(windows, keys) if windows else 0
+        try:
+            return self.storage.forget(windows, keys) if windows else 0
+        finally:
+            self._given_back(windows, keys)
 
     def wait(self, seconds: float) -> None:
         """Let this many seconds pass, by the limiter's clock."""
@@ -246,10 +258,14 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         question = self._ask(type, recipient, cost, priority, fields)
         if not question.windows:
             return self._unlimited(question)
+        remembered, asked = self._recall(question)
+        if remembered is not None:
+            return remembered
         try:
             grant = await self.storage.acquire(question.windows, question.keys, question.cost)
         except StorageError as error:
             return self._failed([question], error)[0]
+        self._note(question, grant, asked)
         return self._granted(question, grant)
 
     async def test(
@@ -311,7 +327,12 @@ class AsyncLimiter(Asking["AsyncStorage"]):
     async def release(self, decision: Decision) -> bool:
         """As `Limiter.release`."""
         receipt = self._receipt(decision)
-        return receipt is not None and await self.storage.release(*receipt)
+        if receipt is None:
+            return False
+        try:
+            return await self.storage.release(*receipt)
+        finally:
+            self._given_back(receipt.windows, receipt.keys)
 
     @asynccontextmanager
     async def reserve(
@@ -350,7 +371,10 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         if self._is_off():
             return 0
         windows, keys = self._own_windows(self._ask(type, recipient, 1, None, fields))
-        return await self.storage.forget(windows, keys) if windows else 0
+        try:
+            return await self.storage.forget(windows, keys) if windows else 0
+        finally:
+            self._given_back(windows, keys)
 
     async def wait(self, seconds: float) -> None:
         """As `Limiter.wait`."""

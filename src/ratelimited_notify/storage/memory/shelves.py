@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from ratelimited_notify.keys import tag_in
 from ratelimited_notify.storage.memory.packed import LOWEST, digit, is_over
 
 if TYPE_CHECKING:
@@ -34,12 +35,6 @@ _LOOKS_PER_WINDOW = 2
 
 _MOST_FINDS = 256
 """The most windows that one sweep drops: a pause of some twenty microseconds."""
-
-
-def tag_in(key: str) -> str:
-    """The text between a key's braces, by which it is shelved; all of it where there are none."""
-    _, brace, behind = key.partition("{")
-    return behind.partition("}")[0] if brace else key
 
 
 class Shelves:
