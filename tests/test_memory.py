@@ -261,6 +261,38 @@ def test_somebody_who_never_comes_back_is_an_error_in_time() -> None:
     assert storage.acquire([one], ["ana"], 1).readings[0].count == 2
 
 
+def test_threads_that_keep_each_other_waiting_all_get_their_turn() -> None:
+    """Where deciding takes long, a thread mostly looks while another, stopped in mid-decision, holds the lock.
+
+    Without those others giving way, it gave up after the timeout although the lock was opened thousands of times.
+    """
+
+    def clock() -> float:
+        for _ in range(3000):
+            pass
+        return time.time()
+
+    storage = MemoryStorage(clock=clock, timeout=0.5)
+    one = window("moving-window", 10**6, HOUR)
+    failures: list[StorageError] = []
+
+    def hit(key: str) -> None:
+        try:
+            for _ in range(700):
+                storage.acquire([one], [key], 1)
+        except StorageError as error:
+            failures.append(error)
+
+    for _ in range(3):
+        threads = [threading.Thread(target=hit, args=(f"{number}",)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert failures == []
+
+
 def test_a_decision_inside_a_decision_is_an_error() -> None:
     """What a signal handler in mid-decision would do: it fails in time and does not hang."""
     inside: list[StorageError] = []

@@ -16,17 +16,36 @@ from backends import DAY, HOUR, MINUTE, SECOND, STRATEGIES, window
 from ratelimited_notify import AsyncLimiter, Limiter, Rule, rate_limited
 from ratelimited_notify.keys import rest_of, tag_of
 from ratelimited_notify.pytest_plugin import Clock
-from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
-from ratelimited_notify.storage.memory.packed import MARKS, MOST_HITS, is_over, packed, unpacked
+from ratelimited_notify.storage.memory import (
+    AsyncMemoryStorage,
+    MemoryStorage,
+    packed as packed_module,
+    shortcut as shortcut_module,
+)
+from ratelimited_notify.storage.memory.packed import MARKS, is_over, packed, unpacked
 from ratelimited_notify.storage.memory.shelves import PARTS, Shelves
 from ratelimited_notify.windows import MICROSECONDS, RECORDS, Mode, Window, take
 from test_keys import NASTY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ratelimited_notify.windows import Grant, Shortcut, StrategyName
 
 NOW = 1_764_000_000 * SECOND
 PERIODS = (SECOND, MINUTE, HOUR)
+
+
+FEW_HITS = 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_hits() -> Iterator[None]:
+    """So few hits are kept in a number here that tests reach beyond."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (packed_module, shortcut_module):
+            patched.setattr(module, "MOST_HITS", FEW_HITS)
+        yield
 
 
 class Manual:
@@ -84,7 +103,7 @@ def histories(draw: st.DrawFn) -> tuple[list[tuple[int, int]], list[tuple[str, A
     """Windows, and what happens to them."""
     windows = draw(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(PERIODS)), min_size=1, max_size=4))
     if draw(st.booleans()):
-        windows[-1] = (draw(st.sampled_from([MOST_HITS - 1, MOST_HITS, MOST_HITS + 1, 100])), windows[-1][1])
+        windows[-1] = (draw(st.sampled_from([FEW_HITS - 1, FEW_HITS, FEW_HITS + 1, 100])), windows[-1][1])
     recipients = st.sampled_from(["ana", "bo", "a%3Ab", "a:b", "ü", "x" * 65])
     step = st.one_of(
         st.tuples(st.just("hit"), recipients),
@@ -320,6 +339,23 @@ def test_threads_share_it_exactly() -> None:
         sys.setswitchinterval(interval)
 
     assert {person: sent.count(person) for person in people} == dict.fromkeys(people, 3)
+
+
+def test_a_busy_window_outgrows_a_number() -> None:
+    """Hundreds of hits of one recipient are counted one by one, and leave one by one."""
+    clock = Manual()
+    storage = MemoryStorage(clock=clock)
+    windows = [window("moving-window", 1000, HOUR)]
+    shortcut = shortcut_to(storage, windows)
+    for _ in range(1000):
+        clock.now += SECOND
+        assert hit(storage, shortcut, "ana", windows)[0]
+    assert not hit(storage, shortcut, "ana", windows)[0]
+    clock.now += HOUR - 999 * SECOND - 1
+    assert not hit(storage, shortcut, "ana", windows)[0]
+    clock.now += 1
+
+    assert [hit(storage, shortcut, "ana", windows)[0] for _ in range(2)] == [True, False]
 
 
 def test_an_async_limiter_shares_it() -> None:

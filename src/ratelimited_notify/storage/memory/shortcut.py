@@ -49,6 +49,8 @@ def decide(recipient):
             shelves.came += added
         if not tick & 31:
             sweep((tick + origin) // {marks}, 8)
+    if storage.crowded:
+        give_way()
     return True, tick, {values}
 """
 
@@ -118,6 +120,8 @@ def _compiled(
         "is_plain": is_plain,
         "lock": storage.lock,
         "shelves": shelves,
+        "give_way": storage.give_way,
+        "storage": storage,
         "opens": storage.opens,
         "origin": clock.origin,
         "sweep": shelves.sweep,
