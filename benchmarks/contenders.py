@@ -88,9 +88,9 @@ def raising(rules: Sequence[Rule]) -> Hit:
     return hit
 
 
-def hitting(rules: Sequence[Rule], storage: str) -> Hit:
+def hitting(rules: Sequence[Rule], storage: str, **options: Any) -> Hit:
     """`Limiter.hit`."""
-    return partial(Limiter(rules, storage, timeout=10).hit, "news")
+    return partial(Limiter(rules, storage, timeout=10, **options).hit, "news")
 
 
 def bare(amount: int, strategy: type = FixedWindowRateLimiter, uri: str = "memory://") -> Hit:

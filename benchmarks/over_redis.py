@@ -13,6 +13,7 @@ from contenders import (
     PEERS,
     bare,
     bare_three,
+    decorated,
     each,
     hitting,
     items,
@@ -32,6 +33,7 @@ from ratelimited_notify.storage.redis.scripts import command
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from contenders import Hit
     from measured import Address, Effort
 
 _AMOUNT = 20
@@ -143,6 +145,8 @@ def many(effort: Effort, valkey: Address) -> list[Figure]:
             clock=time.perf_counter,
         )
         figures.append(ratio(row, times.ratio("limits", OURS), people=effort.batch, note=_speed(times.seconds[OURS])))
+        if row == "redis-hit-many":
+            figures.append(Figure("redis-speed", 1 / Ratio.of(times.seconds[OURS]).value))
     _emptied(valkey)
     fixed = Limiter(one_rule(_AMOUNT, "fixed-window"), valkey.url, timeout=10)
     ceiling = _Ceiling(valkey)
@@ -205,8 +209,33 @@ return count
         self.connection.close()
 
 
+def remembered(effort: Effort, valkey: Address) -> list[Figure]:
+    """A recipient who was refused a moment ago, asked about again and again, with refusals remembered."""
+    figures = []
+    people = [f"refused.{number}@example.com" for number in range(_PEOPLE)]
+    for row, hit in (
+        ("redis-remembered", decorated(three_rules(1), storage=valkey.url, timeout=10, remember_refusals=True)),
+        ("redis-remembered-hit", hitting(three_rules(1), valkey.url, remember_refusals=True)),
+    ):
+        _emptied(valkey)
+        bare_hit = bare(1, MovingWindowRateLimiter, valkey.url)
+        for recipient in people:
+            if not (hit(recipient) and bare_hit(recipient)) or hit(recipient):
+                raise AssertionError("The first hit is to be allowed, and the second one refused.")
+
+        def ours(recipients: Sequence[str], hit: Hit = hit) -> list[object]:
+            # Before five seconds are over, the server is asked once more.
+            return [hit(recipient) for _ in range(20) for recipient in recipients]
+
+        contenders = {OURS: Contender(ours, allowed=False), "limits": each(bare_hit, allowed=False)}
+        times = in_turns(contenders, iter(lambda: people, None), effort.rounds, clock=time.perf_counter)
+        found = times.ratio("limits", OURS)
+        figures.append(ratio(row, Ratio(*(20 * each for each in (found.value, found.low, found.high)))))
+    return figures
+
+
 def stored(effort: Effort, valkey: Address) -> list[Figure]:
-    """Bytes that the server takes for a window with one hit, key and expiry included."""
+    """Bytes that the server takes for a window with one hit, key and expiry included, and for further hits."""
     client = redis.Redis(valkey.host, valkey.port)
     figures = []
     for row, strategy in (
@@ -217,17 +246,24 @@ def stored(effort: Effort, valkey: Address) -> list[Figure]:
         _emptied(valkey)
         with Limiter(one_rule(_AMOUNT, strategy), valkey.url, timeout=10) as limiter:
             limiter.hit_many("news", ["first@example.com"])
-            before = int(client.info("memory")["used_memory"])
-            for start in range(0, effort.stored, 10_000):
-                stop = min(start + 10_000, effort.stored)
-                limiter.hit_many("news", [f"person.{number}@example.com" for number in range(start, stop)])
-        held = int(client.info("memory")["used_memory"]) - before
+            held = [_used(client)]
+            for _ in range(5 if strategy == "moving-window" else 1):
+                for start in range(0, effort.stored, 10_000):
+                    stop = min(start + 10_000, effort.stored)
+                    limiter.hit_many("news", [f"person.{number}@example.com" for number in range(start, stop)])
+                held.append(_used(client))
         keys = client.dbsize() - 1
         if keys != effort.stored:
             raise AssertionError(f"{keys} keys for {effort.stored} windows.")
-        figures.append(Figure(row, held / effort.stored, people=effort.stored))
+        figures.append(Figure(row, (held[1] - held[0]) / effort.stored, people=effort.stored))
+        if len(held) > 2:
+            figures.append(Figure("redis-bytes-further", (held[-1] - held[1]) / effort.stored / (len(held) - 2)))
     _emptied(valkey)
     return figures
+
+
+def _used(client: redis.Redis) -> int:
+    return int(client.info("memory")["used_memory"])
 
 
 def tasks(effort: Effort, valkey: Address) -> list[Figure]:
@@ -280,4 +316,4 @@ def tasks(effort: Effort, valkey: Address) -> list[Figure]:
     return [ratio("asyncio-three", Ratio.of([theirs / ours for ours, theirs in pairs]), note=said)]
 
 
-MEASUREMENTS = (one, three, commands, many, stored, tasks)
+MEASUREMENTS = (one, three, commands, remembered, many, stored, tasks)

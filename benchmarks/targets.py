@@ -18,7 +18,7 @@ class Row:
     bound: float | None
     """What must be reached; None where the figure is only told."""
     sense: Literal["at most", "at least"] = "at most"
-    unit: Literal["", "bytes", "ms"] = ""
+    unit: Literal["", "bytes", "ms", "a second"] = ""
     """Without a unit the figure is a count, or a ratio: of times where the sense is "at most", of speeds where it is "at least"."""
 
     def reached(self, value: float) -> bool | None:
@@ -43,7 +43,7 @@ ROWS = (
     Row("memory-refused-bare", "memory: decorated call, one rule, refused (dropped)", f"{BARE}, refused", None),
     Row("memory-raised", "memory: decorated call, one rule, refused (raised and caught)", f"{BARE}, refused", None),
     Row("memory-million", "memory: decorated call, one rule, {people} recipients, random order", BARE, 0.5),
-    Row("memory-filling", "memory: the same, while filling, each recipient's first hit", BARE, 0.5),
+    Row("memory-filling", "memory: the same, while filling, each recipient's first hit", BARE, None),
     Row("memory-pause", "memory: 99.99% of calls, {people} recipients coming and going", "time of one call", 1.0, unit="ms"),
     Row("memory-pause-worst", "memory: the longest of these calls", "time of one call", 5.0, unit="ms"),
     Row("memory-bytes", "memory: one live window with one hit, three rules, moving", "bytes a window", 300, unit="bytes"),
@@ -63,15 +63,14 @@ ROWS = (
         0.5,
         "at least",
     ),
+    Row("redis-speed", "Redis: the same, three rules", "decisions, one caller, on this machine", None, "at least", "a second"),
+    Row("redis-remembered", "Redis: decorated call, refused a moment ago and remembered", f"{MOVING}, refused", 50, "at least"),
+    Row("redis-remembered-hit", "Redis: `Limiter.hit`, likewise", f"{MOVING}, refused", None, "at least"),
     Row("redis-bytes-moving", "Valkey: one window with one hit, moving, {people} recipients", "bytes a window", None, unit="bytes"),
-    Row("redis-bytes-fixed", "Valkey: the same, fixed", "bytes a window", None, unit="bytes"),
-    Row("redis-bytes-sliding", "Valkey: the same, sliding counter", "bytes a window", None, unit="bytes"),
+    Row("redis-bytes-further", "Valkey: each further hit of such a window, of five", "bytes a hit", None, unit="bytes"),
+    Row("redis-bytes-fixed", "Valkey: one window with one hit, fixed, {people} recipients", "bytes a window", None, unit="bytes"),
+    Row("redis-bytes-sliding", "Valkey: one window with one hit, sliding counter, {people} recipients", "bytes a window", None, unit="bytes"),
     Row("asyncio-three", "Redis, asyncio: 1,000 tasks, three rules", "`limits.aio` (redis-py), three moving-window `hit`s", 2, "at least"),
     Row("memcached-trips", "memcached: three rules, uncontended", "round trips a decision", 2),
     Row("memcached-three", "memcached: `Limiter.hit`, three rules, allowed", "`limits`, three fixed-window `hit`s (it has no moving ones)", None),
 )  # fmt: skip
-
-LEFT_OUT = (
-    "Redis, a refused recipient asked again and again (50 times a bare hit): the local memory of refusals is not built yet.",
-)
-"""What the project wants to reach and what is not measured yet, with the reason."""
