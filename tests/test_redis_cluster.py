@@ -134,7 +134,7 @@ def test_a_map_is_read_whole_or_not_at_all() -> None:
     assert slots.masters == (("a!", 7), ("asked!", 9))
     assert slots.known(("asked!", 8))
     assert slots.known(("seed", 1))
-    slots.silent.add(("asked!", 8))
+    slots.troubles["asked!", 8] = StorageError("It hangs.")
     assert slots.informants()[-1] == ("asked!", 8)
     slots.moved(5, ("", 99), ("b", 3))
     assert slots.owner(5) == ("b!", 99)
@@ -142,7 +142,7 @@ def test_a_map_is_read_whole_or_not_at_all() -> None:
     slots.learn([[0, SLOTS - 1, [b"c", 1, b"id"]]], ("asked", 1), 1.0)
 
     assert not slots.known(("a!", 7))
-    assert slots.silent == set()
+    assert slots.troubles == {}
 
 
 # --- Round trips ----------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
             return self._acquire(windows, keys, cost)
 
     def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
-        grants = []
+        grants: list[Grant] = []
         for windows, keys, cost in requests:
             with self._free():
                 grants.append(self._acquire(windows, keys, cost))

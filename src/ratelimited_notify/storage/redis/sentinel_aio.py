@@ -76,7 +76,7 @@ class AsyncRedisSentinelStorage(AsyncRedisStorage):
         self._hosts = parts.hosts
         self._service = connection.service(parts, service_name)
         wanted = connection.settings_of_each(parts, timeout, options, parse_url)
-        self._to_sentinels = connection.to_sentinels(wanted, len(parts.hosts), sentinel_kwargs or {})
+        self._to_sentinels = connection.to_sentinels(wanted, timeout, len(parts.hosts), sentinel_kwargs or {})
         wanted["connection_class"] = connection.kind(wanted, SentinelManagedConnection, SentinelManagedSSLConnection)
         super().__init__("redis://", wrap_exceptions, timeout=timeout, **wanted)
         # The Sentinels are asked while a connection is opened.
