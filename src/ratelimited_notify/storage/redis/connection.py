@@ -303,11 +303,6 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
         return "Redis has no memory left and evicts nothing (maxmemory), so no hit can be counted. Give it more."
     if isinstance(error, exceptions.ReadOnlyError) or "READONLY" in text:
         return "This Redis server is a read-only replica. Connect to the primary."
-    if "NOREPLICAS" in text:
-        return (
-            "Fewer replicas than min-replicas-to-write demands are in step with this Redis server, "
-            "so nothing was counted."
-        )
     if text.startswith("NOTIFYVERSION"):
         return (
             "The Redis server is older than version 7; only since then does time stand still inside a script. "

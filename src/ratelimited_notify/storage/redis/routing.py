@@ -19,7 +19,6 @@ from redis.exceptions import (  # isort: skip
     ClusterDownError,
     MovedError,
     NoScriptError,
-    ReadOnlyError,
     ResponseError,
     TryAgainError,
 )
@@ -251,8 +250,6 @@ class _Journey:
             self._slots.doubtful = self.early = True
             letter.redirections = 0
             return True
-        if isinstance(reply, ReadOnlyError):
-            self._slots.doubtful = True
         return False
 
 
