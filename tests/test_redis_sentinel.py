@@ -244,7 +244,7 @@ def test_a_lost_answer_neither_counts_nor_gives_twice(kind: Any, hanging: bool) 
         with Proxy(server.port) as proxy, sentinel.client() as client:
             # The Sentinel knows the server by the proxy only, and so does who asks it.
             client.sentinel_monitor("notices", "127.0.0.1", proxy.port, 1)
-            wait_for("the Sentinel watches", lambda: not client.sentinel_master("notices")["is_sdown"])
+            wait_for("the Sentinel watches", lambda: not client.execute_command("SENTINEL MASTER", "notices")["is_sdown"])
             proxy.hanging = hanging
             uri = f"redis+sentinel://{sentinel.address}/notices"
             with Both(kind(uri)) as storage, Both(kind(uri)) as beside:

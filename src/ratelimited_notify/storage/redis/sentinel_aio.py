@@ -38,7 +38,9 @@ class _Pool(SentinelConnectionPool):
         await super().disconnect(inuse_connections)
         # Otherwise it is the pool's own, because the master has changed, and there is more to ask.
         if inuse_connections:
-            await self.sentinel_manager.aclose()  # pyright: ignore[reportUnknownMemberType]  # as above
+            manager: Any = self.sentinel_manager  # Any: redis-py does not say what its clients are
+            for client in manager.sentinels:
+                await client.aclose()
 
 
 class AsyncRedisSentinelStorage(AsyncRedisStorage):
