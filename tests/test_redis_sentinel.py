@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -208,11 +208,14 @@ def test_a_planned_failover(own_servers: Callable[..., Watched], kind: Any) -> N
     with Both(kind(servers.url)) as storage:
         storage.acquire([window], keys, 1)
         before = servers.master()
-        with servers.sentinels[0].client() as client:
-            client.execute_command("SENTINEL", "FAILOVER", servers.service)
 
         def elsewhere() -> bool:
-            storage.acquire([window], keys, 1)
+            with suppress(StorageError):
+                storage.acquire([window], keys, 1)
+            if servers.master() is before:
+                # Again and again: on a busy machine the Sentinels may give up an attempt. One that is under way is an error.
+                with servers.sentinels[0].client() as client:
+                    client.execute_command("SENTINEL", "FAILOVER", servers.service)
             with before.client() as client:
                 return servers.master() is not before and client.info("replication")["role"] == "slave"
 
@@ -244,7 +247,9 @@ def test_a_lost_answer_neither_counts_nor_gives_twice(kind: Any, hanging: bool) 
         with Proxy(server.port) as proxy, sentinel.client() as client:
             # The Sentinel knows the server by the proxy only, and so does who asks it.
             client.sentinel_monitor("notices", "127.0.0.1", proxy.port, 1)
-            wait_for("the Sentinel watches", lambda: not client.execute_command("SENTINEL MASTER", "notices")["is_sdown"])
+            wait_for(
+                "the Sentinel watches", lambda: not client.execute_command("SENTINEL MASTER", "notices")["is_sdown"]
+            )
             proxy.hanging = hanging
             uri = f"redis+sentinel://{sentinel.address}/notices"
             with Both(kind(uri)) as storage, Both(kind(uri)) as beside:
