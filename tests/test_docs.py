@@ -23,6 +23,7 @@ from servers import HOST, free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cluster_servers import Cluster, Watched
     from servers import Memcached, Valkey
 
 ROOT = Path(__file__).parent.parent
@@ -42,13 +43,15 @@ with_blocks = pytest.mark.parametrize("document", [each for each in DOCUMENTS if
 
 
 @pytest.fixture(scope="module")
-def addresses(valkey: Valkey, memcached: Memcached) -> Iterator[dict[str, str]]:
+def addresses(valkey: Valkey, memcached: Memcached, cluster: Cluster, watched: Watched) -> Iterator[dict[str, str]]:
     """Where the addresses that the documents name lead to in this test run."""
     mail = Controller(Sink(), hostname=HOST, port=free_port())
     mail.start()
     yield {
         "localhost:6379": f"{HOST}:{valkey.port}",
         "localhost:11211": f"{HOST}:{memcached.port}",
+        **{f"localhost:{7000 + number}": member.address for number, member in enumerate(cluster.members)},
+        **{f"localhost:{26379 + number}": sentinel.address for number, sentinel in enumerate(watched.sentinels)},
         "localhost:8025": f"{HOST}:{mail.port}",
     }
     mail.stop()

@@ -550,10 +550,10 @@ def test_what_a_storage_of_others_raises_is_not_shown() -> None:
         ("", "A text without '://' is not a storage URI; write 'memory://'"),
         ("user:secret@localhost", "A text without '://' is not a storage URI"),
         ("nowhere://user:secret@host", "limits cannot open nowhere:// (ConfigurationError): the scheme is not known"),
-        ("redis+cluster://user:secret@host:1", "redis+cluster:// is not supported yet; use one Redis or Valkey server"),
-        ("redis+sentinel://user:secret@host:1/name", "redis+sentinel:// is not supported yet"),
-        ("valkey+cluster://user:secret@host:1", "valkey+cluster:// is not supported yet"),
-        ("Valkey+Sentinel://user:secret@host:1/name", "valkey+sentinel:// is not supported yet"),
+        ("redis+cluster://user:secret@host", "each server needs a host and a port. Write redis+cluster://host:7000"),
+        ("Valkey+Cluster://user:secret@host:port", "each server needs a host and a port. Write redis+cluster://"),
+        ("redis+sentinel://user:secret@host/name", "each server needs a host and a port. Write redis+sentinel://"),
+        ("valkey+sentinel://user:secret@host:1", "Which master is meant?"),
     ],
 )
 def test_a_uri_that_cannot_be_opened_is_an_error_that_hides_it(make: Any, uri: str, said: str) -> None:
@@ -581,6 +581,12 @@ def test_a_uri_for_asyncio_is_not_for_threads() -> None:
         ("MEMORY://", "MemoryStorage"),
         ("redis://localhost:1", "RedisStorage"),
         ("Valkey://localhost:1", "RedisStorage"),
+        ("redis+cluster://localhost:1,localhost:2", "RedisClusterStorage"),
+        ("Valkey+Cluster://localhost:1", "RedisClusterStorage"),
+        ("rediss+cluster://localhost:1", "RedisClusterStorage"),
+        ("redis+sentinel://localhost:1,localhost:2/notices", "RedisSentinelStorage"),
+        ("Valkey+Sentinel://localhost:1/notices", "RedisSentinelStorage"),
+        ("valkeys+sentinel://localhost:1/notices", "RedisSentinelStorage"),
         ("memcached://localhost:1", "MemcachedStorage"),
         ("Memcached://localhost:1,localhost:2", "MemcachedStorage"),
     ],
@@ -588,11 +594,14 @@ def test_a_uri_for_asyncio_is_not_for_threads() -> None:
 def test_the_schemes_of_limits_open_exact_storages(uri: str, name: str) -> None:
     """In whichever case they are written: behind the adapter the promise would be weaker."""
     sync, awaited = open_storage(uri), open_async_storage(uri)
+    spelt_out = open_async_storage(f"async+{uri}")
 
+    assert type(spelt_out) is type(awaited)
     assert (type(sync).__name__, type(awaited).__name__) == (name, f"Async{name}")
     assert sync.exact is awaited.exact is True
     sync.close()
     asyncio.run(awaited.close())
+    asyncio.run(spelt_out.close())
 
 
 def test_the_projects_own_scheme_is_exact_too() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,9 @@ from limits._storage_scheme import SCHEMES
 from limits.storage import RedisClusterStorage as StockStorage, storage_from_string
 
 from cluster_servers import Both, Cluster, cluster_servers, wait_for
+from limiting import LIMITERS
 from proxy import Proxy
+from ratelimited_notify import Limiter, Rule
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.storage.base import AsyncStorage, Storage
 from ratelimited_notify.storage.redis import routing, scripts
@@ -134,7 +137,7 @@ def test_a_map_is_read_whole_or_not_at_all() -> None:
     assert slots.masters == (("a!", 7), ("asked!", 9))
     assert slots.known(("asked!", 8))
     assert slots.known(("seed", 1))
-    slots.silent.add(("asked!", 8))
+    slots.troubles["asked!", 8] = StorageError("It hangs.")
     assert slots.informants()[-1] == ("asked!", 8)
     slots.moved(5, ("", 99), ("b", 3))
     assert slots.owner(5) == ("b!", 99)
@@ -142,7 +145,7 @@ def test_a_map_is_read_whole_or_not_at_all() -> None:
     slots.learn([[0, SLOTS - 1, [b"c", 1, b"id"]]], ("asked", 1), 1.0)
 
     assert not slots.known(("a!", 7))
-    assert slots.silent == set()
+    assert slots.troubles == {}
 
 
 # --- Round trips ----------------------------------------------------------------------------------------------------
@@ -170,26 +173,32 @@ def test_a_decision_is_one_round_trip_to_one_server(proxied: Proxied, kind: Any)
         assert trips(storage.forget, windows, keys) == [1]
 
 
-def test_a_batch_is_one_round_trip_to_each_server(proxied: Proxied, kind: Any) -> None:
+def test_a_batch_is_one_round_trip_to_each_server(monkeypatch: pytest.MonkeyPatch, cluster: Cluster, kind: Any) -> None:
     """90 recipients lie on three servers, each of which is asked once; a shared window costs one more trip to one."""
+    asked: list[str] = []
+    server = sys.modules[kind.__module__]._Server
+    exchange = server._exchange
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        asked.append(self._where)
+        return exchange(self, *arguments)
+
     own, shared = one(), one("fixed-window", amount=10**6, shared=True)
     people = [someone() for _ in range(90)]
     alone = [Request([own], [key(person, own)], 1) for person in people]
     everybody = key(someone(), shared)
     together = [Request([own, shared], [key(person, own), everybody], 1) for person in people]
-    with Both(kind(proxied.uri, timeout=PATIENT, address_remap=proxied.remap)) as storage:
-        storage.acquire_many(alone[:30])
-        storage.acquire_many(together[:30])
-        proxied.reset()
-        grants = storage.acquire_many(alone)
-
-        assert all(grant.granted for grant in grants)
-        assert len(proxied.requests) == 3
-        # Requests of this size may arrive in several pieces.
-        assert sum(proxied.requests.values()) <= 6
-        proxied.reset()
+    with Both(kind(cluster.url, timeout=PATIENT)) as storage:
+        # Every server knows the scripts.
+        storage.acquire_many(alone)
         storage.acquire_many(together)
-        assert sum(proxied.requests.values()) <= 8
+        monkeypatch.setattr(server, "_exchange", counted)
+
+        assert all(grant.granted for grant in storage.acquire_many(alone))
+        assert (len(asked), len(set(asked))) == (3, 3)
+        asked.clear()
+        assert all(grant.granted for grant in storage.acquire_many(together))
+        assert (len(asked), len(set(asked))) == (4, 3)
 
 
 def test_answers_belong_to_their_requests(storage: Both) -> None:
@@ -542,9 +551,10 @@ def test_a_shared_window_that_fails_costs_the_recipient_nothing(
 
 
 def test_a_master_that_is_killed(own_cluster: Callable[..., Cluster], kind: Any) -> None:
-    """Its recipients' decisions fail as StorageErrors until its replica has taken over; then they go on by themselves.
+    """SIGKILL in mid-load: its recipients' decisions fail as StorageErrors until its replica has taken over, and then go on
+    by themselves.
 
-    The others' go on meanwhile. Nobody is counted more often than he was told of or left in doubt.
+    Nobody is counted more often than he was told of or left in doubt.
     """
     cluster, window = own_cluster(3, 1, node_timeout=1000), one(amount=10**6)
     people = [someone() for _ in range(12)]
@@ -559,24 +569,36 @@ def test_a_master_that_is_killed(own_cluster: Callable[..., Cluster], kind: Any)
                 return False
             return True
 
-        for _ in range(20):
-            assert [hit(person) for person in people] == [True] * 12
+        def everybody() -> bool:
+            return all([hit(person) for person in people])  # noqa: C419  # each is to hit, also after one who failed
+
+        assert everybody()
         victim = cluster.master_of(slot_of(key(people[0], window)))
-        victim.stop()
-        assert not hit(people[0])
-        wait_for("decisions flow again", lambda: hit(people[0]), 30)
-        wait_for("everybody is served", lambda: [hit(person) for person in people] == [True] * 12, 30)
+        killing = threading.Timer(0.5, victim.stop)
+        killing.start()
+        wait_for("decisions fail", lambda: not everybody())
+        killing.join()
+        wait_for("everybody is served", everybody, 60)
         counts = {person: storage.peek([window], [key(person, window)], 1).readings[0].count for person in people}
 
-    assert sum(doubted.values()) > 0
     for person in people:
         assert counts[person] <= told[person] + doubted[person]
         # A replica on the same machine is next to nothing behind.
         assert counts[person] >= told[person] - 5
 
 
+def test_too_few_replicas(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+    """With min-replicas-to-write, a master whose replicas are gone grants nothing and counts nothing, and says why."""
+    cluster, window = own_cluster(3, 0, "--min-replicas-to-write", "1"), one()
+    keys = [key(someone(), window)]
+    with Both(kind(cluster.url)) as storage:
+        with pytest.raises(StorageError, match=r"min-replicas-to-write asks for, so nothing was counted"):
+            storage.acquire([window], keys, 1)
+        assert storage.peek([window], keys, 1).readings[0].count == 0
+
+
 def test_a_master_that_hangs(own_cluster: Callable[..., Cluster], kind: Any) -> None:
-    """A server that does not answer costs a caller about the time-out, and the others nothing."""
+    """A server that does not answer is an error after the time-out; the others are asked as ever."""
     cluster, window, person = own_cluster(3, 1, node_timeout=1500), one(), someone()
     keys = [key(person, window)]
     with Both(kind(cluster.url, timeout=0.4)) as storage:
@@ -588,10 +610,8 @@ def test_a_master_that_hangs(own_cluster: Callable[..., Cluster], kind: Any) -> 
         storage.acquire([window], [key(other, window)], 1)
         victim.pause()
         try:
-            begun = time.monotonic()
             with pytest.raises(StorageError, match=r"no answer within 0\.4 seconds"):
                 storage.acquire([window], keys, 1)
-            assert time.monotonic() - begun < 3
             assert storage.acquire([window], [key(other, window)], 1).granted
 
             def served() -> bool:
@@ -664,9 +684,22 @@ def test_credentials(own_cluster: Callable[..., Cluster], kind: Any) -> None:
         assert all(grant.granted for grant in storage.acquire_many(requests))
         assert "s3cret" not in repr(storage.storage)
     with Both(kind(f"redis+cluster://:hunter2@{hosts}")) as storage:
-        with pytest.raises(StorageError) as raised:
+        with pytest.raises(StorageError, match="refused the user or password") as raised:
             storage.acquire_many(requests)
         assert "hunter2" not in f"{raised.value} {raised.value.__cause__}"
+
+
+def test_a_user_who_may_not_ask_for_the_map(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+    """A user whose ACL lacks CLUSTER SLOTS is told so."""
+    cluster = own_cluster(3, 0)
+    for member in cluster.members:
+        member.command_line("ACL", "SETUSER", "ana", "on", ">s3cret", "~*", "+eval", "+evalsha")
+    hosts = cluster.url.partition("://")[2]
+    with (
+        Both(kind(f"redis+cluster://ana:s3cret@{hosts}")) as storage,
+        pytest.raises(StorageError, match="on a cluster CLUSTER SLOTS, too"),
+    ):
+        storage.acquire([one()], [key(someone(), one())], 1)
 
 
 # --- Options --------------------------------------------------------------------------------------------------------
@@ -759,6 +792,34 @@ def test_forced_hits_are_given_back_too(storage: Both) -> None:
 
     assert not storage.acquire(windows, keys, 1).granted
     assert storage.peek(windows, keys, 1).readings[0].count == 1
+
+
+@pytest.mark.parametrize("limiter", list(LIMITERS))
+def test_a_limiter_on_a_cluster(cluster: Cluster, limiter: str) -> None:
+    """A URI of `limits` is all it takes: rules of the recipient's and rules over everybody, single hits and batches."""
+    rules = [Rule("news", "2/day"), Rule("*", "6/day", by=())]
+    ana, bo = someone(), someone()
+    namespace = f"cluster-{limiter}-{os.getpid()}"
+    with closing(LIMITERS[limiter](rules, cluster.url, namespace=namespace, timeout=PATIENT)) as made:
+        decisions = made.hit_many("news", [ana, bo, ana, ana, *(someone() for _ in range(3))])
+
+        assert made.storage.exact
+        assert [bool(decision) for decision in decisions] == [True] * 3 + [False] + [True] * 3
+        assert decisions[3].blocked_by.rule == "news"
+        assert made.hit("news", bo).blocked_by.rule == "* by all"
+        assert made.release(decisions[0])
+        assert made.hit("news", bo)
+        assert made.clear("news", bo) == 1
+
+
+def test_a_stock_storage_goes_behind_the_adapter(cluster: Cluster) -> None:
+    """A cluster storage of `limits` itself works as any other of its storages, with the weaker promise."""
+    stock = StockStorage(cluster.url)
+    limiter, person = Limiter({"news": "1/day"}, stock), someone()
+
+    assert not limiter.storage.exact
+    assert [bool(limiter.hit("news", person)) for _ in range(2)] == [True, False]
+    stock.storage.close()
 
 
 def test_schemes_of_our_own(cluster: Cluster) -> None:

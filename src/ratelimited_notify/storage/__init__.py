@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.base import AsyncStorage, Storage
 
 _REDIS = ("redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix")
-_LATER = ("redis+cluster", "redis+sentinel", "valkey+cluster", "valkey+sentinel")
+_CLUSTER = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+_SENTINEL = ("redis+sentinel", "rediss+sentinel", "valkey+sentinel", "valkeys+sentinel")
 _CLOCKS = ("memory", "memcached")
 
 
 def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] | None = None) -> Storage:
-    """The storage that a URI names: `memory://`, `redis://host:port/0`, `memcached://host:port,host:port`, or any other
-    that `limits` knows, with a weaker promise.
+    """The storage that a URI names: `memory://`, `redis://host:port/0`, `redis+cluster://host:port,host:port`,
+    `redis+sentinel://host:port,host:port/service`, `memcached://host:port,host:port`, or any other that `limits` knows,
+    with a weaker promise.
 
     Arguments:
         uri: the URI, in the notation of `limits`.
@@ -40,6 +42,14 @@ def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] |
         from ratelimited_notify.storage.redis.sync import RedisStorage
 
         return RedisStorage(uri, timeout=timeout)
+    if scheme in _CLUSTER:
+        from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
+
+        return RedisClusterStorage(uri, timeout=timeout)
+    if scheme in _SENTINEL:
+        from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage
+
+        return RedisSentinelStorage(uri, timeout=timeout)
     if scheme == "memcached":
         from ratelimited_notify.storage.memcached.sync import MemcachedStorage
 
@@ -58,6 +68,14 @@ def open_async_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], fl
         from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 
         return AsyncRedisStorage(uri, timeout=timeout)
+    if scheme in _CLUSTER:
+        from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
+
+        return AsyncRedisClusterStorage(uri, timeout=timeout)
+    if scheme in _SENTINEL:
+        from ratelimited_notify.storage.redis.sentinel_aio import AsyncRedisSentinelStorage
+
+        return AsyncRedisSentinelStorage(uri, timeout=timeout)
     if scheme == "memcached":
         from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 
@@ -125,8 +143,8 @@ def _of_limits(uri: str, scheme: str) -> object:
         # Its own words may quote the URI.
         raise NotifyError(
             f"limits cannot open {scheme}:// ({type(error).__name__}): the scheme is not known, its client is not installed, "
-            "or the rest of the URI is not right. Known are memory://, redis://, valkey://, memcached:// and what limits "
-            "has a storage for."
+            "or the rest of the URI is not right. Known are memory://, redis://, redis+cluster://, redis+sentinel://, "
+            "the same with valkey, memcached:// and what limits has a storage for."
         ) from None
 
 
@@ -139,10 +157,6 @@ def _scheme(uri: str, clock: Callable[[], float] | None) -> tuple[str, str]:
         raise NotifyError(
             "A text without '://' is not a storage URI; write 'memory://', 'redis://localhost:6379/0', "
             "'memcached://localhost:11211', or pass a storage object."
-        )
-    if scheme in _LATER:
-        raise NotifyError(
-            f"{scheme}:// is not supported yet; use one Redis or Valkey server: 'redis://localhost:6379/0'."
         )
     if clock is not None and scheme not in _CLOCKS:
         raise NotifyError(f"clock= moves windows in memory and on memcached; {scheme}:// has a clock of its own.")

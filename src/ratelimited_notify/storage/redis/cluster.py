@@ -154,26 +154,21 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
         return [self._server(address) for address in self._slots.masters]
 
     def _run(self, rounds: spread.Rounds[T]) -> T:
-        answers: list[Any] | None = None  # Any: see `spread.Rounds`
-        try:
-            while True:
-                questions = next(rounds) if answers is None else rounds.send(answers)
-                answers = self._follow(routing.ask(self._slots, questions, time.monotonic, self.timeout))
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # what the generator returned
+        return self._follow(routing.answered(self._slots, rounds, time.monotonic, self.timeout))
 
     def _follow(self, steps: routing.Steps[T]) -> T:
         answer: routing.Delivered | None = None
-        try:
-            while True:
-                step = next(steps) if answer is None else steps.send(answer)
-                answer = None
-                if isinstance(step, routing.Send):
-                    answer = {address: self._deliver(address, commands) for address, commands in step.parcels.items()}
-                else:
-                    time.sleep(step.seconds)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # as above
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            answer = None
+            if isinstance(step, routing.Send):
+                answer = {address: self._deliver(address, commands) for address, commands in step.parcels.items()}
+            else:
+                time.sleep(step.seconds)
 
     def _deliver(self, address: Address, commands: Sequence[bytes]) -> list[Any] | StorageError:  # Any: replies
         try:

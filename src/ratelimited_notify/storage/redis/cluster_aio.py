@@ -146,26 +146,21 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
         return [self._server(address) for address in self._slots.masters]
 
     async def _run(self, rounds: spread.Rounds[T]) -> T:
-        answers: list[Any] | None = None  # Any: see `spread.Rounds`
-        try:
-            while True:
-                questions = next(rounds) if answers is None else rounds.send(answers)
-                answers = await self._follow(routing.ask(self._slots, questions, time.monotonic, self.timeout))
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # what the generator returned
+        return await self._follow(routing.answered(self._slots, rounds, time.monotonic, self.timeout))
 
     async def _follow(self, steps: routing.Steps[T]) -> T:
         answer: routing.Delivered | None = None
-        try:
-            while True:
-                step = next(steps) if answer is None else steps.send(answer)
-                answer = None
-                if isinstance(step, routing.Send):
-                    answer = await self._deliver(step.parcels)
-                else:
-                    await asyncio.sleep(step.seconds)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # as above
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            answer = None
+            if isinstance(step, routing.Send):
+                answer = await self._deliver(step.parcels)
+            else:
+                await asyncio.sleep(step.seconds)
 
     async def _deliver(self, parcels: routing.Parcels) -> routing.Delivered:
         if len(parcels) == 1:

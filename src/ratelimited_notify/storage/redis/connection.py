@@ -207,6 +207,7 @@ def no_master(name: str) -> str:
 
 def to_sentinels(
     wanted: Mapping[str, Any],  # Any: as in `settings`.
+    timeout: float,
     sentinels: int,
     options: Mapping[str, Any],  # Any: as in `settings`.
 ) -> dict[str, Any]:  # Any: as in `settings`.
@@ -214,7 +215,7 @@ def to_sentinels(
     found = {name: value for name, value in wanted.items() if name not in ("connection_class", "db", "client_name")}
     # One after another is asked, and all of them together must not take much longer than one server.
     for name in ("socket_timeout", "socket_connect_timeout"):
-        found[name] = wanted[name] / sentinels
+        found[name] = (wanted[name] or timeout) / sentinels
     return {"ssl": _is_tls(wanted), **found, **options}
 
 
@@ -290,7 +291,8 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
         return f"{what} Is the server overloaded or stopped? The option timeout= sets the time."
     if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
         return (
-            "Redis refused the user or password, or does not let this user run scripts (EVALSHA, EVAL). "
+            "Redis refused the user or password, or does not let this user run scripts (EVALSHA, EVAL; on a cluster "
+            "CLUSTER SLOTS, too). "
             "Check the credentials in the storage's URI and the user's ACL."
         )
     if isinstance(error, exceptions.BusyLoadingError):
@@ -311,11 +313,8 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
             "A key of the rate limits holds something else. Give them a database or a namespace of their own, "
             "which nothing else writes to."
         )
-    if isinstance(error, exceptions.ClusterDownError | exceptions.TryAgainError | exceptions.AskError):
-        return _refused(error)
     if isinstance(error, exceptions.ResponseError):
-        # Behind these words Redis quotes the command, keys and all.
-        return f"Redis answered with an error: {text.partition(', with args')[0]}."
+        return _refused(error, text)
     reason = text.rstrip(".") or type(error).__name__
     if sent:
         return (
@@ -325,10 +324,15 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
     return f"Redis cannot be reached: {reason}. Is it running, and are host, port and TLS right?"
 
 
-def _refused(error: exceptions.ResponseError) -> str:
-    """What a cluster says instead of running a script."""
+def _refused(error: exceptions.ResponseError, text: str) -> str:
+    """What the server says instead of running a script."""
     if isinstance(error, exceptions.ClusterDownError):
-        return f"The Redis cluster is not ready, so nothing was counted: {error}. Is it complete, or failing over?"
+        return f"The Redis cluster is not ready, so nothing was counted: {text}. Is it complete, or failing over?"
     if isinstance(error, exceptions.TryAgainError):
         return "The slot of this recipient is on its way to another server of the cluster, so nothing was counted."
-    return "The servers of the Redis cluster send each other's callers round in circles, so nothing was counted."
+    if isinstance(error, exceptions.AskError):
+        return "The servers of the Redis cluster send each other's callers round in circles, so nothing was counted."
+    if "NOREPLICAS" in text:
+        return "Redis has fewer replicas in step than its min-replicas-to-write asks for, so nothing was counted."
+    # Behind these words Redis quotes the command, keys and all.
+    return f"Redis answered with an error: {text.partition(', with args')[0]}."

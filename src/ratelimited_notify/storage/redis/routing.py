@@ -19,7 +19,6 @@ from redis.exceptions import (  # isort: skip
     ClusterDownError,
     MovedError,
     NoScriptError,
-    ReadOnlyError,
     ResponseError,
     TryAgainError,
 )
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ratelimited_notify.storage.redis.slots import Address, Slots
-    from ratelimited_notify.storage.redis.spread import Question
+    from ratelimited_notify.storage.redis.spread import Question, Rounds
 
 T = TypeVar("T")
 
@@ -80,6 +79,18 @@ class _Letter:
         self.redirections = 0
 
 
+def answered(slots: Slots, rounds: Rounds[T], clock: Callable[[], float], timeout: float) -> Steps[T]:
+    """What becomes of rounds of questions; the arguments are those of `ask`."""
+    answers: Any = None  # Any: before the first round there are none
+    while True:
+        try:
+            questions = rounds.send(answers)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        answers = yield from ask(slots, questions, clock, timeout)
+
+
 def ask(
     slots: Slots, questions: Sequence[Question], clock: Callable[[], float], timeout: float
 ) -> Steps[list[Any]]:  # Any: the answers
@@ -116,9 +127,9 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
     for address in slots.informants():
         answer = (yield Send({address: [_MAP]}))[address]
         if isinstance(answer, StorageError):
-            slots.silent.add(address)
+            slots.troubles[address] = answer
         elif not isinstance(answer[0], ResponseError):
-            slots.silent.discard(address)
+            slots.troubles.pop(address, None)
             # A server that has just been added, or cut off for long, may know of no slot at all.
             if answer[0]:
                 slots.learn(answer[0], address, clock())
@@ -127,6 +138,8 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
             raise StorageError(
                 f"The Redis server is not part of a cluster; use redis:// for it. [Redis at {where(address)}]"
             )
+        else:
+            slots.troubles[address] = connection.failure(answer[0], where(address), 0, sent=True)
         if clock() >= deadline:
             return
 
@@ -180,12 +193,12 @@ class _Journey:
             if isinstance(replies, StorageError):
                 self._lost(at, numbers, replies)
             else:
-                self._slots.silent.discard(at)
+                self._slots.troubles.pop(at, None)
                 self._replied(at, numbers, iter(replies))
 
     def _lost(self, at: Address, numbers: Sequence[int], error: StorageError) -> None:
         self._slots.doubtful = True
-        self._slots.silent.add(at)
+        self._slots.troubles[at] = error
         for number in numbers:
             self.answers[number] = error
             if isinstance(error, connection.NothingSent):
@@ -237,16 +250,16 @@ class _Journey:
             self._slots.doubtful = self.early = True
             letter.redirections = 0
             return True
-        if isinstance(reply, ReadOnlyError):
-            self._slots.doubtful = True
         return False
 
 
 def unknown(slots: Slots) -> StorageError:
     """Nobody is known to have a slot."""
+    *_, last = None, *slots.troubles.copy().values()
     return connection.NothingSent(
         "No server of the Redis cluster answers, or none has the slot of this recipient, so nothing was sent. "
         f"CLUSTER INFO tells more. [Redis cluster at {', '.join(map(where, slots.seeds))}]"
+        + (f" The last that was heard: {last}" if last is not None else "")
     )
 
 

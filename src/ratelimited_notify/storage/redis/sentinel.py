@@ -69,7 +69,7 @@ class RedisSentinelStorage(RedisStorage):
         parts = connection.several(uri, connection.SENTINEL_EXAMPLE)
         service = connection.service(parts, service_name)
         wanted = connection.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
-        to_sentinels = connection.to_sentinels(wanted, len(parts.hosts), sentinel_kwargs or {})
+        to_sentinels = connection.to_sentinels(wanted, timeout, len(parts.hosts), sentinel_kwargs or {})
         wanted["connection_class"] = connection.kind(wanted, SentinelManagedConnection, SentinelManagedSSLConnection)
         # By itself redis-py's client would ask again and again, with pauses.
         to_sentinels = {"retry": Retry(NoBackoff(), 0), **to_sentinels}

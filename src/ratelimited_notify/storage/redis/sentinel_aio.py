@@ -38,7 +38,9 @@ class _Pool(SentinelConnectionPool):
         await super().disconnect(inuse_connections)
         # Otherwise it is the pool's own, because the master has changed, and there is more to ask.
         if inuse_connections:
-            await self.sentinel_manager.aclose()  # pyright: ignore[reportUnknownMemberType]  # as above
+            manager: Any = self.sentinel_manager  # Any: redis-py does not say what its clients are
+            for client in manager.sentinels:
+                await client.aclose()
 
 
 class AsyncRedisSentinelStorage(AsyncRedisStorage):
@@ -76,7 +78,7 @@ class AsyncRedisSentinelStorage(AsyncRedisStorage):
         self._hosts = parts.hosts
         self._service = connection.service(parts, service_name)
         wanted = connection.settings_of_each(parts, timeout, options, parse_url)
-        self._to_sentinels = connection.to_sentinels(wanted, len(parts.hosts), sentinel_kwargs or {})
+        self._to_sentinels = connection.to_sentinels(wanted, timeout, len(parts.hosts), sentinel_kwargs or {})
         wanted["connection_class"] = connection.kind(wanted, SentinelManagedConnection, SentinelManagedSSLConnection)
         super().__init__("redis://", wrap_exceptions, timeout=timeout, **wanted)
         # The Sentinels are asked while a connection is opened.

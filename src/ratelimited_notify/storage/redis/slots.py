@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from ratelimited_notify.errors import StorageError
+
 Address: TypeAlias = tuple[str, int]
 
 SLOTS = 16384
@@ -42,8 +44,8 @@ class Slots:
         self._masters: tuple[Address, ...] = ()
         self._learned = float("-inf")
         self._turn = 0
-        self.silent: set[Address] = set()
-        """Those who gave no answer when they were last asked anything."""
+        self.troubles: dict[Address, StorageError] = {}
+        """What was wrong with those who gave no answer when they were last asked."""
         self.doubtful = True
         """Whether something has happened that the map does not explain."""
 
@@ -69,7 +71,7 @@ class Slots:
         everyone = list(dict.fromkeys((*self._masters, *self._servers, *self.seeds)))
         self._turn = (self._turn + 1) % len(everyone)
         everyone = everyone[self._turn :] + everyone[: self._turn]
-        return sorted(everyone, key=self.silent.__contains__)
+        return sorted(everyone, key=self.troubles.__contains__)
 
     def learn(self, reply: Sequence[Any], source: Address, now: float) -> None:  # Any: nested lists of many types
         """Take over what the server `source` answered to CLUSTER SLOTS."""
@@ -82,7 +84,9 @@ class Slots:
             replicas.update(dict.fromkeys(others))
             owners[first : last + 1] = [master] * (last + 1 - first)
         self._owners, self._masters, self._servers = owners, tuple(masters), (*masters, *replicas)
-        self.silent &= {*self._servers, *self.seeds}
+        # Others may write to it meanwhile.
+        for gone in [address for address in self.troubles.copy() if not self.known(address)]:
+            self.troubles.pop(gone, None)
         self._learned, self.doubtful = now, False
 
     def moved(self, slot: int, address: Address, source: Address) -> None:
