@@ -99,6 +99,19 @@ class Grant(NamedTuple):
     readings: Sequence[Reading]
 
 
+class Answer(Protocol):
+    """What is read of a `Grant`, also where the readings are only made when somebody asks for them."""
+
+    @property
+    def granted(self) -> bool: ...
+
+    @property
+    def now(self) -> int: ...
+
+    @property
+    def readings(self) -> Sequence[Reading]: ...
+
+
 class Request(NamedTuple):
     """One of several hits decided in one call: windows, their keys in the same order, and the cost."""
 
