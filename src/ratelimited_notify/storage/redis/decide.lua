@@ -17,10 +17,46 @@ local keys = KEYS
 -- What was read of the request that is being decided: six values a window.
 local found = {}
 
+-- Adds what one window says, and returns the new size of the reply.
+local function tell(reply, size, brief, strategy, count, retry_at, reset_at, instant, sequence)
+  if brief and instant >= 0 and count > 0 then
+    if strategy == 1 then
+      reply[size + 1], reply[size + 2] = -count, instant
+      return size + 2
+    elseif strategy == 0 and instant == now and sequence == 0 then
+      reply[size + 1] = -count
+      return size + 1
+    end
+  end
+  reply[size + 1], reply[size + 2], reply[size + 3], reply[size + 4], reply[size + 5] =
+    count, retry_at, reset_at, instant, sequence
+  return size + 5
+end
+
 -- Returns the new size of the reply.
 local function decide(plan, windows, skipped, reply, size, brief)
-  local granted, cost, at, from, slot = plan[1], plan[2], size + 1, 3, 0
+  local granted, cost, at = plan[1], plan[2], size + 1
   reply[at] = 0
+  if windows == 1 then
+    -- The same as below, without a table between reading and writing.
+    local strategy, mode, amount, period, key = plan[3], plan[4], plan[5], plan[6], keys[skipped + 1]
+    local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
+    local count, retry_at, reset_at, a, b, c = read(key, period, amount, cost)
+    local instant, sequence = -1, 0
+    if mode == 1 then
+      retry_at = 0
+    elseif retry_at ~= 0 and mode == 0 then
+      granted = -1
+    end
+    if granted == 1 and (mode == 1 and count + cost <= 2 * amount or mode ~= 1 and retry_at == 0) then
+      local take = strategy == 0 and take_moving or strategy == 1 and take_fixed or take_sliding
+      count, reset_at, instant, sequence = take(key, period, cost, count, a, b, c)
+    end
+    at = tell(reply, at, brief, strategy, count, retry_at, reset_at, instant, sequence)
+    reply[size + 1] = granted >= 0 and at - size or size - at
+    return at
+  end
+  local from, slot = 3, 0
   for n = 1, windows do
     local strategy, mode = plan[from], plan[from + 1]
     local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
@@ -36,25 +72,14 @@ local function decide(plan, windows, skipped, reply, size, brief)
   end
   from, slot = 3, 0
   for n = 1, windows do
-    local strategy, mode, short = plan[from], plan[from + 1], false
+    local strategy, mode = plan[from], plan[from + 1]
     local count, retry_at, reset_at, instant, sequence = found[slot + 1], found[slot + 2], found[slot + 3], -1, 0
     if granted == 1 and (mode == 1 and count + cost <= 2 * plan[from + 2] or mode ~= 1 and retry_at == 0) then
       local take = strategy == 0 and take_moving or strategy == 1 and take_fixed or take_sliding
       count, reset_at, instant, sequence =
         take(keys[skipped + n], plan[from + 3], cost, count, found[slot + 4], found[slot + 5], found[slot + 6])
-      short = brief and count > 0 and (strategy == 1 or strategy == 0 and instant == now and sequence == 0)
     end
-    if not short then
-      reply[at + 1], reply[at + 2], reply[at + 3], reply[at + 4], reply[at + 5] =
-        count, retry_at, reset_at, instant, sequence
-      at = at + 5
-    elseif strategy == 0 then
-      reply[at + 1] = -count
-      at = at + 1
-    else
-      reply[at + 1], reply[at + 2] = -count, instant
-      at = at + 2
-    end
+    at = tell(reply, at, brief, strategy, count, retry_at, reset_at, instant, sequence)
     from, slot = from + 4, slot + 6
   end
   reply[size + 1] = granted >= 0 and at - size or size - at
