@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypedDict, TypeVa
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.keys import valid_namespace
+from ratelimited_notify.question import Alike, Question
 from ratelimited_notify.recipient import counting_as, text_of
 from ratelimited_notify.refusals import Refusals
 from ratelimited_notify.rules.limit import LARGEST_AMOUNT
@@ -17,7 +18,6 @@ from ratelimited_notify.rules.plan import Asked, Plans
 from ratelimited_notify.sources import rules_from
 from ratelimited_notify.storage.base import WithShortcut
 from ratelimited_notify.switch import switch
-from ratelimited_notify.windows import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Grant, Outcome, Shortcut
+    from ratelimited_notify.windows import Answer, Outcome, Shortcut
 
 OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
 """What a decision is when the storage gives none."""
@@ -57,24 +57,6 @@ class LimiterOptions(TypedDict, total=False):
     clock: Callable[[], float] | None
     enabled: bool
     remember_refusals: bool
-
-
-class Question:
-    """What is to be decided: worked out before the storage is asked."""
-
-    __slots__ = ("asked", "cost", "keys", "recipient", "windows")
-
-    def __init__(
-        self, asked: Asked, recipient: Recipient, cost: int, windows: tuple[Counter, ...], keys: list[str]
-    ) -> None:
-        self.asked = asked
-        self.recipient = recipient
-        self.cost = cost
-        self.windows = windows
-        self.keys = keys
-
-    def request(self) -> Request:
-        return Request(self.windows, self.keys, self.cost)
 
 
 class Asking(ABC, Generic[_S]):
@@ -237,12 +219,10 @@ class Asking(ABC, Generic[_S]):
     def _ask(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
     ) -> Question:
-        if cost.__class__ is not int:
-            cost = _whole(cost)
-        if not 1 <= cost <= LARGEST_AMOUNT:
-            raise NotifyError(f"The cost of a notification is {cost}; it must be 1 to {LARGEST_AMOUNT:,}.")
-        if priority is not None and not isinstance(priority, str):
-            raise TypeError(f"The priority of a notification is a text or None, not a {priority.__class__.__name__}.")
+        if cost.__class__ is not int or not 1 <= cost <= LARGEST_AMOUNT:
+            cost = _checked_cost(cost)
+        if priority is not None:
+            _check_priority(priority)
         plans = self.plans
         plan = plans.of(type)
         asked = Asked(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
@@ -265,10 +245,19 @@ class Asking(ABC, Generic[_S]):
         cost: int,
         priority: str | None,
         fields: Mapping[str, Recipient | None],
-    ) -> list[Question]:
+    ) -> Sequence[Question]:
         if isinstance(recipients, str):
             raise TypeError("The recipients are a single text; pass a list of them, or ask about the one with hit().")
-        return [self._ask(type, recipient, cost, priority, fields) for recipient in recipients]
+        everybody: list[Recipient] = list(recipients)
+        if not everybody:
+            return []
+        first = self._ask(type, everybody[0], cost, priority, fields)
+        plan = self.plans.of(type)
+        windows = plan.constant(priority)
+        if windows is None:
+            return [first, *(self._ask(type, recipient, cost, priority, fields) for recipient in everybody[1:])]
+        counted = [first.asked.recipient, *map(self._counted, everybody[1:])]
+        return Alike(plan, windows, everybody, counted, first.asked.fields, first.cost)
 
     def _meet(self, type: str) -> None:
         if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
@@ -286,7 +275,7 @@ class Asking(ABC, Generic[_S]):
             return True
         return False
 
-    def _granted(self, question: Question, grant: Grant) -> Decision:
+    def _granted(self, question: Question, grant: Answer) -> Decision:
         """The decision that follows from what the storage took, or refused."""
         asked, windows = question.asked, question.windows
         granted = grant.granted
@@ -301,7 +290,7 @@ class Asking(ABC, Generic[_S]):
             receipt=(self.storage, question.keys) if granted else None,
         )
 
-    def _seen(self, question: Question, grant: Grant) -> Decision:
+    def _seen(self, question: Question, grant: Answer) -> Decision:
         """The decision that would follow; there is nothing to give back."""
         asked = question.asked
         return Decision(
@@ -340,7 +329,7 @@ class Asking(ABC, Generic[_S]):
         grant = self._refusals.find(question.windows, question.keys, question.cost)
         return (None if grant is None else self._granted(question, grant)), self._refusals.asking()
 
-    def _note(self, question: Question, grant: Grant, asked: Instant | None) -> None:
+    def _note(self, question: Question, grant: Answer, asked: Instant | None) -> None:
         """Remember a refusal, where refusals are remembered."""
         if self._refusals is not None and asked is not None:
             self._refusals.note(question.windows, question.keys, question.cost, grant, asked)
@@ -382,8 +371,10 @@ class Asking(ABC, Generic[_S]):
             return error
         return question
 
-    def _answers(self, questions: Iterable[Question], grants: Iterable[Grant]) -> list[Decision]:
+    def _answers(self, questions: Iterable[Question], grants: Iterable[Answer]) -> list[Decision]:
         """The decisions, from what the storage said to those that fall into windows."""
+        if isinstance(questions, Alike):
+            return questions.answers(grants, self.storage)
         upcoming = iter(grants)
         return [
             self._granted(question, next(upcoming)) if question.windows else self._unlimited(question)
@@ -397,25 +388,14 @@ class Asking(ABC, Generic[_S]):
         return [error if question.windows else self._unlimited(question) for question in questions]
 
 
-def _whole(cost: object) -> int:
+def _checked_cost(cost: object) -> int:
     if isinstance(cost, bool) or not isinstance(cost, int):
         raise TypeError(f"The cost of a notification is a whole number, not a {type(cost).__name__}.")
+    if not 1 <= cost <= LARGEST_AMOUNT:
+        raise NotifyError(f"The cost of a notification is {cost}; it must be 1 to {LARGEST_AMOUNT:,}.")
     return int(cost)
 
 
-def requests(questions: Iterable[Question]) -> list[Request]:
-    """What the storage is to be asked, in order."""
-    return [question.request() for question in questions if question.windows]
-
-
-def questions_among(known: Iterable[Question | Decision | Exception]) -> list[Question]:
-    """Those that are not known without asking."""
-    return [each for each in known if isinstance(each, Question)]
-
-
-def filled_in(
-    known: Iterable[Question | Decision | Exception], answers: Iterable[Decision | Exception]
-) -> list[Decision | Exception]:
-    """What is known, with the answers in the places of the questions."""
-    upcoming = iter(answers)
-    return [next(upcoming) if isinstance(each, Question) else each for each in known]
+def _check_priority(priority: object) -> None:
+    if not isinstance(priority, str):
+        raise TypeError(f"The priority of a notification is a text or None, not a {type(priority).__name__}.")

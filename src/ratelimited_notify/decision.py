@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from ratelimited_notify.rules.plan import Asked
 from ratelimited_notify.windows import FITS, MICROSECONDS, NEVER, Mode
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
-    from ratelimited_notify.rules.plan import Asked
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.windows import Answer, Reading, StrategyName, Token
@@ -75,12 +75,11 @@ class Decision:
         recipient: Recipient,
         cost: int,
         allowed: bool,
-        *,
-        asked: Asked | None = None,
+        asked: Asked | str | None = None,
         windows: Sequence[Counter] = (),
         grant: Answer | None = None,
         error: str | None = None,
-        receipt: tuple[Storage | AsyncStorage, Sequence[str]] | None = None,
+        receipt: tuple[Storage | AsyncStorage, Sequence[str] | None] | None = None,
     ) -> None:
         self.type = type
         """The type of the notification."""
@@ -92,10 +91,11 @@ class Decision:
         """Whether it may be sent."""
         self.error = error
         """What the storage said, where it failed and `on_storage_error` decided; otherwise None."""
+        # Only the recipient as it is counted, where no further fields are known.
         self._asked = asked
         self._windows = windows
         self._grant = grant
-        # The storage that granted the hit, and the keys: what it takes to give it back, once.
+        # The storage that granted the hit, and the keys where they are at hand: what it takes to give it back, once.
         self._receipt = receipt
 
     def __bool__(self) -> bool:
@@ -104,17 +104,19 @@ class Decision:
     @property
     def windows(self) -> tuple[WindowState, ...]:
         """Every window that the notification falls into, in the order of the rules."""
-        if self._grant is None or self._asked is None:
+        asked = self._about()
+        if self._grant is None or asked is None:
             return ()
         return tuple(
-            _state(self._asked, window, reading, self._grant.now)
+            _state(asked, window, reading, self._grant.now)
             for window, reading in zip(self._windows, self._grant.readings, strict=True)
         )
 
     @property
     def blocked_by(self) -> WindowState | None:
         """The window that holds it longest, or None."""
-        if self.allowed or self._grant is None or self._asked is None:
+        asked = self._about()
+        if self.allowed or self._grant is None or asked is None:
             return None
         refusing = [
             (inf if reading.retry_at == NEVER else reading.retry_at, window, reading)
@@ -122,7 +124,7 @@ class Decision:
             if reading.retry_at != FITS
         ]
         _, window, reading = max(refusing, key=lambda refused: refused[0])
-        return _state(self._asked, window, reading, self._grant.now)
+        return _state(asked, window, reading, self._grant.now)
 
     @property
     def refusals(self) -> tuple[OnLimit | None, ...]:
@@ -176,9 +178,18 @@ class Decision:
         """What it takes to give the hit back, for a limiter: the first time, and never again."""
         with _giving_back:
             receipt, self._receipt = self._receipt, None
-        if receipt is None or self._grant is None:
+        asked = self._about()
+        if receipt is None or self._grant is None or asked is None:
             return None
-        return Receipt(self._windows, receipt[1], self.cost, [reading.token for reading in self._grant.readings])
+        keys = receipt[1]
+        if keys is None:
+            # Few decisions are given back, so those of a batch do without their keys until then.
+            keys = [window.key(asked.identifiers(window.by) or ()) for window in self._windows]
+        return Receipt(self._windows, keys, self.cost, [reading.token for reading in self._grant.readings])
+
+    def _about(self) -> Asked | None:
+        asked = self._asked
+        return Asked(self.type, asked, {}) if isinstance(asked, str) else asked
 
     def _enforced(self) -> list[tuple[Counter, Reading]]:
         if self._grant is None:

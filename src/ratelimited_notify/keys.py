@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from hashlib import blake2b
+from string import ascii_letters, digits
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from ratelimited_notify.windows import StrategyName
 
@@ -34,6 +35,7 @@ NAMESPACE_BYTES = 32
 """The longest namespace."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9@._+=-]{1,64}").fullmatch
+_PLAIN_BYTES = (ascii_letters + digits + "@._+=-").encode()
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
 _OURS = re.compile(r"[A-Za-z0-9._-]{1,32}:\{[^{}]+\}:[^{}]+:[mfs]").fullmatch
 # Never left by the escaping, so a hashed part cannot be mistaken for an escaped one. Both have a %, and no plain one has.
@@ -67,6 +69,16 @@ def tag_of(recipient: str) -> str:
     escaped = escape(recipient)
     # An empty tag would not count as one, and the recipient's windows would lie in several slots.
     return escaped if 0 < len(escaped) <= TAG_BYTES else _HASHED + digest(recipient)
+
+
+def tags_of(recipients: Sequence[str]) -> Sequence[str]:
+    """`tag_of` for each: at once where all of them are plain, as most addresses and ids are."""
+    if recipients and len(min(recipients, key=len)) > 0 and len(max(recipients, key=len)) <= TAG_BYTES:
+        joined = "\n".join(recipients)
+        # What is left without the plain characters are the line breaks just put in, unless somebody has others.
+        if joined.isascii() and len(joined.encode().translate(None, _PLAIN_BYTES)) == len(recipients) - 1:
+            return recipients
+    return [tag_of(recipient) for recipient in recipients]
 
 
 def rest_of(parts: Iterable[str], strategy: StrategyName) -> str:

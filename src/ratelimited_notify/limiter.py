@@ -6,9 +6,10 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.asking import Asking, Question, filled_in, questions_among, requests
+from ratelimited_notify.asking import Asking
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError, StorageError
+from ratelimited_notify.question import filled_in, questions_among, requests
 from ratelimited_notify.refund import outcome_unknown
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.decision import WindowState
     from ratelimited_notify.notification import Notification
+    from ratelimited_notify.question import Question
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Grant
+    from ratelimited_notify.windows import Answer
 
 _CLOCK_OF_ANOTHER = "clock= goes with a storage that the limiter opens; give it to the storage instead."
 
@@ -128,7 +130,7 @@ class Limiter(Asking["Storage"]):
             return self._failed(questions, error)
         return self._answers(questions, grants)
 
-    def _acquire_many(self, questions: Iterable[Question]) -> list[Grant]:
+    def _acquire_many(self, questions: Iterable[Question]) -> Sequence[Answer]:
         asked = requests(questions)
         return self.storage.acquire_many(asked) if asked else []
 
@@ -320,7 +322,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
             answers = self._unanswered(questions, error)
         return filled_in(known, answers)
 
-    async def _acquire_many(self, questions: Iterable[Question]) -> list[Grant]:
+    async def _acquire_many(self, questions: Iterable[Question]) -> Sequence[Answer]:
         asked = requests(questions)
         return await self.storage.acquire_many(asked) if asked else []
 

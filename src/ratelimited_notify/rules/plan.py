@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
-from ratelimited_notify.keys import tag_of
+from ratelimited_notify.keys import tag_of, tags_of
 from ratelimited_notify.recipient import text_of
 from ratelimited_notify.rules.counter import Counter
 from ratelimited_notify.windows import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from limits import RateLimitItem
 
@@ -137,11 +137,31 @@ class Plan:
         before, _, after = key.partition("{recipient}")
         return before + "{", "}" + after
 
+    def constant(self, priority: str | None) -> tuple[Counter, ...] | None:
+        """The windows of every recipient with this priority; None where they depend on more than that."""
+        return None if priority in self._exempt else self.steady
+
+    def keys(self, recipient: str) -> list[str]:
+        """The keys of the constant windows, for a recipient as it is counted."""
+        tag = tag_of(recipient)
+        return [f"{before}{tag}{after}" if after else before for before, after in self.around]
+
+    def keys_of_each(self, recipients: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """`keys` for each, in less time."""
+        tags = tags_of(recipients)
+        return zip(
+            *(
+                [before + tag + after for tag in tags] if after else [before] * len(tags)
+                for before, after in self.around
+            ),
+            strict=True,
+        )
+
     def windows(self, asked: Asked, priority: str | None, tier: str | None) -> tuple[tuple[Counter, ...], list[str]]:
         """The windows that a notification falls into, and their keys."""
-        if self.steady is not None and priority not in self._exempt:
-            tag = tag_of(asked.recipient)
-            return self.steady, [f"{before}{tag}{after}" if after else before for before, after in self.around]
+        constant = self.constant(priority)
+        if constant is not None:
+            return constant, self.keys(asked.recipient)
         windows: list[Counter] = []
         keys: list[str] = []
         for step in self._steps:

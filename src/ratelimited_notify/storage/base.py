@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows import Grant, Request, Shortcut, Token, Window
+    from ratelimited_notify.windows import Answer, Grant, Request, Shortcut, Token, Window
 
 
 @runtime_checkable
@@ -33,7 +33,7 @@ class Storage(Protocol):
         """Count a hit in all windows, or in none where an enforced window has no room; never sent twice."""
         ...
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    def acquire_many(self, requests: Sequence[Request]) -> Sequence[Answer]:
         """`acquire` for each request, in the order given; earlier ones count for later ones."""
         ...
 
@@ -64,7 +64,7 @@ class AsyncStorage(Protocol):
 
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant: ...
 
-    async def acquire_many(self, requests: Sequence[Request]) -> list[Grant]: ...
+    async def acquire_many(self, requests: Sequence[Request]) -> Sequence[Answer]: ...
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant: ...
 

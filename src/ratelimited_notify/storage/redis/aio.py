@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from limits.aio.storage import RedisStorage as LimitsRedisStorage
@@ -17,7 +18,7 @@ from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
 from redis.exceptions import NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 
     from ratelimited_notify.windows import Grant, Request, Token, Window
 
@@ -92,16 +93,22 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         return scripts.grant(await self._run(self._scripts.acquire(windows, cost), keys))
 
-    async def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    async def acquire_many(self, requests: Sequence[Request]) -> list[scripts.Unread]:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
 
-        Where a later round trip fails, what the earlier ones took stays taken: pass no more requests at once than may be
-        lost so.
+        Where a later round trip fails, what the earlier ones took stays taken, and what the one behind it takes, which is on
+        its way already: pass no more requests at once than may be lost so.
         """
-        answers: list[Grant] = []
-        for batch in scripts.batches(requests):
-            keys = [key for request in batch for key in request.keys]
-            answers += scripts.grants(await self._run(self._scripts.acquire_many(batch), keys), batch)
+        answers: list[scripts.Unread] = []
+        for turn in scripts.turns(requests):
+            if len(turn) <= scripts.REQUESTS_PER_CALL:
+                reply = await self._run(self._scripts.acquire_many(turn), scripts.keys_of(turn))
+                answers += scripts.answers(reply, turn)
+            else:
+                conversation = scripts.conversation(self._scripts, turn)
+                answers += await self._exchange(
+                    next(conversation), partial(self._converse, conversation), scripts.CALLS_PER_TURN
+                )
         return answers
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
@@ -164,8 +171,12 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         self,
         command: bytes,
         read: Callable[[connection.AsyncConnection], Awaitable[Any]],  # Any: as redis-py has it.
+        patience: int = 1,
     ) -> Any:  # Any: as above.
-        """One or more commands and what is read then, on a connection of this loop's; as in `sync`."""
+        """One or more commands and what is read then, on a connection of this loop's; as in `sync`.
+
+        All of it may take `patience` time-outs.
+        """
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop) or await self._open(loop)
         if lane.turns.locked():
@@ -177,7 +188,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             async with asyncio.timeout(self._connect_timeout + self.timeout) as limit:
                 connected = await lane.pool.get_connection()
                 try:
-                    limit.reschedule(loop.time() + self.timeout)
+                    limit.reschedule(loop.time() + patience * self.timeout)
                     # Whatever interrupts either of the two, redis-py closes the connection then, and nothing can come
                     # between them: so no reply is left for another call to read.
                     await connected.send_packed_command([command])
@@ -195,6 +206,29 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             lane.turns.release()
         self._silent = False
         return answer
+
+    async def _converse(
+        self,
+        conversation: Generator[bytes, Any, connection.T],  # Any: as redis-py has it.
+        connected: connection.AsyncConnection,
+    ) -> connection.T:
+        """The rest of a conversation whose first command has been sent."""
+        try:
+            step = next(conversation)
+            while True:
+                async with asyncio.timeout(self.timeout):
+                    if step:
+                        await connected.send_packed_command([step])
+                        reply = None
+                    else:
+                        reply = await connected.read_response(disable_decoding=True)
+                step = conversation.send(reply)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # what the generator returned
+        except BaseException:
+            # Another answer may be on its way, which the next call would take for its own.
+            await connected.disconnect(nowait=True)
+            raise
 
     async def _wait(self, lane: Lane) -> None:
         try:

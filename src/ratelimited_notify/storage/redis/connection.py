@@ -70,6 +70,8 @@ class AsyncConnection(Protocol):
 
     async def read_response(self, disable_decoding: bool) -> Any: ...  # Any: what the server answers.
 
+    async def disconnect(self, nowait: bool = False) -> None: ...
+
 
 class AsyncPool(Protocol):
     """The same for asyncio."""

@@ -1,15 +1,17 @@
 -- fixed-window: a string `end:count`. The window begins at its first hit; with every hit given back there is none.
 
+local find, sub, pair = string.find, string.sub, whole .. ':' .. whole
+
 -- Count, instant at which `cost` fits and instant at which the window is empty; for `take_fixed` the end.
 local function read_fixed(key, period, amount, cost)
-  local ends, count = 0, 0
   local kept = call('GET', key)
-  if kept then
-    local first, second = string.match(kept, '^(%d+):(%d+)$')
-    ends, count = tonumber(first), tonumber(second)
-    if now >= ends then
-      count = 0
-    end
+  if not kept then
+    return 0, cost > amount and -1 or 0, now, 0, 0, 0
+  end
+  local colon = find(kept, ':', 1, true)
+  local ends, count = tonumber(sub(kept, 1, colon - 1)), tonumber(sub(kept, colon + 1))
+  if now >= ends then
+    count = 0
   end
   local retry_at = 0
   if cost > amount then
@@ -17,7 +19,7 @@ local function read_fixed(key, period, amount, cost)
   elseif count + cost > amount then
     retry_at = ends
   end
-  return count, retry_at, count > 0 and ends or now, ends
+  return count, retry_at, count > 0 and ends or now, ends, 0, 0
 end
 
 -- Count, instant at which the window is empty, and the token of the hit: the window's end. It needs no mark as in
@@ -26,8 +28,11 @@ end
 local function take_fixed(key, period, cost, count, ends)
   if count == 0 then
     ends = now + period
+    call('SET', key, format(pair, ends, cost), 'PX', life(period))
+    return cost, ends, ends, 0
   end
   count = count + cost
-  call('SET', key, format('%.0f:%.0f', ends, count), 'PX', format('%.0f', (ends - now) / 1000 + 2000))
+  -- The window ends when it did before, so the key is kept for as long as it was to be.
+  call('SET', key, format(pair, ends, count), 'KEEPTTL')
   return count, ends, ends, 0
 end

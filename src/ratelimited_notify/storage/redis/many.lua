@@ -1,11 +1,14 @@
 -- Several requests, in order; what one takes counts for those behind it. ARGV[1], in MessagePack: {plans, numbers}, a
--- number of a plan per request, since many requests have the same. The reply, too: {now, ...} as `decide` has it.
+-- number of a plan per request, since many requests have the same; where all have, how many they are. The reply, too:
+-- {now, ...} as `decide` has it, brief.
 
 local plans, numbers = unpack(cmsgpack.unpack(ARGV[1]))
-local reply, skipped = { now }, 0
-for _, number in ipairs(numbers) do
-  local plan = plans[number]
-  decide(plan, skipped, reply)
-  skipped = skipped + (#plan - 2) / 4
+local reply, size, skipped = { now }, 1, 0
+local same = type(numbers) == 'number'
+for request = 1, same and numbers or #numbers do
+  local plan = plans[same and 1 or numbers[request]]
+  local windows = (#plan - 2) / 4
+  size = decide(plan, windows, skipped, reply, size, true)
+  skipped = skipped + windows
 end
 return cmsgpack.pack(reply)

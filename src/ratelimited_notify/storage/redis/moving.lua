@@ -1,8 +1,12 @@
 -- moving-window: a list, newest first, with one element per unit of cost: its stamp, or `stamp:sequence` where the newest
 -- element had that stamp already. Plain integers are what Redis stores smallest. A hit counts in [stamp, stamp + period).
 
--- Up to this amount, one LRANGE is quicker than asking for the length, the newest and the oldest.
-local SHORT = 8
+-- So many elements come quicker by one LRANGE than their number, the newest and the oldest by three commands. Where the
+-- amount is above the second number there are probably more of them, and looking would be in vain.
+local SHORT, FEW = 10, 64
+
+-- The stamp of a hit that is taken now, as text.
+local instant
 
 local function parse(element)
   local stamp = tonumber(element)
@@ -17,14 +21,14 @@ end
 -- sequence and the length of the list.
 local function read_moving(key, period, amount, cost)
   local list, size, newest, sequence, oldest
-  if amount <= SHORT then
+  if amount <= FEW then
     list = call('LRANGE', key, 0, SHORT)
     size = #list
     if size == 0 then
       return 0, cost > amount and -1 or 0, now, -1, 0, 0
     elseif size <= SHORT then
       newest, sequence = parse(list[1])
-      oldest = parse(list[size])
+      oldest = size == 1 and newest or parse(list[size])
     else
       list = nil
     end
@@ -43,13 +47,13 @@ local function read_moving(key, period, amount, cost)
   elseif oldest <= edge then
     -- The few that are over lie at the old end, so the search for the first of them starts there, in steps that double.
     local over, step = size - 1, 1
-    while over - step > 0 and parse(call('LINDEX', key, format('%.0f', over - step))) <= edge do
+    while over - step > 0 and parse(call('LINDEX', key, format(whole, over - step))) <= edge do
       over, step = over - step, step * 2
     end
     local live = math.max(over - step, 0)
     while over - live > 1 do
       local middle = math.floor((over + live) / 2)
-      if parse(call('LINDEX', key, format('%.0f', middle))) <= edge then
+      if parse(call('LINDEX', key, format(whole, middle))) <= edge then
         over = middle
       else
         live = middle
@@ -64,7 +68,7 @@ local function read_moving(key, period, amount, cost)
     -- It fits when only the newest `amount - cost` are left.
     local blocking = oldest
     if amount - cost < size - 1 then
-      blocking = parse(list and list[amount - cost + 1] or call('LINDEX', key, format('%.0f', amount - cost)))
+      blocking = parse(list and list[amount - cost + 1] or call('LINDEX', key, format(whole, amount - cost)))
     end
     retry_at = blocking + period
   end
@@ -78,18 +82,19 @@ local function take_moving(key, period, cost, count, newest, sequence, size)
     if count == 0 then
       call('DEL', key)
     else
-      call('LTRIM', key, 0, format('%.0f', count - 1))
+      call('LTRIM', key, 0, format(whole, count - 1))
     end
   end
   local stamp, element = now, nil
   if newest < now then
     sequence = 0
-    element = format('%.0f', stamp)
+    instant = instant or format(whole, now)
+    element = instant
   else
     -- Stamps never run backwards, even where the clock does; then the real time tells the hits apart.
     stamp = newest
     sequence = math.max(sequence + 1, now < newest and now or 0)
-    element = format('%.0f:%.0f', stamp, sequence)
+    element = format(whole .. ':' .. whole, stamp, sequence)
   end
   if cost == 1 then
     call('LPUSH', key, element)
@@ -102,6 +107,6 @@ local function take_moving(key, period, cost, count, newest, sequence, size)
       call('LPUSH', key, unpack(elements, 1, math.min(cost - done, 1000)))
     end
   end
-  call('PEXPIRE', key, format('%.0f', (stamp + period - now) / 1000 + 2000))
+  call('PEXPIRE', key, life(stamp + period - now))
   return count + cost, stamp + period, stamp, sequence
 end

@@ -5,8 +5,8 @@ local function give_moving(key, period, cost, stamp, sequence)
   if stamp + period <= now then
     return false
   end
-  local element = sequence == 0 and format('%.0f', stamp) or format('%.0f:%.0f', stamp, sequence)
-  return call('LREM', key, format('%.0f', cost), element) > 0
+  local element = sequence == 0 and format(whole, stamp) or format(whole .. ':' .. whole, stamp, sequence)
+  return call('LREM', key, format(whole, cost), element) > 0
 end
 
 local function give_fixed(key, period, cost, ends)
@@ -16,7 +16,7 @@ local function give_fixed(key, period, cost, ends)
     return false
   end
   if count > cost then
-    call('SET', key, format('%.0f:%.0f', ends, count - cost), 'KEEPTTL')
+    call('SET', key, format(whole .. ':' .. whole, ends, count - cost), 'KEEPTTL')
   else
     call('DEL', key)
   end

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from hashlib import sha1
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.keys import STRATEGY_LETTERS, foreign
-from ratelimited_notify.windows import Grant, Mode, Reading
+from ratelimited_notify.windows import FITS, Grant, Mode, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from ratelimited_notify.windows import Request, StrategyName, Token, Window
 
@@ -31,6 +31,9 @@ LARGEST_MOVING_COST = 100_000
 
 REQUESTS_PER_CALL = 250
 """So many requests are decided in one run of a script, which holds up everybody else on the server for its length."""
+
+CALLS_PER_TURN = 16
+"""So many runs of the script one caller has a connection for, before those who wait for one get it."""
 
 # The numbers of the strategies in the scripts, and the files in which they are counted.
 _STRATEGIES: dict[StrategyName, tuple[int, str]] = {
@@ -68,12 +71,11 @@ class Script:
 class Call:
     """A script with its argument, wanting the keys. Many calls are the same but for these, so it is kept packed."""
 
-    __slots__ = ("_argument", "_by_name", "argument", "keys", "script")
+    __slots__ = ("_argument", "_by_name", "keys", "script")
 
     def __init__(self, script: Script, keys: int, argument: bytes) -> None:
         self.script = script
         self.keys = keys
-        self.argument = argument
         self._by_name = b"*%d\r\n" % (4 + keys) + b"".join(map(_bulk, (b"EVALSHA", script.sha, b"%d" % keys)))
         self._argument = _bulk(argument)
 
@@ -83,7 +85,8 @@ class Call:
 
     def by_text(self, keys: Iterable[str]) -> bytes:
         """The command for a server that does not, and does from then on."""
-        return command(b"EVAL", self.script.text, b"%d" % self.keys, *(key.encode() for key in keys), self.argument)
+        head = b"*%d\r\n" % (4 + self.keys) + _bulk(b"EVAL") + _bulk(self.script.text) + _bulk(b"%d" % self.keys)
+        return head + _keys(keys) + self._argument
 
 
 class Scripts:
@@ -120,16 +123,20 @@ class Scripts:
         plans: list[list[int]] = []
         known: dict[tuple[object, ...], int] = {}
         numbers: list[int] = []
-        keys = 0
+        keys = number = 0
+        before: tuple[bool, int, Sequence[Window]] | None = None
         for (windows, _, cost), counts in zip(requests, taking, strict=True):
             keys += len(windows)
-            wanted = (counts, cost, *windows)
-            number = known.get(wanted)
-            if number is None:
-                plans.append(_plan(windows, cost, int(counts)))
-                number = known[wanted] = len(plans)
+            # Mostly the very same windows as those of the request before.
+            if before is None or windows is not before[2] or cost != before[1] or counts is not before[0]:
+                before = counts, cost, windows
+                wanted = (counts, cost, *windows)
+                number = known.get(wanted, 0)
+                if not number:
+                    plans.append(_plan(windows, cost, int(counts)))
+                    number = known[wanted] = len(plans)
             numbers.append(number)
-        return Call(self._many, keys, _encode((plans, numbers)))
+        return Call(self._many, keys, _encode((plans, numbers if len(plans) > 1 else len(numbers))))
 
     def release(self, counted: Counted, cost: int) -> Call:
         """Give back the hit that left these tokens."""
@@ -180,10 +187,36 @@ def counted(windows: Sequence[Window], keys: Sequence[str], tokens: Sequence[Tok
     return found
 
 
-def batches(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
-    """The requests, in their order, in parts that one run of the script decides."""
-    for first in range(0, len(requests), REQUESTS_PER_CALL):
-        yield requests[first : first + REQUESTS_PER_CALL]
+def turns(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
+    """The requests, in their order, in parts that are decided on one connection before others get their turn."""
+    return _parts(requests, CALLS_PER_TURN * REQUESTS_PER_CALL)
+
+
+def conversation(made: Scripts, requests: Sequence[Request]) -> Generator[bytes, Any, list[Unread]]:  # Any: replies
+    """Yields commands to be sent, and an empty one where a reply is to be read and sent in; returns the answers.
+
+    Two runs of the script are on their way at a time, so that this process packs and unpacks while the server decides. The
+    second is never sent by the script's name: if the server did not know it, the first would be sent again, behind the second.
+    """
+    found: list[Unread] = []
+    ahead: Sequence[Request] = ()
+    for batch in _parts(requests, REQUESTS_PER_CALL):
+        yield made.acquire_many(batch).by_text(keys_of(batch))
+        if ahead:
+            found += answers((yield b""), ahead)
+        ahead = batch
+    found += answers((yield b""), ahead)
+    return found
+
+
+def keys_of(requests: Sequence[Request]) -> list[str]:
+    """The keys of all of the requests, in order."""
+    return [key for _, keys, _ in requests for key in keys]
+
+
+def _parts(requests: Sequence[Request], size: int) -> Iterator[Sequence[Request]]:
+    for first in range(0, len(requests), size):
+        yield requests[first : first + size]
 
 
 def command(*parts: bytes) -> bytes:
@@ -210,31 +243,71 @@ def _is_ours(key: str) -> bool:
 def grant(reply: bytes) -> Grant:
     """The answer to one request."""
     numbers = _decode(reply)
-    return Grant(numbers[1] == 1, numbers[0], _readings(numbers, 2, len(numbers)))
+    return Grant(numbers[1] > 0, numbers[0], [_reading(numbers, at) for at in range(2, len(numbers), 5)])
 
 
 def grants(reply: bytes, requests: Sequence[Request]) -> list[Grant]:
     """The answers to several."""
+    return [Grant(answer.granted, answer.now, answer.readings) for answer in answers(reply, requests)]
+
+
+def answers(reply: bytes, requests: Sequence[Request]) -> list[Unread]:
+    """The same, with the readings left as they came until somebody asks for them."""
     numbers = _decode(reply)
-    now, first = numbers[0], 1
-    answers: list[Grant] = []
+    at = 1
+    found: list[Unread] = []
     for windows, _, _ in requests:
-        end = first + 1 + 5 * len(windows)
-        answers.append(Grant(numbers[first] == 1, now, _readings(numbers, first + 1, end)))
-        first = end
-    return answers
+        size = numbers[at]
+        if size > 0:
+            found.append(Unread(True, numbers, at + 1, windows))
+            at += size
+        else:
+            found.append(Unread(False, numbers, at + 1, windows))
+            at -= size
+    return found
 
 
-def _readings(numbers: list[int], first: int, end: int) -> list[Reading]:
-    return [
-        Reading(
-            numbers[i],
-            numbers[i + 1],
-            numbers[i + 2],
-            (numbers[i + 3], numbers[i + 4]) if numbers[i + 3] >= 0 else None,
-        )
-        for i in range(first, end, 5)
-    ]
+class Unread:
+    """A grant whose readings are still numbers in the answer to the whole batch: most are never asked for."""
+
+    __slots__ = ("_at", "_numbers", "_windows", "granted")
+
+    def __init__(self, granted: bool, numbers: list[int], at: int, windows: Sequence[Window]) -> None:
+        self.granted = granted
+        self._numbers = numbers
+        self._at = at
+        self._windows = windows
+
+    @property
+    def now(self) -> int:
+        return self._numbers[0]
+
+    @property
+    def readings(self) -> list[Reading]:
+        numbers, at = self._numbers, self._at
+        readings: list[Reading] = []
+        for window in self._windows:
+            count = -numbers[at]
+            if count <= 0:
+                readings.append(_reading(numbers, at))
+                at += 5
+            elif window.strategy == "moving-window":
+                readings.append(Reading(count, FITS, self.now + window.period, (self.now, 0)))
+                at += 1
+            else:
+                ends = numbers[at + 1]
+                readings.append(Reading(count, FITS, ends, (ends, 0)))
+                at += 2
+        return readings
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A copy elsewhere does without the rest of the batch.
+        return Grant, (self.granted, self.now, self.readings)
+
+
+def _reading(numbers: list[int], at: int) -> Reading:
+    count, retry_at, reset_at, instant, sequence = numbers[at : at + 5]
+    return Reading(count, retry_at, reset_at, (instant, sequence) if instant >= 0 else None)
 
 
 def _bulk(part: bytes) -> bytes:
@@ -242,7 +315,11 @@ def _bulk(part: bytes) -> bytes:
 
 
 def _keys(keys: Iterable[str]) -> bytes:
-    return b"".join([b"$%d\r\n%b\r\n" % (len(key), key) for key in [key.encode() for key in keys]])
+    packed = "".join([f"${len(key)}\r\n{key}\r\n" for key in keys])
+    if packed.isascii():
+        return packed.encode()
+    # Not made by this library: then a length counts bytes, not characters.
+    return b"".join([_bulk(key.encode()) for key in keys])
 
 
 def _plan(windows: Sequence[Window], cost: int, taking: int) -> list[int]:

@@ -42,7 +42,7 @@ end
 local function keep_sliding(key, period, start, previous, current)
   local ends = current > 0 and start + 2 * period or start + period
   call(
-    'SET', key, format('%.0f:%.0f:%.0f', start, previous, current), 'PX', format('%.0f', (ends - now) / 1000 + 2000)
+    'SET', key, format(whole .. ':' .. whole .. ':' .. whole, start, previous, current), 'PX', life(ends - now)
   )
   return ends
 end

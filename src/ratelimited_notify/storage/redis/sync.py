@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from limits.storage import RedisStorage as LimitsRedisStorage
@@ -16,7 +17,7 @@ from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright
 from redis.exceptions import NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from ratelimited_notify.windows import Grant, Request, Token, Window
 
@@ -78,16 +79,20 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         return scripts.grant(self._run(self._scripts.acquire(windows, cost), keys))
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    def acquire_many(self, requests: Sequence[Request]) -> list[scripts.Unread]:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
 
-        Where a later round trip fails, what the earlier ones took stays taken: pass no more requests at once than may be
-        lost so.
+        Where a later round trip fails, what the earlier ones took stays taken, and what the one behind it takes, which is on
+        its way already: pass no more requests at once than may be lost so.
         """
-        answers: list[Grant] = []
-        for batch in scripts.batches(requests):
-            keys = [key for request in batch for key in request.keys]
-            answers += scripts.grants(self._run(self._scripts.acquire_many(batch), keys), batch)
+        answers: list[scripts.Unread] = []
+        for turn in scripts.turns(requests):
+            if len(turn) <= scripts.REQUESTS_PER_CALL:
+                reply = self._run(self._scripts.acquire_many(turn), scripts.keys_of(turn))
+                answers += scripts.answers(reply, turn)
+            else:
+                conversation = scripts.conversation(self._scripts, turn)
+                answers += self._exchange(next(conversation), partial(_converse, conversation))
         return answers
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
@@ -187,6 +192,27 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
 
     def _failure(self, error: Exception, *, sent: bool) -> StorageError:
         return connection.failure(error, self._where, self.timeout, sent=sent)
+
+
+def _converse(
+    conversation: Generator[bytes, Any, connection.T],  # Any: as redis-py has it.
+    connected: connection.Connection,
+) -> connection.T:
+    """The rest of a conversation whose first command has been sent."""
+    try:
+        step = next(conversation)
+        while True:
+            if step:
+                connected.send_packed_command([step])
+                step = next(conversation)
+            else:
+                step = conversation.send(connected.read_response(disable_decoding=True))
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # what the generator returned
+    except BaseException:
+        # Another answer may be on its way, which the next call would take for its own.
+        connected.disconnect()
+        raise
 
 
 def _answer(connected: connection.Connection) -> Any:  # Any: as redis-py has it.

@@ -1,0 +1,148 @@
+"""What is to be decided, one by one and in batches: worked out before the storage is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, overload
+
+from ratelimited_notify.decision import Decision
+from ratelimited_notify.rules.plan import Asked
+from ratelimited_notify.windows import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.rules.counter import Counter
+    from ratelimited_notify.rules.plan import Plan
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
+    from ratelimited_notify.windows import Answer
+
+
+class Question:
+    """What is to be decided about one notification."""
+
+    __slots__ = ("asked", "cost", "keys", "recipient", "windows")
+
+    def __init__(
+        self, asked: Asked, recipient: Recipient, cost: int, windows: tuple[Counter, ...], keys: list[str]
+    ) -> None:
+        self.asked = asked
+        self.recipient = recipient
+        self.cost = cost
+        self.windows = windows
+        self.keys = keys
+
+    def request(self) -> Request:
+        return Request(self.windows, self.keys, self.cost)
+
+
+class Alike(Sequence[Question]):
+    """Questions about many recipients that all have the same windows.
+
+    What differs is made when it is asked for, a part at a time, so that a storage can have the next part ready while the
+    server decides the one before.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        windows: tuple[Counter, ...],
+        recipients: Sequence[Recipient],
+        counted: Sequence[str],
+        fields: Mapping[str, str],
+        cost: int,
+    ) -> None:
+        self._plan = plan
+        self._windows = windows
+        self._recipients = recipients
+        self._counted = counted
+        self._fields = fields
+        self._cost = cost
+
+    def __len__(self) -> int:
+        return len(self._counted)
+
+    @overload
+    def __getitem__(self, at: int) -> Question: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Question]: ...
+
+    def __getitem__(self, at: int | slice) -> Question | list[Question]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        text = self._counted[at]
+        asked = Asked(self._plan.type, text, self._fields)
+        return Question(asked, self._recipients[at], self._cost, self._windows, self._plan.keys(text))
+
+    def requests(self) -> Sequence[Request]:
+        """What the storage is to be asked, in order."""
+        return _Requests(self._plan, self._windows, self._counted, self._cost) if self._windows else ()
+
+    def answers(self, grants: Iterable[Answer], storage: Storage | AsyncStorage) -> list[Decision]:
+        """The decisions that follow from what the storage said."""
+        type, cost, fields, windows = self._plan.type, self._cost, self._fields, self._windows
+        asked: Sequence[Asked | str] = (
+            self._counted if not fields else [Asked(type, text, fields) for text in self._counted]
+        )
+        if not windows:
+            return [
+                Decision(type, recipient, cost, True, each)
+                for recipient, each in zip(self._recipients, asked, strict=True)
+            ]
+        receipt = (storage, None)
+        return [
+            Decision(type, recipient, cost, True, each, windows, grant, None, receipt)
+            if grant.granted
+            else Decision(type, recipient, cost, False, each, windows, grant)
+            for recipient, each, grant in zip(self._recipients, asked, grants, strict=True)
+        ]
+
+
+class _Requests(Sequence[Request]):
+    def __init__(self, plan: Plan, windows: tuple[Counter, ...], counted: Sequence[str], cost: int) -> None:
+        self._plan = plan
+        self._windows = windows
+        self._counted = counted
+        self._cost = cost
+
+    def __len__(self) -> int:
+        return len(self._counted)
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self[:])
+
+    @overload
+    def __getitem__(self, at: int) -> Request: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Request]: ...
+
+    def __getitem__(self, at: int | slice) -> Request | list[Request]:
+        windows, cost = self._windows, self._cost
+        if isinstance(at, slice):
+            keys = self._plan.keys_of_each(self._counted[at])
+            return list(map(Request, repeat(windows), keys, repeat(cost)))
+        return Request(windows, self._plan.keys(self._counted[at]), cost)
+
+
+def requests(questions: Iterable[Question]) -> Sequence[Request]:
+    """What the storage is to be asked, in order."""
+    if isinstance(questions, Alike):
+        return questions.requests()
+    return [question.request() for question in questions if question.windows]
+
+
+def questions_among(known: Iterable[Question | Decision | Exception]) -> list[Question]:
+    """Those that are not known without asking."""
+    return [each for each in known if isinstance(each, Question)]
+
+
+def filled_in(
+    known: Iterable[Question | Decision | Exception], answers: Iterable[Decision | Exception]
+) -> list[Decision | Exception]:
+    """What is known, with the answers in the places of the questions."""
+    upcoming = iter(answers)
+    return [next(upcoming) if isinstance(each, Question) else each for each in known]
