@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.keys import valid_namespace
+from ratelimited_notify.options import check_options
 from ratelimited_notify.question import Alike, Question
 from ratelimited_notify.recipient import counting_as, text_of
 from ratelimited_notify.refusals import Refusals
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.decision import Receipt
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.notification import Notification
+    from ratelimited_notify.options import OnStorageError
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.refusals import Instant
     from ratelimited_notify.rules.counter import Counter
@@ -35,28 +36,11 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.windows import Answer, Outcome, Shortcut
 
-OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
-"""What a decision is when the storage gives none."""
-
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
 _MOST_UNKNOWN_TYPES = 1000
 
 _log = logging.getLogger("ratelimited_notify")
-
-
-class LimiterOptions(TypedDict, total=False):
-    """The options of a limiter, for those who make one from theirs."""
-
-    namespace: str
-    normalize: str | Callable[[str], str] | None
-    tier_of: Callable[[Recipient], str | None] | None
-    pseudonymize: bytes | None
-    on_storage_error: OnStorageError
-    timeout: float
-    clock: Callable[[], float] | None
-    enabled: bool
-    remember_refusals: bool
 
 
 class Asking(ABC, Generic[_S]):
@@ -102,18 +86,10 @@ class Asking(ABC, Generic[_S]):
             NotifyError: another argument cannot be used.
             MissingExtra: the client of the storage is not installed.
         """
-        if not isinstance(namespace, str) or not valid_namespace(namespace):
-            raise NotifyError("namespace= must be 1 to 32 letters, digits, '.', '_' or '-', such as 'notify'.")
-        if on_storage_error not in ("raise", "allow", "deny"):
-            raise NotifyError(f"on_storage_error={on_storage_error!r} is not known; use 'raise', 'allow' or 'deny'.")
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 3600:
-            raise NotifyError("timeout= must be a number of seconds above 0 and below 3600, such as 0.5.")
-        for name, switched in (("enabled", enabled), ("remember_refusals", remember_refusals)):
-            if not isinstance(switched, bool):
-                raise NotifyError(f"{name}= must be True or False, not a {type(switched).__name__}.")
-        for option, value in (("tier_of", tier_of), ("clock", clock)):
-            if value is not None and not callable(value):
-                raise NotifyError(f"{option}= must be a callable or None, not a {type(value).__name__}.")
+        check_options(
+            namespace=namespace, tier_of=tier_of, on_storage_error=on_storage_error, timeout=timeout, clock=clock,
+            enabled=enabled, remember_refusals=remember_refusals,
+        )  # fmt: skip
         self._namespace = namespace
         self._counted = counting_as(normalize, pseudonymize)
         self._tier_of = tier_of
@@ -178,14 +154,18 @@ class Asking(ABC, Generic[_S]):
             return storage.shortcut(plan.steady, plan.around)
         return None if self._refusals is None else self._refusals.shortcut(plan.steady, plan.around)
 
-    def _shortly(self, type: str, recipient: object) -> Decision | None:
-        """The decision about a hit at cost 1, without priority and fields, where there is a shortcut to it."""
-        shortcut = (
-            None if recipient.__class__ is not str or type.__class__ is not str else self.plans.shortcuts.get(type)
-        )
-        if shortcut is None:
+    def _at_once(
+        self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
+    ) -> Decision | None:
+        """The decision about a hit where limiting is off, or a shortcut leads to it; otherwise None."""
+        if self._is_off():
+            return Decision(type, recipient, cost, True)
+        if fields or priority is not None or cost != 1 or cost.__class__ is not int or type.__class__ is not str:
             return None
-        return self.explained(type, recipient, shortcut, shortcut.decide(cast("str", recipient)))
+        shortcut = self.plans.shortcuts.get(type)
+        if shortcut is None or not isinstance(recipient, str) or recipient.__class__ is not str:
+            return None
+        return self.explained(type, recipient, shortcut, shortcut.decide(recipient))
 
     def explained(
         self, type: str, recipient: object, shortcut: Shortcut | None, outcome: Outcome | None
@@ -194,15 +174,9 @@ class Asking(ABC, Generic[_S]):
         if shortcut is None or outcome is None or not isinstance(recipient, str):
             return None
         granted: bool = outcome[0]
+        receipt = (self.storage, None) if granted else None
         return Decision(
-            type,
-            recipient,
-            1,
-            granted,
-            asked=Asked(type, recipient, {}),
-            windows=shortcut.windows,
-            grant=shortcut.explain(outcome),
-            receipt=(self.storage, shortcut.keys(recipient)) if granted else None,
+            type, recipient, 1, granted, recipient, shortcut.windows, shortcut.explain(outcome), None, receipt
         )
 
     def wear(self, rule: Rule) -> None:

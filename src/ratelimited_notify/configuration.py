@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Unpack
 
-    from ratelimited_notify.asking import LimiterOptions
+    from ratelimited_notify.options import LimiterOptions
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources import Rules

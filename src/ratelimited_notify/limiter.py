@@ -66,12 +66,9 @@ class Limiter(Asking["Storage"]):
             NotifyError: the recipient is empty, the field is not declared, or no rule is for the type and the rules say so.
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
         """
-        if self._is_off():
-            return Decision(type, recipient, cost, True)
-        if priority is None and cost == 1 and cost.__class__ is int and not fields:
-            decision = self._shortly(type, recipient)
-            if decision is not None:
-                return decision
+        decision = self._at_once(type, recipient, cost, priority, fields)
+        if decision is not None:
+            return decision
         question = self._ask(type, recipient, cost, priority, fields)
         if not question.windows:
             return self._unlimited(question)
@@ -251,12 +248,9 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         **fields: Recipient | None,
     ) -> Decision:
         """As `Limiter.hit`. Where it is cancelled, whether the hit was counted is unknown, and it is not given back."""
-        if self._is_off():
-            return Decision(type, recipient, cost, True)
-        if priority is None and cost == 1 and cost.__class__ is int and not fields:
-            decision = self._shortly(type, recipient)
-            if decision is not None:
-                return decision
+        decision = self._at_once(type, recipient, cost, priority, fields)
+        if decision is not None:
+            return decision
         question = self._ask(type, recipient, cost, priority, fields)
         if not question.windows:
             return self._unlimited(question)

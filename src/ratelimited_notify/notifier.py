@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, Unpack
 
-    from ratelimited_notify.asking import LimiterOptions
     from ratelimited_notify.decision import Decision
     from ratelimited_notify.notification import Notification
+    from ratelimited_notify.options import LimiterOptions
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.refund import Refund
     from ratelimited_notify.rules.rule import OnLimit

@@ -136,10 +136,6 @@ class Shortcut(Protocol):
         """Those that it decides about."""
         ...
 
-    def keys(self, recipient: str) -> list[str]:
-        """Where they are kept."""
-        ...
-
     def explain(self, outcome: Outcome) -> Answer:
         """What `acquire` would have answered."""
         ...

@@ -84,13 +84,8 @@ class MemoryShortcut:
 
     def __init__(self, storage: MemoryStorage, windows: Sequence[Window], around: Sequence[tuple[str, str]]) -> None:
         self.windows = windows
-        self._around = around
         self._origin = storage.ticking.origin
         self.decide: Callable[[str], Outcome | None] = _compiled(storage, windows, around)
-
-    def keys(self, recipient: str) -> list[str]:
-        """Where the windows of this recipient are kept."""
-        return [f"{before}{recipient}{after}" for before, after in self._around]
 
     def explain(self, outcome: Outcome) -> Snapshot:
         """What the ordinary way would have answered."""

@@ -67,17 +67,11 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         return self.ticking.tick() // MARKS
 
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        with self._free():
-            grant = self._acquire(windows, keys, cost)
-        if self.crowded:
-            self.give_way()
-        return grant
+        return self._decide(windows, keys, cost)
 
     def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
-        grants: list[Grant] = []
-        for windows, keys, cost in requests:
-            grants.append(self.acquire(windows, keys, cost))
-        return grants
+        # One after the other, so that others are not kept waiting.
+        return [self._decide(windows, keys, cost) for windows, keys, cost in requests]
 
     def shortcut(self, windows: Sequence[Window], around: Sequence[tuple[str, str]]) -> Shortcut | None:
         # A class that is made of this one may decide in another way.
@@ -174,17 +168,20 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         get = self.shelves.get
         return [unpacked(get(key), window.strategy, window.period) for window, key in zip(windows, keys, strict=True)]
 
-    def _acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        now, mark = divmod(self.ticking.tick(), MARKS)
-        records = self._find(windows, keys)
-        grant = take(windows, records, now, cost, mark)
-        if grant.granted:
-            for window, key, record, reading in zip(windows, keys, records, grant.readings, strict=True):
-                if reading.token is not None:
-                    shelf = self.shelves.of(key)
-                    self.shelves.came += key not in shelf
-                    shelf[key] = packed(record, window.period)
-        self.shelves.sweep(now, len(keys))
+    def _decide(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+        with self._free():
+            now, mark = divmod(self.ticking.tick(), MARKS)
+            records = self._find(windows, keys)
+            grant = take(windows, records, now, cost, mark)
+            if grant.granted:
+                for window, key, record, reading in zip(windows, keys, records, grant.readings, strict=True):
+                    if reading.token is not None:
+                        shelf = self.shelves.of(key)
+                        self.shelves.came += key not in shelf
+                        shelf[key] = packed(record, window.period)
+            self.shelves.sweep(now, len(keys))
+        if self.crowded:
+            self.give_way()
         return grant
 
 

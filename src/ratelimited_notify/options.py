@@ -1,0 +1,59 @@
+"""What a limiter may be told besides its rules and its storage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.keys import valid_namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ratelimited_notify.recipient import Recipient
+
+OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
+"""What a decision is when the storage gives none."""
+
+
+class LimiterOptions(TypedDict, total=False):
+    """The options of a limiter, for those who make one from theirs."""
+
+    namespace: str
+    normalize: str | Callable[[str], str] | None
+    tier_of: Callable[[Recipient], str | None] | None
+    pseudonymize: bytes | None
+    on_storage_error: OnStorageError
+    timeout: float
+    clock: Callable[[], float] | None
+    enabled: bool
+    remember_refusals: bool
+
+
+def check_options(
+    *,
+    namespace: object,
+    tier_of: object,
+    on_storage_error: object,
+    timeout: object,
+    clock: object,
+    enabled: object,
+    remember_refusals: object,
+) -> None:
+    """Make sure that a limiter can use these; `normalize` and `pseudonymize` are checked where they are used.
+
+    Raises:
+        NotifyError: one of them cannot be used.
+    """
+    if not isinstance(namespace, str) or not valid_namespace(namespace):
+        raise NotifyError("namespace= must be 1 to 32 letters, digits, '.', '_' or '-', such as 'notify'.")
+    if on_storage_error not in ("raise", "allow", "deny"):
+        raise NotifyError(f"on_storage_error={on_storage_error!r} is not known; use 'raise', 'allow' or 'deny'.")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 3600:
+        raise NotifyError("timeout= must be a number of seconds above 0 and below 3600, such as 0.5.")
+    for name, switched in (("enabled", enabled), ("remember_refusals", remember_refusals)):
+        if not isinstance(switched, bool):
+            raise NotifyError(f"{name}= must be True or False, not a {type(switched).__name__}.")
+    for option, value in (("tier_of", tier_of), ("clock", clock)):
+        if value is not None and not callable(value):
+            raise NotifyError(f"{option}= must be a callable or None, not a {type(value).__name__}.")
