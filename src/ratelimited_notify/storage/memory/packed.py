@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.windows import Record, StrategyName, Window
 
-Value: TypeAlias = "int | tuple[Record, int]"
-"""What is kept for one window: the number, or a record and the window's period."""
+Value: TypeAlias = "int | Kept"
+"""What is kept for one window: the number, or the record that does not fit into one."""
 
 MARKS = 1000
 """So many hits of one microsecond are told apart: more than can be decided in one."""
@@ -39,6 +39,20 @@ DIGIT = 64
 LOWEST = (1 << DIGIT) - 1
 
 
+class Kept:
+    """A record, and the window's period."""
+
+    __slots__ = ("period", "record")
+
+    def __init__(self, record: Record, period: int) -> None:
+        self.record = record
+        self.period = period
+
+    def __lt__(self, number: int) -> bool:
+        """False: it is more than any number."""
+        return False
+
+
 def digit(instant: int, mark: int) -> int:
     """An instant in microseconds, and what tells it from its like; they sort by the instant."""
     return instant * MARKS + mark
@@ -48,8 +62,7 @@ def is_over(value: Value, now: int) -> bool:
     """Whether the window says nothing any more."""
     if isinstance(value, int):
         return (value & LOWEST) // MARKS <= now
-    record, period = value
-    return record.ends(now, period) <= now
+    return value.record.ends(now, value.period) <= now
 
 
 def packed(record: Record, period: int) -> Value:
@@ -61,7 +74,7 @@ def packed(record: Record, period: int) -> Value:
         number = _fixed(record)
     elif isinstance(record, SlidingWindowCounter):
         number = _sliding(record, period)
-    return (record, period) if number is None else number
+    return Kept(record, period) if number is None else number
 
 
 def _moving(record: MovingWindow, period: int) -> int | None:
@@ -97,8 +110,8 @@ def _fits(ends: int, mark: int) -> bool:
 
 def unpacked(value: Value | None, strategy: StrategyName, period: int) -> Record:
     """The record that the number stands for; a fresh one for None."""
-    if isinstance(value, tuple):
-        return value[0]
+    if isinstance(value, Kept):
+        return value.record
     record = RECORDS[strategy]()
     if value is None:
         return record

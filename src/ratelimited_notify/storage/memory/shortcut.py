@@ -16,18 +16,18 @@ from ratelimited_notify.keys import is_plain
 from ratelimited_notify.storage.memory.clock import RanBackwards
 from ratelimited_notify.storage.memory.packed import DIGIT, LOWEST, MARKS, MOST_HITS, Snapshot
 from ratelimited_notify.storage.memory.shelves import PARTS
-from ratelimited_notify.windows import Mode
+from ratelimited_notify.windows import Grant, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ratelimited_notify.storage.memory.packed import Value
     from ratelimited_notify.storage.memory.sync import MemoryStorage
-    from ratelimited_notify.windows import Outcome, Window
+    from ratelimited_notify.windows import Answer, Outcome, Window
 
 _LONGEST_PERIOD = 1 << 51
 
-# A % in the recipient would have to be escaped: the key made here might be that of another recipient, escaped. A value that is no number is a record, and compares with none. Looking at a few windows now and then costs less
+# A % in the recipient would have to be escaped: the key made here might be that of another recipient, escaped. What is no number goes the ordinary way, under the same lock. Looking at a few windows now and then costs less
 # than at one each time.
 _FUNCTION = """
 def decide(recipient):
@@ -40,7 +40,9 @@ def decide(recipient):
             shelf = by_hash[hash(recipient) & {last_part}]
             added = 0
             {windows}
-        except (TypeError, RanBackwards):
+        except TypeError:
+            return ordinary(tick, {all_keys})
+        except RanBackwards:
             return None
         if added and not is_plain(recipient):
             return None
@@ -65,7 +67,7 @@ _WINDOW = """
             elif value{n} < full{n}:
                 value{n} = value{n} << {digit} | tick + lasting{n}
             elif last{n} < 0:
-                return None
+                return ordinary(tick, {all_keys})
             elif (value{n} >> last{n} & {lowest}) // {marks} > (tick + origin) // {marks}:
                 return False, tick, {found}
             else:
@@ -87,9 +89,11 @@ class MemoryShortcut:
         self._origin = storage.ticking.origin
         self.decide: Callable[[str], Outcome | None] = _compiled(storage, windows, around)
 
-    def explain(self, outcome: Outcome) -> Snapshot:
+    def explain(self, outcome: Outcome) -> Answer:
         """What the ordinary way would have answered."""
         granted, tick, *values = outcome
+        if isinstance(values[0], Grant):
+            return values[0]
         return Snapshot(granted, (tick + self._origin) // MARKS, self.windows, cast("list[Value | None]", values))
 
 
@@ -108,6 +112,11 @@ def _compiled(
     storage: MemoryStorage, windows: Sequence[Window], around: Sequence[tuple[str, str]]
 ) -> Callable[[str], Outcome | None]:
     clock, shelves = storage.ticking, storage.shelves
+
+    def ordinary(tick: int, *keys: str) -> Outcome:
+        grant = storage.decided(windows, keys, 1, tick + clock.origin)
+        return grant.granted, tick, grant
+
     known: dict[str, object] = {
         "RanBackwards": RanBackwards,
         "before": around[0][0],
@@ -118,6 +127,7 @@ def _compiled(
         "give_way": storage.give_way,
         "storage": storage,
         "opens": storage.opens,
+        "ordinary": ordinary,
         "origin": clock.origin,
         "sweep": shelves.sweep,
         "ticks": clock.forward,
@@ -138,9 +148,12 @@ def _compiled(
     constants = {"digit": DIGIT, "lowest": LOWEST, "marks": MARKS, "last_part": PARTS - 1}
     text = _FUNCTION.format(
         keys=_ONE_KEY if len(windows) == 1 else _SEVERAL_KEYS + each("key{n} = head + after{n}", "; "),
-        windows="".join(_WINDOW.format(n=n, found=each("shelf.get(key{n})"), **constants) for n in numbers).strip(),
+        windows="".join(
+            _WINDOW.format(n=n, found=each("shelf.get(key{n})"), all_keys=each("key{n}"), **constants) for n in numbers
+        ).strip(),
         stored=each("shelf[key{n}] = value{n}", "; "),
         values=each("value{n}"),
+        all_keys=each("key{n}"),
         **constants,
     )
     exec(text, known)  # noqa: S102  # the text above, in which numbers alone differ

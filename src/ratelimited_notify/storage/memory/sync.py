@@ -170,18 +170,23 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     def _decide(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         with self._free():
-            now, mark = divmod(self.ticking.tick(), MARKS)
-            records = self._find(windows, keys)
-            grant = take(windows, records, now, cost, mark)
-            if grant.granted:
-                for window, key, record, reading in zip(windows, keys, records, grant.readings, strict=True):
-                    if reading.token is not None:
-                        shelf = self.shelves.of(key)
-                        self.shelves.came += key not in shelf
-                        shelf[key] = packed(record, window.period)
-            self.shelves.sweep(now, len(keys))
+            grant = self.decided(windows, keys, cost, self.ticking.tick())
         if self.crowded:
             self.give_way()
+        return grant
+
+    def decided(self, windows: Sequence[Window], keys: Sequence[str], cost: int, tick: int) -> Grant:
+        """The decision at this tick, for those who hold the lock."""
+        now, mark = divmod(tick, MARKS)
+        records = self._find(windows, keys)
+        grant = take(windows, records, now, cost, mark)
+        if grant.granted:
+            for window, key, record, reading in zip(windows, keys, records, grant.readings, strict=True):
+                if reading.token is not None:
+                    shelf = self.shelves.of(key)
+                    self.shelves.came += key not in shelf
+                    shelf[key] = packed(record, window.period)
+        self.shelves.sweep(now, len(keys))
         return grant
 
 
