@@ -97,11 +97,16 @@ def plain(grant: Any) -> tuple[Any, ...]:
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[list[tuple[int, int]], list[tuple[str, Any]]]:
+def histories(draw: st.DrawFn) -> tuple[list[tuple[StrategyName, int, int]], list[tuple[str, Any]]]:
     """Windows, and what happens to them."""
-    windows = draw(st.lists(st.tuples(st.integers(1, 5), st.sampled_from(PERIODS)), min_size=1, max_size=4))
+    one = st.tuples(st.sampled_from(STRATEGIES[:2]), st.integers(1, 5), st.sampled_from(PERIODS))
+    windows = draw(st.lists(one, min_size=1, max_size=4))
     if draw(st.booleans()):
-        windows[-1] = (draw(st.sampled_from([FEW_HITS - 1, FEW_HITS, FEW_HITS + 1, 100])), windows[-1][1])
+        windows[-1] = (
+            windows[-1][0],
+            draw(st.sampled_from([FEW_HITS - 1, FEW_HITS, FEW_HITS + 1, 100])),
+            windows[-1][2],
+        )
     recipients = st.sampled_from(["ana", "bo", "a%3Ab", "a:b", "ü", "x" * 65])
     step = st.one_of(
         st.tuples(st.just("hit"), recipients),
@@ -117,16 +122,28 @@ def histories(draw: st.DrawFn) -> tuple[list[tuple[int, int]], list[tuple[str, A
 
 
 @given(history=histories())
-@example(history=([(1, SECOND)], [("hit", "a:b"), ("hit", "a%3Ab")]))
-@example(history=([(40, HOUR)], [("hits", "ana")] * 4))
-@example(history=([(2, HOUR)], [("hit", "ana"), ("back", MINUTE), ("hit", "ana"), ("pass", MINUTE), ("hit", "ana")]))
-@example(history=([(3, HOUR)], [("hits", "ana"), ("amount", 1), ("pass", HOUR - 1), ("pass", 1), ("hit", "ana")]))
-def test_it_decides_as_the_ordinary_way_does(history: tuple[list[tuple[int, int]], list[tuple[str, Any]]]) -> None:
+@example(history=([("moving-window", 1, SECOND)], [("hit", "a:b"), ("hit", "a%3Ab")]))
+@example(history=([("moving-window", 40, HOUR)], [("hits", "ana")] * 4))
+@example(
+    history=(
+        [("moving-window", 2, HOUR)],
+        [("hit", "ana"), ("back", MINUTE), ("hit", "ana"), ("pass", MINUTE), ("hit", "ana")],
+    )
+)
+@example(
+    history=(
+        [("moving-window", 3, HOUR)],
+        [("hits", "ana"), ("amount", 1), ("pass", HOUR - 1), ("pass", 1), ("hit", "ana")],
+    )
+)
+def test_it_decides_as_the_ordinary_way_does(
+    history: tuple[list[tuple[StrategyName, int, int]], list[tuple[str, Any]]],
+) -> None:
     """Hits, refusals, counts, instants and what is given back are the same, whatever happens in between."""
     drawn, steps = history
     clock = Manual()
     short, ordinary = MemoryStorage(clock=clock), MemoryStorage(clock=clock)
-    windows = [window("moving-window", amount, period) for amount, period in drawn]
+    windows = [window(strategy, amount, period) for strategy, amount, period in drawn]
     shortcut = shortcut_to(short, windows)
     taken: list[tuple[str, list[Window], Any, Grant]] = []
     for step, value in steps:
@@ -153,7 +170,7 @@ def test_it_decides_as_the_ordinary_way_does(history: tuple[list[tuple[int, int]
             others = [reading.token for reading in expected.readings]
             assert short.release(then, keys, 1, tokens) == ordinary.release(then, keys, 1, others)
         elif step == "amount":
-            windows = [window("moving-window", value, windows[0].period), *windows[1:]]
+            windows = [window(windows[0].strategy, value, windows[0].period), *windows[1:]]
             shortcut = shortcut_to(short, windows)
         elif step == "clear":
             keys = keys_of(value, windows)
@@ -181,7 +198,7 @@ def test_any_recipient_has_a_window_of_its_own(recipients: list[str]) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        window("fixed-window", 1),
+        window("fixed-window", 0),
         window("sliding-window-counter", 1),
         window("moving-window", 1, mode=Mode.SHADOW),
         window("moving-window", 1, mode=Mode.FORCE),
@@ -191,7 +208,7 @@ def test_any_recipient_has_a_window_of_its_own(recipients: list[str]) -> None:
     ids=repr,
 )
 def test_what_is_out_of_the_ordinary_has_none(other: Window) -> None:
-    """Other strategies, exempt, shadow and shared windows, and what is never allowed, go the ordinary way."""
+    """The sliding counter, exempt, shadow and shared windows, and what is never allowed, go the ordinary way."""
     storage = MemoryStorage()
     one = window("moving-window", 1)
 

@@ -162,5 +162,6 @@ class Snapshot:
         count, retry_at, reset_at = record.read(self.now, window.period, window.amount, 1)
         if not self.granted:
             return Reading(count, retry_at, reset_at, None)
-        leaves, mark = divmod(cast("int", value) & LOWEST, MARKS)
-        return Reading(count, FITS, reset_at, (leaves - window.period, mark))
+        ends, mark = divmod(cast("int", value) & LOWEST, MARKS)
+        token = (ends - window.period, mark) if window.strategy == "moving-window" else (ends, mark)
+        return Reading(count, FITS, reset_at, token)

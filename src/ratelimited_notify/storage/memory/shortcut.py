@@ -1,6 +1,6 @@
-"""The decision that is asked for most, with nothing on the way: cost 1, moving windows, none of them shared.
+"""The decision that is asked for most, with nothing on the way: cost 1, moving and fixed windows, none of them shared.
 
-It is the arithmetic of `windows.MovingWindow` on the numbers of `packed`. A hit fits if the window holds fewer hits than
+It is the arithmetic of `windows` on the numbers of `packed`. A hit fits into a moving window if that holds fewer hits than
 the amount, or if the amount-th newest has left it; and then everything older has left it too. Whatever is out of the
 ordinary is answered by None, with nothing done, and goes the ordinary way.
 
@@ -59,7 +59,7 @@ def decide(recipient):
 _ONE_KEY = 'key0 = f"{before}{recipient}{after0}"'
 _SEVERAL_KEYS = "head = before + recipient; "
 
-_WINDOW = """
+_MOVING = """
             value{n} = shelf.get(key{n})
             if value{n} is None:
                 added += 1
@@ -72,6 +72,19 @@ _WINDOW = """
                 return False, tick, {found}
             else:
                 value{n} = (value{n} & full{n} - 1) << {digit} | tick + lasting{n}
+"""
+
+_FIXED = """
+            value{n} = shelf.get(key{n})
+            if value{n} is None:
+                added += 1
+                value{n} = tick + lasting{n} + full{n}
+            elif (value{n} & {lowest}) // {marks} <= (tick + origin) // {marks}:
+                value{n} = tick + lasting{n} + full{n}
+            elif value{n} >> {digit} < last{n}:
+                value{n} += full{n}
+            else:
+                return False, tick, {found}
 """
 
 
@@ -100,7 +113,7 @@ class MemoryShortcut:
 def is_ordinary(window: Window) -> bool:
     """Whether a shortcut may lead to this window."""
     return (
-        window.strategy == "moving-window"
+        window.strategy != "sliding-window-counter"
         and window.mode is Mode.ENFORCE
         and not window.shared
         and window.amount > 0
@@ -134,13 +147,9 @@ def _compiled(
     }
     numbers = range(len(windows))
     for n, window, (_, after) in zip(numbers, windows, around, strict=True):
-        # Behind so many digits stands the hit that has to have left when the window is full.
-        last = DIGIT * (min(window.amount, MOST_HITS) - 1)
         known[f"after{n}"] = after
         known[f"lasting{n}"] = window.period * MARKS + clock.origin
-        known[f"full{n}"] = 1 << last
-        # So many hits are not kept in a number.
-        known[f"last{n}"] = last if window.amount <= MOST_HITS else -1
+        known[f"full{n}"], known[f"last{n}"] = _bounds(window)
 
     def each(text: str, between: str = ", ") -> str:
         return between.join(text.format(n=n) for n in numbers)
@@ -149,7 +158,10 @@ def _compiled(
     text = _FUNCTION.format(
         keys=_ONE_KEY if len(windows) == 1 else _SEVERAL_KEYS + each("key{n} = head + after{n}", "; "),
         windows="".join(
-            _WINDOW.format(n=n, found=each("shelf.get(key{n})"), all_keys=each("key{n}"), **constants) for n in numbers
+            (_MOVING if window.strategy == "moving-window" else _FIXED).format(
+                n=n, found=each("shelf.get(key{n})"), all_keys=each("key{n}"), **constants
+            )
+            for n, window in enumerate(windows)
         ).strip(),
         stored=each("shelf[key{n}] = value{n}", "; "),
         values=each("value{n}"),
@@ -158,3 +170,13 @@ def _compiled(
     )
     exec(text, known)  # noqa: S102  # the text above, in which numbers alone differ
     return cast("Callable[[str], Outcome | None]", known["decide"])
+
+
+def _bounds(window: Window) -> tuple[int, int]:
+    """`full` and `last`: for a fixed window what one hit adds, and the amount; for a moving one the number from which on it is
+    full, and behind how many bits the hit then stands that has to have left, -1 where so many are not kept in a number.
+    """
+    if window.strategy == "fixed-window":
+        return 1 << DIGIT, window.amount
+    last = DIGIT * (min(window.amount, MOST_HITS) - 1)
+    return 1 << last, last if window.amount <= MOST_HITS else -1
