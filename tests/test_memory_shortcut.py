@@ -294,7 +294,9 @@ def test_windows_of_people_are_nothing_to_the_garbage_collector() -> None:
     assert isinstance(storage, MemoryStorage)
 
     assert len(storage) == 3000
-    assert not any(map(gc.is_tracked, storage.shelves.by_hash))
+    assert not any(gc.is_tracked(value) for shelf in storage.shelves.by_hash for value in shelf.values())
+    # Since Python 3.14 every dict is tracked, whatever it holds.
+    assert gc.is_tracked({"key": 1}) or not any(map(gc.is_tracked, storage.shelves.by_hash))
 
 
 @given(

@@ -61,8 +61,15 @@ class RateLimitExceeded(NotifyError):
     """
 
     def __init__(self, decision: Decision) -> None:
+        super().__init__()
         self.decision = decision
-        super().__init__(str(decision))
+
+    def __str__(self) -> str:
+        # Worked out when somebody reads it: most who catch this do not.
+        return str(self.decision)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[type[RateLimitExceeded], tuple[Decision]]:
         return type(self), (self.decision,)

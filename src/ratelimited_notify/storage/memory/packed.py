@@ -143,7 +143,7 @@ class Snapshot:
     As `windows.Grant`, for a hit of cost 1 that enforced windows took or refused.
     """
 
-    __slots__ = ("_values", "_windows", "granted", "now")
+    __slots__ = ("_readings", "_values", "_windows", "granted", "now")
 
     def __init__(self, granted: bool, now: int, windows: Sequence[Window], values: Sequence[Value | None]) -> None:
         self.granted = granted
@@ -151,11 +151,14 @@ class Snapshot:
         self._windows = windows
         # After the hit where it was taken, before it where it was not.
         self._values = values
+        self._readings: list[Reading] | None = None
 
     @property
     def readings(self) -> list[Reading]:
         """What each window says."""
-        return [self._reading(window, value) for window, value in zip(self._windows, self._values, strict=True)]
+        if self._readings is None:
+            self._readings = [self._reading(*pair) for pair in zip(self._windows, self._values, strict=True)]
+        return self._readings
 
     def _reading(self, window: Window, value: Value | None) -> Reading:
         record = unpacked(value, window.strategy, window.period)
