@@ -23,6 +23,7 @@ from ratelimited_notify import (
     Rule,
     Status,
     StorageError,
+    admission,
 )
 from ratelimited_notify.pytest_plugin import Clock, Outbox
 from ratelimited_notify.sending import BATCH
@@ -257,6 +258,28 @@ def test_a_release_that_fails_hides_nothing(caplog: pytest.LogCaptureFixture) ->
     assert caplog.messages == ["A hit could not be given back, and stays counted: The storage does not answer."]
 
 
+def test_giving_back_ends_where_the_storage_hangs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where failures have taken too long the rest of the batch stays counted, and the log says so."""
+    monkeypatch.setattr(admission, "PATIENCE", 0.0)
+
+    async def main() -> None:
+        storage = AsyncUnreliable()
+        notifier = AsyncNotifier(Scripted(), MANY, storage)
+        deliveries = notifier.iter_many(Notification("news", "ana") for _ in range(20))
+        await anext(deliveries)
+        storage.failing = ("release",)
+        await deliveries.aclose()
+        assert await used(notifier.limiter) == 20
+
+    run(main())
+    assert caplog.messages == [
+        "A hit could not be given back, and stays counted: The storage does not answer.",
+        "The rest of the batch is not given back, and stays counted, as the storage has failed for too long.",
+    ]
+
+
 def test_a_storage_that_fails_sends_nothing() -> None:
     """Where the storage gives no answer `send` raises, a batch is FAILED, and the gateway is not called."""
 
@@ -442,12 +465,15 @@ def test_batches_keep_order_and_go_on(concurrency: int) -> None:
             return recipient
 
         notifier = AsyncNotifier(gateway, {"news": "1/day"}, concurrency=concurrency)
-        recipients = [f"r{number % 60}" for number in range(75)]
+        people = BATCH + 10
+        recipients = [f"r{number % people}" for number in range(people + 15)]
         deliveries = await notifier.send_many("news", recipients)
 
         assert [delivery.notification.recipient for delivery in deliveries] == recipients
-        # The one that failed was free, so it was tried again.
-        expected = ["failed" if n in (7, 67) else "sent" if n < 60 else "suppressed" for n in range(75)]
+        # The one that failed was free, so in a later batch it was tried again.
+        expected = [
+            "failed" if n in (7, people + 7) else "sent" if n < people else "suppressed" for n in range(people + 15)
+        ]
         assert statuses(deliveries) == expected
         assert [delivery.result for delivery in deliveries if delivery] == [
             recipient for recipient, status in zip(recipients, expected, strict=True) if status == "sent"

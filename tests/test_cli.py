@@ -28,6 +28,7 @@ from ratelimited_notify.cli.app import app
 from ratelimited_notify.cli.input import LONGEST_LINE, Input
 from ratelimited_notify.cli.report import console, duration, shown
 from ratelimited_notify.cli.send import Route, send
+from ratelimited_notify.sending import BATCH
 from servers import free_port
 
 if TYPE_CHECKING:
@@ -458,7 +459,7 @@ def test_a_failed_send_is_named_and_gives_its_hit_back(inbox: Inbox, rules: Path
     refusals = iter(["550 5.1.1 no <ana@example.com> here"])
     inbox.refuse = lambda recipient: next(refusals, None) if recipient.startswith("ana") else None
     # More than are decided about at once, so that the second try is decided about after the first has failed.
-    others = b"".join(line(recipient=f"{number}@example.com") for number in range(60))
+    others = b"".join(line(recipient=f"{number}@example.com") for number in range(BATCH + 10))
 
     file = tmp_path / "notifications.jsonl"
     file.write_bytes(line() + others + line())
@@ -468,7 +469,7 @@ def test_a_failed_send_is_named_and_gives_its_hit_back(inbox: Inbox, rules: Path
     assert result.exit_code == 1
     assert "line 1: failed: " in result.stderr
     assert "550 5.1.1" in result.stderr
-    assert numbers(result.stdout, "news") == ["news", "61", "-", "1", "62"]
+    assert numbers(result.stdout, "news") == ["news", f"{BATCH + 11}", "-", "1", f"{BATCH + 12}"]
     assert inbox.recipients[-1] == "ana@example.com"
     assert "example.com" not in result.output
 

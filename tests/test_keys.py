@@ -20,6 +20,7 @@ from ratelimited_notify.keys import (
     rest_of,
     split,
     tag_of,
+    tags_of,
     valid_namespace,
 )
 
@@ -65,6 +66,16 @@ texts = st.one_of(
 parts = st.lists(texts, min_size=1, max_size=5)
 strategies = st.sampled_from(STRATEGIES)
 namespaces = st.from_regex(r"[A-Za-z0-9._-]{1,32}", fullmatch=True)
+
+
+@given(
+    st.lists(
+        st.one_of(st.sampled_from([*NASTY, "", "ana@example.com", "x" * 64, "x" * 65, "a\nb"]), st.text()), max_size=8
+    )
+)
+def test_many_tags_are_the_tags_of_each(recipients: list[str]) -> None:
+    """Tags made together are those made one by one, whatever stands among the recipients."""
+    assert list(tags_of(recipients)) == [tag_of(recipient) for recipient in recipients]
 
 
 @given(namespace=namespaces, recipient=texts, parts=parts, strategy=strategies)

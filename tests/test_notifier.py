@@ -25,6 +25,7 @@ from ratelimited_notify import (
     RuleSet,
     Status,
     StorageError,
+    admission,
 )
 from ratelimited_notify.pytest_plugin import Clock, Outbox
 from ratelimited_notify.sending import BATCH
@@ -582,7 +583,7 @@ def test_iter_many_is_lazy() -> None:
 
 
 def test_batches_are_decided_at_once() -> None:
-    """A storage is asked once for each batch of fifty, not once for each recipient."""
+    """A storage is asked once for each batch of 250, not once for each recipient."""
     asked: list[int] = []
 
     class Counted(Unreliable):
@@ -590,8 +591,8 @@ def test_batches_are_decided_at_once() -> None:
             asked.append(len(requests))
             return super().acquire_many(requests)
 
-    assert len(Notifier(Scripted(), MANY, Counted()).send_many("news", map(str, range(120)))) == 120
-    assert asked == [50, 50, 20]
+    assert len(Notifier(Scripted(), MANY, Counted()).send_many("news", map(str, range(520)))) == 520
+    assert asked == [250, 250, 20]
 
 
 @pytest.mark.parametrize("length", [0, 1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH])
@@ -663,6 +664,25 @@ def test_an_interrupt_gives_back_the_rest(before: int, after: int, error: BaseEx
     assert caught.value is error
     assert len(gateway.seen) == before + 1
     assert used(notifier.limiter) == before + 1
+
+
+def test_giving_back_ends_where_the_storage_hangs(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where failures have taken too long the rest of the batch stays counted, and the log says so."""
+    monkeypatch.setattr(admission, "PATIENCE", 0.0)
+    storage = Unreliable()
+    notifier = Notifier(Scripted(KeyboardInterrupt()), MANY, storage)
+    storage.failing = ("release",)
+
+    with pytest.raises(KeyboardInterrupt):
+        notifier.send_many("news", ["ana"] * 20)
+
+    assert caplog.messages == [
+        "A hit could not be given back, and stays counted: The storage does not answer.",
+        "The rest of the batch is not given back, and stays counted, as the storage has failed for too long.",
+    ]
+    assert used(notifier.limiter) == 20
 
 
 def test_giving_back_goes_on_where_one_fails(caplog: pytest.LogCaptureFixture) -> None:

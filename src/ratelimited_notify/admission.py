@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter import AsyncLimiter, Limiter
     from ratelimited_notify.policy import Policy
     from ratelimited_notify.recipient import Recipient
+
+PATIENCE = 10.0
+"""Seconds of failures after which nothing more is given back: a storage that hangs takes a time-out for each hit."""
 
 _log = logging.getLogger("ratelimited_notify")
 
@@ -70,23 +74,41 @@ async def admit_async(
 
 def give_back(limiter: Limiter, decisions: Iterable[Decision | Exception]) -> None:
     """Release what was decided and not sent. What the storage cannot give back stays counted, and the log says so."""
+    failing = 0.0
     for decision in decisions:
-        if not isinstance(decision, Exception):
-            try:
-                limiter.release(decision)
-            except StorageError as error:
-                _not_given(error)
+        if isinstance(decision, Exception):
+            continue
+        if failing > PATIENCE:
+            _given_up()
+            return
+        started = time.monotonic()
+        try:
+            limiter.release(decision)
+        except StorageError as error:
+            failing += time.monotonic() - started
+            _not_given(error)
 
 
 async def give_back_async(limiter: AsyncLimiter, decisions: Iterable[Decision | Exception]) -> None:
     """`give_back`, awaited."""
+    failing = 0.0
     for decision in decisions:
-        if not isinstance(decision, Exception):
-            try:
-                await limiter.release(decision)
-            except StorageError as error:
-                _not_given(error)
+        if isinstance(decision, Exception):
+            continue
+        if failing > PATIENCE:
+            _given_up()
+            return
+        started = time.monotonic()
+        try:
+            await limiter.release(decision)
+        except StorageError as error:
+            failing += time.monotonic() - started
+            _not_given(error)
 
 
 def _not_given(error: StorageError) -> None:
     _log.warning("A hit could not be given back, and stays counted: %s", error)
+
+
+def _given_up() -> None:
+    _log.warning("The rest of the batch is not given back, and stays counted, as the storage has failed for too long.")

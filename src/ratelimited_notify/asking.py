@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.options import check_options
-from ratelimited_notify.question import Alike, Question
+from ratelimited_notify.question import Alike, Question, alike
 from ratelimited_notify.recipient import counting_as, text_of
 from ratelimited_notify.refusals import Refusals
 from ratelimited_notify.rules.limit import LARGEST_AMOUNT
@@ -344,6 +345,19 @@ class Asking(ABC, Generic[_S]):
         except Exception as error:  # noqa: BLE001  # normalize and tier_of are the user's, and may raise anything
             return error
         return question
+
+    def _questions(self, notifications: Iterable[Notification]) -> Sequence[Question | Decision | Exception]:
+        """`_question` for each; in less time where only recipients differ, as they mostly do."""
+        batch = list(notifications)
+        if len(batch) > 1 and alike(batch) and not self._is_off():
+            first = batch[0]
+            recipients = [notification.recipient for notification in batch]
+            # What cannot be asked about keeps the others from nothing, so then each is asked about by itself.
+            with suppress(Exception):
+                asked = self._ask_each(first.type, recipients, first.cost, first.priority, first.fields)
+                if isinstance(asked, Alike):
+                    return asked
+        return [self._question(notification) for notification in batch]
 
     def _answers(self, questions: Iterable[Question], grants: Iterable[Answer]) -> list[Decision]:
         """The decisions, from what the storage said to those that fall into windows."""

@@ -133,7 +133,7 @@ class Limiter(Asking["Storage"]):
 
     def decide(self, notifications: Iterable[Notification]) -> list[Decision | Exception]:
         """For each notification, in the order given, a decision, or the error that `hit` would have raised."""
-        known = [self._question(notification) for notification in notifications]
+        known = self._questions(notifications)
         questions = questions_among(known)
         try:
             answers: Sequence[Decision | Exception] = self._answers(questions, self._acquire_many(questions))
@@ -308,7 +308,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
 
     async def decide(self, notifications: Iterable[Notification]) -> list[Decision | Exception]:
         """As `Limiter.decide`."""
-        known = [self._question(notification) for notification in notifications]
+        known = self._questions(notifications)
         questions = questions_among(known)
         try:
             answers: Sequence[Decision | Exception] = self._answers(questions, await self._acquire_many(questions))

@@ -13,6 +13,7 @@ from ratelimited_notify.windows import Request
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from ratelimited_notify.notification import Notification
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
@@ -128,6 +129,19 @@ class _Requests(Sequence[Request]):
         return Request(windows, self._plan.keys(self._counted[at]), cost)
 
 
+def alike(notifications: Sequence[Notification]) -> bool:
+    """Whether only the recipients differ, as far as deciding goes."""
+    first = notifications[0]
+    type, cost, priority, fields = first.type, first.cost, first.priority, first.fields
+    return all(
+        other.type is type
+        and other.cost is cost
+        and other.priority is priority
+        and (other.fields is fields or (not other.fields and not fields))
+        for other in notifications
+    )
+
+
 def requests(questions: Iterable[Question]) -> Sequence[Request]:
     """What the storage is to be asked, in order."""
     if isinstance(questions, Alike):
@@ -135,14 +149,18 @@ def requests(questions: Iterable[Question]) -> Sequence[Request]:
     return [question.request() for question in questions if question.windows]
 
 
-def questions_among(known: Iterable[Question | Decision | Exception]) -> list[Question]:
+def questions_among(known: Sequence[Question | Decision | Exception]) -> Sequence[Question]:
     """Those that are not known without asking."""
+    if isinstance(known, Alike):
+        return known
     return [each for each in known if isinstance(each, Question)]
 
 
 def filled_in(
-    known: Iterable[Question | Decision | Exception], answers: Iterable[Decision | Exception]
+    known: Sequence[Question | Decision | Exception], answers: Iterable[Decision | Exception]
 ) -> list[Decision | Exception]:
     """What is known, with the answers in the places of the questions."""
+    if isinstance(known, Alike):
+        return list(answers)
     upcoming = iter(answers)
     return [next(upcoming) if isinstance(each, Question) else each for each in known]

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from ratelimited_notify.refund import Refund
     from ratelimited_notify.rules.rule import OnLimit
 
-BATCH = 50
-"""How many notifications are decided about at once: what a kill in the middle loses at the most."""
+BATCH = 250
+"""How many notifications are decided about at once, in one round trip on Redis: what a kill in the middle loses at the
+most. Fewer lose less and cost more: 50 took a third longer."""
 
 P = ParamSpec("P")
 R = TypeVar("R")

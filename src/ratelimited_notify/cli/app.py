@@ -110,7 +110,7 @@ def send_command(
 
     Each line is one JSON object with type, recipient, subject and body, and optionally priority, cost and fields (an
     object: channel, tenant, dedupe_key, or what the rules declare). What is over the limit is dropped, unless its rule
-    says on_limit = "wait". A file is read as it is sent, 50 lines at a time; from a pipe each line is sent as it comes.
+    says on_limit = "wait". A file is read as it is sent, 250 lines at a time; from a pipe each line is sent as it comes.
 
     A table of what was sent, suppressed and failed comes on standard output. Malformed and failed lines are named by
     their number on standard error, and skipped.
