@@ -247,6 +247,28 @@ def test_a_limiter_takes_it_at_the_second_hit() -> None:
     assert not limiter.hit("news", "ana")
 
 
+@pytest.mark.parametrize(
+    "options", [{"normalize": "email"}, {"normalize": "email", "pseudonymize": b"secret"}], ids=str
+)
+def test_recipients_who_are_counted_under_another_text(options: dict[str, Any]) -> None:
+    """Spellings of one address share the shortcut's windows, also to give back, and the decision has the one that was passed."""
+    limiter = Limiter({"news": "2/day"}, clock=Clock(), **options)
+    limiter.hit("news", "other@example.com")
+    first, second, third = (
+        limiter.hit("news", name) for name in ("Ana@example.com", " ana@EXAMPLE.com", "ana@example.com")
+    )
+
+    assert list(limiter.plans.shortcuts) == ["news"]
+    assert [(one.recipient, one.allowed) for one in (first, second, third)] == [
+        ("Ana@example.com", True),
+        (" ana@EXAMPLE.com", True),
+        ("ana@example.com", False),
+    ]
+    assert third.blocked_by == limiter.test("news", "ANA@example.com").blocked_by
+    assert limiter.release(second)
+    assert limiter.hit("news", "ana@example.com")
+
+
 def test_what_it_explains_can_be_pickled() -> None:
     """A decision by the shortcut travels as any other."""
     limiter = Limiter({"news": "2/day"}, clock=Clock())

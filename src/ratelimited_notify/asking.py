@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.options import check_options
-from ratelimited_notify.question import Alike, Question, alike
+from ratelimited_notify.question import Alike, Question, Rewriting, alike
 from ratelimited_notify.recipient import counting_as, text_of
 from ratelimited_notify.refusals import Refusals
 from ratelimited_notify.rules.limit import LARGEST_AMOUNT
@@ -147,13 +147,13 @@ class Asking(ABC, Generic[_S]):
         return Plans(rules, self._namespace, self._counted, self._shorten)
 
     def _shorten(self, plan: Plan) -> Shortcut | None:
-        """The storage's shortcut to the windows of a plan that are the same for everybody."""
-        storage = self.storage
-        if not plan.steady or self._counted is not text_of:
-            return None
-        if isinstance(storage, WithShortcut):
-            return storage.shortcut(plan.steady, plan.around)
-        return None if self._refusals is None else self._refusals.shortcut(plan.steady, plan.around)
+        """The quickest way to the windows of a plan that are the same for everybody."""
+        storage, shortcut = self.storage, None
+        if plan.steady and isinstance(storage, WithShortcut):
+            shortcut = storage.shortcut(plan.steady, plan.around)
+        elif plan.steady and self._refusals is not None:
+            shortcut = self._refusals.shortcut(plan.steady, plan.around)
+        return shortcut if shortcut is None or self._counted is text_of else Rewriting(shortcut, self._counted)
 
     def _at_once(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
@@ -175,10 +175,9 @@ class Asking(ABC, Generic[_S]):
         if shortcut is None or outcome is None or not isinstance(recipient, str):
             return None
         granted: bool = outcome[0]
+        text = recipient if self._counted is text_of else self._counted(recipient)
         receipt = (self.storage, None) if granted else None
-        return Decision(
-            type, recipient, 1, granted, recipient, shortcut.windows, shortcut.explain(outcome), None, receipt
-        )
+        return Decision(type, recipient, 1, granted, text, shortcut.windows, shortcut.explain(outcome), None, receipt)
 
     def wear(self, rule: Rule) -> None:
         """Add the rule that a decorator wrote down, in place of its former one; a configured rule for its type wins.

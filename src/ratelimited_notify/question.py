@@ -11,14 +11,14 @@ from ratelimited_notify.rules.plan import Asked
 from ratelimited_notify.windows import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ratelimited_notify.notification import Notification
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Answer
+    from ratelimited_notify.windows import Answer, Outcome, Shortcut
 
 
 class Question:
@@ -37,6 +37,28 @@ class Question:
 
     def request(self) -> Request:
         return Request(self.windows, self.keys, self.cost)
+
+
+class Rewriting:
+    """A shortcut for recipients who are counted under another text than they are known by.
+
+    Arguments:
+        shortcut: decides about the text.
+        counted: the text that a recipient is counted as.
+    """
+
+    def __init__(self, shortcut: Shortcut, counted: Callable[[Recipient], str]) -> None:
+        self._shortcut = shortcut
+        self._counted = counted
+        self.windows = shortcut.windows
+
+    def decide(self, recipient: str, /) -> Outcome | None:
+        """What the shortcut says of the text."""
+        return self._shortcut.decide(self._counted(recipient))
+
+    def explain(self, outcome: Outcome) -> Answer:
+        """What `acquire` would have answered."""
+        return self._shortcut.explain(outcome)
 
 
 class Alike(Sequence[Question]):
