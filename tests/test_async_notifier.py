@@ -418,6 +418,21 @@ def test_waiting_sleeps_without_holding_up_others() -> None:
     run(main())
 
 
+def test_a_batch_waits_no_longer_than_it_has_to() -> None:
+    """As for threads: each asks again in its turn."""
+    clock, outbox = Clock(), Outbox()
+    began = clock()
+
+    async def main() -> None:
+        rules = [Rule("*", "50/second", by=())]
+        async with AsyncNotifier(outbox, rules, on_limit="wait", max_wait=60, clock=clock, concurrency=1) as notifier:
+            assert all(await notifier.send_many("news", [f"person{number}" for number in range(500)]))
+
+    run(main())
+
+    assert clock() - began == pytest.approx(9, abs=0.5)
+
+
 def test_too_long_a_wait() -> None:
     """What is not allowed within `max_wait`, several waits taken together, is refused: raised, or SUPPRESSED in a batch."""
 

@@ -351,6 +351,21 @@ def test_a_wait_that_would_take_too_long_raises_at_once() -> None:
     assert clock() == start
 
 
+def test_a_batch_waits_no_longer_than_it_has_to() -> None:
+    """Paced by a window over everybody, a batch is through when one after the other would be: each asks again in its turn.
+
+    Once each of them waited for as long as there was to wait when the batch was decided.
+    """
+    clock, outbox = Clock(), Outbox()
+    notifier = Notifier(outbox, [Rule("*", "50/second", by=())], on_limit="wait", max_wait=60, clock=clock)
+    began = clock()
+
+    deliveries = notifier.send_many("news", [f"person{number}" for number in range(500)])
+
+    assert all(deliveries)
+    assert clock() - began == pytest.approx(9, abs=0.5)
+
+
 class Rivalled(Clock):
     """A clock by which somebody else is faster: whenever we have waited, the room is taken."""
 

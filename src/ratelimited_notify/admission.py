@@ -32,12 +32,15 @@ def admit(
     fields: Mapping[str, Recipient | None],
     decision: Decision | None = None,
 ) -> Decision:
-    """The decision that stands; `decision` is one that was made already.
+    """The decision that stands; `decision` is one that was made already, alone or in a batch.
 
     Raises:
         RateLimitExceeded: it is refused, and the policy is to raise, or to wait longer than it may.
     """
     waited = 0.0
+    if decision is not None and policy.waits(decision):
+        # While those before it in the batch waited, its own time may have come: what is to be waited for is asked anew.
+        decision = None
     while True:
         if decision is None:
             decision = limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
@@ -61,6 +64,9 @@ async def admit_async(
 ) -> Decision:
     """`admit`, awaited."""
     waited = 0.0
+    if decision is not None and policy.waits(decision):
+        # While those before it in the batch waited, its own time may have come: what is to be waited for is asked anew.
+        decision = None
     while True:
         if decision is None:
             decision = await limiter.hit(type, recipient, cost=cost, priority=priority, **fields)

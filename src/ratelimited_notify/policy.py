@@ -72,6 +72,10 @@ class Policy:
         """What is to happen to this refusal: of several refusing rules, what the strictest says."""
         return _strictest(self.on_limit if choice is None else choice for choice in decision.refusals) or self.on_limit
 
+    def waits(self, decision: Decision) -> bool:
+        """Whether this refusal is one to wait for, if `max_wait` allows."""
+        return not decision.allowed and decision.error is None and self.of(decision) == "wait"
+
     def pause(self, decision: Decision, waited: float) -> float | None:
         """Seconds to wait before asking again, after having waited so long; None when this decision is the last word.
 
