@@ -99,16 +99,17 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         Where a later round trip fails, what the earlier ones took stays taken, and what the one behind it takes, which is on
         its way already: pass no more requests at once than may be lost so.
         """
+        if len(requests) <= scripts.REQUESTS_PER_CALL:
+            batch = requests[:]
+            if not batch:
+                return []
+            return scripts.answers(await self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch)), batch)
         answers: list[scripts.Unread] = []
         for turn in scripts.turns(requests):
-            if len(turn) <= scripts.REQUESTS_PER_CALL:
-                reply = await self._run(self._scripts.acquire_many(turn), scripts.keys_of(turn))
-                answers += scripts.answers(reply, turn)
-            else:
-                conversation = scripts.conversation(self._scripts, turn)
-                answers += await self._exchange(
-                    next(conversation), partial(self._converse, conversation), scripts.CALLS_PER_TURN
-                )
+            conversation = scripts.conversation(self._scripts, turn)
+            answers += await self._exchange(
+                next(conversation), partial(self._converse, conversation), scripts.CALLS_PER_TURN
+            )
         return answers
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:

@@ -187,12 +187,20 @@ def counted(windows: Sequence[Window], keys: Sequence[str], tokens: Sequence[Tok
     return found
 
 
-def turns(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
-    """The requests, in their order, in parts that are decided on one connection before others get their turn."""
-    return _parts(requests, CALLS_PER_TURN * REQUESTS_PER_CALL)
+def turns(requests: Sequence[Request]) -> Iterator[Iterator[Sequence[Request]]]:
+    """The requests, in their order: for each turn on a connection, what each run of the script decides.
+
+    Each part is only taken out of `requests` when it is its turn, so that it may be made then.
+    """
+    each = REQUESTS_PER_CALL
+    whole = CALLS_PER_TURN * each
+    for first in range(0, len(requests), whole):
+        yield (requests[at : at + each] for at in range(first, min(first + whole, len(requests)), each))
 
 
-def conversation(made: Scripts, requests: Sequence[Request]) -> Generator[bytes, Any, list[Unread]]:  # Any: replies
+def conversation(
+    made: Scripts, batches: Iterable[Sequence[Request]]
+) -> Generator[bytes, Any, list[Unread]]:  # Any: replies
     """Yields commands to be sent, and an empty one where a reply is to be read and sent in; returns the answers.
 
     Two runs of the script are on their way at a time, so that this process packs and unpacks while the server decides. The
@@ -200,7 +208,7 @@ def conversation(made: Scripts, requests: Sequence[Request]) -> Generator[bytes,
     """
     found: list[Unread] = []
     ahead: Sequence[Request] = ()
-    for batch in _parts(requests, REQUESTS_PER_CALL):
+    for batch in batches:
         yield made.acquire_many(batch).by_text(keys_of(batch))
         if ahead:
             found += answers((yield b""), ahead)
@@ -212,11 +220,6 @@ def conversation(made: Scripts, requests: Sequence[Request]) -> Generator[bytes,
 def keys_of(requests: Sequence[Request]) -> list[str]:
     """The keys of all of the requests, in order."""
     return [key for _, keys, _ in requests for key in keys]
-
-
-def _parts(requests: Sequence[Request], size: int) -> Iterator[Sequence[Request]]:
-    for first in range(0, len(requests), size):
-        yield requests[first : first + size]
 
 
 def command(*parts: bytes) -> bytes:
