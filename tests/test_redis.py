@@ -282,7 +282,7 @@ def test_hits_of_one_instant_are_told_apart(valkey: Valkey) -> None:
     storage = ClockedStorage(f"redis://{valkey.address}/1", timeout=PATIENT)
     with valkey.client(db=1) as clock:
         clock.set("test:clock", at)
-        grants = storage.acquire_many([Request([window], keys, 2)] * 2)
+        grants = [*storage.acquire_many([Request([window], keys, 2)] * 2)]
         clock.set("test:clock", at - SECOND)
         grants.append(storage.acquire([window], keys, 2))
         tokens = [grant.readings[0].token for grant in grants]
@@ -751,7 +751,7 @@ def test_calls_are_kept_within_bounds(storage: Both) -> None:
 
 def test_nothing_to_do(storage: Both) -> None:
     """No requests, no windows, no tokens: nothing is asked, or nothing refused."""
-    assert storage.acquire_many([]) == []
+    assert list(storage.acquire_many([])) == []
     assert storage.forget([], []) == 0
     assert storage.release([], [], 1, []) is False
     assert storage.acquire([], [], 1).granted

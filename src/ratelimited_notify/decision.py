@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple
 
+from ratelimited_notify.pages import Page
 from ratelimited_notify.rules.plan import Asked
 from ratelimited_notify.windows import FITS, MICROSECONDS, NEVER, Mode
 
@@ -67,7 +68,7 @@ class Decision:
     Made by a limiter, never by hand.
     """
 
-    __slots__ = ("_asked", "_grant", "_receipt", "_windows", "allowed", "cost", "error", "recipient", "type")
+    __slots__ = ("_asked", "_at", "_grant", "_receipt", "_windows", "allowed", "cost", "error", "recipient", "type")
 
     def __init__(
         self,
@@ -80,6 +81,8 @@ class Decision:
         grant: Answer | None = None,
         error: str | None = None,
         receipt: tuple[Storage | AsyncStorage, Sequence[str] | None] | None = None,
+        page: Page | None = None,
+        at: int = 0,
     ) -> None:
         self.type = type
         """The type of the notification."""
@@ -94,7 +97,9 @@ class Decision:
         # Only the recipient as it is counted, where no further fields are known.
         self._asked = asked
         self._windows = windows
-        self._grant = grant
+        # The answer, or those to a whole batch and the place of this one: it is made when somebody asks, and most are never.
+        self._grant: Answer | Page | None = grant if page is None else page
+        self._at = at
         # The storage that granted the hit, and the keys where they are at hand: what it takes to give it back, once.
         self._receipt = receipt
 
@@ -104,19 +109,19 @@ class Decision:
     @property
     def windows(self) -> tuple[WindowState, ...]:
         """Every window that the notification falls into, in the order of the rules."""
-        asked = self._about()
-        if self._grant is None or asked is None:
+        asked, grant = self._about(), self._answer()
+        if grant is None or asked is None:
             return ()
         return tuple(
-            _state(asked, window, reading, self._grant.now)
-            for window, reading in zip(self._windows, self._grant.readings, strict=True)
+            _state(asked, window, reading, grant.now)
+            for window, reading in zip(self._windows, grant.readings, strict=True)
         )
 
     @property
     def blocked_by(self) -> WindowState | None:
         """The window that holds it longest, or None."""
-        asked = self._about()
-        if self.allowed or self._grant is None or asked is None:
+        asked, grant = self._about(), self._answer()
+        if self.allowed or grant is None or asked is None:
             return None
         refusing = [
             (inf if reading.retry_at == NEVER else reading.retry_at, window, reading)
@@ -124,7 +129,7 @@ class Decision:
             if reading.retry_at != FITS
         ]
         _, window, reading = max(refusing, key=lambda refused: refused[0])
-        return _state(asked, window, reading, self._grant.now)
+        return _state(asked, window, reading, grant.now)
 
     @property
     def refusals(self) -> tuple[OnLimit | None, ...]:
@@ -146,9 +151,10 @@ class Decision:
         Where the storage failed and `on_storage_error="deny"` refused, it is not known: 0.
         """
         retry_at = self._retry_at()
-        if retry_at is None or self._grant is None:
+        grant = self._answer()
+        if retry_at is None or grant is None:
             return 0.0
-        return inf if retry_at == NEVER else (retry_at - self._grant.now) / MICROSECONDS
+        return inf if retry_at == NEVER else (retry_at - grant.now) / MICROSECONDS
 
     @property
     def retry_at(self) -> datetime | None:
@@ -178,25 +184,30 @@ class Decision:
         """What it takes to give the hit back, for a limiter: the first time, and never again."""
         with _giving_back:
             receipt, self._receipt = self._receipt, None
-        asked = self._about()
-        if receipt is None or self._grant is None or asked is None:
+        asked, grant = self._about(), self._answer()
+        if receipt is None or grant is None or asked is None:
             return None
         keys = receipt[1]
         if keys is None:
             # Few decisions are given back, so those of a batch do without their keys until then.
             keys = [window.key(asked.identifiers(window.by) or ()) for window in self._windows]
-        return Receipt(self._windows, keys, self.cost, [reading.token for reading in self._grant.readings])
+        return Receipt(self._windows, keys, self.cost, [reading.token for reading in grant.readings])
 
     def _about(self) -> Asked | None:
         asked = self._asked
         return Asked(self.type, asked, {}) if isinstance(asked, str) else asked
 
+    def _answer(self) -> Answer | None:
+        grant = self._grant
+        return grant[self._at] if isinstance(grant, Page) else grant
+
     def _enforced(self) -> list[tuple[Counter, Reading]]:
-        if self._grant is None:
+        grant = self._answer()
+        if grant is None:
             return []
         return [
             (window, reading)
-            for window, reading in zip(self._windows, self._grant.readings, strict=True)
+            for window, reading in zip(self._windows, grant.readings, strict=True)
             if window.mode is Mode.ENFORCE
         ]
 
@@ -224,7 +235,8 @@ class Decision:
 
     def __getstate__(self) -> dict[str, object]:
         # A storage is of this process; a copy elsewhere explains itself, and cannot be released.
-        return {name: None if name == "_receipt" else getattr(self, name) for name in self.__slots__}
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return {**state, "_receipt": None, "_grant": self._answer()}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         for name, value in state.items():

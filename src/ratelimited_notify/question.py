@@ -7,6 +7,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, overload
 
 from ratelimited_notify.decision import Decision
+from ratelimited_notify.pages import Pages
 from ratelimited_notify.rules.plan import Asked
 from ratelimited_notify.windows import Request
 
@@ -116,6 +117,15 @@ class Alike(Sequence[Question]):
                 for recipient, each in zip(self._recipients, asked, strict=True)
             ]
         receipt = (storage, None)
+        if isinstance(grants, Pages):
+            waiting = zip(self._recipients, asked, strict=True)
+            return [
+                Decision(
+                    type, recipient, cost, granted, each, windows, None, None, receipt if granted else None, page, at
+                )
+                for page in grants.pages
+                for at, (granted, (recipient, each)) in enumerate(zip(page.granted, waiting, strict=False))
+            ]
         return [
             Decision(type, recipient, cost, True, each, windows, grant, None, receipt)
             if grant.granted

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from limits.aio.storage import RedisStorage as LimitsRedisStorage
 
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.pages import Pages
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.redis import connection, scripts
 
@@ -93,7 +94,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         return scripts.grant(await self._run(self._scripts.acquire(windows, cost), keys))
 
-    async def acquire_many(self, requests: Sequence[Request]) -> list[scripts.Unread]:
+    async def acquire_many(self, requests: Sequence[Request]) -> Pages:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
 
         Where a later round trip fails, what the earlier ones took stays taken, and what the one behind it takes, which is on
@@ -102,15 +103,17 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if len(requests) <= scripts.REQUESTS_PER_CALL:
             batch = requests[:]
             if not batch:
-                return []
-            return scripts.answers(await self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch)), batch)
-        answers: list[scripts.Unread] = []
+                return Pages(())
+            return Pages(
+                (scripts.answers(await self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch)), batch),)
+            )
+        pages: list[scripts.Replies] = []
         for turn in scripts.turns(requests):
             conversation = scripts.conversation(self._scripts, turn)
-            answers += await self._exchange(
+            pages += await self._exchange(
                 next(conversation), partial(self._converse, conversation), scripts.CALLS_PER_TURN
             )
-        return answers
+        return Pages(pages)
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         return scripts.grant(await self._run(self._scripts.peek(windows, cost), keys))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from hashlib import sha1
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import msgspec
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.keys import STRATEGY_LETTERS, foreign
+from ratelimited_notify.pages import Page
 from ratelimited_notify.windows import FITS, Grant, Mode, Reading
 
 if TYPE_CHECKING:
@@ -200,20 +201,20 @@ def turns(requests: Sequence[Request]) -> Iterator[Iterator[Sequence[Request]]]:
 
 def conversation(
     made: Scripts, batches: Iterable[Sequence[Request]]
-) -> Generator[bytes, Any, list[Unread]]:  # Any: replies
+) -> Generator[bytes, Any, list[Replies]]:  # Any: replies
     """Yields commands to be sent, and an empty one where a reply is to be read and sent in; returns the answers.
 
     Two runs of the script are on their way at a time, so that this process packs and unpacks while the server decides. The
     second is never sent by the script's name: if the server did not know it, the first would be sent again, behind the second.
     """
-    found: list[Unread] = []
+    found: list[Replies] = []
     ahead: Sequence[Request] = ()
     for batch in batches:
         yield made.acquire_many(batch).by_text(keys_of(batch))
         if ahead:
-            found += answers((yield b""), ahead)
+            found.append(answers((yield b""), ahead))
         ahead = batch
-    found += answers((yield b""), ahead)
+    found.append(answers((yield b""), ahead))
     return found
 
 
@@ -254,58 +255,61 @@ def grants(reply: bytes, requests: Sequence[Request]) -> list[Grant]:
     return [Grant(answer.granted, answer.now, answer.readings) for answer in answers(reply, requests)]
 
 
-def answers(reply: bytes, requests: Sequence[Request]) -> list[Unread]:
+def answers(reply: bytes, requests: Sequence[Request]) -> Replies:
     """The same, with the readings left as they came until somebody asks for them."""
-    numbers = _decode(reply)
-    at = 1
-    found: list[Unread] = []
-    for windows, _, _ in requests:
-        size = numbers[at]
-        if size > 0:
-            found.append(Unread(True, numbers, at + 1, windows))
-            at += size
-        else:
-            found.append(Unread(False, numbers, at + 1, windows))
-            at -= size
-    return found
+    return Replies(_decode(reply), [windows for windows, _, _ in requests])
 
 
-class Unread:
-    """A grant whose readings are still numbers in the answer to the whole batch: most are never asked for."""
+class Replies(Page):
+    """The answers as numbers, in one list: most are never looked at by anybody."""
 
-    __slots__ = ("_at", "_numbers", "_windows", "granted")
+    __slots__ = ("_numbers", "_places", "_windows")
 
-    def __init__(self, granted: bool, numbers: list[int], at: int, windows: Sequence[Window]) -> None:
-        self.granted = granted
+    def __init__(self, numbers: list[int], windows: Sequence[Sequence[Window]]) -> None:
         self._numbers = numbers
-        self._at = at
         self._windows = windows
+        self._places = places = [1] * len(windows)
+        self.granted = granted = [True] * len(windows)
+        at = 1
+        for number in range(len(windows)):
+            places[number] = at
+            size = numbers[at]
+            if size > 0:
+                at += size
+            else:
+                granted[number] = False
+                at -= size
 
-    @property
-    def now(self) -> int:
-        return self._numbers[0]
+    def __len__(self) -> int:
+        return len(self._places)
 
-    @property
-    def readings(self) -> list[Reading]:
-        numbers, at = self._numbers, self._at
+    @overload
+    def __getitem__(self, at: int) -> Grant: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Grant]: ...
+
+    def __getitem__(self, at: int | slice) -> Grant | list[Grant]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        return Grant(self.granted[at], self._numbers[0], self._readings(self._places[at] + 1, self._windows[at]))
+
+    def _readings(self, at: int, windows: Sequence[Window]) -> list[Reading]:
+        numbers, now = self._numbers, self._numbers[0]
         readings: list[Reading] = []
-        for window in self._windows:
+        for window in windows:
             count = -numbers[at]
             if count <= 0:
                 readings.append(_reading(numbers, at))
                 at += 5
             elif window.strategy == "moving-window":
-                readings.append(Reading(count, FITS, self.now + window.period, (self.now, 0)))
+                readings.append(Reading(count, FITS, now + window.period, (now, 0)))
                 at += 1
             else:
                 ends = numbers[at + 1]
                 readings.append(Reading(count, FITS, ends, (ends, 0)))
                 at += 2
         return readings
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # A copy elsewhere does without the rest of the batch.
-        return Grant, (self.granted, self.now, self.readings)
 
 
 def _reading(numbers: list[int], at: int) -> Reading:

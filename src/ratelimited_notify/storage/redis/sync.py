@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from limits.storage import RedisStorage as LimitsRedisStorage
 
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.pages import Pages
 from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.redis import connection, scripts
 from ratelimited_notify.storage.redis.turns import Turns
@@ -79,7 +80,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         return scripts.grant(self._run(self._scripts.acquire(windows, cost), keys))
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[scripts.Unread]:
+    def acquire_many(self, requests: Sequence[Request]) -> Pages:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
 
         Where a later round trip fails, what the earlier ones took stays taken, and what the one behind it takes, which is on
@@ -88,13 +89,15 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         if len(requests) <= scripts.REQUESTS_PER_CALL:
             batch = requests[:]
             if not batch:
-                return []
-            return scripts.answers(self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch)), batch)
-        answers: list[scripts.Unread] = []
+                return Pages(())
+            return Pages(
+                (scripts.answers(self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch)), batch),)
+            )
+        pages: list[scripts.Replies] = []
         for turn in scripts.turns(requests):
             conversation = scripts.conversation(self._scripts, turn)
-            answers += self._exchange(next(conversation), partial(_converse, conversation))
-        return answers
+            pages += self._exchange(next(conversation), partial(_converse, conversation))
+        return Pages(pages)
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         return scripts.grant(self._run(self._scripts.peek(windows, cost), keys))
