@@ -44,7 +44,7 @@ def clock() -> Clock:
 
 def size(storage: MemoryStorage) -> int:
     """Everything that the storage holds, the sweep's list included: what would grow if it leaked."""
-    return len(storage) + len(storage.shelves._upcoming)
+    return len(storage) + len(storage.shelves._keys)
 
 
 @given(

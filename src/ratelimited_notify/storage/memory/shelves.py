@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Plain dicts: as long as they hold texts and numbers, the garbage collector passes them by.
 Shelf: TypeAlias = "dict[str, Value]"
 
-PARTS = 4096
+PARTS = 512
 """The most shelves."""
 
 _CROWDED = 1024
@@ -53,9 +53,10 @@ class Shelves:
         # By number: how many of the lowest bits of their tags' hashes the keys of a shelf have in common, and which.
         self._depths = [0]
         self._bits = [0]
-        # What the sweep has before it: the shelf that it has come to, and the keys that were there then.
+        # What the sweep has before it: the shelf that it has come to, and what was there then.
         self._turn = 0
-        self._upcoming: list[str] = []
+        self._keys: list[str] = []
+        self._values: list[Value] = []
         self.came = 0
         """How many windows were stored anew since the last sweep; those who store them count them here."""
 
@@ -91,29 +92,35 @@ class Shelves:
         """
         looks, self.came = max(least, self.came * _LOOKS_PER_WINDOW), 0
         finds = _MOST_FINDS
-        shelf, upcoming = self._all[self._turn], self._upcoming
+        shelf, keys, values = self._all[self._turn], self._keys, self._values
         first = digit(now + 1, 0)
         while looks > 0 and finds > 0:
-            if not upcoming:
+            if not keys:
                 if not shelf:
                     # A dict from which all is deleted keeps its room otherwise.
                     shelf.clear()
-                self._turn = (self._turn + 1) % len(self._all)
-                shelf = self._all[self._turn]
-                upcoming = self._upcoming = list(shelf)
                 looks -= 1
-                if len(upcoming) > _CROWDED and self._depths[self._turn] < _DEEPEST:
-                    self._divide(self._turn)
-                    shelf = self._all[self._turn]
+                shelf, keys, values = self._next()
                 continue
-            key = upcoming.pop()
-            value = shelf.get(key)
-            # Numbers first, with as little ado as there can be: `is_over` says the same.
-            if (value & LOWEST < first) if isinstance(value, int) else value is not None and is_over(value, now):
-                del shelf[key]
-                finds -= 1
-            else:
-                looks -= 1
+            key, value = keys.pop(), values.pop()
+            # What was there then tells mostly enough, and at less cost than looking it up. Numbers first, with as little ado as
+            # there can be: `is_over` says the same.
+            if (value & LOWEST < first) if isinstance(value, int) else is_over(value, now):
+                current = shelf.get(key)
+                if current is not None and is_over(current, now):
+                    del shelf[key]
+                    finds -= 1
+                    continue
+            looks -= 1
+
+    def _next(self) -> tuple[Shelf, list[str], list[Value]]:
+        """The next shelf, divided if it has become crowded, and what is there."""
+        self._turn = (self._turn + 1) % len(self._all)
+        if len(self._all[self._turn]) > _CROWDED and self._depths[self._turn] < _DEEPEST:
+            self._divide(self._turn)
+        shelf = self._all[self._turn]
+        self._keys, self._values = list(shelf), list(shelf.values())
+        return shelf, self._keys, self._values
 
     def __len__(self) -> int:
         return sum(map(len, self._all))

@@ -49,7 +49,7 @@ def decide(recipient):
         {stored}
         if added:
             shelves.came += added
-        if not tick & 31:
+        if not tick & 63:
             sweep((tick + origin) // {marks}, 8)
     if storage.crowded:
         give_way()
