@@ -14,7 +14,7 @@ BILLION = 10**9
 RULES = 3
 HITS = 2
 """Hits in a window, on average, when it is fullest."""
-SERVER = 64 * 2**30
+SERVER = 64 * 10**9
 """Bytes of memory of one server of the reckoning."""
 USABLE = 0.6
 """The share of it that windows may take: the rest is for the copy that a snapshot or a new replica needs, and for growth."""
@@ -55,13 +55,14 @@ All of them active within the longest period, {rules} rules each, moving windows
 - if one in ten is active within the period: {tenth:,.0f} GB, {tenth_shards:,} shards.
 
 Decisions: {peak:,} a second, if everybody is notified once in fourteen hours. One caller made {speed:,.0f} decisions a second
-by three rules with `hit_many` on one server of this machine, which had two cores for both. So {for_speed:,} such shards would do
-for the load; the memory asks for more, and then there is load to spare.
+by three rules with `hit_many` on one server of this machine, which had two cores for both. For the load alone it would take
+{for_speed:,} of such shards; the memory asks for more, and then there is load to spare.
 
 ## Where the bounds are, and what to do there
 
-**One process, memory.** {million:.0f} MB for a million recipients with {rules} rules. There is no pause that grows with it:
-see the rows on pauses. A restart forgets everything, and a second process counts by itself: use Redis from there on.
+**One process, memory.** {million:.0f} MB for a million recipients with {rules} rules, and at that size the longest call took
+{pause:.1f} ms. The windows lie in 512 parts, and what takes longest goes through one of them: with ten times as many it takes up to
+ten times as long. A restart forgets everything, and a second process counts by itself: use Redis from there on.
 
 **One server.** Memory first: at {each:.0f} bytes a window, {fits:,.0f} million recipients with {rules} rules fit into {server:.0f} GB. Use
 `maxmemory-policy noeviction`, so that a full server is an error and not a forgotten limit. The next step is a cluster.
@@ -113,7 +114,7 @@ def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
         more=(HITS - 1) * further,
         each=each,
         total=total / 1e9,
-        server=SERVER / 2**30,
+        server=SERVER / 1e9,
         usable=USABLE,
         shards=_shards(total),
         servers=2 * _shards(total),
@@ -124,6 +125,7 @@ def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
         peak=peak,
         speed=value("redis-speed"),
         for_speed=math.ceil(peak / value("redis-speed")),
+        pause=value("memory-pause-worst"),
         million=value("memory-bytes") * RULES,
         fits=SERVER * USABLE / each / RULES / 1e6,
         largest=500 * SERVER * USABLE / each / RULES / BILLION,
