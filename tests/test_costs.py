@@ -330,7 +330,7 @@ def _at_once(call: Callable[[], object]) -> int:
 
 
 def test_a_decision_in_memory_allocates_little() -> None:
-    """A decorated call by three rules holds less than a kilobyte at its peak, allowed or refused."""
+    """A decorated call by three rules holds less than four kilobytes at its peak, allowed or refused; so also when it is traced."""
     limiter = Limiter(THREE, clock=Clock())
     moving, fixed = (
         Limiter([Rule(each, "100000/day", strategy=strategy) for each in ("news", "new*", "n*")])
@@ -345,7 +345,7 @@ def test_a_decision_in_memory_allocates_little() -> None:
         for _ in range(10):
             call("ana@example.com")
 
-    assert max(_at_once(lambda call=call: call("ana@example.com")) for call in calls) < 1024
+    assert max(_at_once(lambda call=call: call("ana@example.com")) for call in calls) < 4096
 
 
 def test_decisions_on_redis_keep_nothing(database: str) -> None:

@@ -468,4 +468,4 @@ def test_a_batch_counts_the_same_recipient_twice(backend: Backend) -> None:
     grants = backend.storage.acquire_many(requests)
 
     assert [grant.granted for grant in grants] == [True, True, True, False, True, False]
-    assert backend.storage.acquire_many([]) == []
+    assert list(backend.storage.acquire_many([])) == []
