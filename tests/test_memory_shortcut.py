@@ -450,3 +450,35 @@ def test_an_exception_out_of_a_signal_handler_locks_nobody_out() -> None:
     ran = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=120, check=False)
 
     assert ran.stdout == "True True\n", ran.stderr
+
+
+@pytest.mark.parametrize("recipient", ["ana", 5])
+def test_arguments_by_name_and_ids_are_counted_too(recipient: str | int) -> None:
+    """However the recipient is passed, and whether it is a text or an id, to functions and coroutine functions."""
+    import asyncio
+
+    sync, view = Limiter({"news": "2/day"}, clock=Clock()), AsyncLimiter({"news": "2/day"}, clock=Clock())
+    sent: list[str | int] = []
+
+    @rate_limited("news", limiter=sync, on_limit="drop")
+    def send(recipient: str | int) -> None:
+        sent.append(recipient)
+
+    @rate_limited("news", limiter=view, on_limit="drop")
+    async def send_later(recipient: str | int) -> None:
+        sent.append(recipient)
+
+    async def main() -> None:
+        # Switched off limiters and shortcuts are asked first: whoever comes after has one.
+        await view.hit("news", "first")
+        for _ in range(2):
+            await send_later(recipient=recipient)
+            await send_later(recipient)
+
+    sync.hit("news", "first")
+    for _ in range(2):
+        send(recipient=recipient)
+        send(recipient)
+    asyncio.run(main())
+
+    assert sent == [recipient] * 4

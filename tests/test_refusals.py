@@ -362,3 +362,13 @@ def test_windows_that_all_share() -> None:
     assert refusals.find([shared], ["n:{cap}:cap:m"], 1) == refused()
     refusals.drop([shared], ["n:{cap}:cap:m"])
     assert refusals.find([shared], ["n:{cap}:cap:m"], 1) is None
+
+
+def test_other_costs_are_remembered_too(make: Callable[..., Any], valkey: Valkey) -> None:
+    """What no shortcut leads to is remembered all the same, each cost by itself."""
+    limiter = make({"news": "2/day"})
+    assert limiter.hit("news", WHO)
+    assert not limiter.hit("news", WHO, cost=2)
+
+    assert asked(valkey, lambda: [limiter.hit("news", WHO, cost=2) for _ in range(5)]) == 0
+    assert limiter.hit("news", WHO)
