@@ -469,7 +469,7 @@ def test_arguments_by_name_and_ids_are_counted_too(recipient: str | int) -> None
         sent.append(recipient)
 
     async def main() -> None:
-        # Switched off limiters and shortcuts are asked first: whoever comes after has one.
+        # The first hit of a type makes the shortcut that those behind it take.
         await view.hit("news", "first")
         for _ in range(2):
             await send_later(recipient=recipient)
