@@ -1030,6 +1030,24 @@ def test_cancelled_in_the_middle(phase: str) -> None:
         assert server.connections == 2
 
 
+@pytest.mark.parametrize("phase", ["greeting", "EHLO", "MAIL"])
+def test_cancelled_at_any_step_of_the_loop(phase: str) -> None:
+    """A cancellation ends the call also where it comes together with an answer: `asyncio.wait_for` of 3.11 swallows it."""
+    with FailingServer({phase: HANG}) as server:
+
+        async def main() -> None:
+            async with AsyncSMTPGateway("127.0.0.1", server.port, sender=SENDER) as gateway:
+                for steps in range(60):
+                    call = asyncio.create_task(gateway(ANA, "cancelled", "B"))
+                    for _ in range(steps):
+                        await asyncio.sleep(0)
+                    call.cancel()
+                    await asyncio.wait([call], timeout=5)
+                    assert call.cancelled(), steps
+
+        asyncio.run(main())
+
+
 def test_a_gateway_outlives_its_loops() -> None:
     """One gateway, one loop after another, never closed in between: every message arrives, no connection is left open."""
     with FailingServer() as server:

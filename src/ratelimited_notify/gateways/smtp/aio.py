@@ -22,7 +22,7 @@ from ratelimited_notify.gateways.smtp.conversation import (
 from ratelimited_notify.gateways.smtp.settings import GOODBYE_SECONDS, SMTPSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Coroutine, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -137,14 +137,14 @@ class AsyncSMTPGateway(SMTPSettings):
         )
         connection = _Connection(client)
         try:
-            await client.connect()
+            await _until_cancelled(client.connect())
             try:
-                await client.ehlo()
+                await _until_cancelled(client.ehlo())
             except aiosmtplib.SMTPHeloError:
-                await client.helo()
+                await _until_cancelled(client.helo())
             if self._login:
                 what = "the login"
-                await client.login(*self._login)
+                await _until_cancelled(client.login(*self._login))
         except BaseException as error:
             connection.drop()
             # ValueError: a host name that cannot be encoded.
@@ -155,11 +155,15 @@ class AsyncSMTPGateway(SMTPSettings):
 
     async def _deliver(self, letter: Letter, connection: _Connection, pool: _Pool) -> str:
         conversation = hand_over(letter, connection, connection.client.esmtp_extensions, self._place)
+        cancellations = _cancellations()
         try:
             with suppress(StopIteration):
                 step = next(conversation)
                 while True:
                     step = conversation.send(await self._exchange(connection, step))
+                    if _cancellations() > cancellations:
+                        # Swallowed together with the reply: see _until_cancelled.
+                        raise asyncio.CancelledError
             return letter.message_id
         finally:
             # Nothing is awaited here: a cancellation would take the place of a success.
@@ -175,6 +179,28 @@ class AsyncSMTPGateway(SMTPSettings):
             return await connection.exchange(step)
         except (aiosmtplib.SMTPException, OSError) as error:
             raise unanswered(step, self._place) from telling(error)
+
+
+async def _until_cancelled(work: Coroutine[object, object, object]) -> None:
+    """Await what aiosmtplib does, and let nothing of it outlive a cancellation.
+
+    aiosmtplib stands on `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes together with what
+    is waited for (python/cpython#86296): the call would go on to the next reply, and wait for it until its timeout.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.01)
+        raise
+    task.result()
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
 
 
 class _Pool:
