@@ -22,7 +22,7 @@ _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scop
 settings.register_profile("default", max_examples=50, stateful_step_count=30, **_COMMON)
 # Derandomized, so that a build turns red because of its own change and stays red until that is mended; what is new is
 # found on developers' machines and by the thorough profile, which draw afresh each time.
-settings.register_profile("ci", max_examples=100, stateful_step_count=40, derandomize=True, print_blob=True, **_COMMON)
+settings.register_profile("ci", max_examples=60, stateful_step_count=30, derandomize=True, print_blob=True, **_COMMON)
 settings.register_profile("thorough", max_examples=2000, stateful_step_count=60, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
