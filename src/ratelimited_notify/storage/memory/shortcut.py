@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.keys import is_plain
 from ratelimited_notify.storage.memory.clock import RanBackwards
-from ratelimited_notify.storage.memory.packed import DIGIT, LOWEST, MARKS, MOST_HITS, Snapshot
+from ratelimited_notify.storage.memory.packed import DIGIT, LOWEST, MARKS, MOST_HITS, Kept, Snapshot
 from ratelimited_notify.storage.memory.shelves import PARTS
 from ratelimited_notify.windows import Grant, Mode
 
@@ -69,7 +69,7 @@ _MOVING = """
             elif last{n} < 0:
                 return ordinary(tick, {all_keys})
             elif (value{n} >> last{n} & {lowest}) // {marks} > (tick + origin) // {marks}:
-                return False, tick, {found}
+                {refused}
             else:
                 value{n} = (value{n} & full{n} - 1) << {digit} | tick + lasting{n}
 """
@@ -84,8 +84,15 @@ _FIXED = """
             elif value{n} >> {digit} < last{n}:
                 value{n} += full{n}
             else:
-                return False, tick, {found}
+                {refused}
 """
+
+# What a number says stays as it is; what a record says has to be read now, under the lock. The windows up to this one are
+# numbers, or they would not have been compared.
+_REFUSED = "return False, tick, {found}"
+_REFUSED_UNLESS_KEPT = """if {kept}:
+                    return ordinary(tick, {all_keys})
+                return False, tick, {found}"""
 
 
 class MemoryShortcut:
@@ -131,6 +138,7 @@ def _compiled(
         return grant.granted, tick, grant
 
     known: dict[str, object] = {
+        "Kept": Kept,
         "RanBackwards": RanBackwards,
         "before": around[0][0],
         "by_hash": shelves.by_hash,
@@ -154,12 +162,17 @@ def _compiled(
     def each(text: str, between: str = ", ") -> str:
         return between.join(text.format(n=n) for n in numbers)
 
+    def refused(by: int) -> str:
+        kept = " or ".join(f"shelf.get(key{n}).__class__ is Kept" for n in numbers[by + 1 :])
+        found, all_keys = each("shelf.get(key{n})"), each("key{n}")
+        return (_REFUSED_UNLESS_KEPT if kept else _REFUSED).format(kept=kept, found=found, all_keys=all_keys)
+
     constants = {"digit": DIGIT, "lowest": LOWEST, "marks": MARKS, "last_part": PARTS - 1}
     text = _FUNCTION.format(
         keys=_ONE_KEY if len(windows) == 1 else _SEVERAL_KEYS + each("key{n} = head + after{n}", "; "),
         windows="".join(
             (_MOVING if window.strategy == "moving-window" else _FIXED).format(
-                n=n, found=each("shelf.get(key{n})"), all_keys=each("key{n}"), **constants
+                n=n, refused=refused(n), all_keys=each("key{n}"), **constants
             )
             for n, window in enumerate(windows)
         ).strip(),
