@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 import http.client
 import smtplib
+import ssl
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
@@ -43,10 +45,17 @@ class SubscriptionCancelled(Exception):
 # As requests has it: not the builtin one, and told apart from it by nothing but its module.
 ForeignConnectionError = type("ConnectionError", (OSError,), {})
 
+# As aiohttp has them: an OSError of a class of its own, with the number of the system's error.
+ClientOSError = type("ClientOSError", (OSError,), {})
+# As httpx has it: the connection was never there.
+ConnectError = type("ConnectError", (Exception,), {})
+
 NOT_SENT = (
     ValueError(CANARY),
     OSError(CANARY),
     ConnectionRefusedError(CANARY),
+    ClientOSError(errno.ECONNREFUSED, CANARY),
+    ConnectError(CANARY),
     KeyError(CANARY),
     TypeError(CANARY),
     SubscriptionCancelled(CANARY),
@@ -69,6 +78,25 @@ MAYBE_SENT = (
     ServerDisconnectedError(CANARY),
     smtplib.SMTPServerDisconnected(CANARY),
     http.client.RemoteDisconnected(CANARY),
+    ClientOSError(errno.ECONNRESET, CANARY),
+    http.client.IncompleteRead(CANARY.encode()),
+    http.client.BadStatusLine(CANARY),
+    ssl.SSLEOFError(CANARY),
+    asyncio.IncompleteReadError(CANARY.encode(), 100),
+    *(
+        type(name, (Exception,), {})(CANARY)
+        for name in (
+            "ReadError",
+            "WriteError",
+            "ProtocolError",
+            "RemoteProtocolError",
+            "ConnectionClosedError",
+            "HTTPClientError",
+            "ChunkedEncodingError",
+            "ClientPayloadError",
+            "DeadlineExceeded",
+        )
+    ),
     concurrent.futures.CancelledError(CANARY),
     ExceptionGroup(CANARY, [ValueError(CANARY), ExceptionGroup(CANARY, [TimeoutError(CANARY)])]),
 )

@@ -95,6 +95,16 @@ def test_a_callable_decides() -> None:
     assert seen == [late, wrong]
 
 
+def test_a_coroutine_function_cannot_decide() -> None:
+    """Nobody would await it, and a coroutine that is not awaited counts as true."""
+
+    async def decide(error: BaseException) -> bool:
+        return False
+
+    with pytest.raises(NotifyError, match="refund= is a coroutine function"):
+        refunding(decide)  # type: ignore[arg-type]  # what is tested
+
+
 def test_a_callable_that_raises_keeps_the_hit(caplog: pytest.LogCaptureFixture) -> None:
     """Where the callable itself fails the hit is kept, and the log says so without a word of the message."""
 

@@ -372,3 +372,11 @@ def test_other_costs_are_remembered_too(make: Callable[..., Any], valkey: Valkey
 
     assert asked(valkey, lambda: [limiter.hit("news", WHO, cost=2) for _ in range(5)]) == 0
     assert limiter.hit("news", WHO)
+
+
+def test_nobody_is_taken_for_another_whose_key_is_written_like_that(make: Callable[..., Any]) -> None:
+    """A recipient with a % is not the one in whose key a blank is written with it."""
+    limiter = make({"news": "1/day"})
+
+    assert [bool(limiter.hit("news", "a b")) for _ in range(2)] == [True, False]
+    assert limiter.hit("news", "a%20b")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, 
 
 from ratelimited_notify.admission import admit, admit_async, give_back, give_back_async
 from ratelimited_notify.argument import Call
+from ratelimited_notify.calling import bare, is_async, is_generator
 from ratelimited_notify.configuration import configuration, wear
 from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
 from ratelimited_notify.policy import Policy
 from ratelimited_notify.refund import refunding
 from ratelimited_notify.rules.rule import Rule
-from ratelimited_notify.sending import bare, is_async
 from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class _Worn:
                 "Is it written with its arguments, as in @rate_limited('news')?"
             )
         name = _name(function)
-        if _is_generator(function) or inspect.isclass(bare(function)):
+        if is_generator(function) or inspect.isclass(bare(function)):
             raise NotifyError(f"rate_limited decorates functions that send; {name} is a generator function or a class.")
         awaited = is_async(function)
         if isinstance(self.limiter, Limiter if awaited else AsyncLimiter):
@@ -318,14 +318,6 @@ def _is_redefined(function: object) -> bool:
     It is not for a function that another one makes each time, nor for what has no name of its own.
     """
     return isinstance(function, FunctionType) and "<" not in function.__qualname__
-
-
-def _is_generator(function: object) -> bool:
-    called = bare(function)
-    return any(
-        inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each)
-        for each in (called, getattr(called, "__call__", None))  # noqa: B004  # asks what it is, not whether it is callable
-    )
 
 
 def _named(limited: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:

@@ -8,10 +8,11 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias, cast, overload
 
 from ratelimited_notify.admission import admit, admit_async, give_back, give_back_async
+from ratelimited_notify.calling import is_async
 from ratelimited_notify.delivery import Delivery, Status
 from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
-from ratelimited_notify.sending import P, R, Sending, batches, check_limiter, is_async
+from ratelimited_notify.sending import P, R, Sending, batches, check_limiter
 
 if TYPE_CHECKING:
     import asyncio

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
+from ratelimited_notify.calling import is_async
 from ratelimited_notify.errors import NotifyError
 
 Refund: TypeAlias = (
@@ -13,8 +15,28 @@ Refund: TypeAlias = (
 )
 """True always gives back, False never, exception types for just these, a callable decides, None as below."""
 
-_UNKNOWN_NAMES = ("connectionerror", "cancellederror")
+_UNKNOWN_NAMES = frozenset(
+    (
+        "connectionerror",
+        "cancellederror",
+        # A connection that was lost while it carried the request or the reply, by the names that clients give it.
+        "readerror",
+        "writeerror",
+        "protocolerror",
+        "remoteprotocolerror",
+        "connectionclosederror",
+        "httpclienterror",
+        "incompleteread",
+        "incompletereaderror",
+        "chunkedencodingerror",
+        "clientpayloaderror",
+        "badstatusline",
+        "ssleoferror",
+        "deadlineexceeded",
+    )
+)
 _UNKNOWN_PARTS = ("timeout", "timedout", "disconnected")
+_LOST = frozenset((errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ESHUTDOWN, errno.ETIMEDOUT))
 
 _log = logging.getLogger("ratelimited_notify")
 
@@ -23,8 +45,10 @@ def outcome_unknown(error: BaseException) -> bool:
     """Whether the message may have gone out although the gateway raised.
 
     So it is for a time-out (a `TimeoutError`, or a class that says time-out in its name or in that of a base), for a lost
-    connection (a `ConnectionError` other than a refused one, or a class that says disconnected), for a cancellation, for
-    every other exception that is not an `Exception`, such as an interrupt, and for a group that has one of these in it.
+    connection (a `ConnectionError` other than a refused one, an `OSError` with the number of one, a class that says
+    disconnected, and what the usual clients of web services raise: `ReadError`, `RemoteProtocolError`, `IncompleteRead`
+    and the like), for a cancellation, for every other exception that is not an `Exception`, such as an interrupt, and for
+    a group that has one of these in it.
     """
     if isinstance(error, BaseExceptionGroup):
         return any(map(outcome_unknown, cast("BaseExceptionGroup[BaseException]", error).exceptions))
@@ -32,6 +56,8 @@ def outcome_unknown(error: BaseException) -> bool:
         return True
     if isinstance(error, ConnectionRefusedError):
         return False
+    if isinstance(error, OSError) and error.errno in _LOST:
+        return True
     return any(map(_says_unknown, type(error).__mro__))
 
 
@@ -57,6 +83,8 @@ def refunding(refund: Refund) -> Callable[[BaseException], bool]:
     if kinds and len(caught) == len(kinds):
         return lambda error: isinstance(error, caught)
     decide = cast("Callable[[BaseException], bool]", refund)
+    if is_async(decide):
+        raise NotifyError("refund= is a coroutine function; nobody would await it, so it must be a plain one.")
     if callable(decide):
         return _guarded(decide)
     raise NotifyError("refund= must be True, False, exception types, a callable from the exception to a bool, or None.")

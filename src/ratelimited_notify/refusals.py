@@ -144,7 +144,8 @@ class RefusalShortcut:
     def decide(self, recipient: str, /) -> Outcome | None:
         """A refusal, if one is remembered for this recipient."""
         mine = self._refused.get(recipient)
-        if mine is None:
+        # A % would have to be escaped: this may be how keys write another recipient.
+        if mine is None or "%" in recipient:
             return None
         refusal = mine.get((self.windows, tuple(self.keys(recipient)), 1))
         if refusal is None or refusal.until <= (now := self._monotonic()):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-from inspect import iscoroutinefunction
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypedDict, TypeVar
 
@@ -80,19 +78,6 @@ class Sending(Generic[P, R]):
         said = str(error) if isinstance(error, NotifyError) else type(error).__name__
         decision = Decision(notification.type, notification.recipient, notification.cost, False, error=said)
         return Delivery(Status.FAILED, decision, notification, error=error)
-
-
-def bare(function: object) -> object:
-    """The function without the arguments that a `functools.partial` holds."""
-    while isinstance(function, partial):
-        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # of a partial of anything
-    return function  # pyright: ignore[reportUnknownVariableType]  # likewise
-
-
-def is_async(function: object) -> bool:
-    """Whether calls of it are to be awaited: a coroutine function, an object called by one, or a `partial` of these."""
-    called = bare(function)
-    return iscoroutinefunction(called) or iscoroutinefunction(getattr(called, "__call__", None))  # noqa: B004  # asks whether it is a coroutine function, not whether it is callable
 
 
 def check_limiter(limiter: object, kind: type[object], given: Mapping[str, object]) -> None:
