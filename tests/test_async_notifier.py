@@ -624,6 +624,37 @@ def test_iter_many_is_lazy() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("rule", [Rule("*", "1/day", by="recipient"), Rule("*", "1/day", by=())])
+def test_a_failed_send_makes_room_in_its_batch(rule: Rule) -> None:
+    """What a failed send gave back is there for those behind it in the batch, who were refused before it failed."""
+    outcomes = iter([ValueError("no such mailbox"), None, None])
+
+    async def gateway(recipient: str) -> None:
+        error = next(outcomes)
+        if error is not None:
+            raise error
+
+    deliveries = run(AsyncNotifier(gateway, [rule]).send_many("news", ["ana", "ana", "ana"]))
+
+    assert [delivery.status for delivery in deliveries] == [Status.FAILED, Status.SENT, Status.SUPPRESSED]
+
+
+def test_one_text_is_not_several_recipients() -> None:
+    """The letters of an address are nobody's addresses."""
+    with pytest.raises(TypeError, match="The recipients are a single text; pass a list"):
+        run(AsyncNotifier(Scripted(), MANY).send_many("news", "ana@example.com"))
+
+
+def test_a_gateway_that_sends_nothing_is_none() -> None:
+    """An asynchronous generator function is refused."""
+
+    async def generator(recipient: str) -> Any:
+        yield recipient
+
+    with pytest.raises(NotifyError, match="generator function: a call of it would send nothing"):
+        AsyncNotifier(generator, MANY)
+
+
 @given(
     length=st.integers(1, BATCH + 10),
     consumed=st.integers(0, BATCH + 10),

@@ -11,6 +11,7 @@ import pytest
 from outcomes import AsyncUnreliable, Unreliable
 from processes import unconfigured
 from ratelimited_notify import (
+    Limiter,
     NotifyError,
     RateLimitExceeded,
     Rule,
@@ -22,6 +23,7 @@ from ratelimited_notify import (
 )
 from ratelimited_notify.configuration import configuration
 from ratelimited_notify.pytest_plugin import Clock
+from ratelimited_notify.storage import open_storage
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
 from ratelimited_notify.switch import switch
 
@@ -220,12 +222,50 @@ def test_a_second_configure_replaces_the_first_for_everybody(send: Any, send_asy
     assert sent(send, 9) == 9
 
 
-def test_one_configure_serves_sync_and_async(send: Any, send_async: Any) -> None:
+@pytest.mark.parametrize("uri", ["memory://", "MEMORY://", "notify+memory://", None])
+def test_one_configure_serves_sync_and_async(uri: str | None, send: Any, send_async: Any) -> None:
     """In memory sync and async functions share one set of windows, whichever is called first."""
-    configure({"news": "2/day"})
+    configure({"news": "2/day"}, uri)
     assert [sent(send, 1), sent(send_async, 1), sent(send, 1), sent(send_async, 1)] == [1, 1, 0, 0]
+    assert [sent(send_async, 1, "bo"), sent(send, 1, "bo"), sent(send_async, 1, "bo")] == [1, 1, 0]
+
+
+def test_windows_in_memory_outlive_a_configuration(send: Any, send_async: Any) -> None:
+    """Configured again, with other rules, nobody gets more than they say; a storage of its own begins afresh."""
+    worn = rate_limited("status", "1/day", on_limit="drop")(news)
+    assert sent(worn, 2) == 1
     configure({"news": "2/day"})
-    assert [sent(send_async, 1), sent(send, 1), sent(send_async, 1), sent(send, 1)] == [1, 1, 0, 0]
+    assert sent(worn, 2) == 0
+    assert sent(send, 1) + sent(send_async, 2) == 2
+    configure({"news": "3/day"})
+    assert sent(send, 2) + sent(send_async, 2) == 1
+    configure({"news": "3/day"}, open_storage("memory://"))
+    assert sent(send, 4) == 3
+
+
+def test_the_switch_is_stronger_than_a_rules_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, send: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Switched off, everything is sent, although the rules cannot be read; the log says that they cannot."""
+    monkeypatch.setenv("RATELIMITED_NOTIFY_DISABLED", "1")
+    monkeypatch.setenv("RATELIMITED_NOTIFY_RULES", str(tmp_path / "nowhere.toml"))
+
+    assert sent(send, 3) == 3
+    configure()
+    assert sent(send, 3) == 3
+    assert Limiter(tmp_path / "nowhere.toml").hit("news", "ana")
+    assert "nowhere.toml" in caplog.text
+
+
+def test_a_limit_that_cannot_be_used_is_none() -> None:
+    """A limit on a decorator that does not go with the rules in force is told by its place, and not remembered."""
+    rules = [Rule("*", "1/day", name="promo", by="recipient")]
+    configure(rules)
+
+    with pytest.raises(RuleError, match=r"the limit of .*news cannot be used with the rules in force"):
+        rate_limited("promo", "1/day")(news)
+    configure(rules)
+    assert sent(rate_limited("promo", "1/hour", on_limit="drop")(news), 2) == 1
 
 
 @pytest.mark.parametrize("server", ["valkey", "memcached"])
@@ -267,7 +307,7 @@ def test_rules_that_can_be_read_once(send: Any, send_async: Any, rules_file: Pat
     configure(iter([Rule("news", "1/day")]))
     assert sent(send, 2) + sent(send_async, 2) == 1
 
-    configure(rules_file)
+    configure(rules_file, open_storage("memory://"))
     assert sent(send, 1) == 1
     rules_file.write_text("not TOML")
     assert sent(send_async, 2) == 1

@@ -34,6 +34,7 @@ from ratelimited_notify import (
 )
 from ratelimited_notify.configuration import configuration
 from ratelimited_notify.pytest_plugin import Clock
+from ratelimited_notify.storage import open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 def configured(rules: Any) -> None:
     """Fresh windows in memory, by the test's clock."""
-    configure(rules, clock=CLOCK)
+    configure(rules, open_storage("memory://", clock=CLOCK), clock=CLOCK)
 
 
 def used(limiter: Limiter, recipient: str = "ana", type: str = "news") -> int:
@@ -1189,3 +1190,38 @@ def test_a_decorated_function_in_many_threads_at_its_first_call() -> None:
         thread.join()
 
     assert results.count("sent") == 3
+
+
+def test_a_hidden_coroutine_is_told() -> None:
+    """A plain function wrapped around an async one returns what nobody awaits here: an error, which costs nothing."""
+
+    @functools.wraps(_annotated_async)
+    def wrapped(to: str) -> Any:
+        return _annotated_async(to)
+
+    configured({"news": "1/day"})
+    send = rate_limited("news")(wrapped)
+
+    with pytest.raises(NotifyError, match="put @rate_limited below the decorator that hides the async function"):
+        send("ana")
+    assert used(configuration.limiter()) == 0
+
+
+def test_a_plain_function_that_runs_an_async_one_is_plain() -> None:
+    """What awaits by itself, and says what it wraps, is limited as any other function."""
+
+    @functools.wraps(_annotated_async)
+    def wrapped(to: str) -> Any:
+        return run(_annotated_async(to))
+
+    configured({"news": "1/day"})
+    send = rate_limited("news", on_limit="drop")(wrapped)
+
+    assert [send("ana"), send("ana")] == ["ana Hi", None]
+
+
+@pytest.mark.parametrize("type", ["a*", "a?", "[ab]"])
+def test_a_limit_is_for_one_type(type: str) -> None:
+    """A text that would be read as a family of types limits no functions of others by the way."""
+    with pytest.raises(NotifyError, match="reads as a family of types; write a rule"):
+        rate_limited(type, "1/day")

@@ -583,6 +583,47 @@ class Asked:
             raise self.error
 
 
+@pytest.mark.parametrize("rule", [Rule("*", "1/day", by="recipient"), Rule("*", "1/day", by=())])
+def test_a_failed_send_makes_room_in_its_batch(rule: Rule) -> None:
+    """What a failed send gave back is there for those behind it in the batch, who were refused before it failed."""
+    gateway = Scripted(ValueError("no such mailbox"), "sent", "sent")
+    notifier = Notifier(gateway, [rule])
+
+    deliveries = notifier.send_many("news", ["ana", "ana", "ana"])
+
+    assert [delivery.status for delivery in deliveries] == [Status.FAILED, Status.SENT, Status.SUPPRESSED]
+
+
+@pytest.mark.parametrize("recipients", ["ana@example.com", b"ana"])
+def test_one_text_is_not_several_recipients(recipients: Any) -> None:
+    """The letters of an address are nobody's addresses."""
+    gateway = Scripted()
+    notifier = Notifier(gateway, MANY)
+
+    with pytest.raises(TypeError, match="The recipients are a single text; pass a list"):
+        notifier.send_many("news", recipients)
+    with pytest.raises(TypeError, match="The recipients are a single text; pass a list"):
+        notifier.limiter.hit_many("news", recipients)
+    assert not gateway.seen
+
+
+def test_a_gateway_that_sends_nothing_is_none() -> None:
+    """A generator function is refused; a coroutine that nobody would await is an error, and costs nothing."""
+
+    def generator(recipient: str) -> Any:
+        yield recipient
+
+    async def send(recipient: str, body: str) -> None:
+        raise AssertionError("never awaited")
+
+    with pytest.raises(NotifyError, match="generator function: a call of it would send nothing"):
+        Notifier(generator, MANY)
+    notifier = Notifier(lambda recipient: send(recipient, "Hello"), MANY)
+    with pytest.raises(NotifyError, match="returned a coroutine, and nothing was sent: use AsyncNotifier"):
+        notifier.send("news", "ana")
+    assert used(notifier.limiter) == 0
+
+
 def test_iter_many_is_lazy() -> None:
     """Nothing is taken, decided or sent before it is asked for, and then no more than one batch is taken."""
     gateway, asked = Scripted(), Asked(3 * BATCH)

@@ -12,11 +12,11 @@ from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.options import check_options
 from ratelimited_notify.question import Alike, Question, Rewriting, alike
-from ratelimited_notify.recipient import counting_as, text_of
+from ratelimited_notify.recipient import counting_as, several, text_of
 from ratelimited_notify.refusals import Refusals
 from ratelimited_notify.rules.limit import LARGEST_AMOUNT
 from ratelimited_notify.rules.plan import Asked, Plans
-from ratelimited_notify.sources import rules_from
+from ratelimited_notify.sources import rules_from, rules_if_on
 from ratelimited_notify.storage.base import WithShortcut
 from ratelimited_notify.switch import switch
 
@@ -98,18 +98,18 @@ class Asking(ABC, Generic[_S]):
         self._timeout = timeout
         self._clock = clock
         self._refusals = Refusals() if remember_refusals else None
-        self._off = not enabled or switch.read()
+        off = self._off = not enabled or switch.read()
         self._unknown: set[str] = set()
         # Held while rules are edited, never while they are read.
         self._editing = threading.Lock()
-        self._configured = rules_from(rules)
+        self._configured = rules_if_on(rules, off=off)
         self._worn: Mapping[str, Rule] = {}
         self.plans = self._planned(self._configured, self._worn)
         """The rules in force, worked out; another object as soon as they change."""
         self._meant: str | _S = storage
         self._owned = isinstance(storage, str)
         # With the switch off nothing is opened, so that nothing needs to be installed or running.
-        self._storage: _S | None = None if self._off else self._opened()
+        self._storage: _S | None = None if off or switch.off else self._opened()
 
     @abstractmethod
     def _open(self, storage: str | _S) -> _S:
@@ -220,9 +220,7 @@ class Asking(ABC, Generic[_S]):
         priority: str | None,
         fields: Mapping[str, Recipient | None],
     ) -> Sequence[Question]:
-        if isinstance(recipients, str):
-            raise TypeError("The recipients are a single text; pass a list of them, or ask about the one with hit().")
-        everybody: list[Recipient] = list(recipients)
+        everybody: list[Recipient] = list(several(recipients))
         if not everybody:
             return []
         first = self._ask(type, everybody[0], cost, priority, fields)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from inspect import isasyncgenfunction, iscoroutine, iscoroutinefunction, isgeneratorfunction, unwrap
+from typing import TYPE_CHECKING, TypeVar
+
+from ratelimited_notify.errors import NotifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_R = TypeVar("_R")
 
 
 def bare(function: object) -> object:
@@ -26,3 +34,30 @@ def is_generator(function: object) -> bool:
         isgeneratorfunction(each) or isasyncgenfunction(each)
         for each in (called, getattr(called, "__call__", None))  # noqa: B004  # asks what it is, not whether it is callable
     )
+
+
+def hides_a_coroutine(function: object) -> bool:
+    """Whether a plain function is wrapped around a coroutine function: a call of it may return what has to be awaited."""
+    return callable(function) and not is_async(function) and iscoroutinefunction(unwrap(function))
+
+
+def settled(result: _R, advice: str) -> _R:
+    """What a call returned, which is the end of it.
+
+    Raises:
+        NotifyError: it is a coroutine, which nobody would await: nothing has been sent.
+    """
+    if iscoroutine(result):
+        result.close()
+        raise NotifyError(f"The call returned a coroutine, and nothing was sent: {advice}")
+    return result
+
+
+def outcome_of(
+    gateway: Callable[..., _R], /, *args: object, **kwargs: object
+) -> tuple[_R | None, BaseException | None]:
+    """What the gateway returned, and what it raised: as a value, since a future changes some exceptions and hangs on others."""
+    try:
+        return gateway(*args, **kwargs), None
+    except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
+        return None, error

@@ -9,9 +9,11 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
-from ratelimited_notify.sources import rules_from
+from ratelimited_notify.sources import rules_if_on
+from ratelimited_notify.storage import is_memory
+from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -36,8 +38,8 @@ class WornLimits:
     def __init__(self) -> None:
         self._by_type: dict[str, tuple[Rule, str, bool]] = {}
 
-    def take(self, rule: Rule, place: str, *, again: bool) -> None:
-        """Take up the limit that a decorator at `place` wrote down; `again` lets it take the place of its former self.
+    def taking(self, rule: Rule, place: str, *, again: bool) -> WornLimits:
+        """The same with the limit that a decorator at `place` wrote down; `again` lets it take the place of its former self.
 
         Raises:
             NotifyError: a decorator at another place wrote down another limit for the type; both places are named.
@@ -48,7 +50,9 @@ class WornLimits:
                 f"Two decorators limit {rule.type!r}: {first} to {_listing(other)}, {place} to {_listing(rule)}. "
                 "Write the limit on one of them, or in the rules."
             )
-        self._by_type[rule.type] = rule, place if again and not lasts else first, again or lasts
+        taken = WornLimits()
+        taken._by_type = {**self._by_type, rule.type: (rule, place if again and not lasts else first, again or lasts)}
+        return taken
 
     def rules(self) -> list[Rule]:
         """What is worn."""
@@ -68,6 +72,7 @@ class Configuration:
         "_async_limiter",
         "_limiter",
         "_lock",
+        "_memory",
         "_options",
         "_rehearsal",
         "_rules",
@@ -80,11 +85,14 @@ class Configuration:
         self._lock = threading.RLock()
         self._worn = WornLimits()
         self._rehearsal: MemoryStorage | None = None
+        self._memory: MemoryStorage | None = None
+        """The windows in memory, for the life of the process, however often it is configured."""
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was configured; limits written on decorators stay."""
+        """Forget what was configured, and the windows in memory; limits written on decorators stay."""
         with self._lock:
+            self._memory = None
             self.configured = False
             """Whether anybody said by which rules: `configure`, or the environment."""
             self._rules: RuleSet | None = None
@@ -102,10 +110,12 @@ class Configuration:
         """Replace what was configured, once the new has proved usable."""
         with self._lock:
             made = Configuration()
-            made._worn, made._rehearsal = self._worn, self._rehearsal
+            made._worn, made._rehearsal, made._memory = self._worn, self._rehearsal, self._memory
             # Read once: what is an iterator, or a file, gives the limiters for sync and for async functions the same rules.
-            made._rules = rules_from(os.environ.get(RULES_VARIABLE) or None if rules is None else rules)
             made.configured, made._storage, made._options = True, storage, options
+            made._rules = rules_if_on(
+                os.environ.get(RULES_VARIABLE) or None if rules is None else rules, off=made._is_off()
+            )
             # Made at once, so that what cannot be used is told here and not at the first call.
             if any(iscoroutinefunction(getattr(storage, verb, None)) for verb in ("acquire", "incr")):
                 made.async_limiter()
@@ -140,12 +150,14 @@ class Configuration:
                     limiter.rules = rules
 
     def wear(self, rule: Rule, place: str, *, again: bool) -> None:
-        """Take up the limit that a decorator wrote down, as `WornLimits.take` does."""
+        """Take up the limit that a decorator wrote down, as `WornLimits.taking` does."""
         with self._lock:
-            self._worn.take(rule, place, again=again)
+            worn = self._worn.taking(rule, place, again=again)
             for limiter in (self._limiter, self._async_limiter):
                 if limiter is not None:
-                    limiter.wear(rule)
+                    _put_on(limiter, rule, place)
+            # Not before: a limit that cannot be used is no limit.
+            self._worn = worn
 
     @contextmanager
     def rehearsing(self, clock: Callable[[], float]) -> Generator[None, None, None]:
@@ -193,11 +205,7 @@ class Configuration:
     def _make_async_limiter(self) -> AsyncLimiter:
         with self._lock:
             if self._async_limiter is None:
-                storage = self._found_storage()
-                if isinstance(storage, str) and storage.startswith("memory://"):
-                    # Windows in memory are one set only if they are opened once.
-                    storage = self._make_limiter().storage
-                made = AsyncLimiter(self._found_rules(), storage, **self._found_options())  # type: ignore[arg-type]  # likewise
+                made = AsyncLimiter(self._found_rules(), self._found_storage(), **self._found_options())  # type: ignore[arg-type]  # likewise
                 for rule in self._worn.rules():
                     made.wear(rule)
                 self._async_limiter = made
@@ -206,15 +214,30 @@ class Configuration:
     def _found_rules(self) -> RuleSet:
         if self._rules is None:
             path = os.environ.get(RULES_VARIABLE) or None
-            self._rules, self.configured = rules_from(path), path is not None
+            self._rules, self.configured = rules_if_on(path, off=self._is_off()), path is not None
         return self._rules
 
     def _found_storage(self) -> str | Storage | AsyncStorage:
         if self._rehearsal is not None:
             return self._rehearsal
-        if self._storage is not None:
-            return self._storage
-        return os.environ.get(STORAGE_VARIABLE) or "memory://"
+        storage = self._storage
+        if storage is None:
+            storage = os.environ.get(STORAGE_VARIABLE) or "memory://"
+        if self._is_off() or not is_memory(storage):
+            return storage
+        return self._shared_memory()
+
+    def _is_off(self) -> bool:
+        return not self._options.get("enabled", True) or switch.read()
+
+    def _shared_memory(self) -> MemoryStorage:
+        """One set of windows for sync and async functions, which another configuration finds again."""
+        from ratelimited_notify.storage.memory import MemoryStorage
+
+        clock = self._options.get("clock")
+        if self._memory is None or self._memory.clock is not clock:
+            self._memory = MemoryStorage(clock=clock, timeout=self._options.get("timeout", 0.5))
+        return self._memory
 
     def _found_options(self) -> LimiterOptions:
         if self._rehearsal is not None:
@@ -230,13 +253,23 @@ _wearing = threading.Lock()
 
 
 def wear(limiter: Limiter | AsyncLimiter | None, rule: Rule, place: str, *, again: bool) -> None:
-    """Take up the limit that a decorator wrote down: for its `limiter=`, or for the process, as `WornLimits.take` does."""
+    """Take up the limit that a decorator wrote down: for its `limiter=`, or for the process, as `WornLimits.taking` does."""
     if limiter is None:
         configuration.wear(rule, place, again=again)
         return
     with _wearing:
-        _worn.setdefault(limiter, WornLimits()).take(rule, place, again=again)
+        worn = _worn.get(limiter, WornLimits()).taking(rule, place, again=again)
+        _put_on(limiter, rule, place)
+        _worn[limiter] = worn
+
+
+def _put_on(limiter: Limiter | AsyncLimiter, rule: Rule, place: str) -> None:
+    try:
         limiter.wear(rule)
+    except RuleError as error:
+        raise RuleError(
+            [Problem("", f"the limit of {place} cannot be used with the rules in force."), *error.problems]
+        ) from None
 
 
 def configure(
@@ -246,7 +279,8 @@ def configure(
 ) -> None:
     """Say by which rules, and on which storage, decorated functions are limited: sync and async ones, in one set of windows.
 
-    A second call replaces the first for all of them; limits written on decorators stay, where no rule is for their type.
+    A second call replaces the first for all of them; limits written on decorators stay, where no rule is for their type,
+    and so do the windows: in memory they live as long as the process, unless another `clock` or a storage object is given.
     What is not given comes from the environment: `RATELIMITED_NOTIFY_RULES`, the path of a TOML file,
     `RATELIMITED_NOTIFY_STORAGE`, a URI, and `RATELIMITED_NOTIFY_DISABLED`.
 

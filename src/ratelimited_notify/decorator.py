@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, 
 
 from ratelimited_notify.admission import admit, admit_async, give_back, give_back_async
 from ratelimited_notify.argument import Call
-from ratelimited_notify.calling import bare, is_async, is_generator
+from ratelimited_notify.calling import bare, hides_a_coroutine, is_async, is_generator, settled
 from ratelimited_notify.configuration import configuration, wear
 from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
@@ -162,6 +162,10 @@ class _Worn:
         if limit is not None:
             if not isinstance(type, str):
                 raise NotifyError("limit= needs a type that is a text; for types that vary write rules.")
+            if any(character in type for character in "*?["):
+                raise NotifyError(
+                    f"limit= is for one type, and {type!r} reads as a family of types; write a rule for it."
+                )
             self.rule = Rule(type, limit)
         self.recipient = recipient
         self.cost = cost
@@ -197,7 +201,9 @@ class _Worn:
             wear(self.limiter, self.rule, place, again=_is_redefined(function))
         if awaited:
             return _named(self._awaited(cast("Callable[..., Awaitable[object]]", function), call, name), function)
-        return _named(self._called(function, call, name), function)
+        return _named(
+            self._called(_settling(function) if hides_a_coroutine(function) else function, call, name), function
+        )
 
     def _check(self, limiter: _L, name: str) -> _L | None:
         """The limiter, if its rules are such as the function can go by; None where limiting is off, and nothing matters.
@@ -300,6 +306,15 @@ class _Worn:
                 raise
 
         return limited
+
+
+def _settling(function: Callable[..., object]) -> Callable[..., object]:
+    def called(*args: object, **kwargs: object) -> object:
+        return settled(
+            function(*args, **kwargs), "put @rate_limited below the decorator that hides the async function."
+        )
+
+    return called
 
 
 def _of(function: object, attribute: str) -> object:

@@ -8,15 +8,16 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias, cast, overload
 
 from ratelimited_notify.admission import admit, admit_async, give_back, give_back_async
-from ratelimited_notify.calling import is_async
+from ratelimited_notify.calling import is_async, outcome_of, settled
 from ratelimited_notify.delivery import Delivery, Status
 from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
-from ratelimited_notify.sending import P, R, Sending, batches, check_limiter
+from ratelimited_notify.recipient import several
+from ratelimited_notify.sending import P, R, Sending, batches, check_gateway, check_limiter, gave_back, given
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
     from types import TracebackType
     from typing import Self, Unpack
 
@@ -65,8 +66,7 @@ class Notifier(Sending[P, R]):
             RuleError: the rules cannot be used; all problems are named, each with its place.
             NotifyError: another argument cannot be used.
         """
-        if not callable(gateway):
-            raise NotifyError(f"The gateway is a {type(gateway).__name__}; it must be a callable that sends.")
+        check_gateway(gateway)
         if is_async(gateway):
             raise NotifyError("The gateway is a coroutine function; use AsyncNotifier.")
         super().__init__(on_limit, max_wait, refund, owned=limiter is None)
@@ -74,7 +74,7 @@ class Notifier(Sending[P, R]):
         if limiter is None:
             limiter = Limiter(rules, storage, **options)
         else:
-            check_limiter(limiter, Limiter, _given(rules, storage, options))
+            check_limiter(limiter, Limiter, given(rules, storage, options))
         self.limiter = limiter
         """What decides."""
         self._policy.check(limiter.rules)
@@ -113,7 +113,8 @@ class Notifier(Sending[P, R]):
         Nothing that happens to one recipient keeps the others from theirs: what the gateway or the storage raises is a
         delivery with the status FAILED, and `on_limit="raise"` is one with the status SUPPRESSED.
         """
-        return list(self.iter_many(self._notification(type, recipient, args, kwargs) for recipient in recipients))
+        each = several(recipients)
+        return list(self.iter_many(self._notification(type, recipient, args, kwargs) for recipient in each))
 
     def iter_many(self, notifications: Iterable[Notification]) -> Generator[Delivery[R], None, None]:
         """`send_many` for notifications that differ, lazily: each is sent when its delivery is asked for.
@@ -122,21 +123,25 @@ class Notifier(Sending[P, R]):
         """
         for batch, failure in batches(notifications):
             decisions = deque(self.limiter.decide(batch))
+            freed = False
             try:
                 for notification in batch:
-                    yield self._deliver_one(notification, decisions.popleft())
+                    delivery = self._deliver_one(notification, decisions.popleft(), freed)
+                    freed = freed or gave_back(delivery)
+                    yield delivery
             finally:
                 give_back(self.limiter, decisions)
             if failure is not None:
                 raise failure
 
-    def _deliver_one(self, notification: Notification, decision: Decision | Exception) -> Delivery[R]:
+    def _deliver_one(self, notification: Notification, decision: Decision | Exception, freed: bool) -> Delivery[R]:
         if isinstance(decision, Exception):
             return self._undecided(notification, decision)
         try:
             if not decision.allowed:
                 try:
-                    decision = self._admit(notification, decision)
+                    # What failed before it in the batch may have made room: then it is asked about anew.
+                    decision = self._admit(notification, None if freed else decision)
                 except RateLimitExceeded as refusal:
                     decision = refusal.decision
                 if not decision.allowed:
@@ -159,7 +164,10 @@ class Notifier(Sending[P, R]):
 
     def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
         try:
-            result = self._gateway(notification.recipient, *notification.args, **notification.kwargs)  # type: ignore[arg-type]  # as the caller gave them
+            result = settled(
+                self._gateway(notification.recipient, *notification.args, **notification.kwargs),  # type: ignore[arg-type]  # as the caller gave them
+                "use AsyncNotifier.",
+            )
         except BaseException as error:
             if self._refunded(error):
                 give_back(self.limiter, [decision])
@@ -231,8 +239,7 @@ class AsyncNotifier(Sending[P, R]):
         Arguments are those of `Notifier`, and:
             concurrency: how many notifications of a batch are sent at once, 1 by default.
         """
-        if not callable(gateway):
-            raise NotifyError(f"The gateway is a {type(gateway).__name__}; it must be a callable that sends.")
+        check_gateway(gateway)
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise NotifyError("concurrency= must be a whole number, 1 or more.")
         super().__init__(on_limit, max_wait, refund, owned=limiter is None)
@@ -242,7 +249,7 @@ class AsyncNotifier(Sending[P, R]):
         if limiter is None:
             limiter = AsyncLimiter(rules, storage, **options)
         else:
-            check_limiter(limiter, AsyncLimiter, _given(rules, storage, options))
+            check_limiter(limiter, AsyncLimiter, given(rules, storage, options))
         self.limiter = limiter
         """What decides."""
         self._policy.check(limiter.rules)
@@ -262,7 +269,8 @@ class AsyncNotifier(Sending[P, R]):
         self, type: str, recipients: Iterable[Recipient], /, *args: P.args, **kwargs: P.kwargs
     ) -> list[Delivery[R]]:
         """As `Notifier.send_many`, with as many sent at once as `concurrency` says."""
-        notifications = (self._notification(type, recipient, args, kwargs) for recipient in recipients)
+        each = several(recipients)
+        notifications = (self._notification(type, recipient, args, kwargs) for recipient in each)
         return [delivery async for delivery in self.iter_many(notifications)]
 
     async def iter_many(self, notifications: Iterable[Notification]) -> AsyncGenerator[Delivery[R], None]:
@@ -283,10 +291,14 @@ class AsyncNotifier(Sending[P, R]):
         waiting = deque(zip(batch, decisions, strict=True))
         sending: deque[tuple[asyncio.Task[Delivery[R]], Decision | Exception]] = deque()
         begun: set[int] = set()
+        freed = False
 
         async def begin(notification: Notification, decision: Decision | Exception) -> Delivery[R]:
+            nonlocal freed
             begun.add(id(decision))
-            return await self._deliver_one(notification, decision)
+            delivery = await self._deliver_one(notification, decision, freed)
+            freed = freed or gave_back(delivery)
+            return delivery
 
         try:
             while waiting or sending:
@@ -306,7 +318,9 @@ class AsyncNotifier(Sending[P, R]):
                 unsent = [decision for _, decision in sending if id(decision) not in begun]
                 await give_back_async(self.limiter, [*unsent, *(decision for _, decision in waiting)])
 
-    async def _deliver_one(self, notification: Notification, decision: Decision | Exception) -> Delivery[R]:
+    async def _deliver_one(
+        self, notification: Notification, decision: Decision | Exception, freed: bool
+    ) -> Delivery[R]:
         import asyncio
 
         if isinstance(decision, Exception):
@@ -314,7 +328,7 @@ class AsyncNotifier(Sending[P, R]):
         try:
             if not decision.allowed:
                 try:
-                    decision = await self._admit(notification, decision)
+                    decision = await self._admit(notification, None if freed else decision)
                 except RateLimitExceeded as refusal:
                     decision = refusal.decision
                 if not decision.allowed:
@@ -353,7 +367,7 @@ class AsyncNotifier(Sending[P, R]):
         else:
             import asyncio
 
-            sent, error = await asyncio.to_thread(_outcome, self._gateway, recipient, *args, **kwargs)
+            sent, error = await asyncio.to_thread(outcome_of, self._gateway, recipient, *args, **kwargs)
             if error is not None:
                 try:
                     raise error
@@ -376,24 +390,6 @@ class AsyncNotifier(Sending[P, R]):
         await self.close()
 
 
-def _outcome(gateway: Callable[..., R], /, *args: object, **kwargs: object) -> tuple[R | None, BaseException | None]:
-    """What the gateway returned, and what it raised: as a value, since a future changes some exceptions and hangs on others."""
-    try:
-        return gateway(*args, **kwargs), None
-    except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
-        return None, error
-
-
 def _cancelled(task: asyncio.Task[object] | None) -> bool:
     """Whether somebody cancelled the task; otherwise the `CancelledError` in it is the gateway's own."""
     return task is not None and task.cancelling() > 0
-
-
-def _given(rules: object, storage: object, options: Mapping[str, object]) -> dict[str, object]:
-    """What was passed that belongs to a limiter."""
-    given = dict(options)
-    if rules is not None:
-        given["rules"] = rules
-    if storage != "memory://":
-        given["storage"] = storage
-    return given

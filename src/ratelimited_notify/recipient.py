@@ -10,10 +10,21 @@ from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.keys import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 Recipient: TypeAlias = str | int | UUID
 """A recipient, or the value of any other field: `5` and `"5"` are one."""
+
+
+def several(recipients: Iterable[Recipient]) -> Iterable[Recipient]:
+    """The recipients, which are not the letters of one.
+
+    Raises:
+        TypeError: they are a single text, or bytes.
+    """
+    if isinstance(recipients, (str, bytes)):
+        raise TypeError("The recipients are a single text; pass a list of them, if only of one.")
+    return recipients
 
 
 def text_of(value: Recipient, field: str = "recipient") -> str:

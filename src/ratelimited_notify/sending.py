@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypedDict, TypeVar
 
+from ratelimited_notify.calling import is_generator
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.delivery import Delivery, Status
 from ratelimited_notify.errors import NotifyError
@@ -73,11 +74,28 @@ class Sending(Generic[P, R]):
         return Delivery(Status.SUPPRESSED, decision, notification)
 
     def _undecided(self, notification: Notification, error: Exception) -> Delivery[R]:
-        """Where there is no decision, nothing was counted and nothing is sent."""
+        """Where there is no decision nothing is sent; whether anything was counted is unknown if the storage failed."""
         # What `normalize` or `tier_of` raised is the user's, and may name the recipient; a decision never does.
         said = str(error) if isinstance(error, NotifyError) else type(error).__name__
         decision = Decision(notification.type, notification.recipient, notification.cost, False, error=said)
         return Delivery(Status.FAILED, decision, notification, error=error)
+
+
+def check_gateway(gateway: object) -> None:
+    """Make sure that a call of the gateway sends.
+
+    Raises:
+        NotifyError: it is not callable, or a generator function.
+    """
+    if not callable(gateway):
+        raise NotifyError(f"The gateway is a {type(gateway).__name__}; it must be a callable that sends.")
+    if is_generator(gateway):
+        raise NotifyError("The gateway is a generator function: a call of it would send nothing.")
+
+
+def gave_back(delivery: Delivery[object]) -> bool:
+    """Whether the hit of a send that failed was given back, so that there may be room for others."""
+    return delivery.status is Status.FAILED and delivery.decision.allowed and delivery.decision.granted_by is None
 
 
 def check_limiter(limiter: object, kind: type[object], given: Mapping[str, object]) -> None:
@@ -90,6 +108,16 @@ def check_limiter(limiter: object, kind: type[object], given: Mapping[str, objec
         raise NotifyError(f"limiter= is a {type(limiter).__name__}; this needs one of the type {kind.__name__}.")
     if given:
         raise NotifyError(f"Pass {', '.join(f'{name}=' for name in given)} to the limiter, or no limiter=: not both.")
+
+
+def given(rules: object, storage: object, options: Mapping[str, object]) -> dict[str, object]:
+    """What was passed that belongs to a limiter."""
+    found = dict(options)
+    if rules is not None:
+        found["rules"] = rules
+    if storage != "memory://":
+        found["storage"] = storage
+    return found
 
 
 def _checked(notification: object) -> Notification:

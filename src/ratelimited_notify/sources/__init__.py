@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, TypeAlias
 
+from ratelimited_notify.errors import RuleError
 from ratelimited_notify.rules.ruleset import RuleSet
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 Rules: TypeAlias = "RuleSet | Mapping[str, LimitNotation] | Iterable[Rule] | str | os.PathLike[str]"
 """What a limiter takes as rules: a rule set, a mapping from type to limit, rules, or the path of a TOML file."""
+
+_log = logging.getLogger("ratelimited_notify")
 
 
 def rules_from(rules: Rules | None) -> RuleSet:
@@ -32,3 +36,18 @@ def rules_from(rules: Rules | None) -> RuleSet:
 
         return read_rules(rules)
     return RuleSet(rules)
+
+
+def rules_if_on(rules: Rules | None, *, off: bool) -> RuleSet:
+    """The rule set that is meant. Where limiting is off, rules that cannot be used keep nothing from being sent.
+
+    Raises:
+        RuleError: it is not off, and the rules cannot be used.
+    """
+    try:
+        return rules_from(rules)
+    except RuleError as error:
+        if not off:
+            raise
+        _log.warning("While limiting is off everything is sent, but the rules cannot be used: %s", error)
+        return RuleSet()

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _REDIS = ("redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix")
 _CLUSTER = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
 _SENTINEL = ("redis+sentinel", "rediss+sentinel", "valkey+sentinel", "valkeys+sentinel")
-_CLOCKS = ("memory", "memcached")
+_MEMORY = ("memory", "notify+memory")
+_CLOCKS = (*_MEMORY, "memcached")
 
 
 def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] | None = None) -> Storage:
@@ -34,7 +35,7 @@ def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] |
     scheme, uri = _scheme(uri, clock)
     if scheme.startswith("async+"):
         raise NotifyError(f"{scheme}:// is for an AsyncLimiter; a Limiter takes the URI without 'async+'.")
-    if scheme == "memory":
+    if scheme in _MEMORY:
         from ratelimited_notify.storage.memory import MemoryStorage
 
         return MemoryStorage(clock=clock, timeout=timeout)
@@ -60,7 +61,7 @@ def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] |
 def open_async_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] | None = None) -> AsyncStorage:
     """The same for asyncio; the URI may begin with `async+`, as those of `limits` do, or not."""
     scheme, uri = _scheme(uri.removeprefix("async+"), clock)
-    if scheme == "memory":
+    if scheme in _MEMORY:
         from ratelimited_notify.storage.memory import AsyncMemoryStorage
 
         return AsyncMemoryStorage(clock=clock, timeout=timeout)
@@ -81,6 +82,11 @@ def open_async_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], fl
 
         return AsyncMemcachedStorage(uri, timeout=timeout, clock=clock)
     return adopt_async(_of_limits(f"async+{uri}", scheme))
+
+
+def is_memory(storage: object) -> bool:
+    """Whether a storage is named by the URI of windows in this process's memory."""
+    return isinstance(storage, str) and storage.partition("://")[0].lower().removeprefix("async+") in _MEMORY
 
 
 def adopt(storage: object) -> Storage:
