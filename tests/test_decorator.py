@@ -1225,3 +1225,16 @@ def test_a_limit_is_for_one_type(type: str) -> None:
     """A text that would be read as a family of types limits no functions of others by the way."""
     with pytest.raises(NotifyError, match="reads as a family of types; write a rule"):
         rate_limited(type, "1/day")
+
+
+@pytest.mark.parametrize("options", [{"fields": {"tenant": "acount.id"}}, {"priority": "acount.id"}])
+def test_a_misspelt_path_is_not_a_constant(options: dict[str, Any]) -> None:
+    """It would be the same for everybody; a text that is like no parameter is a constant, with dots or without."""
+
+    def send(to: str, account: object = None) -> str:
+        return "sent"
+
+    with pytest.raises(NotifyError, match=r"'acount.id' reads as a path.* Is 'account' meant"):
+        rate_limited("news", **options)(send)
+    configured([Rule("news", "1/day", by=("recipient", "tenant"))])
+    assert rate_limited("news", fields={"tenant": "shop.example.com"})(send)("ana") == "sent"

@@ -252,10 +252,26 @@ def _reads_or_is(value: object, signature: Signature, option: str) -> object:
     if callable(value):
         return _from_callable(value)
     if isinstance(value, str):
-        name = value.partition(".")[0]
-        return reader(value, signature, option) if name in signature.parameters and takes(signature, name) else value
+        name, dot, _ = value.partition(".")
+        if name in signature.parameters and takes(signature, name):
+            return reader(value, signature, option)
+        if dot:
+            _check_spelling(name, value, signature, option)
+        return value
     if value is None or (isinstance(value, (int, UUID)) and not isinstance(value, bool) and option != "priority"):
         return value
     raise NotifyError(
         f"{option}= is a {value.__class__.__name__}; it must be a text, name a parameter, or be a callable of the arguments."
     )
+
+
+def _check_spelling(name: str, path: str, signature: Signature, option: str) -> None:
+    # A misspelt path would be the same constant for everybody, and count them all together.
+    from difflib import get_close_matches
+
+    meant = get_close_matches(name, signature.parameters, n=1, cutoff=0.8)
+    if meant:
+        raise NotifyError(
+            f"{option}={path!r} reads as a path, and the function has no parameter {name!r}. Is {meant[0]!r} meant? "
+            "A constant that looks like a path is written as a callable."
+        )
