@@ -601,6 +601,39 @@ if child:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_threads_of_a_fork_share_no_connection(memcached: Memcached) -> None:
+    """Threads of a child that ask at the same moment get connections of their own, and leave the parent's alone."""
+    program = """
+import os, sys, threading
+from ratelimited_notify.storage.memcached.sync import MemcachedStorage
+from ratelimited_notify.windows import Window
+url, recipient = sys.argv[1:]
+storage = MemcachedStorage(url, timeout=30)
+window = Window("fixed-window", 1000, 3600_000_000)
+def count(name):
+    return storage.acquire([window], ["test:{%s-%s}:a:f" % (recipient, name)], 1).readings[0].count
+def ask(barrier, name, counts):
+    barrier.wait()
+    counts.append(count(name))
+for name in range(64):
+    count("warm%d" % name)
+for trial in range(60):
+    child = os.fork()
+    if not child:
+        barrier, counts = threading.Barrier(4), []
+        threads = [threading.Thread(target=ask, args=(barrier, "%d-%d" % (trial, n), counts)) for n in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        os._exit(counts != [1] * 4)
+    assert os.waitpid(child, 0)[1] == 0, trial
+    assert [count("warm%d" % name) for name in range(64)] == [trial + 2] * 64
+"""
+    arguments = [sys.executable, "-W", "error::SyntaxWarning", "-c", program, memcached.url, someone()]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # Several heads, and what happens when one of them fails.
 
 

@@ -365,6 +365,39 @@ def fixed(end: int) -> Any:
     return record
 
 
+def test_a_clock_that_says_more_than_fits() -> None:
+    """A clock in milliseconds, or far in the future, limits as any other."""
+    for start in (1.9e10, 1.7e12, 1.7e18):
+        limiter = Limiter({"news": "3/minute"}, clock=lambda: start)  # noqa: B023  # used at once
+
+        for recipient in ("ana", "bo"):
+            assert [bool(limiter.hit("news", recipient)) for _ in range(6)] == [True] * 3 + [False] * 3
+
+
+def test_what_the_clock_raises_is_raised() -> None:
+    """A clock that fails is told as it fails, at the first hit and later."""
+    answers = iter([1.0, 2.0])
+    limiter = Limiter({"news": "3/minute"}, clock=lambda: next(answers, None))  # type: ignore[arg-type, return-value]  # what is tested
+    limiter.hit("news", "ana")
+    limiter.hit("news", "ana")
+
+    for _ in range(2):
+        with pytest.raises(TypeError, match="NoneType"):
+            limiter.hit("news", "ana")
+
+
+def test_the_sweep_comes_round_whatever_the_ticks_are() -> None:
+    """A test before each hit leaves only every other tick of a caller's clock to hits; still those who have gone are dropped."""
+    clock = Clock()
+    limiter = Limiter({"news": "1/second"}, clock=clock)
+    for number in range(20_000):
+        clock.advance(0.001)
+        limiter.test("news", f"u{number}")
+        limiter.hit("news", f"u{number}")
+
+    assert len(limiter.storage.shelves) < 3_000  # type: ignore[attr-defined]  # windows in memory
+
+
 def test_threads_share_it_exactly() -> None:
     """Sixteen threads on fresh recipients, switching as often as they can: what is sent is exactly the limit, each time."""
     limiter = Limiter([Rule("news", "3/day"), Rule("*", "5/day", by="recipient")])

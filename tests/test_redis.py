@@ -675,6 +675,36 @@ def test_schemes_with_tls(asynchronous: bool) -> None:
             assert made.connection_class.__name__ == "SSLConnection"
 
 
+def test_a_pool_that_waits_without_end(valkey: Valkey) -> None:
+    """Of a pool whose connections have no time-out it is said how to make one; none in the URI's options is the default."""
+    with pytest.raises(NotifyError, match=r"wait without end.*socket_timeout=0\.5"):
+        RedisStorage(connection_pool=redis.ConnectionPool.from_url(valkey.url, socket_timeout=None))
+    assert RedisStorage(valkey.url, timeout=2.0, socket_timeout=None).timeout == 2
+
+
+def test_a_cancellation_is_never_swallowed(valkey: Valkey) -> None:
+    """Whichever step of the loop it comes at, also on connections whose client, on Python 3.11, swallows it."""
+    window, keys = one(amount=10**6), [key(someone(), one())]
+
+    async def main() -> None:
+        from redis.asyncio import ConnectionPool
+
+        storage = AsyncRedisStorage(connection_pool=ConnectionPool.from_url(valkey.url, socket_timeout=PATIENT))
+        await storage.acquire([window], keys, 1)
+        for steps in range(40):
+            task = asyncio.ensure_future(storage.acquire([window], keys, 1))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            came_late = task.done()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled() or came_late, steps
+            assert (await storage.peek([window], keys, 1)).granted
+        await storage._given.disconnect()  # type: ignore[union-attr]  # it was given
+
+    asyncio.run(main())
+
+
 def test_a_pool_of_the_callers_own(valkey: Valkey, client: redis.Redis) -> None:
     """A pool may be passed, and stays open; it may decode."""
     window, keys = one(), [key(someone(), one())]

@@ -25,11 +25,11 @@ from proxy import Proxy
 from ratelimited_notify import Limiter, Rule
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.storage.base import AsyncStorage, Storage
-from ratelimited_notify.storage.redis import routing, scripts
+from ratelimited_notify.storage.redis import routing, scripts, spread
 from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
 from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
 from ratelimited_notify.storage.redis.slots import SLOTS, Slots, slot_of
-from ratelimited_notify.windows import FITS, MICROSECONDS, Mode, Request, Window
+from ratelimited_notify.windows import FITS, MICROSECONDS, Grant, Mode, Reading, Request, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -545,6 +545,32 @@ def test_a_shared_window_that_fails_costs_the_recipient_nothing(
             through.acquire(windows, keys, 1)
 
     assert [reading.count for reading in storage.peek(windows, keys, 1).readings] == [0, 1]
+
+
+def test_a_batch_that_cannot_undo_a_refusal_is_given_back() -> None:
+    """A shared window refuses the last, whose own hit cannot be given back: the batch fails, and the others' hits are undone."""
+    own, shared = one("fixed-window"), one("fixed-window", shared=True)
+    made, everybody = scripts.Scripts(), key("all", shared)
+    requests = [Request([own, shared], [key(person, own), everybody], 1) for person in ("ana", "bo", "cy", "di")]
+    undone: set[str] = set()
+
+    def answer(question: spread.Question) -> object:
+        if question.call.script is made._release:
+            undone.update(question.keys)
+            lost = requests[-1].keys[0] in question.keys
+            return StorageError("The server is gone.") if lost else len(question.keys)
+        fits = [name != everybody or place < 3 for place, name in enumerate(question.keys)]
+        return [Grant(ok, 1, [Reading(1, 0 if ok else 99, 99, (99, 0) if ok else None)]) for ok in fits]
+
+    def answered(rounds: spread.Rounds[Any]) -> None:
+        questions = next(rounds)
+        while True:
+            questions = rounds.send([answer(question) for question in questions])
+
+    with pytest.raises(StorageError, match="The server is gone"):
+        answered(spread.acquire_many(made, requests))
+
+    assert undone == {request.keys[0] for request in requests} | {everybody}
 
 
 # --- Servers in trouble ---------------------------------------------------------------------------------------------

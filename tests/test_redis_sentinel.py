@@ -334,6 +334,26 @@ def test_database_and_credentials(own_servers: Callable[..., Watched], kind: Any
         assert "hunter2" not in f"{raised.value} {raised.value.__cause__}"
 
 
+def test_a_cancellation_is_never_swallowed(watched: Watched) -> None:
+    """Whichever step it comes at, also while a connection is opened, where redis-py on Python 3.11 swallows it."""
+    window, keys = one(10**6), someone()
+
+    async def main() -> None:
+        for steps in range(40):
+            storage = AsyncRedisSentinelStorage(watched.url, timeout=PATIENT)
+            task = asyncio.ensure_future(storage.acquire([window], keys, 1))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            came_late = task.done()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled() or came_late, steps
+            assert (await storage.acquire([window], keys, 1)).granted
+            await storage.close()
+
+    asyncio.run(main())
+
+
 def test_several_event_loops(watched: Watched) -> None:
     """One storage serves loops one after another and at once; each closes its connections, the Sentinels' too."""
     storage = AsyncRedisSentinelStorage(watched.url, timeout=PATIENT, client_name="loops")

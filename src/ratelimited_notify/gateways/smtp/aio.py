@@ -9,6 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.cancellation import cancellations, heed
 from ratelimited_notify.errors import MissingExtra
 from ratelimited_notify.gateways.smtp.conversation import (
     Line,
@@ -155,15 +156,13 @@ class AsyncSMTPGateway(SMTPSettings):
 
     async def _deliver(self, letter: Letter, connection: _Connection, pool: _Pool) -> str:
         conversation = hand_over(letter, connection, connection.client.esmtp_extensions, self._place)
-        cancellations = _cancellations()
+        before = cancellations()
         try:
             with suppress(StopIteration):
                 step = next(conversation)
                 while True:
                     step = conversation.send(await self._exchange(connection, step))
-                    if _cancellations() > cancellations:
-                        # Swallowed together with the reply: see _until_cancelled.
-                        raise asyncio.CancelledError
+                    heed(before)
             return letter.message_id
         finally:
             # Nothing is awaited here: a cancellation would take the place of a success.
@@ -184,8 +183,7 @@ class AsyncSMTPGateway(SMTPSettings):
 async def _until_cancelled(work: Coroutine[object, object, object]) -> None:
     """Await what aiosmtplib does, and let nothing of it outlive a cancellation.
 
-    aiosmtplib stands on `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that comes together with what
-    is waited for (python/cpython#86296): the call would go on to the next reply, and wait for it until its timeout.
+    A cancellation that it swallows, see `cancellation`, would leave it waiting for the next reply until its timeout.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -196,11 +194,6 @@ async def _until_cancelled(work: Coroutine[object, object, object]) -> None:
             await asyncio.wait([task], timeout=0.01)
         raise
     task.result()
-
-
-def _cancellations() -> int:
-    task = asyncio.current_task()
-    return task.cancelling() if task else 0
 
 
 class _Pool:

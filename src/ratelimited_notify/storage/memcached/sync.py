@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_reopening = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # Held by the thread that forks, which alone is there in the child to open it again.
+    os.register_at_fork(
+        before=_reopening.acquire, after_in_parent=_reopening.release, after_in_child=_reopening.release
+    )
+
 
 # The ignored difference: `incr` of limits' class has one more argument, which only its own sliding window passes.
 class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]  # see above
@@ -123,6 +130,15 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
     def _open(self) -> None:
         self._lanes.update({host: [_Lane(host.address) for _ in range(LANES)] for host in self._hosts})
 
+    def _reopen(self) -> None:
+        """After a fork parent and child hold the same sockets and locks. Closing here leaves the parent's open."""
+        with _reopening:
+            if self._process != os.getpid():
+                _close(self._lanes)
+                self._open()
+                # Not before: until then no thread of the child may use a connection.
+                self._process = os.getpid()
+
     def _run(self, steps: Steps[T]) -> T:
         deadline = time.monotonic() + self.timeout
         try:
@@ -157,10 +173,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
     def _reach(self, host: Host, head: str, deadline: float) -> Generator[_Lane]:
         """The connection to a host that serves this head, for the caller alone; its failures in words."""
         if self._process != os.getpid():
-            # After a fork parent and child hold the same sockets and locks. Closing here leaves the parent's open.
-            self._process = os.getpid()
-            _close(self._lanes)
-            self._open()
+            self._reopen()
         lane = self._lanes[host][lane_of(head)]
         if not lane.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise failures.late(host, self.timeout)

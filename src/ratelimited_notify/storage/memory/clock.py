@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.storage.engine import ticking
+from ratelimited_notify.storage.memory.packed import LOWEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class RanBackwards(Exception):
-    """The caller's clock says less than it did."""
+class OutOfTheOrdinary(Exception):
+    """The caller's clock says less than it did, or more than fits into a number."""
+
+
+# With the longest period there is behind it, it fits into a digit.
+_LAST = LOWEST // 2
 
 
 class MemoryClock:
@@ -27,7 +32,7 @@ class MemoryClock:
         self._ticks, self.origin = ticking(clock)
         self._latest = 0
         self.forward = self._ticks if clock is None else self._forward
-        """A tick behind all others; `RanBackwards` where the clock does not give one."""
+        """A tick behind all others; `OutOfTheOrdinary` where the clock does not give one."""
 
     def tick(self) -> int:
         """What the clock says."""
@@ -37,7 +42,7 @@ class MemoryClock:
 
     def _forward(self) -> int:
         tick = self._ticks()
-        if tick <= self._latest:
-            raise RanBackwards
+        if not self._latest < tick <= _LAST:
+            raise OutOfTheOrdinary
         self._latest = tick
         return tick

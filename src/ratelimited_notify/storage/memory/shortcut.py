@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.keys import is_plain
-from ratelimited_notify.storage.memory.clock import RanBackwards
+from ratelimited_notify.storage.memory.clock import OutOfTheOrdinary
 from ratelimited_notify.storage.memory.packed import DIGIT, LOWEST, MARKS, MOST_HITS, Kept, Snapshot
 from ratelimited_notify.storage.memory.shelves import PARTS
 from ratelimited_notify.windows import Grant, Mode
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _LONGEST_PERIOD = 1 << 51
 
+# At one tick in so many the sweep goes round: a prime, since ticks may be numbers that come in a pattern.
+_RARELY = 61
+
 # A % in the recipient would have to be escaped: the key made here might be that of another recipient, escaped. What is no number goes the ordinary way, under the same lock. Looking at a few windows now and then costs less
 # than at one each time.
 _FUNCTION = """
@@ -37,19 +40,20 @@ def decide(recipient):
     with lock:
         try:
             tick = ticks()
+        except OutOfTheOrdinary:
+            return None
+        try:
             shelf = by_hash[hash(recipient) & {last_part}]
             added = 0
             {windows}
         except TypeError:
             return ordinary(tick, {all_keys})
-        except RanBackwards:
-            return None
         if added and not is_plain(recipient):
             return None
         {stored}
         if added:
             shelves.came += added
-        if not tick & 63:
+        if not tick % {rarely}:
             sweep((tick + origin) // {marks}, 8)
     if storage.crowded:
         give_way()
@@ -139,7 +143,7 @@ def _compiled(
 
     known: dict[str, object] = {
         "Kept": Kept,
-        "RanBackwards": RanBackwards,
+        "OutOfTheOrdinary": OutOfTheOrdinary,
         "before": around[0][0],
         "by_hash": shelves.by_hash,
         "is_plain": is_plain,
@@ -167,7 +171,7 @@ def _compiled(
         found, all_keys = each("shelf.get(key{n})"), each("key{n}")
         return (_REFUSED_UNLESS_KEPT if kept else _REFUSED).format(kept=kept, found=found, all_keys=all_keys)
 
-    constants = {"digit": DIGIT, "lowest": LOWEST, "marks": MARKS, "last_part": PARTS - 1}
+    constants = {"digit": DIGIT, "lowest": LOWEST, "marks": MARKS, "last_part": PARTS - 1, "rarely": _RARELY}
     text = _FUNCTION.format(
         keys=_ONE_KEY if len(windows) == 1 else _SEVERAL_KEYS + each("key{n} = head + after{n}", "; "),
         windows="".join(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from limits.aio.storage import RedisStorage as LimitsRedisStorage
 
+from ratelimited_notify.cancellation import cancellations, heed
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pages import Pages
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
@@ -188,14 +189,16 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         else:
             await lane.turns.acquire()
         connected: connection.AsyncConnection | None = None
+        before = cancellations()
         try:
             async with asyncio.timeout(self._connect_timeout + self.timeout) as limit:
                 connected = await lane.pool.get_connection()
                 try:
+                    heed(before)
                     limit.reschedule(loop.time() + patience * self.timeout)
                     # Whatever interrupts either of the two, redis-py closes the connection then, and nothing can come
                     # between them: so no reply is left for another call to read.
-                    await connected.send_packed_command([command])
+                    await _sent(connected, command, before)
                     answer = await read(connected)
                 finally:
                     await lane.pool.release(connected)
@@ -222,7 +225,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             while True:
                 async with asyncio.timeout(self.timeout):
                     if step:
-                        await connected.send_packed_command([step])
+                        await _sent(connected, step, cancellations())
                         reply = None
                     else:
                         reply = await connected.read_response(disable_decoding=True)
@@ -280,3 +283,14 @@ async def _closing(pool: connection.AsyncPool) -> AsyncGenerator[None, None]:
     finally:
         with suppress(*connection.FAILURES):
             await pool.disconnect()
+
+
+async def _sent(connected: connection.AsyncConnection, command: bytes, before: int) -> None:
+    """Send it, unless the task is cancelled, even where redis-py swallows that."""
+    await connected.send_packed_command([command])
+    try:
+        heed(before)
+    except asyncio.CancelledError:
+        # The reply, which nobody reads any more, would be taken for the answer to another call.
+        await connected.disconnect(nowait=True)
+        raise

@@ -162,6 +162,9 @@ def settings(
         **said,
         "decode_responses": False,
     }
+    if wanted["socket_timeout"] is None:
+        # redis-py would wait without end.
+        wanted["socket_timeout"] = timeout
     for name in _RETRYING:
         wanted.pop(name, None)
     return wanted
@@ -230,9 +233,23 @@ def kind(wanted: Mapping[str, Any], plain_one: type[T], encrypted: type[T]) -> t
     return encrypted if _is_tls(wanted) else plain_one
 
 
-def checked(pool: Any) -> None:  # Any: the pools of redis-py's two worlds have no common type.
-    """Raise for options that redis-py's connections would refuse, before the first of them is opened."""
-    made(pool.connection_class, **pool.connection_kwargs)
+def checked(pool: Any) -> Any:  # Any: the pools of redis-py's two worlds have no common type.
+    """A connection as the pool makes them, not opened; an error for options that redis-py would refuse."""
+    return made(pool.connection_class, **pool.connection_kwargs)
+
+
+def bounded(connected: Any) -> float:  # Any: as above.
+    """The longest wait for an answer on such a connection, in seconds.
+
+    Raises:
+        NotifyError: it would wait without end.
+    """
+    seconds: float | None = connected.socket_timeout
+    if seconds is None:
+        raise NotifyError(
+            "The connections of this pool wait without end. Make it with a time-out: socket_timeout=0.5, in seconds."
+        )
+    return seconds
 
 
 def made(kind_of: Callable[..., T], *arguments: Any, **options: Any) -> T:  # Any: as in `settings`.

@@ -77,6 +77,9 @@ class RedisSentinelStorage(RedisStorage):
         pool = SentinelConnectionPool(service, sentinels, **wanted)  # type: ignore[no-untyped-call]  # as above
         super().__init__(wrap_exceptions=wrap_exceptions, timeout=timeout, connection_pool=pool)
         self._owned = True
+        # Callers take turns at as many as there may be. Before 8.1 redis-py counts a connection that reached no master for
+        # good, and would open no more after some.
+        pool.max_connections = 2**31
         self._sentinels = sentinels
         self._where = connection.watched(parts, service)
 

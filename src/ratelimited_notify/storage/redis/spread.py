@@ -148,6 +148,7 @@ def _wave(made: scripts.Scripts, wave: Sequence[list[Part]]) -> Rounds[list[Gran
     """Requests that do not get in each other's way: first the first part of each, then the second, and so on."""
     grants: list[list[Grant]] = [[] for _ in wave]
     going = [True] * len(wave)
+    counted: Iterable[int] = range(len(wave))
     try:
         for level in range(max(map(len, wave))):
             asked = [number for number, parts in enumerate(wave) if len(parts) > level]
@@ -158,21 +159,22 @@ def _wave(made: scripts.Scripts, wave: Sequence[list[Part]]) -> Rounds[list[Gran
                     grants[number].append(answer)
                     going[number] &= answer.granted
             _known(answers)
+        counted = [number for number, goes in enumerate(going) if goes]
+        refused = [number for number, goes in enumerate(going) if not goes]
+        undone = _taken(wave, grants, refused)
+        if undone:
+            yield from _give_back(made, undone)
+            seen = yield from _decide(made, [(part, False) for part, _ in undone])
+            now = dict(zip((id(part) for part, _ in undone), _known(seen), strict=True))
+            for number in refused:
+                grants[number] = [
+                    now.get(id(part), grant) for part, grant in zip(wave[number], grants[number], strict=True)
+                ]
     except StorageError:
         # The hits are about to be reported as failed: what is known to be counted is given back if possible.
         with suppress(StorageError):
-            yield from _give_back(made, _taken(wave, grants, range(len(wave))))
+            yield from _give_back(made, _taken(wave, grants, counted))
         raise
-    refused = [number for number, goes in enumerate(going) if not goes]
-    undone = _taken(wave, grants, refused)
-    if undone:
-        yield from _give_back(made, undone)
-        seen = yield from _decide(made, [(part, False) for part, _ in undone])
-        now = dict(zip((id(part) for part, _ in undone), _known(seen), strict=True))
-        for number in refused:
-            grants[number] = [
-                now.get(id(part), grant) for part, grant in zip(wave[number], grants[number], strict=True)
-            ]
     return [_merged(parts, known) for parts, known in zip(wave, grants, strict=True)]
 
 

@@ -32,7 +32,8 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
     Arguments:
         uri: `redis://`, `rediss://`, `redis+unix://`, and the same with `valkey`; with user, password and database.
         timeout: the longest wait for a connection, and for an answer, in seconds; `?timeout=` in the URI wins.
-        connection_pool: a pool of redis-py's to use instead of the URI; it is not closed here.
+        connection_pool: a pool of redis-py's to use instead of the URI, whose connections have a `socket_timeout`; it is
+            not closed here.
         options: what redis-py's connections take (`socket_timeout`, `max_connections`, `ssl_ca_certs`, ...). Those that
             make it try again (`retry`, `retry_on_error`, `retry_on_timeout`) have no effect.
 
@@ -60,9 +61,8 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         pool = connection_pool
         if pool is None:
             pool = ConnectionPool(**connection.settings(uri, timeout, options, parse_url))  # pyright: ignore[reportUnknownArgumentType]  # as above
-        connection.checked(pool)
+        self.timeout: float = connection.bounded(connection.checked(pool))
         super().__init__("redis://", pool, wrap_exceptions=wrap_exceptions)  # pyright: ignore[reportUnknownMemberType]  # as above
-        self.timeout: float = pool.connection_kwargs.get("socket_timeout") or timeout
         self._pool: connection.Pool = pool
         self._owned = connection_pool is None
         self._where = connection.address(pool.connection_kwargs)
@@ -181,9 +181,11 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
                 connected.disconnect()
             raise
         finally:
-            if connected is not None:
-                self._pool.release(connected)
-            self._turns.give()
+            try:
+                if connected is not None:
+                    self._pool.release(connected)
+            finally:
+                self._turns.give()
         self._silent = False
         return answer
 
