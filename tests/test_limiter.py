@@ -12,7 +12,7 @@ import pytest
 
 from limiting import LIMITERS, SECOND, Clock
 from ratelimited_notify import AsyncLimiter, Decision, Limiter, Notification, NotifyError, Rule, RuleSet, StorageError
-from ratelimited_notify.rules.limit import LARGEST_AMOUNT
+from ratelimited_notify.cost import LARGEST_AMOUNT
 from ratelimited_notify.storage.memory.packed import unpacked
 
 if TYPE_CHECKING:

@@ -764,6 +764,45 @@ def test_an_undeclared_field_is_an_error() -> None:
     assert gateway.seen == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "kind", "message"),
+    [
+        ({"cost": 3}, NotifyError, "'cost' is not a field: it is an argument of its own, cost=."),
+        (
+            {"tenant": "acme", "priority": "high"},
+            NotifyError,
+            "'priority' is not a field: it is an argument of its own, priority=.",
+        ),
+        ({5: "x"}, TypeError, "The name of a field is a text such as 'tenant', not a int."),
+        (
+            {"tenant"},
+            TypeError,
+            "fields= is a set; it must be a mapping from names to values, such as {'tenant': 'acme'}.",
+        ),
+        (
+            "tenant",
+            TypeError,
+            "fields= is a str; it must be a mapping from names to values, such as {'tenant': 'acme'}.",
+        ),
+    ],
+)
+def test_what_cannot_be_a_field_is_told_at_once(fields: Any, kind: type[Exception], message: str) -> None:
+    """Where the notification is made, in words that say what to write, and not by Python where it is sent."""
+    with pytest.raises(kind) as caught:
+        Notification("news", "ana", fields=fields)
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("args", ["Hello", b"Hello"])
+def test_a_text_is_not_taken_for_several_arguments(args: Any) -> None:
+    """The gateway would get a letter for each of its parameters."""
+    with pytest.raises(TypeError, match=r"^args= is a (str|bytes); it must be a sequence") as caught:
+        Notification("news", "ana", args)
+
+    assert str(caught.value).endswith("of arguments for the gateway: one text is written ('Hello',).")
+
+
 def test_deliver_spells_everything_out() -> None:
     """A notification object says everything itself; what is bound does not apply to it."""
     rules = [Rule("news", "9/day", by=("recipient", "tenant"), exempt="high")]

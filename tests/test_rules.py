@@ -13,7 +13,8 @@ from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, par
 from limits.limits import GRANULARITIES
 
 from ratelimited_notify import Rule, RuleError, RuleSet
-from ratelimited_notify.rules.limit import LARGEST_AMOUNT, LONGEST_PERIOD, limits_of
+from ratelimited_notify.cost import LARGEST_AMOUNT
+from ratelimited_notify.rules.limit import LONGEST_PERIOD, limits_of
 
 
 class Kind(str, Enum):  # noqa: UP042  # what StrEnum replaced: its str() is "Kind.NEWS"

@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ratelimited_notify.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.options import check_options
 from ratelimited_notify.question import Alike, Question, Rewriting, alike
 from ratelimited_notify.recipient import counting_as, text_of
 from ratelimited_notify.refusals import Refusals
-from ratelimited_notify.rules.limit import LARGEST_AMOUNT
 from ratelimited_notify.rules.plan import Asked, Plans
 from ratelimited_notify.sources import rules_from
 from ratelimited_notify.storage.base import WithShortcut
@@ -194,7 +194,7 @@ class Asking(ABC, Generic[_S]):
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
     ) -> Question:
         if cost.__class__ is not int or not 1 <= cost <= LARGEST_AMOUNT:
-            cost = _checked_cost(cost)
+            cost = checked_cost(cost)
         if priority is not None:
             _check_priority(priority)
         plans = self.plans
@@ -373,14 +373,6 @@ class Asking(ABC, Generic[_S]):
         if not self.raises:
             return self._failed(questions, error)
         return [error if question.windows else self._unlimited(question) for question in questions]
-
-
-def _checked_cost(cost: object) -> int:
-    if isinstance(cost, bool) or not isinstance(cost, int):
-        raise TypeError(f"The cost of a notification is a whole number, not a {type(cost).__name__}.")
-    if not 1 <= cost <= LARGEST_AMOUNT:
-        raise NotifyError(f"The cost of a notification is {cost}; it must be 1 to {LARGEST_AMOUNT:,}.")
-    return int(cost)
 
 
 def _check_priority(priority: object) -> None:

@@ -35,7 +35,7 @@ class Limiter(Asking["Storage"]):
 
         if isinstance(storage, str):
             return open_storage(storage, timeout=self._timeout, clock=self._clock)
-        if self._clock is not None and getattr(storage, "clock", None) is not self._clock:
+        if self._clock is not None and getattr(storage, "clock", None) != self._clock:
             raise NotifyError(_CLOCK_OF_ANOTHER)
         return adopt(storage)
 
@@ -233,7 +233,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
 
         if isinstance(storage, str):
             return open_async_storage(storage, timeout=self._timeout, clock=self._clock)
-        if self._clock is not None and getattr(storage, "clock", None) is not self._clock:
+        if self._clock is not None and getattr(storage, "clock", None) != self._clock:
             raise NotifyError(_CLOCK_OF_ANOTHER)
         return adopt_async(storage)
 

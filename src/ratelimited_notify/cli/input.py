@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import msgspec
 
+from ratelimited_notify.cost import LARGEST_AMOUNT
 from ratelimited_notify.errors import NotifyError, is_name
 from ratelimited_notify.notification import Notification
-from ratelimited_notify.rules.limit import LARGEST_AMOUNT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,15 +77,20 @@ class Input:
             if not all(map(is_name, read.fields)):
                 self._malformed(number, "a field has a name that cannot be declared")
                 continue
-            yield Notification(
-                read.type,
-                read.recipient,
-                (read.subject, read.body),
-                priority=read.priority,
-                cost=read.cost,
-                fields=read.fields,
-                id=str(number),
-            )
+            try:
+                notification = Notification(
+                    read.type,
+                    read.recipient,
+                    (read.subject, read.body),
+                    priority=read.priority,
+                    cost=read.cost,
+                    fields=read.fields,
+                    id=str(number),
+                )
+            except NotifyError as error:
+                self._malformed(number, str(error))
+                continue
+            yield notification
 
     def _lines(self) -> Iterator[tuple[int, bytes | None]]:
         """Each line with its number; None for one that is too long."""

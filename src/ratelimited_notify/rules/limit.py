@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from ratelimited_notify.cost import LARGEST_AMOUNT
 from ratelimited_notify.errors import RuleError
 
 if TYPE_CHECKING:
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
 
     _Show: TypeAlias = Callable[[object], str]
     LimitNotation: TypeAlias = str | RateLimitItem | Iterable[str | RateLimitItem] | None
-
-LARGEST_AMOUNT = 1_000_000_000
-"""The largest amount of a limit, and the largest cost of a hit."""
 
 LONGEST_PERIOD = 10_000 * 86_400
 """The longest period, in seconds: what every backend counts exactly, in microseconds."""
