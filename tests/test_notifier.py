@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 from outcomes import CANARY, INTERRUPTED, MAYBE_SENT, NOT_SENT, Unreliable, named, raised_by
 from ratelimited_notify import (
     AsyncLimiter,
+    AsyncNotifier,
     Delivery,
     Limiter,
     Notification,
@@ -26,6 +27,7 @@ from ratelimited_notify import (
     Status,
     StorageError,
     admission,
+    configure,
 )
 from ratelimited_notify.pytest_plugin import Clock, Outbox
 from ratelimited_notify.sending import BATCH
@@ -847,6 +849,55 @@ def test_close_closes_its_own_limiter() -> None:
     with Notifier(Scripted(), MANY, storage) as notifier:
         notifier.send("news", "ana")
     assert len(storage) == 1
+
+
+OF_NOTIFIERS = "gateway, rules, storage, limiter, on_limit, max_wait, refund"
+OF_LIMITERS = (
+    "namespace, normalize, tier_of, pseudonymize, on_storage_error, timeout, clock, enabled, remember_refusals"
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "said", "known"),
+    [
+        (
+            lambda: Notifier(print, {"news": "1/day"}, rate=3),  # type: ignore[call-arg]  # that is the point
+            "Notifier() has no argument 'rate'.",
+            OF_NOTIFIERS,
+        ),
+        (
+            lambda: Notifier(print, {"news": "1/day"}, max_wiat=3),  # type: ignore[call-arg]  # likewise
+            "Notifier() has no argument 'max_wiat'. Did you mean 'max_wait'?",
+            OF_NOTIFIERS,
+        ),
+        (
+            lambda: Notifier(print, limiter=Limiter(), timeuot=3),  # type: ignore[call-arg]  # likewise
+            "Notifier() has no argument 'timeuot'. Did you mean 'timeout'?",
+            OF_NOTIFIERS,
+        ),
+        (
+            lambda: AsyncNotifier(print, {"news": "1/day"}, concurency=3),  # type: ignore[call-overload]  # likewise
+            "AsyncNotifier() has no argument 'concurency'. Did you mean 'concurrency'?",
+            f"{OF_NOTIFIERS}, concurrency",
+        ),
+        (
+            lambda: AsyncNotifier(print, limiter=AsyncLimiter(), nmaespace="x"),  # type: ignore[call-overload]  # likewise
+            "AsyncNotifier() has no argument 'nmaespace'. Did you mean 'namespace'?",
+            f"{OF_NOTIFIERS}, concurrency",
+        ),
+        (
+            lambda: configure({"news": "1/day"}, storag="memory://"),  # type: ignore[call-arg]  # likewise
+            "configure() has no argument 'storag'. Did you mean 'storage'?",
+            "rules, storage",
+        ),
+    ],
+)
+def test_an_argument_that_there_is_not(make: Callable[[], object], said: str, known: str) -> None:
+    """A misspelt option is told by the name of what was called, with those that there are."""
+    with pytest.raises(TypeError) as caught:
+        make()
+
+    assert str(caught.value) == f"{said} It has {known}, {OF_LIMITERS}."
 
 
 def test_a_shared_limiter_counts_for_all() -> None:
