@@ -499,6 +499,13 @@ def test_a_field_that_is_not_declared_fails_its_line_only(inbox: Inbox, rules: P
     assert len(inbox.messages) == 1
 
 
+def test_the_scheme_of_a_gateway_is_read_in_any_case(inbox: Inbox, rules: Path) -> None:
+    """As that of a storage is."""
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri.replace("smtp://", "SMTP://"), input=line())
+
+    assert (result.exit_code, inbox.recipients) == (0, ["ana@example.com"])
+
+
 # --- What cannot be done at all -----------------------------------------------------------------------------------------
 
 

@@ -275,14 +275,15 @@ class Asking(ABC, Generic[_S]):
     def _unlimited(self, question: Question) -> Decision:
         return Decision(question.asked.type, question.recipient, question.cost, True, asked=question.asked)
 
-    def _failed(self, questions: Sequence[Question], error: StorageError) -> list[Decision]:
-        """The decisions without the storage, where the user chose what they are."""
+    def _failed(self, questions: Sequence[Question], error: StorageError, *, tested: bool = False) -> list[Decision]:
+        """The decisions without the storage, where the user chose what they are; where they are only tested, none is logged."""
         if self.raises:
             raise error
         allowed = self._on_storage_error == "allow"
-        said = "allowed" if allowed else "refused"
-        uncounted = sum(1 for question in questions if question.windows)
-        _log.warning("Notifications %s uncounted (%d), as the storage failed: %s", said, uncounted, error)
+        if not tested:
+            said = "allowed" if allowed else "refused"
+            uncounted = sum(1 for question in questions if question.windows)
+            _log.warning("Notifications %s uncounted (%d), as the storage failed: %s", said, uncounted, error)
         return [
             Decision(
                 question.asked.type, question.recipient, question.cost, allowed, asked=question.asked, error=str(error)
@@ -291,10 +292,6 @@ class Asking(ABC, Generic[_S]):
             else self._unlimited(question)
             for question in questions
         ]
-
-    def _stays_counted(self, error: StorageError) -> None:
-        """Where a hit is to be given back because of another error, that one is for the caller and this for the log."""
-        _log.warning("A hit could not be given back, and stays counted: %s", error)
 
     def _recall(self, question: Question) -> tuple[Decision | None, Instant | None]:
         """The refusal that was given to the same question a moment ago, where one is remembered; and what `_note` needs."""
@@ -378,3 +375,8 @@ class Asking(ABC, Generic[_S]):
 def _check_priority(priority: object) -> None:
     if not isinstance(priority, str):
         raise TypeError(f"The priority of a notification is a text or None, not a {type(priority).__name__}.")
+
+
+def stays_counted(error: StorageError) -> None:
+    """Where a hit is to be given back because of another error, that one is for the caller and this for the log."""
+    _log.warning("A hit could not be given back, and stays counted: %s", error)
