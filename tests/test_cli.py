@@ -339,6 +339,8 @@ SECRET = "geheim"
         (line(fields={"geheim": True}), "Expected `int | str | null`, got `bool` - at `$.fields[...]`"),
         (line(prioritty="geheim"), "'prioritty' is not known; known are type, recipient, subject, body, priority, cost, fields"),
         (line(**{"geheim@example.com": 1}), "a key is not known; known are type,"),
+        (line(fields={"geheim@example.com": "x"}), "a field has a name that cannot be declared"),
+        (line(fields={"cost": "geheim"}), "'cost' is not a field: it is an argument of its own, cost="),
         (line(type="\ud800geheim"), "JSON is malformed: unexpected end of escaped utf-16 surrogate pair"),
         (b'{"type":' + b"[" * 100_000 + b"\n", "Expected `str`, got `array`"),
         (b'{"type": "' + b"x" * LONGEST_LINE + b'"}\n', "longer than 1,048,576 bytes"),
@@ -493,7 +495,15 @@ def test_a_field_that_is_not_declared_fails_its_line_only(inbox: Inbox, rules: P
 
     assert result.exit_code == 1
     assert "line 1: failed: 'planet' is not a field" in result.stderr
+    assert 'fields = ["planet"] in the rules file' in result.stderr
     assert len(inbox.messages) == 1
+
+
+def test_the_scheme_of_a_gateway_is_read_in_any_case(inbox: Inbox, rules: Path) -> None:
+    """As that of a storage is."""
+    result = invoke("send", "--rules", rules, "--gateway", inbox.uri.replace("smtp://", "SMTP://"), input=line())
+
+    assert (result.exit_code, inbox.recipients) == (0, ["ana@example.com"])
 
 
 # --- What cannot be done at all -----------------------------------------------------------------------------------------

@@ -587,6 +587,29 @@ def _decorating(**options: Any) -> Callable[[], object]:
             "cost= is a bool; it must be a whole number, name a parameter, or be a callable of the arguments.",
         ),
         (
+            _decorating(recipient="address", cost=0),
+            "The cost of a notification is 0; it must be 1 to 1,000,000,000.",
+        ),
+        (
+            _decorating(recipient="address", cost=10**5000),
+            "The cost of a notification has too many digits; it must be 1 to 1,000,000,000.",
+        ),
+        (
+            _decorating(recipient="address", fields={"cost": 3}),
+            "'cost' is not a field: it is an argument of its own, cost=.",
+        ),
+        (
+            _decorating(recipient="address", fields={"priority": "body"}),
+            "'priority' is not a field: it is an argument of its own, priority=.",
+        ),
+        (
+            _decorating(recipient="address", fields={"planet": "Mars"}, limiter=Limiter(MANY)),
+            (
+                "'planet' is not a field of a notification; use channel, dedupe_key, tenant, or declare it: "
+                'fields = ["planet"] in the rules file, or RuleSet(rules, fields=["planet"]).'
+            ),
+        ),
+        (
             _decorating(recipient="address", priority=5),
             "priority= is a int; it must be a text, name a parameter, or be a callable of the arguments.",
         ),
@@ -633,6 +656,44 @@ def test_what_cannot_be_used_is_told_at_decoration(decorate: Callable[[], object
         decorate()
 
     assert str(caught.value) == message
+
+
+def test_the_name_of_a_field_is_a_text() -> None:
+    """Another thing is told at decoration, and not by Python at the first call."""
+    with pytest.raises(TypeError, match=r"^The name of a field is a text such as 'tenant', not a int\.$"):
+        rate_limited("news", fields={5: "x"})(lambda to: None)  # type: ignore[dict-item]  # that is the point
+
+
+def test_a_field_that_only_the_process_could_declare() -> None:
+    """Without `limiter=` the rules may come later: a field is looked for in them at the first call."""
+    limited = rate_limited("news", fields={"planet": "Mars"})(lambda to: to)
+
+    configure(RuleSet([Rule("news", "1/day", by="planet")], fields=["planet"]))
+    assert limited("ana") == "ana"
+    configure({"news": "1/day"})
+    with pytest.raises(NotifyError, match="'planet' is not a field of a notification"):
+        limited("ana")
+
+
+def test_parameters_that_gather_are_no_recipient() -> None:
+    """`*to` is many, and `**email` anything: the next name that would do is taken, and an error shows them as they are."""
+    limiter = Limiter(MANY)
+
+    @rate_limited("news", limiter=limiter)
+    def send(*to: str, email: str) -> None: ...
+
+    send("body", email="ana")
+    assert used(limiter) == 1
+
+    @rate_limited("news", limiter=limiter)
+    def send_more(user: str, **email: str) -> None: ...
+
+    send_more("ana")
+    assert used(limiter) == 2
+    with pytest.raises(NotifyError, match=r"^Which parameter is the recipient\? .* has 'body', '\*to', '\*\*user'\."):
+
+        @rate_limited("news")
+        def send_all(body: str, *to: str, **user: str) -> None: ...
 
 
 def test_a_function_without_parameters() -> None:

@@ -18,6 +18,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Sink
 
 from documents import blocks
+from ratelimited_notify import Limiter
 from servers import HOST, free_port
 
 if TYPE_CHECKING:
@@ -141,6 +142,18 @@ def test_links_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", document.read_text())
 
     assert [target for target in targets if not (document.parent / target).exists()] == []
+
+
+def test_the_reference_of_limiters_shows_what_is_for_users() -> None:
+    """What limiters have for notifiers and decorators is no promise, and not on the page."""
+    page = (ROOT / "docs" / "reference" / "limiter.md").read_text()
+    excluded = [set(re.split(r",\s*", names)) for names in re.findall(r":exclude-members: (.+)", page)]
+    limiter = Limiter({"news": "1/day"})
+
+    assert len(excluded) == 2
+    assert [{name for name in dir(limiter) if not name.startswith("_")} - names for names in excluded] == [
+        {"clear", "close", "hit", "hit_many", "release", "reserve", "rules", "storage", "test", "windows"}
+    ] * 2
 
 
 def test_pictures_show_what_the_library_decides() -> None:

@@ -622,6 +622,15 @@ def test_a_clock_goes_with_the_storage_that_it_moves(clock: Clock) -> None:
     assert Limiter({"news": "1/day"}, shared, clock=clock).hit("news", WHO)
 
 
+def test_a_clock_may_be_a_method(make: Any, clock: Clock) -> None:
+    """A method is another object each time that it is looked up, and the same clock."""
+    shared = make({"news": "1/day"}, clock=clock.__call__).storage
+
+    assert make({"news": "1/day"}, shared, clock=clock.__call__).hit("news", WHO)
+    with pytest.raises(NotifyError, match="give it to the storage instead"):
+        make({"news": "1/day"}, shared, clock=Clock().__call__)
+
+
 def _unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

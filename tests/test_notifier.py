@@ -15,6 +15,7 @@ from hypothesis import given, strategies as st
 from outcomes import CANARY, INTERRUPTED, MAYBE_SENT, NOT_SENT, Unreliable, named, raised_by
 from ratelimited_notify import (
     AsyncLimiter,
+    AsyncNotifier,
     Delivery,
     Limiter,
     Notification,
@@ -26,6 +27,7 @@ from ratelimited_notify import (
     Status,
     StorageError,
     admission,
+    configure,
 )
 from ratelimited_notify.pytest_plugin import Clock, Outbox
 from ratelimited_notify.sending import BATCH
@@ -805,6 +807,45 @@ def test_an_undeclared_field_is_an_error() -> None:
     assert gateway.seen == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "kind", "message"),
+    [
+        ({"cost": 3}, NotifyError, "'cost' is not a field: it is an argument of its own, cost=."),
+        (
+            {"tenant": "acme", "priority": "high"},
+            NotifyError,
+            "'priority' is not a field: it is an argument of its own, priority=.",
+        ),
+        ({5: "x"}, TypeError, "The name of a field is a text such as 'tenant', not a int."),
+        (
+            {"tenant"},
+            TypeError,
+            "fields= is a set; it must be a mapping from names to values, such as {'tenant': 'acme'}.",
+        ),
+        (
+            "tenant",
+            TypeError,
+            "fields= is a str; it must be a mapping from names to values, such as {'tenant': 'acme'}.",
+        ),
+    ],
+)
+def test_what_cannot_be_a_field_is_told_at_once(fields: Any, kind: type[Exception], message: str) -> None:
+    """Where the notification is made, in words that say what to write, and not by Python where it is sent."""
+    with pytest.raises(kind) as caught:
+        Notification("news", "ana", fields=fields)
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("args", ["Hello", b"Hello"])
+def test_a_text_is_not_taken_for_several_arguments(args: Any) -> None:
+    """The gateway would get a letter for each of its parameters."""
+    with pytest.raises(TypeError, match=r"^args= is a (str|bytes); it must be a sequence") as caught:
+        Notification("news", "ana", args)
+
+    assert str(caught.value).endswith("of arguments for the gateway: one text is written ('Hello',).")
+
+
 def test_deliver_spells_everything_out() -> None:
     """A notification object says everything itself; what is bound does not apply to it."""
     rules = [Rule("news", "9/day", by=("recipient", "tenant"), exempt="high")]
@@ -849,6 +890,55 @@ def test_close_closes_its_own_limiter() -> None:
     with Notifier(Scripted(), MANY, storage) as notifier:
         notifier.send("news", "ana")
     assert len(storage) == 1
+
+
+OF_NOTIFIERS = "gateway, rules, storage, limiter, on_limit, max_wait, refund"
+OF_LIMITERS = (
+    "namespace, normalize, tier_of, pseudonymize, on_storage_error, timeout, clock, enabled, remember_refusals"
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "said", "known"),
+    [
+        (
+            lambda: Notifier(print, {"news": "1/day"}, rate=3),  # type: ignore[call-arg]  # that is the point
+            "Notifier() has no argument 'rate'.",
+            OF_NOTIFIERS,
+        ),
+        (
+            lambda: Notifier(print, {"news": "1/day"}, max_wiat=3),  # type: ignore[call-arg]  # likewise
+            "Notifier() has no argument 'max_wiat'. Did you mean 'max_wait'?",
+            OF_NOTIFIERS,
+        ),
+        (
+            lambda: Notifier(print, limiter=Limiter(), timeuot=3),  # type: ignore[call-arg]  # likewise
+            "Notifier() has no argument 'timeuot'. Did you mean 'timeout'?",
+            OF_NOTIFIERS,
+        ),
+        (
+            lambda: AsyncNotifier(print, {"news": "1/day"}, concurency=3),  # type: ignore[call-overload]  # likewise
+            "AsyncNotifier() has no argument 'concurency'. Did you mean 'concurrency'?",
+            f"{OF_NOTIFIERS}, concurrency",
+        ),
+        (
+            lambda: AsyncNotifier(print, limiter=AsyncLimiter(), nmaespace="x"),  # type: ignore[call-overload]  # likewise
+            "AsyncNotifier() has no argument 'nmaespace'. Did you mean 'namespace'?",
+            f"{OF_NOTIFIERS}, concurrency",
+        ),
+        (
+            lambda: configure({"news": "1/day"}, storag="memory://"),  # type: ignore[call-arg]  # likewise
+            "configure() has no argument 'storag'. Did you mean 'storage'?",
+            "rules, storage",
+        ),
+    ],
+)
+def test_an_argument_that_there_is_not(make: Callable[[], object], said: str, known: str) -> None:
+    """A misspelt option is told by the name of what was called, with those that there are."""
+    with pytest.raises(TypeError) as caught:
+        make()
+
+    assert str(caught.value) == f"{said} It has {known}, {OF_LIMITERS}."
 
 
 def test_a_shared_limiter_counts_for_all() -> None:

@@ -281,7 +281,18 @@ def test_an_undeclared_field_of_a_call_is_an_error(name: str) -> None:
 
     assert str(caught.value) == (
         f"'{name}' is not a field of a notification; use channel, dedupe_key, tenant, "
-        f"or declare it: RuleSet(rules, fields=['{name}'])."
+        f'or declare it: fields = ["{name}"] in the rules file, or RuleSet(rules, fields=["{name}"]).'
+    )
+
+
+def test_a_field_that_is_no_name_is_not_shown() -> None:
+    """Mixed up with its value it may be an address."""
+    with pytest.raises(NotifyError) as caught:
+        plans(Rule("news", "1/day")).fields({"ana@example.com": "x"})
+
+    assert str(caught.value) == (
+        "A field of a notification has a name that cannot be declared; use channel, dedupe_key, tenant, or names that can "
+        "be written as an argument."
     )
 
 

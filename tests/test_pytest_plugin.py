@@ -323,14 +323,55 @@ def test_the_outbox(passes: Callable[..., None]) -> None:
     )
 
 
+def test_the_outbox_to_await(passes: Callable[..., None]) -> None:
+    """`notify_async_outbox` is the same to await, as a gateway and in the place of a coroutine function."""
+    passes(
+        """
+        import asyncio
+        import pytest
+        import shop
+        from ratelimited_notify import AsyncNotifier, Notifier, NotifyError
+
+        def test_records(notify_async_outbox):
+            notifier = AsyncNotifier(notify_async_outbox, {"news": "1/day"})
+            delivery = asyncio.run(notifier.send("news", "ana", "Hello", copy=True))
+            assert delivery and delivery.result is None
+            assert notify_async_outbox == [("ana", ("Hello",), {"copy": True})]
+            with pytest.raises(NotifyError, match="use AsyncNotifier"):
+                Notifier(notify_async_outbox, {"news": "1/day"})
+
+        def test_raises(notify_async_outbox):
+            notify_async_outbox.error = ConnectionRefusedError("no")
+            with pytest.raises(ConnectionRefusedError):
+                asyncio.run(notify_async_outbox("ana"))
+            notify_async_outbox.error = None
+            asyncio.run(notify_async_outbox("ana"))
+            assert notify_async_outbox.recipients == ["ana"]
+
+        def test_takes_the_place(notify_async_outbox, monkeypatch):
+            async def notify():
+                await shop.send_news_later("ana", body="Hello")
+                await shop.send_news_later(recipient="bob")
+            monkeypatch.setattr(shop, "send_news_later", notify_async_outbox)
+            asyncio.run(notify())
+            assert notify_async_outbox == [("ana", (), {"body": "Hello"}), (None, (), {"recipient": "bob"})]
+
+        def test_both(notify_outbox, notify_async_outbox):
+            notify_outbox("ana")
+            assert notify_outbox.recipients == ["ana"] and notify_async_outbox == []
+        """,
+        4,
+    )
+
+
 def test_the_fixtures_are_documented(pytester: pytest.Pytester) -> None:
     """`pytest --fixtures` tells what each of them is for."""
     output = pytester.runpytest_inprocess(*OPTIONS, "--fixtures").stdout.str()
 
-    for name in ("notify_clock", "notify_limits", "notify_disabled", "notify_outbox"):
+    for name in ("notify_clock", "notify_limits", "notify_disabled", "notify_outbox", "notify_async_outbox"):
         assert name in output
     section = output[output.index("notify_clock") :]
-    assert "no docstring available" not in section[: section.index("notify_outbox") + 500]
+    assert "no docstring available" not in section[: section.index("notify_async_outbox") + 500]
 
 
 def test_a_run_that_does_not_ask_for_them(pytester: pytest.Pytester) -> None:

@@ -78,6 +78,14 @@ def test_the_message_names_the_field() -> None:
         text_of("", "tenant")
 
 
+@pytest.mark.parametrize("number", [10**5000, -(10**5000)], ids=["large", "small"])
+def test_a_number_beyond_all_ids_is_refused(number: int) -> None:
+    """Python writes out no more than 4300 digits: an error of ours, without its own behind it."""
+    with pytest.raises(NotifyError, match=r"^The recipient has too many digits\. Pass what identifies it") as caught:
+        text_of(number)
+    assert caught.value.__suppress_context__
+
+
 def test_an_empty_recipient_is_refused() -> None:
     """A missing address would put everybody without one into one window."""
     with pytest.raises(NotifyError, match="The recipient is empty"):

@@ -13,7 +13,8 @@ from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, par
 from limits.limits import GRANULARITIES
 
 from ratelimited_notify import Rule, RuleError, RuleSet
-from ratelimited_notify.rules.limit import LARGEST_AMOUNT, LONGEST_PERIOD, limits_of
+from ratelimited_notify.cost import LARGEST_AMOUNT
+from ratelimited_notify.rules.limit import LONGEST_PERIOD, limits_of
 
 
 class Kind(str, Enum):  # noqa: UP042  # what StrEnum replaced: its str() is "Kind.NEWS"
@@ -84,7 +85,7 @@ def test_limits_are_written_as_limits_does(notation: Any, expected: list[str]) -
         ("1/day\n5/hour", "is not a limit"),
         ("1/day and 5/hour", "is not a limit"),
         ("٣/day", "'٣/day' is not a limit"),
-        ("1/fortnight", "there is no period 'fortnight'; use second, minute, hour, day, month or year"),
+        ("1/fortnight", "'1/fortnight' has a period that is not known; use second, minute, hour, day, month or year"),
         ("1/0 days", "has a period of nothing"),
         ("1000000001/day", "has an amount out of 0 to 1,000,000,000"),
         ("1 per 10001 days", "has a period out of 1 second to 10,000 days"),
@@ -94,8 +95,8 @@ def test_limits_are_written_as_limits_does(notation: Any, expected: list[str]) -
         (True, "True is not a limit"),
         (["1/day", 5], "5 is not a limit"),
         ([], "names no limit"),
-        ("1/day; 2/day", "'1 per 1 day' and '2 per 1 day' have one period"),
-        ("1/day; 2 per 24 hours", "have one period"),
+        ("1/day; 2/day", "'1 per 1 day; 2 per 1 day' has one period twice"),
+        ("1/day; 2 per 24 hours", "has one period twice"),
         (RateLimitItemPerDay(-1), "has an amount out of"),
         (RateLimitItemPerDay(1, -1), "has a period out of"),
         (Nameless(1), "a Nameless has no period"),
@@ -115,7 +116,7 @@ def test_all_that_is_wrong_with_a_limit_is_told_at_once() -> None:
     with pytest.raises(RuleError) as caught:
         limits_of(["often; 1/fortnight", 5, "1/0 days", "5000000000/day; 1 per 24 hours"])
 
-    said = ["'often'", "'fortnight'", "5 is not", "a period of nothing", "1,000,000,000", "have one period"]
+    said = ["'often'", "'1/fortnight'", "5 is not", "a period of nothing", "1,000,000,000", "one period twice"]
     assert [text for text in said if text not in str(caught.value)] == []
 
 
@@ -301,7 +302,7 @@ def test_types_are_matched_as_globs_with_case(pattern: str, matched: list[str], 
         ({"on_limit": "ignore"}, "on_limit", "'ignore' is not known; use one of 'raise', 'drop', 'wait'"),
         ({"on_limit": "defer"}, "on_limit", "needs the queue of deferred notifications"),
         ({"on_limit": ["digest"]}, "on_limit", "is not known"),
-        ({"overrides": {"ana": "often"}}, "overrides[0]", "'often' is not a limit"),
+        ({"overrides": {"ana": "often"}}, "overrides[0]", "it is not a limit"),
         ({"overrides": {"bo": "1/day", True: "1/day"}}, "overrides[1]", "must be a str, an int or a UUID"),
         ({"overrides": {"": "1/day"}}, "overrides[0]", "is empty"),
         ({"overrides": {5: "1/day", "5": "2/day"}}, "overrides[1]", "has an override already"),
@@ -359,6 +360,29 @@ def test_places_and_messages_show_no_address() -> None:
 
     assert not [text for text in said if "@" in text]
     assert "@" not in repr(Rule("news", "1/day", overrides={"ana@example.com": "5/day"}))
+
+
+@pytest.mark.parametrize(
+    "notation",
+    [
+        "ana@example.com",
+        "5551234",
+        5551234,
+        "50/ana",
+        "0/day; ana@example.com",
+        "5" * 21 + "/day",
+        "1 per 0 days ",
+        "5551234999/day",
+        "555/day; 5551/day",
+        ["ana@example.com"],
+    ],
+)
+def test_a_recipient_in_the_place_of_an_override_is_not_shown(notation: Any) -> None:
+    """Swapped with its limit, or mistyped, a recipient stays out of logs; the place is enough to find it by."""
+    (said,) = problems(Rule, "news", "1/day", overrides={"50/day": notation})
+
+    assert said.startswith("overrides[0]: it ")
+    assert not [shown for shown in ("ana", "555", "per 0") if shown in said]
 
 
 def test_a_rule_does_not_change() -> None:

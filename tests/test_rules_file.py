@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,6 +152,7 @@ def test_rules_come_in_several_forms(rules: Any, expected: RuleSet) -> None:
         ('[rules]\ntype = "news"', "rules", "Write each rule as a [[rules]] table."),
         ("rules = [5]", "rules[0]", "must be a table, with a type and a limit at least"),
         ("[[rule]]", "rule", "is not known; known are rules, fields, default, unknown_type"),
+        ('"ana@example.com" = "1/day"', "?", "is not known; known are rules, fields, default, unknown_type"),
         ('fields = "ip"', "fields", "Expected `array`, got `str`"),
         ('fields = ["an ip"]', "fields[0]", "'an ip' is not a name"),
         ("fields = [5]", "fields[0]", "5 is not a name"),
@@ -181,8 +184,9 @@ def test_what_is_wrong_at_the_top_has_its_place(write: Callable[[str], Path], te
         ('on_limit = "defer"', "on_limit", "needs the queue of deferred notifications"),
         ("on_limit = 5", "on_limit", "Expected `str`, got `int`"),
         ('overrides = "many"', "overrides", "Expected `object`, got `str`"),
-        ('overrides = {"ana@example.com" = 5}', "overrides[0]", "5 is not a limit"),
-        ('overrides = {"ana@example.com" = "often"}', "overrides[0]", "'often' is not a limit"),
+        ('overrides = {"ana@example.com" = 5}', "overrides[0]", "it is not a limit"),
+        ('overrides = {"50/day" = "ana@example.com"}', "overrides[0]", "it is not a limit"),
+        ('"ana@example.com" = "50/day"', "?", "is not known; known are type, limit, by,"),
         ('overrides = {"" = "1/day"}', "overrides[0]", "is empty"),
         ('by = "type"\noverrides = {"ana@example.com" = "1/day"}', "overrides", "counted by recipient"),
         ('tiers = ["gold"]', "tiers", "Expected `object`, got `array`"),
@@ -301,6 +305,32 @@ def test_a_file_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
         read_rules(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[rules.overrides."ana@example.com"]\n' * 2, "a key or a table is given twice (at line 2, column #)"),
+        ('a = {"ana@example.com" = 1, "ana@example.com" = 2}', "a key or a table is given twice (at line 1, column #)"),
+        (
+            'a = {"ana@example.com" = 1}\na."ana@example.com".b = 2\n',
+            "a key or a table is given twice (at line 2, column #)",
+        ),
+        ('a = {b = 1}\n[a."ana@example.com"]', "a key or a table is given twice (at line 2, column #)"),
+        ("a = {5 = 1, 5 = 2}", "a key or a table is given twice (at line 1, column #)"),
+        ('"ana@example.com" 5', "Expected '=' after a key in a key/value pair (at line 1, column #)"),
+        ("rules = [", "Invalid value (at end of document)"),
+        ('a = "\x01"', "a character cannot stand there (at line 1, column #)"),
+        ("a = " + "[" * 10_000, "it is nested too deep"),
+    ],
+)
+def test_what_is_not_toml_is_told_by_its_place(write: Callable[[str], Path], text: str, said: str) -> None:
+    """The parser quotes keys, which may be addresses: what is shown of its word is the place, and what quotes none."""
+    with pytest.raises(RuleError) as caught:
+        read_rules(write(text))
+
+    assert re.sub(r"column \d+", "column #", str(caught.value.problems[0])) == f"it is not a TOML file: {said}."
+    assert "ana" not in "".join(traceback.format_exception(caught.value)).replace("test_rules_file", "")
+
+
 def test_what_is_no_path_is_not_read() -> None:
     """A path with a NUL in it names no file."""
     with pytest.raises(RuleError, match="The rules in"):
@@ -347,4 +377,4 @@ def test_any_document_is_a_rule_set_or_an_error_with_places(document: dict[str, 
 
 def test_keys_that_are_no_texts_are_unknown() -> None:
     """Documents of other kinds than TOML can have them."""
-    assert places(rule_set_of, {5: "news"}) == ["5"]
+    assert places(rule_set_of, {5: "news"}) == ["?"]

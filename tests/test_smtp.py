@@ -439,6 +439,13 @@ def test_a_header_that_is_no_text_is_refused(name: str) -> None:
         compose(Mailbox("", SENDER), ANA, "S", "B", headers={name: 5})  # type: ignore[dict-item]  # that is the point
 
 
+@pytest.mark.parametrize("headers", [[("X-A", "b")], [], "X-A: b", 5], ids=ascii)
+def test_headers_are_a_mapping(headers: Any) -> None:  # Any: that is the point.
+    """Pairs, or a text, are refused in words that say what to write."""
+    with pytest.raises(InvalidMessage, match=r"^headers= must be a mapping from names to texts, not (list|str|int)$"):
+        compose(Mailbox("", SENDER), ANA, "S", "B", headers=headers)
+
+
 def test_a_header_twice_is_refused() -> None:
     """Two spellings of one header are an error, not a surprise."""
     with pytest.raises(InvalidMessage, match="twice"):

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.asking import stays_counted
 from ratelimited_notify.errors import StorageError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def give_back(limiter: Limiter, decisions: Iterable[Decision | Exception]) -> No
             limiter.release(decision)
         except StorageError as error:
             failing += time.monotonic() - started
-            _not_given(error)
+            stays_counted(error)
 
 
 async def give_back_async(limiter: AsyncLimiter, decisions: Iterable[Decision | Exception]) -> None:
@@ -109,11 +110,7 @@ async def give_back_async(limiter: AsyncLimiter, decisions: Iterable[Decision | 
             await limiter.release(decision)
         except StorageError as error:
             failing += time.monotonic() - started
-            _not_given(error)
-
-
-def _not_given(error: StorageError) -> None:
-    _log.warning("A hit could not be given back, and stays counted: %s", error)
+            stays_counted(error)
 
 
 def _given_up() -> None:

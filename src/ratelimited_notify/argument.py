@@ -8,7 +8,9 @@ from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias, cast
 from uuid import UUID
 
+from ratelimited_notify.cost import checked_cost
 from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.recipient import check_field_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,13 +73,19 @@ def recipient_reader(signature: Signature) -> Reader:
     Raises:
         NotifyError: there is none; the message says what to write.
     """
-    for name in RECIPIENT_NAMES:
-        if name in signature.parameters:
-            return reader(name, signature, "recipient")
+    name = _recipient_name(signature)
+    if name is not None:
+        return reader(name, signature, "recipient")
     raise NotifyError(
         f"Which parameter is the recipient? None is called {', '.join(RECIPIENT_NAMES)}; the function has "
         f"{_listed(signature)}. Write recipient='name', recipient='name.attribute', or a callable of the arguments."
     )
+
+
+def _recipient_name(signature: Signature) -> str | None:
+    """The parameter that is taken for the recipient; not one that gathers others, such as `*to`."""
+    names = (name for name in RECIPIENT_NAMES if name in signature.parameters and takes(signature, name))
+    return next(names, None)
 
 
 def takes(signature: Signature, name: str) -> bool:
@@ -117,7 +125,7 @@ def _positional(signature: Signature) -> dict[str, int]:
 def _parameter(recipient: object, signature: Signature) -> str:
     """The name of the parameter that is the recipient itself; empty where there is none such."""
     if recipient is None:
-        recipient = next(name for name in RECIPIENT_NAMES if name in signature.parameters)
+        recipient = _recipient_name(signature)
     if not isinstance(recipient, str) or "." in recipient:
         return ""
     parameter = signature.parameters.get(recipient)
@@ -125,7 +133,9 @@ def _parameter(recipient: object, signature: Signature) -> str:
 
 
 def _listed(signature: Signature) -> str:
-    return ", ".join(map(repr, signature.parameters)) or "no parameters"
+    stars: dict[object, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
+    names = (f"{stars.get(each.kind, '')}{each.name}" for each in signature.parameters.values())
+    return ", ".join(map(repr, names)) or "no parameters"
 
 
 class Call:
@@ -159,8 +169,10 @@ class Call:
         """Find out how to read them.
 
         Raises:
-            NotifyError: one of the options does not fit the function.
+            NotifyError: one of the options does not fit the function, or no call can have it.
+            TypeError: the name of a field is not a text.
         """
+        check_field_names(fields)
         self._function = function
         self._name = name
         try:
@@ -175,7 +187,7 @@ class Call:
         else:
             self._recipient = _reads(recipient, found, "recipient", "it must name a parameter")
         if isinstance(cost, int) and not isinstance(cost, bool):
-            self._cost: Reader | int = cost
+            self._cost: Reader | int = checked_cost(cost)
         else:
             self._cost = _reads(cost, found, "cost", "it must be a whole number, name a parameter")
         self._priority = _reads_or_is(priority, found, "priority")

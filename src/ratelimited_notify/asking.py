@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ratelimited_notify.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.options import check_options
 from ratelimited_notify.question import Alike, Question, Rewriting, alike
 from ratelimited_notify.recipient import counting_as, several, text_of
 from ratelimited_notify.refusals import Refusals
-from ratelimited_notify.rules.limit import LARGEST_AMOUNT
 from ratelimited_notify.rules.plan import Asked, Plans
 from ratelimited_notify.sources import rules_from, rules_if_on
 from ratelimited_notify.storage.base import WithShortcut
@@ -194,7 +194,7 @@ class Asking(ABC, Generic[_S]):
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
     ) -> Question:
         if cost.__class__ is not int or not 1 <= cost <= LARGEST_AMOUNT:
-            cost = _checked_cost(cost)
+            cost = checked_cost(cost)
         if priority is not None:
             _check_priority(priority)
         plans = self.plans
@@ -273,14 +273,15 @@ class Asking(ABC, Generic[_S]):
     def _unlimited(self, question: Question) -> Decision:
         return Decision(question.asked.type, question.recipient, question.cost, True, asked=question.asked)
 
-    def _failed(self, questions: Sequence[Question], error: StorageError) -> list[Decision]:
-        """The decisions without the storage, where the user chose what they are."""
+    def _failed(self, questions: Sequence[Question], error: StorageError, *, tested: bool = False) -> list[Decision]:
+        """The decisions without the storage, where the user chose what they are; where they are only tested, none is logged."""
         if self.raises:
             raise error
         allowed = self._on_storage_error == "allow"
-        said = "allowed" if allowed else "refused"
-        uncounted = sum(1 for question in questions if question.windows)
-        _log.warning("Notifications %s uncounted (%d), as the storage failed: %s", said, uncounted, error)
+        if not tested:
+            said = "allowed" if allowed else "refused"
+            uncounted = sum(1 for question in questions if question.windows)
+            _log.warning("Notifications %s uncounted (%d), as the storage failed: %s", said, uncounted, error)
         return [
             Decision(
                 question.asked.type, question.recipient, question.cost, allowed, asked=question.asked, error=str(error)
@@ -289,10 +290,6 @@ class Asking(ABC, Generic[_S]):
             else self._unlimited(question)
             for question in questions
         ]
-
-    def _stays_counted(self, error: StorageError) -> None:
-        """Where a hit is to be given back because of another error, that one is for the caller and this for the log."""
-        _log.warning("A hit could not be given back, and stays counted: %s", error)
 
     def _recall(self, question: Question) -> tuple[Decision | None, Instant | None]:
         """The refusal that was given to the same question a moment ago, where one is remembered; and what `_note` needs."""
@@ -373,14 +370,11 @@ class Asking(ABC, Generic[_S]):
         return [error if question.windows else self._unlimited(question) for question in questions]
 
 
-def _checked_cost(cost: object) -> int:
-    if isinstance(cost, bool) or not isinstance(cost, int):
-        raise TypeError(f"The cost of a notification is a whole number, not a {type(cost).__name__}.")
-    if not 1 <= cost <= LARGEST_AMOUNT:
-        raise NotifyError(f"The cost of a notification is {cost}; it must be 1 to {LARGEST_AMOUNT:,}.")
-    return int(cost)
-
-
 def _check_priority(priority: object) -> None:
     if not isinstance(priority, str):
         raise TypeError(f"The priority of a notification is a text or None, not a {type(priority).__name__}.")
+
+
+def stays_counted(error: StorageError) -> None:
+    """Where a hit is to be given back because of another error, that one is for the caller and this for the log."""
+    _log.warning("A hit could not be given back, and stays counted: %s", error)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
+from ratelimited_notify.options import LimiterOptions, known
 from ratelimited_notify.sources import rules_if_on
 from ratelimited_notify.storage import is_memory
 from ratelimited_notify.switch import switch
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Unpack
 
-    from ratelimited_notify.options import LimiterOptions
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources import Rules
@@ -293,7 +293,7 @@ def configure(
         RuleError: the rules cannot be used; all problems are named, each with its place.
         NotifyError: another argument cannot be used. What was configured before stays.
     """
-    configuration.configure(rules, storage, options)
+    configuration.configure(rules, storage, known(options, configure))
 
 
 def _listing(rule: Rule) -> str:

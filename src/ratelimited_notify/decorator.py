@@ -15,6 +15,7 @@ from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
 from ratelimited_notify.policy import Policy
 from ratelimited_notify.refund import refunding
+from ratelimited_notify.rules.plan import check_fields
 from ratelimited_notify.rules.rule import Rule
 from ratelimited_notify.switch import switch
 
@@ -209,12 +210,14 @@ class _Worn:
         """The limiter, if its rules are such as the function can go by; None where limiting is off, and nothing matters.
 
         Raises:
-            NotifyError: there are none, or a rule for the function's type says wait and there is no `max_wait`.
+            NotifyError: there are none, they do not declare a field of the function's, or a rule for its type says wait and
+                there is no `max_wait`.
         """
         if switch.off or switch.read():
             return None
         if self.rule is None and self.limiter is None:
             configuration.require(name)
+        check_fields(self.fields, limiter.rules)
         if isinstance(self.type, str):
             self.policy.check(limiter.rules.matching(self.type))
         return limiter

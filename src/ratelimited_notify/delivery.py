@@ -18,7 +18,8 @@ class Status(Enum):
     SENT = "sent"
     """The gateway returned."""
     SUPPRESSED = "suppressed"
-    """A rule refused it, and it was dropped."""
+    """It was refused, and not sent: by a rule, or by `on_storage_error="deny"` where the storage failed. In batches also
+    where `on_limit` is to raise."""
     DEFERRED = "deferred"
     """A rule refused it, and it is kept to be sent later."""
     FAILED = "failed"

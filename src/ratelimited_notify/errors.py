@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ratelimited_notify.decision import Decision
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,29}").fullmatch
+
+
+def is_name(text: object) -> bool:
+    """Whether an error may show this text as the name of an option or a field: a key may be anything, an address too."""
+    return isinstance(text, str) and _NAME(text) is not None
 
 
 class NotifyError(Exception):

@@ -6,7 +6,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.asking import Asking
+from ratelimited_notify.asking import Asking, stays_counted
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.question import filled_in, questions_among, requests
@@ -35,7 +35,7 @@ class Limiter(Asking["Storage"]):
 
         if isinstance(storage, str):
             return open_storage(storage, timeout=self._timeout, clock=self._clock)
-        if self._clock is not None and getattr(storage, "clock", None) is not self._clock:
+        if self._clock is not None and getattr(storage, "clock", None) != self._clock:
             raise NotifyError(_CLOCK_OF_ANOTHER)
         return adopt(storage)
 
@@ -101,7 +101,7 @@ class Limiter(Asking["Storage"]):
         try:
             grant = self.storage.peek(question.windows, question.keys, question.cost)
         except StorageError as error:
-            return self._failed([question], error)[0]
+            return self._failed([question], error, tested=True)[0]
         return self._seen(question, grant)
 
     def hit_many(
@@ -181,7 +181,7 @@ class Limiter(Asking["Storage"]):
                 try:
                     self.release(decision)
                 except StorageError as failure:
-                    self._stays_counted(failure)
+                    stays_counted(failure)
             raise
 
     def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
@@ -233,7 +233,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
 
         if isinstance(storage, str):
             return open_async_storage(storage, timeout=self._timeout, clock=self._clock)
-        if self._clock is not None and getattr(storage, "clock", None) is not self._clock:
+        if self._clock is not None and getattr(storage, "clock", None) != self._clock:
             raise NotifyError(_CLOCK_OF_ANOTHER)
         return adopt_async(storage)
 
@@ -283,7 +283,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         try:
             grant = await self.storage.peek(question.windows, question.keys, question.cost)
         except StorageError as error:
-            return self._failed([question], error)[0]
+            return self._failed([question], error, tested=True)[0]
         return self._seen(question, grant)
 
     async def hit_many(
@@ -350,7 +350,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
                 try:
                     await self.release(decision)
                 except StorageError as failure:
-                    self._stays_counted(failure)
+                    stays_counted(failure)
             raise
 
     async def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:

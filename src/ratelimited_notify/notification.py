@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.recipient import check_field_names
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -22,6 +24,10 @@ class Notification:
         cost: how many hits it counts for, 1 by default.
         fields: further fields that rules may count by: channel, tenant, dedupe_key, and declared ones.
         id: what tells it from others; by default a random one.
+
+    Raises:
+        TypeError: `args` is a text, or the name of a field is none.
+        NotifyError: a field is called cost or priority, which are arguments of their own.
     """
 
     __slots__ = ("_id", "args", "cost", "fields", "kwargs", "priority", "recipient", "type")
@@ -38,6 +44,13 @@ class Notification:
         fields: Mapping[str, Recipient | None] | None = None,
         id: str | None = None,
     ) -> None:
+        if args.__class__ is not tuple and isinstance(args, (str, bytes)):
+            raise TypeError(
+                f"args= is a {args.__class__.__name__}; it must be a sequence of arguments for the gateway: one text is "
+                "written ('Hello',)."
+            )
+        if fields:
+            check_field_names(fields)
         self.type = type
         self.recipient = recipient
         self.args = args

@@ -12,6 +12,7 @@ from ratelimited_notify.calling import is_async, outcome_of, settled
 from ratelimited_notify.delivery import Delivery, Status
 from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
+from ratelimited_notify.options import LimiterOptions, known
 from ratelimited_notify.recipient import several
 from ratelimited_notify.sending import P, R, Sending, batches, check_gateway, check_limiter, gave_back, given
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.decision import Decision
     from ratelimited_notify.notification import Notification
-    from ratelimited_notify.options import LimiterOptions
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.refund import Refund
     from ratelimited_notify.rules.rule import OnLimit
@@ -72,9 +72,9 @@ class Notifier(Sending[P, R]):
         super().__init__(on_limit, max_wait, refund, owned=limiter is None)
         self._gateway = gateway
         if limiter is None:
-            limiter = Limiter(rules, storage, **options)
+            limiter = Limiter(rules, storage, **known(options, Notifier))
         else:
-            check_limiter(limiter, Limiter, given(rules, storage, options))
+            check_limiter(limiter, Limiter, given(rules, storage, known(options, Notifier)))
         self.limiter = limiter
         """What decides."""
         self._policy.check(limiter.rules)
@@ -247,9 +247,9 @@ class AsyncNotifier(Sending[P, R]):
         self._awaits = is_async(gateway)
         self._concurrency = concurrency
         if limiter is None:
-            limiter = AsyncLimiter(rules, storage, **options)
+            limiter = AsyncLimiter(rules, storage, **known(options, AsyncNotifier))
         else:
-            check_limiter(limiter, AsyncLimiter, given(rules, storage, options))
+            check_limiter(limiter, AsyncLimiter, given(rules, storage, known(options, AsyncNotifier)))
         self.limiter = limiter
         """What decides."""
         self._policy.check(limiter.rules)

@@ -30,6 +30,29 @@ class LimiterOptions(TypedDict, total=False):
     remember_refusals: bool
 
 
+def known(options: LimiterOptions, function: Callable[..., object]) -> LimiterOptions:
+    """The options, if a limiter has them all.
+
+    Arguments:
+        options: what is passed on to a limiter.
+        function: what it was passed to.
+
+    Raises:
+        TypeError: there is no such option; the message says which there are.
+    """
+    unknown = next((name for name in options if name not in LimiterOptions.__annotations__), None)
+    if unknown is None:
+        return options
+    from difflib import get_close_matches
+    from inspect import Parameter, signature
+
+    parameters = signature(function).parameters.values()
+    names = [each.name for each in parameters if each.kind is not Parameter.VAR_KEYWORD]
+    names += LimiterOptions.__annotations__
+    meant = "".join(f" Did you mean {name!r}?" for name in get_close_matches(unknown, names, n=1))
+    raise TypeError(f"{function.__name__}() has no argument {unknown!r}.{meant} It has {', '.join(names)}.")
+
+
 def check_options(
     *,
     namespace: object,

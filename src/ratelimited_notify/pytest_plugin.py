@@ -81,22 +81,37 @@ class Sent(NamedTuple):
     kwargs: Mapping[str, object]
 
 
-class Outbox(list[Sent]):
-    """A gateway that sends nothing: a list of what it was called with, oldest first."""
+class _Recording(list[Sent]):
+    """What both outboxes are."""
 
     error: BaseException | type[BaseException] | None = None
     """What the next calls raise, instead of recording: `outbox.error = ConnectionRefusedError()`; None sends again."""
-
-    def __call__(self, recipient: object = None, /, *args: object, **kwargs: object) -> None:
-        """Record a message, or raise `error`; the recipient is the first argument, None where all are given by name."""
-        if self.error is not None:
-            raise self.error
-        self.append(Sent(recipient, args, kwargs))
 
     @property
     def recipients(self) -> list[object]:
         """Whom the messages were for, in the order in which they were sent."""
         return [sent.recipient for sent in self]
+
+    def _record(self, recipient: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.append(Sent(recipient, args, kwargs))
+
+
+class Outbox(_Recording):
+    """A gateway that sends nothing: a list of what it was called with, oldest first."""
+
+    def __call__(self, recipient: object = None, /, *args: object, **kwargs: object) -> None:
+        """Record a message, or raise `error`; the recipient is the first argument, None where all are given by name."""
+        self._record(recipient, args, kwargs)
+
+
+class AsyncOutbox(_Recording):
+    """An `Outbox` to await."""
+
+    async def __call__(self, recipient: object = None, /, *args: object, **kwargs: object) -> None:
+        """As `Outbox`, awaited."""
+        self._record(recipient, args, kwargs)
 
 
 @pytest.fixture
@@ -138,6 +153,16 @@ def notify_outbox() -> Outbox:
     """A gateway that records: a list of messages, each with `recipient`, `args` and `kwargs`.
 
     Give it to a notifier, `Notifier(notify_outbox, rules)`, sync or async, or put it in the place of the function that sends:
-    `monkeypatch.setattr("shop.mail.send_mail", notify_outbox)`. With `notify_outbox.error = TimeoutError()` it raises.
+    `monkeypatch.setattr("shop.mail.send_mail", notify_outbox)`. With `notify_outbox.error = TimeoutError()` it raises. In
+    the place of a function that is awaited put `notify_async_outbox`.
     """
     return Outbox()
+
+
+@pytest.fixture
+def notify_async_outbox() -> AsyncOutbox:
+    """A `notify_outbox` to await: for an `AsyncNotifier`, or in the place of a coroutine function that sends.
+
+    It is a list of its own, beside that of `notify_outbox`.
+    """
+    return AsyncOutbox()

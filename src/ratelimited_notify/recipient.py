@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias, cast
 from uuid import UUID
 
 from ratelimited_notify.errors import NotifyError
@@ -27,18 +28,46 @@ def several(recipients: Iterable[Recipient]) -> Iterable[Recipient]:
     return recipients
 
 
+ARGUMENTS = ("cost", "priority")
+"""What calls have as arguments of their own, so that a field cannot have their names."""
+
+
+def check_field_names(fields: object) -> None:
+    """Make sure that each name may be that of a field, declared or not.
+
+    Raises:
+        TypeError: it is no mapping, or a name is not a text.
+        NotifyError: a name is that of another argument.
+    """
+    if not isinstance(fields, Mapping):
+        raise TypeError(
+            f"fields= is a {type(fields).__name__}; it must be a mapping from names to values, such as {{'tenant': 'acme'}}."
+        )
+    for name in cast("Mapping[object, object]", fields):
+        if not isinstance(name, str):
+            raise TypeError(f"The name of a field is a text such as 'tenant', not a {type(name).__name__}.")
+        if name in ARGUMENTS:
+            raise NotifyError(f"{name!r} is not a field: it is an argument of its own, {name}=.")
+
+
 def text_of(value: Recipient, field: str = "recipient") -> str:
     """The value as text.
 
     Raises:
         TypeError: it is something else than `str`, `int` or `UUID`; the message says what to write.
-        NotifyError: it is empty.
+        NotifyError: it is empty, or a number of thousands of digits.
     """
     if isinstance(value, str):
         # A plain copy of what a str subclass holds: an enumeration's own `str()` may say something else.
         text = str.__str__(value)
     elif isinstance(value, int) and not isinstance(value, bool):
-        text = int.__repr__(value)
+        try:
+            text = int.__repr__(value)
+        except ValueError:
+            # Python refuses to write out more than 4300 digits.
+            raise NotifyError(
+                f"The {field} has too many digits. Pass what identifies it, such as an address or an id."
+            ) from None
     elif isinstance(value, UUID):
         text = str(value)
     else:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.gateways.smtp import SMTPGateway
 from ratelimited_notify.gateways.smtp.message import Mailbox, compose
+from ratelimited_notify.gateways.smtp.settings import SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SCHEMES = ("smtp", "smtp+starttls", "smtps")
-_KNOWN = "Known are smtp://host:port, smtp+starttls://host:port and smtps://host:port."
+_KNOWN = f"Known are {', '.join(f'{scheme}://host:port' for scheme in SCHEMES)}."
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}").fullmatch
 
 
@@ -32,7 +32,7 @@ def open_gateway(uri: str, sender: str) -> SMTPGateway:
     scheme, separator, _ = uri.partition("://")
     if not separator or not _SCHEME(scheme):
         raise NotifyError(f"The gateway is not a URI. {_KNOWN}")
-    if scheme not in _SCHEMES:
+    if scheme.lower() not in SCHEMES:
         raise NotifyError(f"There is no gateway for {scheme}://. {_KNOWN}")
     return SMTPGateway.from_uri(uri, sender=sender)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import msgspec
 
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.cost import LARGEST_AMOUNT
+from ratelimited_notify.errors import NotifyError, is_name
 from ratelimited_notify.notification import Notification
-from ratelimited_notify.rules.limit import LARGEST_AMOUNT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +20,6 @@ LONGEST_LINE = 1_048_576
 """Bytes; what is longer is malformed, and never held as a whole."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,29}").fullmatch
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL).fullmatch
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -75,15 +74,23 @@ class Input:
             except ValueError as error:
                 self._malformed(number, _problem(error))
                 continue
-            yield Notification(
-                read.type,
-                read.recipient,
-                (read.subject, read.body),
-                priority=read.priority,
-                cost=read.cost,
-                fields=read.fields,
-                id=str(number),
-            )
+            if not all(map(is_name, read.fields)):
+                self._malformed(number, "a field has a name that cannot be declared")
+                continue
+            try:
+                notification = Notification(
+                    read.type,
+                    read.recipient,
+                    (read.subject, read.body),
+                    priority=read.priority,
+                    cost=read.cost,
+                    fields=read.fields,
+                    id=str(number),
+                )
+            except NotifyError as error:
+                self._malformed(number, str(error))
+                continue
+            yield notification
 
     def _lines(self) -> Iterator[tuple[int, bytes | None]]:
         """Each line with its number; None for one that is too long."""
@@ -128,5 +135,5 @@ def _problem(error: Exception) -> str:
     if unknown is None:
         return said
     # A key may be anything, an address too: only what looks like the name of an option is shown.
-    named = f"{unknown[1]!r}" if _NAME(unknown[1]) else "a key"
+    named = f"{unknown[1]!r}" if is_name(unknown[1]) else "a key"
     return f"{named} is not known; known are {', '.join(KEYS)}"

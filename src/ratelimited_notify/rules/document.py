@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
-from ratelimited_notify.errors import Problem, RuleError
+from ratelimited_notify.errors import Problem, RuleError, is_name
 from ratelimited_notify.rules.rule import Rule
 from ratelimited_notify.rules.ruleset import RuleSet
 
@@ -105,7 +105,9 @@ def _decoded(table: Mapping[str, object], types: Mapping[str, object], problems:
     read: _Read = {}
     for name, value in table.items():
         if name not in types:
-            problems.append(Problem(str(name), f"is not known; known are {', '.join(types)}."))
+            # It may be an override that lost its table.
+            place = name if is_name(name) else "?"
+            problems.append(Problem(place, f"is not known; known are {', '.join(types)}."))
             continue
         try:
             read[name] = msgspec.convert(value, types[name])

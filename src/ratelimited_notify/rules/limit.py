@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from ratelimited_notify.cost import LARGEST_AMOUNT
 from ratelimited_notify.errors import RuleError
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
+    _Show: TypeAlias = Callable[[object], str]
     LimitNotation: TypeAlias = str | RateLimitItem | Iterable[str | RateLimitItem] | None
-
-LARGEST_AMOUNT = 1_000_000_000
-"""The largest amount of a limit, and the largest cost of a hit."""
 
 LONGEST_PERIOD = 10_000 * 86_400
 """The longest period, in seconds: what every backend counts exactly, in microseconds."""
@@ -24,8 +23,12 @@ _EXAMPLES = "Write it like '5/day', '1 per 2 hours' or '3/hour; 10/day'; None, i
 _MOST_DIGITS = 20
 
 
-def limits_of(notation: LimitNotation) -> tuple[RateLimitItem, ...]:
+def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimitItem, ...]:
     """The limits that the notation names; none for None.
+
+    Arguments:
+        notation: one limit, several in one text, or several.
+        shown: whether an error may show it; not where a recipient may stand in its place.
 
     Raises:
         RuleError: a part is not understood, an amount or a period is out of bounds, or two limits have one period. All
@@ -35,16 +38,17 @@ def limits_of(notation: LimitNotation) -> tuple[RateLimitItem, ...]:
 
     if notation is None:
         return ()
+    show: _Show = repr if shown else _unshown
     parts = [notation] if isinstance(notation, (str, RateLimitItem)) else _listed(notation)
     problems: list[str] = []
     items: list[RateLimitItem] = []
     for part in parts:
         if isinstance(part, str):
-            read = [_read(text) for text in _split(part)]
+            read = [_read(text, show) for text in _split(part)]
         elif isinstance(part, RateLimitItem):
             read = [_plain(part)]
         else:
-            read = [f"{part!r} is not a limit. {_EXAMPLES}"]
+            read = [f"{show(part)} is not a limit. {_EXAMPLES}"]
         for item in read:
             if isinstance(item, str):
                 problems.append(item)
@@ -52,7 +56,7 @@ def limits_of(notation: LimitNotation) -> tuple[RateLimitItem, ...]:
                 items.append(item)
     if not parts:
         problems.append(f"names no limit. {_EXAMPLES}")
-    problems += _out_of_bounds(items)
+    problems += _out_of_bounds(items, show)
     if problems:
         raise RuleError(" ".join(problems))
     return tuple(items)
@@ -69,22 +73,26 @@ def _split(text: str) -> list[str]:
     return SEPARATORS.split(text)
 
 
-def _read(text: str) -> RateLimitItem | str:
+def _unshown(_part: object) -> str:
+    return "it"
+
+
+def _read(text: str, show: _Show) -> RateLimitItem | str:
     """One limit, or what is wrong with it."""
     from limits.util import SINGLE_EXPR, granularity_from_string
 
     match = SINGLE_EXPR.fullmatch(text)
     if match is None:
-        return f"{text.strip()!r} is not a limit. {_EXAMPLES}"
+        return f"{show(text.strip())} is not a limit. {_EXAMPLES}"
     amount, _, multiples, granularity = match.groups()
     if max(len(amount), len(multiples or "")) > _MOST_DIGITS:
-        return f"{text.strip()[:_MOST_DIGITS]!r}... has a number of too many digits. {_EXAMPLES}"
+        return f"{show(f'{text.strip()[:_MOST_DIGITS]}...')} has a number of too many digits. {_EXAMPLES}"
     if multiples is not None and int(multiples) == 0:
-        return f"{text.strip()!r} has a period of nothing. {_EXAMPLES}"
+        return f"{show(text.strip())} has a period of nothing. {_EXAMPLES}"
     try:
         item = granularity_from_string(granularity)
     except ValueError:
-        return f"{text.strip()!r}: there is no period {granularity!r}; use second, minute, hour, day, month or year."
+        return f"{show(text.strip())} has a period that is not known; use second, minute, hour, day, month or year."
     return item(int(amount), int(multiples or 1))
 
 
@@ -102,16 +110,16 @@ def _plain(item: RateLimitItem) -> RateLimitItem | str:
     return made
 
 
-def _out_of_bounds(items: list[RateLimitItem]) -> list[str]:
+def _out_of_bounds(items: list[RateLimitItem], show: _Show) -> list[str]:
     problems: list[str] = []
     seen: dict[int, RateLimitItem] = {}
     for item in items:
         period = item.get_expiry()
         if not 0 <= item.amount <= LARGEST_AMOUNT:
-            problems.append(f"'{item}' has an amount out of 0 to {LARGEST_AMOUNT:,}.")
+            problems.append(f"{show(str(item))} has an amount out of 0 to {LARGEST_AMOUNT:,}.")
         if not 1 <= period <= LONGEST_PERIOD:
-            problems.append(f"'{item}' has a period out of 1 second to {LONGEST_PERIOD // 86_400:,} days.")
+            problems.append(f"{show(str(item))} has a period out of 1 second to {LONGEST_PERIOD // 86_400:,} days.")
         if period in seen:
-            problems.append(f"'{seen[period]}' and '{item}' have one period; keep the smaller one.")
+            problems.append(f"{show(f'{seen[period]}; {item}')} has one period twice; keep the smaller limit.")
         seen[period] = item
     return problems

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from ratelimited_notify.errors import NotifyError, Problem, RuleError
+from ratelimited_notify.errors import NotifyError, Problem, RuleError, is_name
 from ratelimited_notify.keys import tag_of, tags_of
 from ratelimited_notify.recipient import text_of
 from ratelimited_notify.rules.counter import Counter
 from ratelimited_notify.windows import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from limits import RateLimitItem
 
@@ -252,15 +252,26 @@ class Plans:
             NotifyError: a field is not declared, or its value is empty.
             TypeError: a value is neither a text nor an id.
         """
-        declared = self.rules.fields
-        read: dict[str, str] = {}
-        for name, value in given.items():
-            if name not in declared or name in ("type", "recipient"):
-                usable = ", ".join(sorted(declared - {"type", "recipient"}))
+        check_fields(given, self.rules)
+        return {name: text_of(value, name) for name, value in given.items() if value is not None}
+
+
+def check_fields(names: Iterable[str], rules: RuleSet) -> None:
+    """Make sure that notifications can have fields of these names.
+
+    Raises:
+        NotifyError: one is not declared.
+    """
+    declared = rules.fields
+    for name in names:
+        if name not in declared or name in ("type", "recipient"):
+            usable = ", ".join(sorted(declared - {"type", "recipient"}))
+            if not is_name(name):
                 raise NotifyError(
-                    f"{name!r} is not a field of a notification; use {usable}, "
-                    f"or declare it: RuleSet(rules, fields=[{name!r}])."
+                    f"A field of a notification has a name that cannot be declared; use {usable}, "
+                    "or names that can be written as an argument."
                 )
-            if value is not None:
-                read[name] = text_of(value, name)
-        return read
+            raise NotifyError(
+                f"{name!r} is not a field of a notification; use {usable}, or declare it: "
+                f'fields = ["{name}"] in the rules file, or RuleSet(rules, fields=["{name}"]).'
+            )

@@ -165,16 +165,19 @@ def _texts(place: str, value: object, problems: list[Problem]) -> tuple[str, ...
     return ()
 
 
-def _limits(place: str, notation: LimitNotation, problems: list[Problem]) -> tuple[RateLimitItem, ...]:
+def _limits(
+    place: str, notation: LimitNotation, problems: list[Problem], *, shown: bool = True
+) -> tuple[RateLimitItem, ...]:
     try:
-        return limits_of(notation)
+        return limits_of(notation, shown=shown)
     except RuleError as error:
         problems += (problem.under(place) for problem in error.problems)
         return ()
 
 
 def _overrides(overrides: object, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
-    # Places are numbers, not recipients: messages show no address.
+    # Places are numbers, not recipients, and limits are not shown, as a recipient may have taken one's place: messages show
+    # no address.
     read: dict[str, tuple[RateLimitItem, ...]] = {}
     for index, (recipient, notation) in enumerate(_pairs("overrides", overrides, problems)):
         place = f"overrides[{index}]"
@@ -185,7 +188,7 @@ def _overrides(overrides: object, problems: list[Problem]) -> dict[str, tuple[Ra
             continue
         if text in read:
             problems.append(Problem(place, "is a recipient that has an override already."))
-        read[text] = _limits(place, notation, problems)
+        read[text] = _limits(place, notation, problems, shown=False)
     return read
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from ratelimited_notify.errors import Problem, RuleError
+from ratelimited_notify.recipient import ARGUMENTS
 from ratelimited_notify.rules.rule import FIELDS, Rule
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 UnknownType: TypeAlias = Literal["send", "raise"]
 """What happens to a type that no rule matches."""
-
-# They are arguments of every call, so a field cannot have their names.
-_TAKEN = ("cost", "priority")
 
 
 class RuleSet:
@@ -161,7 +159,7 @@ def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:
         place = f"fields[{index}]"
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             problems.append(Problem(place, f"{name!r} is not a name that can be written as an argument."))
-        elif name in _TAKEN or name in FIELDS:
+        elif name in ARGUMENTS or name in FIELDS:
             problems.append(Problem(place, f"{name!r} is there already, and cannot be declared."))
     return frozenset(FIELDS).union(name for name in names if isinstance(name, str))
 

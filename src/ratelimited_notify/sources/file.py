@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     import os
 
     from ratelimited_notify.rules.ruleset import RuleSet
+
+
+# The parser's words, and the place. Words that quote nothing but punctuation show no key.
+_MESSAGE = re.compile(r"(.*) (\(at [^()]*\))", re.DOTALL).fullmatch
+_PLAIN = re.compile(r"""(?:[^'"`()\[\]{}]|(['"])[^\w\s]{1,2}\1)*""").fullmatch
 
 
 def read_rules(path: str | os.PathLike[str]) -> RuleSet:
@@ -30,9 +36,26 @@ def read_rules(path: str | os.PathLike[str]) -> RuleSet:
             [Problem("", f"it cannot be read: {error.strerror or type(error).__name__}.")], str(source)
         ) from error
     except (ValueError, RecursionError) as error:
-        # What is not UTF-8, what is not TOML, and what is nested without end.
-        raise RuleError([Problem("", f"it is not a TOML file: {error}.")], str(source)) from error
+        # What is not UTF-8, what is not TOML, and what is nested without end. Without its cause, which may show a key.
+        raise RuleError([Problem("", f"it is not a TOML file: {_said(error)}.")], str(source)) from None
     try:
         return rule_set_of(document)
     except RuleError as error:
         raise RuleError(error.problems, str(source)) from None
+
+
+def _said(error: Exception) -> str:
+    """What the parser says, without what it quotes: a key may be somebody's address."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    found = _MESSAGE(str(error))
+    if found is None:
+        return "it cannot be understood"
+    words, place = found.groups()
+    if words.startswith(("Cannot", "Duplicate")):
+        words = "a key or a table is given twice"
+    elif not _PLAIN(words):
+        words = "a character cannot stand there"
+    return f"{words} {place}"

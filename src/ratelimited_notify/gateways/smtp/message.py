@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.header import Header
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from ratelimited_notify.gateways.base import InvalidMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 # Every server takes 7 bits; who offers 8BITMIME need not be asked.
 _POLICY = SMTP.clone(cte_type="7bit")
@@ -142,7 +143,7 @@ def compose(
         _header("Subject", line(subject, "the subject")),
         f"Date: {format_datetime(datetime.now(UTC))}",
         f"Message-ID: {message_id}",
-        *_extra(headers or {}),
+        *_extra({} if headers is None else headers),
     ]
     head = "".join(f"{text}\r\n" for text in lines)
     return Letter(
@@ -156,6 +157,8 @@ def compose(
 
 def _extra(headers: Mapping[str, str]) -> Iterator[str]:
     """The caller's own header lines."""
+    if not isinstance(headers, Mapping):
+        raise InvalidMessage(f"headers= must be a mapping from names to texts, not {type(headers).__name__}")
     seen: set[str] = set()
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME(name):

@@ -25,7 +25,9 @@ TLS: TypeAlias = Literal["starttls", "implicit"]
 GOODBYE_SECONDS = 1.0
 """The longest wait for the answer to QUIT."""
 
-_SCHEMES: dict[str, TLS | None] = {"smtp": None, "smtp+starttls": "starttls", "smtps": "implicit"}
+SCHEMES: dict[str, TLS | None] = {"smtp": None, "smtp+starttls": "starttls", "smtps": "implicit"}
+"""What a gateway's URI may begin with, in any case, and the encryption that it stands for."""
+
 _PORTS: dict[TLS | None, int] = {None: 25, "starttls": 587, "implicit": 465}
 _HOST = re.compile(r"[^\s/@\x00-\x1f\x7f]+").fullmatch
 
@@ -152,13 +154,13 @@ def _split(uri: str) -> _Parts | str:
         password = None if parts.password is None else unquote(parts.password, errors="strict")
     except ValueError:
         return f"its host, port or login cannot be understood; {encode}"
-    if parts.scheme not in _SCHEMES:
+    if parts.scheme not in SCHEMES:
         return "it must begin with smtp://, smtp+starttls:// or smtps://"
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         return f"nothing may follow the port; {encode}"
     if not host:
         return "it names no host; write smtp://host:port"
-    return _Parts(_SCHEMES[parts.scheme], host, port, username, password)
+    return _Parts(SCHEMES[parts.scheme], host, port, username, password)
 
 
 def _host(text: object, what: str) -> str:
