@@ -59,7 +59,7 @@ class Limiter(Asking["Storage"]):
             fields: further fields that rules may count by: channel, tenant, dedupe_key, and those that the rule set declares.
 
         Returns:
-            The decision: true if it may be sent. A refusal has taken nothing, in no window.
+            The decision, which is true if the notification may be sent. A refusal has taken nothing, in no window.
 
         Raises:
             TypeError: the recipient, the type or the cost is of the wrong kind.
@@ -212,7 +212,10 @@ class Limiter(Asking["Storage"]):
         getattr(self._clock, "sleep", time.sleep)(seconds)
 
     def close(self) -> None:
-        """Close the storage, if this limiter opened it."""
+        """Close the storage, if this limiter opened it.
+
+        It is for the end: on a server, the connections are closed. Whoever asks again opens new ones, and closes again.
+        """
         if self._owned and self._storage is not None:
             self._storage.close()
 

@@ -88,7 +88,7 @@ class Notifier(Sending[P, R]):
             kwargs: likewise.
 
         Returns:
-            What became of it: true when it was sent, with what the gateway returned as `result`.
+            What became of it, which is true when it was sent, with what the gateway returned as `result`.
 
         Raises:
             RateLimitExceeded: a rule refused it and `on_limit` is to raise, or waiting would take longer than `max_wait`.
