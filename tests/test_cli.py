@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from aiosmtpd.smtp import SMTP, Envelope, Session
 
+    from cluster_servers import Watched
     from servers import Valkey
 
 SOURCE = Path(__file__).parent.parent / "src"
@@ -514,7 +515,10 @@ def test_a_field_that_is_not_declared_fails_its_line_only(inbox: Inbox, rules: P
         (["--gateway", "smtp://127.0.0.1:1", "--sender", "me"], "the sender must be a single e-mail address"),
         (["--dry-run", "--sender", "me"], "the sender must be a single e-mail address"),
         (["--gateway", "smtp://127.0.0.1:1", "--storage", "geheim"], "is not a storage URI"),
-        (["--gateway", "smtp://127.0.0.1:1", "--storage", "redis://:geheim@127.0.0.1:1"], "redis://, does not answer"),
+        (
+            ["--gateway", "smtp://127.0.0.1:1", "--storage", "redis://:geheim@127.0.0.1:1"],
+            "redis://, cannot be used; no notification was sent. Redis cannot be reached",
+        ),
         (["--dry-run", "no-such-file"], "The notifications in no-such-file cannot be read: No such file"),
         (["--dry-run", "."], "The notifications in . cannot be read: Is a directory"),
         (["--dry-run", "--rules", "no-such-file"], "The rules in no-such-file cannot be used"),
@@ -530,6 +534,32 @@ def test_what_cannot_be_done_is_said_before_anything_is_done(rules: Path, option
     assert "Traceback" not in result.stderr
     assert SECRET not in result.stderr
     assert "heim" not in result.stderr
+
+
+def test_why_a_storage_cannot_be_used_is_said(
+    rules: Path, start_valkey: Callable[..., Valkey], watched: Watched
+) -> None:
+    """What the storage itself says of a wrong password, server or service is shown, and no user, password or recipient."""
+    guarded = start_valkey()
+    with guarded.client() as client:
+        client.config_set("requirepass", "right")
+    sentinels = watched.url.removeprefix("redis+sentinel://").partition("/")[0]
+    said = {
+        f"redis://benutzer:{SECRET}@{guarded.address}": "refused the user or password",
+        f"redis://:{SECRET}@{guarded.address}": "refused the user or password",
+        f"redis://{guarded.address}": "refused the user or password",
+        f"redis+cluster://:right@{guarded.address}": "is not part of a cluster; use redis:// for it",
+        f"redis+cluster://:{SECRET}@{guarded.address}": "refused the user or password",
+        f"redis+sentinel://{sentinels}/{SECRET[::-1]}": f"no Sentinel answers that knows a running master of the name '{SECRET[::-1]}'",
+        f"memcached://127.0.0.1:{free_port()}": "could not be reached",
+    }
+
+    for storage, why in said.items():
+        result = invoke("send", "--rules", rules, "--gateway", "smtp://127.0.0.1:1", "--storage", storage, input=line())
+
+        assert result.exit_code == 2
+        assert why in result.stderr, storage
+        assert not any(text in result.stderr for text in (SECRET, "benutzer", "right@", "ana@example.com", "Traceback"))
 
 
 def test_all_problems_of_the_rules_are_named(tmp_path: Path) -> None:

@@ -212,9 +212,9 @@ class Limiter(Asking["Storage"]):
         getattr(self._clock, "sleep", time.sleep)(seconds)
 
     def close(self) -> None:
-        """Close the storage, if this limiter opened it.
+        """Close the storage, if this limiter opened it: its connections, or its windows in memory, which are forgotten.
 
-        It is for the end: on a server, the connections are closed. Whoever asks again opens new ones, and closes again.
+        Whoever asks after it opens new connections, or begins with empty windows, and has to close again.
         """
         if self._owned and self._storage is not None:
             self._storage.close()

@@ -16,7 +16,7 @@ from ratelimited_notify.cli.input import Input, InputError
 from ratelimited_notify.cli.report import report, say
 from ratelimited_notify.cli.tally import COUNTED, Tally
 from ratelimited_notify.delivery import Status
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.limiter import Limiter
 from ratelimited_notify.notifier import Notifier
 from ratelimited_notify.sources.file import read_rules
@@ -153,10 +153,13 @@ def _check_waiting(rules: RuleSet, max_wait: float | None) -> None:
 def _check_storage(limiter: Limiter, route: Route) -> None:
     """Make sure that the storage answers, before a long input fails line by line."""
     # With limiting switched off, no storage is asked and none needs to be there.
-    check = None if switch.read() else getattr(limiter.storage, "check", None)
-    if check is not None and not check():
+    probe = None if switch.read() else getattr(limiter.storage, "probe", None)
+    try:
+        if probe is not None:
+            probe()
+    except StorageError as error:
         scheme = route.storage.partition("://")[0]
-        raise NotifyError(f"The storage, {scheme}://, does not answer; nothing was sent.")
+        raise NotifyError(f"The storage, {scheme}://, cannot be used; no notification was sent. {error}") from None
 
 
 @contextmanager
