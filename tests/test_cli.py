@@ -30,6 +30,7 @@ from ratelimited_notify.cli.report import console, duration, shown
 from ratelimited_notify.cli.send import Route, send
 from ratelimited_notify.sending import BATCH
 from servers import free_port
+from smtp_server import HANG, FailingServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -486,6 +487,60 @@ def test_a_server_that_is_not_there_fails_each_notification(rules: Path) -> None
     assert "all types      -            -        3        3" in result.stdout
 
 
+def test_a_server_that_stays_out_of_reach_ends_the_run(rules: Path, tmp_path: Path, valkey: Valkey) -> None:
+    """After five failures in a row nothing more is tried, what was decided is given back, and the rest is counted."""
+    file = tmp_path / "notifications.jsonl"
+    name = f"news-{os.urandom(8).hex()}"
+    rules.write_text(f'[[rules]]\ntype = "{name}"\nlimit = "600/day"\nby = []\n{RULES}')
+    sent = [line(name, f"{number}@example.com") for number in range(600)]
+    # What a rule refuses, and what cannot be a message, says nothing about the server.
+    file.write_bytes(b"".join([*sent[:2], line("news", cost=2), line("status", "nobody"), *sent[2:], b"no\n"]))
+
+    result = invoke(
+        "send", "--rules", rules, "--gateway", f"smtp://127.0.0.1:{free_port()}", "--storage", valkey.url, file
+    )
+
+    assert result.exit_code == 1
+    assert numbers(result.stdout, name) == [name, "-", "-", "5", "5"]
+    assert "Stopped after line 7" in result.stdout
+    assert "595 notifications were not tried" in result.stdout
+    assert [said.partition(":")[0] for said in result.stderr.splitlines()] == [
+        "line 1", "line 2", "line 4", "line 5", "line 6", "line 7", "line 603",
+    ]  # fmt: skip
+    with Limiter(rules, valkey.url) as limiter:
+        assert limiter.windows(name, "any@example.com")[0].remaining == 600
+
+
+def test_a_server_that_comes_back_is_tried_on(rules: Path, tmp_path: Path) -> None:
+    """What was sent, or refused by the server, shows that it is there: only failures in a row count."""
+    with mail_server() as inbox:
+        inbox.refuse = lambda recipient: "550 no" if recipient.startswith("no") else None
+        given = b"".join(line(recipient=f"no{number}@example.com") for number in range(7))
+
+        result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=given + line())
+
+    assert numbers(result.stdout, "news") == ["news", "1", "-", "7", "8"]
+    assert "Stopped" not in result.stdout
+
+
+def test_a_silent_server_is_given_up_in_time(rules: Path) -> None:
+    """`--timeout` bounds the wait for a server that says nothing; of a pipe the rest is not read."""
+    with FailingServer({"greeting": HANG}) as server, started(
+        "send", "--rules", rules, "--gateway", f"smtp://127.0.0.1:{server.port}", "--timeout", "0.1"
+    ) as running:  # fmt: skip
+        assert running.stdin is not None
+        running.stdin.write(b"".join(line("status", f"{number}@example.com") for number in range(10)))
+        running.stdin.flush()
+        # It ends while the pipe is open.
+        assert running.wait(WITHIN) == 1
+        output, errors = running.communicate()
+
+    assert numbers(output.decode(), "status") == ["status", "-", "-", "5", "5"]
+    assert b"what followed was not tried" in output
+    assert len(errors.splitlines()) == 5
+    assert server.connections == 5
+
+
 def test_a_field_that_is_not_declared_fails_its_line_only(inbox: Inbox, rules: Path) -> None:
     """What the rules do not know cannot be decided about: the line is told, and the others go on."""
     given = line(fields={"planet": "Mars"}) + line("status")
@@ -523,6 +578,7 @@ def test_a_field_that_is_not_declared_fails_its_line_only(inbox: Inbox, rules: P
         (["--dry-run", "."], "The notifications in . cannot be read: Is a directory"),
         (["--dry-run", "--rules", "no-such-file"], "The rules in no-such-file cannot be used"),
         (["--max-wait", "-1"], "--max-wait"),
+        (["--gateway", "smtp://127.0.0.1:1", "--timeout", "0"], "--timeout must be seconds"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_done(rules: Path, options: list[str], message: str) -> None:

@@ -89,6 +89,14 @@ def send_command(
             metavar="URI",
         ),
     ] = MEMORY,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="The longest wait for the mail server, for a connection and for each answer, in seconds.",
+            metavar="SECONDS",
+            show_default="60",
+        ),
+    ] = None,
     max_wait: Annotated[
         float | None,
         typer.Option(
@@ -113,7 +121,8 @@ def send_command(
     says on_limit = "wait". A file is read as it is sent, 250 lines at a time; from a pipe each line is sent as it comes.
 
     A table of what was sent, suppressed and failed comes on standard output. Malformed and failed lines are named by
-    their number on standard error, and skipped.
+    their number on standard error, and skipped. Where the mail server is out of reach five times in a row, no more is tried;
+    what was decided and not sent is given back.
 
     Exit status:
 
@@ -126,7 +135,7 @@ def send_command(
     with _usable(), _opened(notifications) as stream:
         if dry_run and storage != MEMORY:
             say(aside, "Dry run: decided on empty windows in memory; what the storage has counted is not looked at.")
-        route = Route(rules, sender or default_sender(), gateway, storage, max_wait, dry_run)
+        route = Route(rules, sender or default_sender(), gateway, storage, max_wait, dry_run, timeout)
         tally = send(stream, route, console(), aside)
     raise typer.Exit(tally.exit_status)
 

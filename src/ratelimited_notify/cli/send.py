@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +18,7 @@ from ratelimited_notify.cli.report import report, say
 from ratelimited_notify.cli.tally import COUNTED, Tally
 from ratelimited_notify.delivery import Status
 from ratelimited_notify.errors import NotifyError, StorageError
+from ratelimited_notify.gateways.smtp import DeliveryUnknown, ServerUnreachable, SMTPError
 from ratelimited_notify.limiter import Limiter
 from ratelimited_notify.notifier import Notifier
 from ratelimited_notify.sources.file import read_rules
@@ -24,18 +26,22 @@ from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
     from contextlib import AbstractContextManager
 
     from rich.console import Console
 
     from ratelimited_notify.delivery import Delivery
+    from ratelimited_notify.notification import Notification
     from ratelimited_notify.rules.ruleset import RuleSet
 
     # A recipient, a subject and a body.
     Gateway: TypeAlias = Callable[[str, str, str], object]
 
 MEMORY = "memory://"
+
+MOST_UNREACHED = 5
+"""So many times in a row the mail server may be out of reach, each of which may take a time-out; then no more is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class Route:
     storage: str = MEMORY
     max_wait: float | None = None
     dry_run: bool = False
+    timeout: float | None = None
+    """Seconds after which the mail server is given up; None is what the gateway says by itself."""
 
 
 class _Leap:
@@ -107,17 +115,57 @@ def _deliver(notifier: Notifier[[str, str], object], stream: BinaryIO, tally: Ta
         tally.malformed += 1
         say(aside, f"line {number}: malformed: {problem}", "red")
 
-    source = Input(stream, malformed)
+    source = _Counted(Input(stream, malformed))
     # Closed at once when something breaks in, so that what was decided and not sent is given back while it can be.
     with _progress(source, aside) as advance, closing(_deliveries(notifier, source)) as deliveries:
+        unreached = 0
         for delivery in deliveries:
             tally.add(delivery)
             if delivery.status is Status.FAILED:
                 say(aside, f"line {delivery.notification.id}: failed: {_reason(delivery)}", "red")
             advance(tally)
+            unreached = _unreached(delivery, unreached)
+            if unreached == MOST_UNREACHED:
+                tally.stopped = True
+                break
+    if tally.stopped and source.size is not None:
+        # All there are but those that were dealt with: some were read and decided about, and given back.
+        for _ in source:
+            pass
+        tally.untried = source.read - sum(counted.total() for counted in tally.statuses.values())
 
 
-def _deliveries(notifier: Notifier[[str, str], object], source: Input) -> Generator[Delivery[object], None, None]:
+def _unreached(delivery: Delivery[object], so_far: int) -> int:
+    """How often in a row the server was out of reach; what was not tried there, a refusal say, tells nothing of it."""
+    if isinstance(delivery.error, ServerUnreachable):
+        return so_far + 1
+    tried = delivery.status is Status.SENT or isinstance(delivery.error, SMTPError | DeliveryUnknown)
+    return 0 if tried else so_far
+
+
+class _Counted:
+    """The notifications of an input, from where the last reader left off, and how many were read."""
+
+    def __init__(self, source: Input) -> None:
+        self._source = source
+        self._notifications = iter(source)
+        self.read = 0
+
+    @property
+    def size(self) -> int | None:
+        return self._source.size
+
+    @property
+    def position(self) -> int:
+        return self._source.position
+
+    def __iter__(self) -> Iterator[Notification]:
+        for notification in self._notifications:
+            self.read += 1
+            yield notification
+
+
+def _deliveries(notifier: Notifier[[str, str], object], source: _Counted) -> Generator[Delivery[object], None, None]:
     if source.size is not None:
         yield from notifier.iter_many(source)
         return
@@ -133,11 +181,15 @@ def _reason(delivery: Delivery[object]) -> str:
 
 
 def _gateway(route: Route) -> AbstractContextManager[Gateway]:
+    if route.timeout is not None and not 0 < route.timeout < inf:
+        raise NotifyError("--timeout must be seconds: more than 0, and finite.")
     gateway = None if route.gateway is None else open_gateway(route.gateway, route.sender)
     if route.dry_run:
         return nullcontext(rehearsal(route.sender))
     if gateway is None:
         raise NotifyError("No gateway is named. Say where to send, --gateway smtp://host:port; --dry-run needs none.")
+    if route.timeout is not None:
+        gateway.timeout = route.timeout
     return closing(gateway)
 
 
@@ -163,7 +215,7 @@ def _check_storage(limiter: Limiter, route: Route) -> None:
 
 
 @contextmanager
-def _progress(source: Input, aside: Console) -> Generator[Callable[[Tally], None], None, None]:
+def _progress(source: _Counted, aside: Console) -> Generator[Callable[[Tally], None], None, None]:
     """A bar while it lasts, where somebody is looking: how far the input was read, and what came of it so far."""
     if not aside.is_terminal:
         yield lambda tally: None
