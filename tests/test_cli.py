@@ -974,7 +974,7 @@ def test_check_shows_the_rules(tmp_path: Path) -> None:
     text = " ".join(result.stdout.split())
     for shown_text in (
         "news news 1 per 1 day; 3 per 7 day type and recipient",
-        "none everything fixed-window; over the limit: drop",
+        "none nothing: one window for all fixed-window; over the limit: drop",
         "9 per 1 day recipient shadow mode; exempt, uncounted: critical; 1 override; 2 tiers",
         "default (any other) 5 per 1 hour",
         "Declared fields: ip",

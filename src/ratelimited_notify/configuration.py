@@ -197,7 +197,7 @@ class Configuration:
                 if isinstance(storage, str) and storage.startswith("memory://"):
                     # Windows in memory are one set only if they are opened once.
                     storage = self._make_limiter().storage
-                made = AsyncLimiter(self._found_rules(), storage, **self._found_options())  # type: ignore[arg-type]  # likewise
+                made = AsyncLimiter(self._found_rules(), storage, **self._found_options())
                 for rule in self._worn.rules():
                     made.wear(rule)
                 self._async_limiter = made

@@ -214,7 +214,7 @@ class Limiter(Asking["Storage"]):
     def close(self) -> None:
         """Close the storage, if this limiter opened it: its connections, or its windows in memory, which are forgotten.
 
-        Whoever asks after it opens new connections, or begins with empty windows, and has to close again.
+        Asked after it, a storage of this library connects anew, or begins with empty windows, and is to be closed again.
         """
         if self._owned and self._storage is not None:
             self._storage.close()
@@ -231,7 +231,7 @@ class Limiter(Asking["Storage"]):
 class AsyncLimiter(Asking["AsyncStorage"]):
     """A `Limiter` to await. One object serves several event loops, one after another and at once."""
 
-    def _open(self, storage: str | AsyncStorage) -> AsyncStorage:
+    def _open(self, storage: str | AsyncStorage | Storage) -> AsyncStorage:
         from ratelimited_notify.storage import adopt_async, open_async_storage
 
         if isinstance(storage, str):

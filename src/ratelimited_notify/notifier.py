@@ -85,7 +85,7 @@ class Notifier(Sending[P, R]):
             type: the type of the notification, by which rules are found.
             recipient: who it is for; the gateway gets it as it is.
             args: what the gateway takes besides.
-            kwargs: likewise.
+            kwargs: likewise. A priority, a cost and fields are not among them: see `bind`.
 
         Returns:
             What became of it, which is true when it was sent, with what the gateway returned as `result`.
@@ -166,7 +166,7 @@ class Notifier(Sending[P, R]):
         return Delivery(Status.SENT, decision, notification, result)
 
     def close(self) -> None:
-        """Close the limiter, if it is this notifier's own."""
+        """Close the limiter, if it is this notifier's own; what `Limiter.close` says goes for use after it."""
         if self._owned:
             self.limiter.close()
 
@@ -187,7 +187,7 @@ class AsyncNotifier(Sending[P, R]):
         self,
         gateway: _Gateway[P, Awaitable[R]],
         rules: Rules | None = None,
-        storage: str | AsyncStorage = "memory://",
+        storage: str | AsyncStorage | Storage = "memory://",
         *,
         limiter: AsyncLimiter | None = None,
         on_limit: OnLimit = "drop",
@@ -202,7 +202,7 @@ class AsyncNotifier(Sending[P, R]):
         self,
         gateway: _Gateway[P, R],
         rules: Rules | None = None,
-        storage: str | AsyncStorage = "memory://",
+        storage: str | AsyncStorage | Storage = "memory://",
         *,
         limiter: AsyncLimiter | None = None,
         on_limit: OnLimit = "drop",
@@ -216,7 +216,7 @@ class AsyncNotifier(Sending[P, R]):
         self,
         gateway: _Gateway[P, Any],  # Any: the overloads say what it is
         rules: Rules | None = None,
-        storage: str | AsyncStorage = "memory://",
+        storage: str | AsyncStorage | Storage = "memory://",
         *,
         limiter: AsyncLimiter | None = None,
         on_limit: OnLimit = "drop",
