@@ -700,19 +700,22 @@ def test_a_dry_run_does_not_wait(tmp_path: Path) -> None:
 # --- Interruption -------------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupt_shows_what_was_done_and_gives_the_rest_back(inbox: Inbox, tmp_path: Path, valkey: Valkey) -> None:
-    """Ctrl-C prints the table and gives back what was decided and not sent; the status is that of an interrupt."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupt_shows_what_was_done_and_gives_the_rest_back(
+    inbox: Inbox, tmp_path: Path, valkey: Valkey, number: signal.Signals
+) -> None:
+    """Ctrl-C, or SIGTERM, prints the table and gives back what was decided and not sent; the status is that of an interrupt."""
     rules, file = tmp_path / "rules.toml", tmp_path / "notifications.jsonl"
     name = f"news-{os.urandom(8).hex()}"
     rules.write_text(f'[[rules]]\ntype = "{name}"\nlimit = "40/day"\nby = []\n')
-    file.write_bytes(b"".join(line(name, f"{number}@example.com") for number in range(40)))
+    file.write_bytes(b"".join(line(name, f"{one}@example.com") for one in range(40)))
     answering = threading.Event()
     inbox.go_on = lambda: len(inbox.messages) < 5 or answering.wait(WITHIN)
     with started("send", "--rules", rules, "--gateway", inbox.uri, "--storage", valkey.url, file) as running:
         for _ in range(5):
             assert inbox.taken.acquire(timeout=WITHIN)
         # The server has the fifth, and has not answered.
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         output, errors = running.communicate(timeout=WITHIN)
         answering.set()
 
@@ -990,6 +993,28 @@ def test_check_says_what_becomes_of_other_types(tmp_path: Path, setting: str, sh
     rules.write_text(f'unknown_type = "{setting}"\n{RULES}')
 
     assert shown_text in invoke("check", rules).stdout
+
+
+def test_check_says_that_there_are_no_rules(tmp_path: Path) -> None:
+    """A file without rules can be used, and limits nothing: that is said, since it is hardly what was meant."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text("")
+
+    result = invoke("check", rules)
+
+    assert result.exit_code == 0
+    assert "There are no rules." in result.stdout
+    rules.write_text('default = "5/hour"')
+    assert "There are no rules." not in invoke("check", rules).stdout
+
+
+def test_flags_take_no_value() -> None:
+    """The help shows a flag as a flag; of `--help` itself typer has the say."""
+    shown_text = (invoke("--help").output + invoke("send", "--help").output).splitlines()
+
+    for flag in ("--version", "--dry-run"):
+        assert [row for row in shown_text if flag in row]
+        assert not [row for row in shown_text if flag in row and "bool" in row]
 
 
 def test_check_names_all_problems(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and exit.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Print the version, and exit."),
     ] = False,
 ) -> None: ...
 
@@ -109,6 +110,7 @@ def send_command(
         bool,
         typer.Option(
             "--dry-run",
+            metavar="",
             help="Decide and show, but send nothing and count nothing: decisions are made on empty windows in memory, "
             "where those of this run count for each other, and --storage is not asked. Waiting takes no time.",
         ),
@@ -127,9 +129,9 @@ def send_command(
     Exit status:
 
     - 0: every notification was sent, or refused by a rule.
-    - 1: lines were malformed, or could not be sent.
+    - 1: lines were malformed, could not be sent, or were not tried.
     - 2: an option or a file cannot be used; nothing was sent.
-    - 130: interrupted; what was decided and not sent has been given back.
+    - 130: interrupted, by Ctrl-C or SIGTERM; what was decided and not sent has been given back.
     """
     aside = console(stderr=True)
     with _usable(), _opened(notifications) as stream:

@@ -23,6 +23,8 @@ _NOTHING = "nothing: one window for all"
 
 def show_rules(screen: Console, rules: RuleSet, title: str = "Rules") -> None:
     """Print the rules as a table, the default among them."""
+    if not len(rules) and rules.default is None:
+        say(screen, "There are no rules.", "yellow")
     made = table(title, "rule", "type", "limit", "counted by", "besides")
     for rule in rules:
         made.add_row(*map(Text, _cells(rule)))

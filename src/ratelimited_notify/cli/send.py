@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -99,7 +101,8 @@ def send(stream: BinaryIO, route: Route, out: Console, aside: Console) -> Tally:
         _check_storage(limiter, route)
         notifier = Notifier(gateway, limiter=limiter, max_wait=route.max_wait)
         try:
-            _deliver(notifier, stream, tally, aside)
+            with _terminable():
+                _deliver(notifier, stream, tally, aside)
         except KeyboardInterrupt:
             tally.interrupted = True
         except InputError as error:
@@ -212,6 +215,24 @@ def _check_storage(limiter: Limiter, route: Route) -> None:
     except StorageError as error:
         scheme = route.storage.partition("://")[0]
         raise NotifyError(f"The storage, {scheme}://, cannot be used; no notification was sent. {error}") from None
+
+
+@contextmanager
+def _terminable() -> Generator[None, None, None]:
+    """SIGTERM, which service managers send, is an interrupt from the keyboard: what was not sent is given back."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        # Python sets signals from the main thread only.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
