@@ -225,9 +225,9 @@ class AsyncNotifier(Sending[P, R]):
         concurrency: int = 1,
         **options: Unpack[LimiterOptions],
     ) -> None:
-        """Make a notifier, with a limiter of its own or with one that is shared.
+        """Make a notifier, with a limiter of its own or with one that is shared: the arguments of `Notifier`, and one more.
 
-        Arguments are those of `Notifier`, and:
+        Arguments:
             concurrency: how many notifications of a batch are sent at once, 1 by default.
         """
         if not callable(gateway):
