@@ -20,6 +20,8 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+# Arguments are explained where they are taken: in the docstring of the class, or in that of its `__init__`.
+autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -39,6 +41,7 @@ def setup(app: Sphinx) -> None:
 
 
 def _keep_first_line(_app: object, what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
-    # Of an attribute, napoleon takes what stands before a colon in the first line for its type.
+    # Of an attribute, napoleon takes what stands before a colon in the first line for its type. It skips empty lines
+    # before it looks, so the first line is a comment instead, which shows nowhere.
     if what in {"attribute", "data", "property"}:
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]

@@ -18,4 +18,4 @@ if __name__ == "__main__":
     for host in ("web-1", "web-1", "web-2", "web-1"):
         delivery = notifier.bind(dedupe_key=f"disk-full:{host}").send("alert", "oncall", f"disk full on {host}")
         if not delivery:
-            print(f"suppressed ({host}): {delivery.decision.blocked_by.rule}")
+            print(f"suppressed ({host}): {delivery.decision}")

@@ -14,5 +14,5 @@ if __name__ == "__main__":
         try:
             send_status("ana@example.com", text)
         except RateLimitExceeded as refusal:
-            print(f"not sent ({text}): rule {refusal.decision.blocked_by.rule}, {refusal.decision.remaining} left")
+            print(f"not sent ({text}): {refusal.decision}")
     send_status("ben@example.com", "building")

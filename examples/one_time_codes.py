@@ -35,5 +35,4 @@ if __name__ == "__main__":
     print("too soon:", asked.send("code", "+491701", "654321").decision.retry_after_header, "s")
     asked.send("code", "+491702", "111111")
     asked.send("code", "+491703", "222222")
-    refused = asked.send("code", "+491704", "333333")
-    print("one asker, many numbers:", refused.decision.blocked_by.rule)
+    print("one asker, many numbers:", asked.send("code", "+491704", "333333").decision)

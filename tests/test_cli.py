@@ -30,6 +30,7 @@ from ratelimited_notify.cli.report import console, duration, shown
 from ratelimited_notify.cli.send import Route, send
 from ratelimited_notify.sending import BATCH
 from servers import free_port
+from smtp_server import HANG, FailingServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from aiosmtpd.smtp import SMTP, Envelope, Session
 
+    from cluster_servers import Watched
     from servers import Valkey
 
 SOURCE = Path(__file__).parent.parent / "src"
@@ -487,6 +489,60 @@ def test_a_server_that_is_not_there_fails_each_notification(rules: Path) -> None
     assert "all types      -            -        3        3" in result.stdout
 
 
+def test_a_server_that_stays_out_of_reach_ends_the_run(rules: Path, tmp_path: Path, valkey: Valkey) -> None:
+    """After five failures in a row nothing more is tried, what was decided is given back, and the rest is counted."""
+    file = tmp_path / "notifications.jsonl"
+    name = f"news-{os.urandom(8).hex()}"
+    rules.write_text(f'[[rules]]\ntype = "{name}"\nlimit = "600/day"\nby = []\n{RULES}')
+    sent = [line(name, f"{number}@example.com") for number in range(600)]
+    # What a rule refuses, and what cannot be a message, says nothing about the server.
+    file.write_bytes(b"".join([*sent[:2], line("news", cost=2), line("status", "nobody"), *sent[2:], b"no\n"]))
+
+    result = invoke(
+        "send", "--rules", rules, "--gateway", f"smtp://127.0.0.1:{free_port()}", "--storage", valkey.url, file
+    )
+
+    assert result.exit_code == 1
+    assert numbers(result.stdout, name) == [name, "-", "-", "5", "5"]
+    assert "Stopped after line 7" in result.stdout
+    assert "595 notifications were not tried" in result.stdout
+    assert [said.partition(":")[0] for said in result.stderr.splitlines()] == [
+        "line 1", "line 2", "line 4", "line 5", "line 6", "line 7", "line 603",
+    ]  # fmt: skip
+    with Limiter(rules, valkey.url) as limiter:
+        assert limiter.windows(name, "any@example.com")[0].remaining == 600
+
+
+def test_a_server_that_comes_back_is_tried_on(rules: Path, tmp_path: Path) -> None:
+    """What was sent, or refused by the server, shows that it is there: only failures in a row count."""
+    with mail_server() as inbox:
+        inbox.refuse = lambda recipient: "550 no" if recipient.startswith("no") else None
+        given = b"".join(line(recipient=f"no{number}@example.com") for number in range(7))
+
+        result = invoke("send", "--rules", rules, "--gateway", inbox.uri, input=given + line())
+
+    assert numbers(result.stdout, "news") == ["news", "1", "-", "7", "8"]
+    assert "Stopped" not in result.stdout
+
+
+def test_a_silent_server_is_given_up_in_time(rules: Path) -> None:
+    """`--timeout` bounds the wait for a server that says nothing; of a pipe the rest is not read."""
+    with FailingServer({"greeting": HANG}) as server, started(
+        "send", "--rules", rules, "--gateway", f"smtp://127.0.0.1:{server.port}", "--timeout", "0.1"
+    ) as running:  # fmt: skip
+        assert running.stdin is not None
+        running.stdin.write(b"".join(line("status", f"{number}@example.com") for number in range(10)))
+        running.stdin.flush()
+        # It ends while the pipe is open.
+        assert running.wait(WITHIN) == 1
+        output, errors = running.communicate()
+
+    assert numbers(output.decode(), "status") == ["status", "-", "-", "5", "5"]
+    assert b"what followed was not tried" in output
+    assert len(errors.splitlines()) == 5
+    assert server.connections == 5
+
+
 def test_a_field_that_is_not_declared_fails_its_line_only(inbox: Inbox, rules: Path) -> None:
     """What the rules do not know cannot be decided about: the line is told, and the others go on."""
     given = line(fields={"planet": "Mars"}) + line("status")
@@ -524,11 +580,15 @@ def test_the_scheme_of_a_gateway_is_read_in_any_case(inbox: Inbox, rules: Path) 
         (["--gateway", "smtp://127.0.0.1:1", "--sender", "me"], "the sender must be a single e-mail address"),
         (["--dry-run", "--sender", "me"], "the sender must be a single e-mail address"),
         (["--gateway", "smtp://127.0.0.1:1", "--storage", "geheim"], "is not a storage URI"),
-        (["--gateway", "smtp://127.0.0.1:1", "--storage", "redis://:geheim@127.0.0.1:1"], "redis://, does not answer"),
+        (
+            ["--gateway", "smtp://127.0.0.1:1", "--storage", "redis://:geheim@127.0.0.1:1"],
+            "redis://, cannot be used; no notification was sent. Redis cannot be reached",
+        ),
         (["--dry-run", "no-such-file"], "The notifications in no-such-file cannot be read: No such file"),
         (["--dry-run", "."], "The notifications in . cannot be read: Is a directory"),
         (["--dry-run", "--rules", "no-such-file"], "The rules in no-such-file cannot be used"),
         (["--max-wait", "-1"], "--max-wait"),
+        (["--gateway", "smtp://127.0.0.1:1", "--timeout", "0"], "--timeout must be seconds"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_done(rules: Path, options: list[str], message: str) -> None:
@@ -540,6 +600,32 @@ def test_what_cannot_be_done_is_said_before_anything_is_done(rules: Path, option
     assert "Traceback" not in result.stderr
     assert SECRET not in result.stderr
     assert "heim" not in result.stderr
+
+
+def test_why_a_storage_cannot_be_used_is_said(
+    rules: Path, start_valkey: Callable[..., Valkey], watched: Watched
+) -> None:
+    """What the storage itself says of a wrong password, server or service is shown, and no user, password or recipient."""
+    guarded = start_valkey()
+    with guarded.client() as client:
+        client.config_set("requirepass", "right")
+    sentinels = watched.url.removeprefix("redis+sentinel://").partition("/")[0]
+    said = {
+        f"redis://benutzer:{SECRET}@{guarded.address}": "refused the user or password",
+        f"redis://:{SECRET}@{guarded.address}": "refused the user or password",
+        f"redis://{guarded.address}": "refused the user or password",
+        f"redis+cluster://:right@{guarded.address}": "is not part of a cluster; use redis:// for it",
+        f"redis+cluster://:{SECRET}@{guarded.address}": "refused the user or password",
+        f"redis+sentinel://{sentinels}/{SECRET[::-1]}": f"no Sentinel answers that knows a running master of the name '{SECRET[::-1]}'",
+        f"memcached://127.0.0.1:{free_port()}": "could not be reached",
+    }
+
+    for storage, why in said.items():
+        result = invoke("send", "--rules", rules, "--gateway", "smtp://127.0.0.1:1", "--storage", storage, input=line())
+
+        assert result.exit_code == 2
+        assert why in result.stderr, storage
+        assert not any(text in result.stderr for text in (SECRET, "benutzer", "right@", "ana@example.com", "Traceback"))
 
 
 def test_all_problems_of_the_rules_are_named(tmp_path: Path) -> None:
@@ -624,19 +710,22 @@ def test_a_dry_run_does_not_wait(tmp_path: Path) -> None:
 # --- Interruption -------------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupt_shows_what_was_done_and_gives_the_rest_back(inbox: Inbox, tmp_path: Path, valkey: Valkey) -> None:
-    """Ctrl-C prints the table and gives back what was decided and not sent; the status is that of an interrupt."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupt_shows_what_was_done_and_gives_the_rest_back(
+    inbox: Inbox, tmp_path: Path, valkey: Valkey, number: signal.Signals
+) -> None:
+    """Ctrl-C, or SIGTERM, prints the table and gives back what was decided and not sent; the status is that of an interrupt."""
     rules, file = tmp_path / "rules.toml", tmp_path / "notifications.jsonl"
     name = f"news-{os.urandom(8).hex()}"
     rules.write_text(f'[[rules]]\ntype = "{name}"\nlimit = "40/day"\nby = []\n')
-    file.write_bytes(b"".join(line(name, f"{number}@example.com") for number in range(40)))
+    file.write_bytes(b"".join(line(name, f"{one}@example.com") for one in range(40)))
     answering = threading.Event()
     inbox.go_on = lambda: len(inbox.messages) < 5 or answering.wait(WITHIN)
     with started("send", "--rules", rules, "--gateway", inbox.uri, "--storage", valkey.url, file) as running:
         for _ in range(5):
             assert inbox.taken.acquire(timeout=WITHIN)
         # The server has the fifth, and has not answered.
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         output, errors = running.communicate(timeout=WITHIN)
         answering.set()
 
@@ -898,7 +987,7 @@ def test_check_shows_the_rules(tmp_path: Path) -> None:
     text = " ".join(result.stdout.split())
     for shown_text in (
         "news news 1 per 1 day; 3 per 7 day type and recipient",
-        "none everything fixed-window; over the limit: drop",
+        "none nothing: one window for all fixed-window; over the limit: drop",
         "9 per 1 day recipient shadow mode; exempt, uncounted: critical; 1 override; 2 tiers",
         "default (any other) 5 per 1 hour",
         "Declared fields: ip",
@@ -914,6 +1003,28 @@ def test_check_says_what_becomes_of_other_types(tmp_path: Path, setting: str, sh
     rules.write_text(f'unknown_type = "{setting}"\n{RULES}')
 
     assert shown_text in invoke("check", rules).stdout
+
+
+def test_check_says_that_there_are_no_rules(tmp_path: Path) -> None:
+    """A file without rules can be used, and limits nothing: that is said, since it is hardly what was meant."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text("")
+
+    result = invoke("check", rules)
+
+    assert result.exit_code == 0
+    assert "There are no rules." in result.stdout
+    rules.write_text('default = "5/hour"')
+    assert "There are no rules." not in invoke("check", rules).stdout
+
+
+def test_flags_take_no_value() -> None:
+    """The help shows a flag as a flag; of `--help` itself typer has the say."""
+    shown_text = (invoke("--help").output + invoke("send", "--help").output).splitlines()
+
+    for flag in ("--version", "--dry-run"):
+        assert [row for row in shown_text if flag in row]
+        assert not [row for row in shown_text if flag in row and "bool" in row]
 
 
 def test_check_names_all_problems(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ SHOWN = {
     "decorated.py": [
         "to ana@example.com: building",
         "to ana@example.com: testing",
-        "not sent (deploying): rule status, 0 left",
+        "not sent (deploying): 'status' refused by rule 'status' (2 per 1 minute), fits in 60 s",
         "to ben@example.com: building",
     ],
     "campaign.py": [
@@ -27,15 +27,15 @@ SHOWN = {
     ],
     "alerts.py": [
         "page oncall: disk full on web-1",
-        "suppressed (web-1): alert by recipient+dedupe_key",
+        "suppressed (web-1): 'alert' refused by rule 'alert by recipient+dedupe_key' (1 per 1 hour), fits in 3600 s",
         "page oncall: disk full on web-2",
-        "suppressed (web-1): alert by recipient+dedupe_key",
+        "suppressed (web-1): 'alert' refused by rule 'alert by recipient+dedupe_key' (1 per 1 hour), fits in 3600 s",
     ],
     "one_time_codes.py": [
         "the carrier refused; nothing is used up",
         "again at once: sent",
         "too soon: 60 s",
-        "one asker, many numbers: code by ip",
+        "one asker, many numbers: 'code' refused by rule 'code by ip' (3 per 1 hour), fits in 3600 s",
     ],
     "service.py": [
         "acme ['sent', 'sent', 'sent', 'sent', 'suppressed']",

@@ -265,8 +265,8 @@ def test_unknown_types_are_sent_and_logged_once(make: Any, caplog: pytest.LogCap
 
     assert [bool(limiter.hit(type, WHO)) for type in ("other", "other", "more", "news")] == [True, True, True, False]
     assert [record.getMessage() for record in caplog.records] == [
-        "No rule is for notifications of type 'other': they are sent without a limit of their own.",
-        "No rule is for notifications of type 'more': they are sent without a limit of their own.",
+        "No rule is for notifications of type 'other': they are sent without a limit of their own. Add a rule, or a default.",
+        "No rule is for notifications of type 'more': they are sent without a limit of their own. Add a rule, or a default.",
     ]
     assert [(record.name, record.levelno) for record in caplog.records] == [("ratelimited_notify", logging.WARNING)] * 2
 

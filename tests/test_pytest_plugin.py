@@ -432,6 +432,28 @@ def test_the_clock_is_set() -> None:
         clock.set(datetime(2026, 3, 1))  # noqa: DTZ001  # what is refused
 
 
+def test_the_clock_is_advanced() -> None:
+    """Time passes by seconds or by a timedelta, and never backwards; what is neither is refused in words."""
+    clock = Clock()
+    start = clock()
+
+    clock.advance(timedelta(hours=1))
+    clock.advance(0)
+
+    assert clock() == start + 3600
+    with pytest.raises(ValueError, match="0 seconds or more; to go back, set"):
+        clock.advance(-1)
+    with pytest.raises(ValueError, match="0 seconds or more"):
+        clock.advance(timedelta(seconds=-1))
+    with pytest.raises(TypeError, match="by seconds or a timedelta, not by a str"):
+        clock.advance("1 hour")  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match="not to None"):
+        clock.set(None)  # type: ignore[arg-type]  # what is refused
+    with pytest.raises(TypeError, match="not to a str"):
+        clock.set("noon")  # type: ignore[arg-type]  # what is refused
+    assert clock() == start + 3600
+
+
 def test_an_outbox_is_a_list() -> None:
     """An outbox without messages is still a gateway."""
     outbox = Outbox()

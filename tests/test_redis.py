@@ -621,7 +621,15 @@ def test_a_key_that_holds_something_else(storage: Both, client: redis.Redis) -> 
 
 
 @pytest.mark.parametrize(
-    "uri", ["redis://ana:hunter2@host:port/0", "http://ana:hunter2@host/0", "redis://[hunter2", "redis://h?db=hunter2x"]
+    "uri",
+    [
+        "redis://ana:hunter2@host:port/0",
+        "http://ana:hunter2@host/0",
+        "redis://[hunter2",
+        "redis://h?db=hunter2x",
+        "redis://h/hunter2",
+        "valkeys://h/1/hunter2",
+    ],
 )
 def test_an_unreadable_uri_is_not_shown(asynchronous: bool, uri: str) -> None:
     """A URI that cannot be used is a NotifyError at once; it may hold a password, so it is not quoted."""
@@ -630,6 +638,13 @@ def test_an_unreadable_uri_is_not_shown(asynchronous: bool, uri: str) -> None:
 
     assert "hunter2" not in str(raised.value)
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize("database", ["notadb", "1/2", "-1", "1a"])
+def test_a_database_is_a_number(asynchronous: bool, database: str) -> None:
+    """A database that is no number is an error; redis-py would count in database 0."""
+    with pytest.raises(NotifyError, match="it must be a number"):
+        Both(asynchronous, f"redis://localhost:6379/{database}").close()
 
 
 def test_an_option_that_does_not_exist(valkey: Valkey, asynchronous: bool) -> None:

@@ -26,9 +26,11 @@ from ratelimited_notify import Limiter, Rule
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.storage.base import AsyncStorage, Storage
 from ratelimited_notify.storage.redis import routing, scripts, spread
+from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
 from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
 from ratelimited_notify.storage.redis.slots import SLOTS, Slots, slot_of
+from ratelimited_notify.storage.redis.sync import RedisStorage
 from ratelimited_notify.windows import FITS, MICROSECONDS, Grant, Mode, Reading, Request, Window
 
 if TYPE_CHECKING:
@@ -474,6 +476,21 @@ def test_servers_at_odds_are_not_followed_for_ever(
         monkeypatch.undo()
 
         assert storage.peek([window], keys, 1).readings[0].count == 0
+
+
+@pytest.mark.parametrize("single", [RedisStorage, AsyncRedisStorage], ids=["sync", "async"])
+def test_a_plain_uri_at_a_cluster_is_told_to_name_the_cluster(cluster: Cluster, single: Any) -> None:
+    """Who names one server of a cluster as if it were alone is told what to write, and the servers are not blamed."""
+    with Both(single(f"redis://{cluster.members[0].address}", timeout=PATIENT)) as storage:
+        windows = one(), one()
+        elsewhere = next(
+            name
+            for name in iter(someone, "")
+            if cluster.master_of(slot_of(key(name, windows[0]))) != cluster.members[0]
+        )
+        for keys in ([key(elsewhere, windows[0])], [key(elsewhere, windows[0]), key(elsewhere + "x", windows[0])]):
+            with pytest.raises(StorageError, match=r"part of a cluster.*Use redis\+cluster://"):
+                storage.acquire(windows[: len(keys)], keys, 1)
 
 
 # --- Lost answers ---------------------------------------------------------------------------------------------------

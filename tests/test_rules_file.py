@@ -151,9 +151,13 @@ def test_rules_come_in_several_forms(rules: Any, expected: RuleSet) -> None:
         ("rules = 5", "rules", "Expected `array`, got `int`. Write each rule as a [[rules]] table."),
         ('[rules]\ntype = "news"', "rules", "Write each rule as a [[rules]] table."),
         ("rules = [5]", "rules[0]", "must be a table, with a type and a limit at least"),
-        ("[[rule]]", "rule", "is not known; known are rules, fields, default, unknown_type"),
+        (
+            "[[rule]]",
+            "rule",
+            "is not known; known are rules, fields, default, unknown_type. Is it meant to be [[rules]]?",
+        ),
         ('"ana@example.com" = "1/day"', "?", "is not known; known are rules, fields, default, unknown_type"),
-        ('fields = "ip"', "fields", "Expected `array`, got `str`"),
+        ('fields = "ip"', "fields", 'Expected `array`, got `str`. Write a list, as in fields = ["ip"].'),
         ('fields = ["an ip"]', "fields[0]", "'an ip' is not a name"),
         ("fields = [5]", "fields[0]", "5 is not a name"),
         ("default = 5", "default", "Expected `str | array`, got `int`"),
@@ -173,7 +177,8 @@ def test_what_is_wrong_at_the_top_has_its_place(write: Callable[[str], Path], te
 @pytest.mark.parametrize(
     ("line", "place", "said"),
     [
-        ('typ = "news"', "typ", "is not known; known are type, limit, by,"),
+        ('typ = "news"', "typ", "Is it meant to be type?"),
+        ('color = "red"', "color", "is not known; known are type, limit, by,"),
         ("by = 5", "by", "Expected `str | array`, got `int`"),
         ('by = ["recipient", 5]', "by", "must be one text or several"),
         ('by = "ip"', "by", "'ip' is not a field"),
@@ -214,8 +219,11 @@ def test_what_is_wrong_in_a_rule_has_its_place(write: Callable[[str], Path], lin
         ('limit = "1/day"', ["rules[0].type: is missing."]),
         ('type = "news"', ["rules[0].limit: is missing."]),
         ("", ["rules[0].type: is missing.", "rules[0].limit: is missing."]),
-        ('type = 5\nlimit = "1/day"', ["rules[0].type: Expected `str`, got `int`."]),
-        ('type = "news"\nlimit = 5', ["rules[0].limit: Expected `str | array`, got `int`."]),
+        ('type = 5\nlimit = "1/day"', ['rules[0].type: Expected `str`, got `int`. Write a text, as in type = "news".']),
+        (
+            'type = "news"\nlimit = 5',
+            ['rules[0].limit: Expected `str | array`, got `int`. Write a text, as in limit = "3/day".'],
+        ),
     ],
 )
 def test_a_rule_needs_a_type_and_a_limit(write: Callable[[str], Path], lines: str, expected: list[str]) -> None:

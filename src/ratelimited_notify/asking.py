@@ -50,7 +50,7 @@ class Asking(ABC, Generic[_S]):
     def __init__(
         self,
         rules: Rules | None = None,
-        storage: str | _S = "memory://",
+        storage: str | _S | Storage = "memory://",
         *,
         namespace: str = "notify",
         normalize: str | Callable[[str], str] | None = None,
@@ -68,6 +68,7 @@ class Asking(ABC, Generic[_S]):
             rules: what may be sent: a mapping from type to limit (`{"news": "1/day"}`), rules, a `RuleSet`, or the path of a
                 TOML file.
             storage: where windows are kept: a URI, or a storage to be shared. `"memory://"`, the default, is this limiter's own.
+                Threads and asyncio can share windows in memory: an `AsyncLimiter` takes the storage of a `Limiter` on it.
             namespace: how every key begins; limiters of one namespace on one server count together.
             normalize: `"email"`, or a callable from text to text, that makes the spellings of a recipient one. By default each
                 spelling is a recipient of its own.
@@ -106,13 +107,13 @@ class Asking(ABC, Generic[_S]):
         self._worn: Mapping[str, Rule] = {}
         self.plans = self._planned(self._configured, self._worn)
         """The rules in force, worked out; another object as soon as they change."""
-        self._meant: str | _S = storage
+        self._meant: str | _S | Storage = storage
         self._owned = isinstance(storage, str)
         # With the switch off nothing is opened, so that nothing needs to be installed or running.
         self._storage: _S | None = None if off or switch.off else self._opened()
 
     @abstractmethod
-    def _open(self, storage: str | _S) -> _S:
+    def _open(self, storage: str | _S | Storage) -> _S:
         """The storage that is meant."""
 
     def _opened(self) -> _S:
@@ -234,7 +235,11 @@ class Asking(ABC, Generic[_S]):
     def _meet(self, type: str) -> None:
         if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
             self._unknown.add(type)
-            _log.warning("No rule is for notifications of type %r: they are sent without a limit of their own.", type)
+            _log.warning(
+                "No rule is for notifications of type %r: they are sent without a limit of their own. "
+                "Add a rule, or a default.",
+                type,
+            )
 
     @property
     def raises(self) -> bool:

@@ -205,7 +205,7 @@ class Configuration:
     def _make_async_limiter(self) -> AsyncLimiter:
         with self._lock:
             if self._async_limiter is None:
-                made = AsyncLimiter(self._found_rules(), self._found_storage(), **self._found_options())  # type: ignore[arg-type]  # likewise
+                made = AsyncLimiter(self._found_rules(), self._found_storage(), **self._found_options())
                 for rule in self._worn.rules():
                     made.wear(rule)
                 self._async_limiter = made

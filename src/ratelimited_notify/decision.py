@@ -119,7 +119,10 @@ class Decision:
 
     @property
     def blocked_by(self) -> WindowState | None:
-        """The window that holds it longest, or None."""
+        """The window that holds it longest; None where it is allowed, the storage failed, or nothing was decided.
+
+        `str()` of the decision is a sentence for a log in each of these cases.
+        """
         asked, grant = self._about(), self._answer()
         if self.allowed or grant is None or asked is None:
             return None

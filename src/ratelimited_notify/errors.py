@@ -26,10 +26,12 @@ class NotifyError(Exception):
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a rule set: the place (`rules[3].limit`) and what is wrong there."""
+    """One thing that is wrong with a rule or a rule set."""
 
     place: str
+    """Where it is: `rules[3].limit`; empty where that goes without saying."""
     message: str
+    """What is wrong there, and what to write."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message

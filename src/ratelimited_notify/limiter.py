@@ -59,7 +59,7 @@ class Limiter(Asking["Storage"]):
             fields: further fields that rules may count by: channel, tenant, dedupe_key, and those that the rule set declares.
 
         Returns:
-            The decision: true if it may be sent. A refusal has taken nothing, in no window.
+            The decision, which is true if the notification may be sent. A refusal has taken nothing, in no window.
 
         Raises:
             TypeError: the recipient, the type or the cost is of the wrong kind.
@@ -212,7 +212,10 @@ class Limiter(Asking["Storage"]):
         getattr(self._clock, "sleep", time.sleep)(seconds)
 
     def close(self) -> None:
-        """Close the storage, if this limiter opened it."""
+        """Close the storage, if this limiter opened it: its connections, or its windows in memory, which are forgotten.
+
+        Asked after it, a storage of this library connects anew, or begins with empty windows, and is to be closed again.
+        """
         if self._owned and self._storage is not None:
             self._storage.close()
 
@@ -228,7 +231,7 @@ class Limiter(Asking["Storage"]):
 class AsyncLimiter(Asking["AsyncStorage"]):
     """A `Limiter` to await. One object serves several event loops, one after another and at once."""
 
-    def _open(self, storage: str | AsyncStorage) -> AsyncStorage:
+    def _open(self, storage: str | AsyncStorage | Storage) -> AsyncStorage:
         from ratelimited_notify.storage import adopt_async, open_async_storage
 
         if isinstance(storage, str):

@@ -86,10 +86,10 @@ class Notifier(Sending[P, R]):
             type: the type of the notification, by which rules are found.
             recipient: who it is for; the gateway gets it as it is.
             args: what the gateway takes besides.
-            kwargs: likewise.
+            kwargs: likewise. A priority, a cost and fields are not among them: see `bind`.
 
         Returns:
-            What became of it: true when it was sent, with what the gateway returned as `result`.
+            What became of it, which is true when it was sent, with what the gateway returned as `result`.
 
         Raises:
             RateLimitExceeded: a rule refused it and `on_limit` is to raise, or waiting would take longer than `max_wait`.
@@ -175,7 +175,7 @@ class Notifier(Sending[P, R]):
         return Delivery(Status.SENT, decision, notification, result)
 
     def close(self) -> None:
-        """Close the limiter, if it is this notifier's own."""
+        """Close the limiter, if it is this notifier's own; what `Limiter.close` says goes for use after it."""
         if self._owned:
             self.limiter.close()
 
@@ -196,7 +196,7 @@ class AsyncNotifier(Sending[P, R]):
         self,
         gateway: _Gateway[P, Awaitable[R]],
         rules: Rules | None = None,
-        storage: str | AsyncStorage = "memory://",
+        storage: str | AsyncStorage | Storage = "memory://",
         *,
         limiter: AsyncLimiter | None = None,
         on_limit: OnLimit = "drop",
@@ -211,7 +211,7 @@ class AsyncNotifier(Sending[P, R]):
         self,
         gateway: _Gateway[P, R],
         rules: Rules | None = None,
-        storage: str | AsyncStorage = "memory://",
+        storage: str | AsyncStorage | Storage = "memory://",
         *,
         limiter: AsyncLimiter | None = None,
         on_limit: OnLimit = "drop",
@@ -225,7 +225,7 @@ class AsyncNotifier(Sending[P, R]):
         self,
         gateway: _Gateway[P, Any],  # Any: the overloads say what it is
         rules: Rules | None = None,
-        storage: str | AsyncStorage = "memory://",
+        storage: str | AsyncStorage | Storage = "memory://",
         *,
         limiter: AsyncLimiter | None = None,
         on_limit: OnLimit = "drop",
@@ -234,9 +234,9 @@ class AsyncNotifier(Sending[P, R]):
         concurrency: int = 1,
         **options: Unpack[LimiterOptions],
     ) -> None:
-        """Make a notifier, with a limiter of its own or with one that is shared.
+        """Make a notifier, with a limiter of its own or with one that is shared: the arguments of `Notifier`, and one more.
 
-        Arguments are those of `Notifier`, and:
+        Arguments:
             concurrency: how many notifications of a batch are sent at once, 1 by default.
         """
         check_gateway(gateway)

@@ -7,13 +7,13 @@ one: this module is loaded at the start of every run.
 from __future__ import annotations
 
 import threading
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from datetime import datetime
 
     from ratelimited_notify.limiter import AsyncLimiter, Limiter
 
@@ -33,8 +33,14 @@ class Clock:
         """The seconds since 1970."""
         return self._now / 1_000_000
 
-    def advance(self, seconds: float) -> None:
-        """Let this many seconds pass."""
+    def advance(self, seconds: float | timedelta) -> None:
+        """Let so much time pass: seconds, or a `timedelta`. Back in time only `set` goes."""
+        if not isinstance(seconds, (int, float)):
+            if not isinstance(seconds, timedelta):
+                raise TypeError(f"A clock is advanced by seconds or a timedelta, not by a {type(seconds).__name__}.")
+            seconds = seconds.total_seconds()
+        if seconds < 0:
+            raise ValueError("A clock is advanced by 0 seconds or more; to go back, set() it to an instant.")
         with self._lock:
             self._now += round(seconds * 1_000_000)
 
@@ -45,6 +51,11 @@ class Clock:
     def set(self, instant: datetime | float) -> None:
         """Go to an instant: an aware datetime, such as `decision.retry_at`, or seconds since 1970."""
         if not isinstance(instant, (int, float)):
+            if not isinstance(instant, datetime):
+                what = (
+                    f"not to a {type(instant).__name__}" if instant is not None else "not to None: is there an instant?"
+                )
+                raise TypeError(f"A clock is set to an aware datetime, or to seconds since 1970, {what}.")
             if instant.tzinfo is None:
                 raise TypeError(
                     "A clock is set to an aware datetime, or to seconds since 1970; give tzinfo=timezone.utc."

@@ -284,6 +284,10 @@ configure(clock="noon")  # type: ignore[arg-type]  # no clock
 
 async def limits() -> None:
     asynchronous = AsyncLimiter("rules.toml")
+    # Windows in memory are shared by threads and asyncio.
+    AsyncLimiter({"news": "1/day"}, limiter.storage)
+    AsyncNotifier(async_gateway, {"news": "1/day"}, limiter.storage)
+    AsyncLimiter("rules.toml", 5)  # type: ignore[arg-type]  # no storage
     assert_type(await asynchronous.hit("news", "ana"), Decision)
     assert_type(await asynchronous.windows("news", "ana"), tuple[WindowState, ...])
     async with asynchronous.reserve("news", "ana") as decision:

@@ -48,7 +48,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version, and exit.")
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Print the version, and exit."),
     ] = False,
 ) -> None: ...
 
@@ -89,6 +90,14 @@ def send_command(
             metavar="URI",
         ),
     ] = MEMORY,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="The longest wait for the mail server, for a connection and for each answer, in seconds.",
+            metavar="SECONDS",
+            show_default="60",
+        ),
+    ] = None,
     max_wait: Annotated[
         float | None,
         typer.Option(
@@ -101,6 +110,7 @@ def send_command(
         bool,
         typer.Option(
             "--dry-run",
+            metavar="",
             help="Decide and show, but send nothing and count nothing: decisions are made on empty windows in memory, "
             "where those of this run count for each other, and --storage is not asked. Waiting takes no time.",
         ),
@@ -113,20 +123,21 @@ def send_command(
     says on_limit = "wait". A file is read as it is sent, 250 lines at a time; from a pipe each line is sent as it comes.
 
     A table of what was sent, suppressed and failed comes on standard output. Malformed and failed lines are named by
-    their number on standard error, and skipped.
+    their number on standard error, and skipped. Where the mail server is out of reach five times in a row, no more is tried;
+    what was decided and not sent is given back.
 
     Exit status:
 
     - 0: every notification was sent, or refused by a rule.
-    - 1: lines were malformed, or could not be sent.
+    - 1: lines were malformed, could not be sent, or were not tried.
     - 2: an option or a file cannot be used; nothing was sent.
-    - 130: interrupted; what was decided and not sent has been given back.
+    - 130: interrupted, by Ctrl-C or SIGTERM; what was decided and not sent has been given back.
     """
     aside = console(stderr=True)
     with _usable(), _opened(notifications) as stream:
         if dry_run and storage != MEMORY:
             say(aside, "Dry run: decided on empty windows in memory; what the storage has counted is not looked at.")
-        route = Route(rules, sender or default_sender(), gateway, storage, max_wait, dry_run)
+        route = Route(rules, sender or default_sender(), gateway, storage, max_wait, dry_run, timeout)
         tally = send(stream, route, console(), aside)
     raise typer.Exit(tally.exit_status)
 

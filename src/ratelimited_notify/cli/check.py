@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.ruleset import RuleSet
 
 
+_NOTHING = "nothing: one window for all"
+
+
 def show_rules(screen: Console, rules: RuleSet, title: str = "Rules") -> None:
     """Print the rules as a table, the default among them."""
+    if not len(rules) and rules.default is None:
+        say(screen, "There are no rules.", "yellow")
     made = table(title, "rule", "type", "limit", "counted by", "besides")
     for rule in rules:
         made.add_row(*map(Text, _cells(rule)))
@@ -36,7 +41,7 @@ def show_rules(screen: Console, rules: RuleSet, title: str = "Rules") -> None:
 
 def _cells(rule: Rule) -> tuple[str, str, str, str, str]:
     limits = "; ".join(map(str, rule.limits)) or "none"
-    return shown(rule.name), shown(rule.type), limits, " and ".join(rule.by) or "everything", "; ".join(_besides(rule))
+    return shown(rule.name), shown(rule.type), limits, " and ".join(rule.by) or _NOTHING, "; ".join(_besides(rule))
 
 
 def _besides(rule: Rule) -> Iterator[str]:

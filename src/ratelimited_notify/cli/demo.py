@@ -36,7 +36,7 @@ def demo(out: Console, aside: Console) -> int:
     """Send the sample, and print what arrived and what was refused.
 
     Returns:
-        The exit status: 0 where the mail server has what was counted as sent, and nothing else.
+        The exit status, which is 0 where the mail server has what was counted as sent, and nothing else.
 
     Raises:
         MissingExtra: the mail server is not installed.

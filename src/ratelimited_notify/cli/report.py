@@ -84,6 +84,8 @@ def report(screen: Console, tally: Tally, now: datetime, *, dry_run: bool = Fals
             f"{tally.malformed:,} malformed line{'s' * (tally.malformed > 1)} skipped; standard error says which.",
             "red",
         )
+    if tally.stopped:
+        say(screen, _stop(tally), "red")
     if tally.interrupted:
         say(screen, _interruption(tally, dry_run=dry_run), "red")
 
@@ -157,6 +159,14 @@ def duration(time: timedelta) -> str:
             rest = seconds % size // part
             return f"{seconds // size} {unit} {rest} {small}" if rest else f"{seconds // size} {unit}"
     return f"{seconds} s"
+
+
+def _stop(tally: Tally) -> str:
+    left = "what followed was" if tally.untried is None else f"{tally.untried:,} notifications were"
+    return (
+        f"Stopped after line {tally.line:,}, since the mail server was out of reach too often in a row: {left} not tried, "
+        "nor counted."
+    )
 
 
 def _interruption(tally: Tally, *, dry_run: bool) -> str:

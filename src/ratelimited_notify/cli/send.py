@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,7 +19,8 @@ from ratelimited_notify.cli.input import Input, InputError
 from ratelimited_notify.cli.report import report, say
 from ratelimited_notify.cli.tally import COUNTED, Tally
 from ratelimited_notify.delivery import Status
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.errors import NotifyError, StorageError
+from ratelimited_notify.gateways.smtp import DeliveryUnknown, ServerUnreachable, SMTPError
 from ratelimited_notify.limiter import Limiter
 from ratelimited_notify.notifier import Notifier
 from ratelimited_notify.sources.file import read_rules
@@ -24,18 +28,22 @@ from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
     from contextlib import AbstractContextManager
 
     from rich.console import Console
 
     from ratelimited_notify.delivery import Delivery
+    from ratelimited_notify.notification import Notification
     from ratelimited_notify.rules.ruleset import RuleSet
 
     # A recipient, a subject and a body.
     Gateway: TypeAlias = Callable[[str, str, str], object]
 
 MEMORY = "memory://"
+
+MOST_UNREACHED = 5
+"""So many times in a row the mail server may be out of reach, each of which may take a time-out; then no more is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,8 @@ class Route:
     storage: str = MEMORY
     max_wait: float | None = None
     dry_run: bool = False
+    timeout: float | None = None
+    """Seconds after which the mail server is given up; None is what the gateway says by itself."""
 
 
 class _Leap:
@@ -91,7 +101,8 @@ def send(stream: BinaryIO, route: Route, out: Console, aside: Console) -> Tally:
         _check_storage(limiter, route)
         notifier = Notifier(gateway, limiter=limiter, max_wait=route.max_wait)
         try:
-            _deliver(notifier, stream, tally, aside)
+            with _terminable():
+                _deliver(notifier, stream, tally, aside)
         except KeyboardInterrupt:
             tally.interrupted = True
         except InputError as error:
@@ -107,17 +118,57 @@ def _deliver(notifier: Notifier[[str, str], object], stream: BinaryIO, tally: Ta
         tally.malformed += 1
         say(aside, f"line {number}: malformed: {problem}", "red")
 
-    source = Input(stream, malformed)
+    source = _Counted(Input(stream, malformed))
     # Closed at once when something breaks in, so that what was decided and not sent is given back while it can be.
     with _progress(source, aside) as advance, closing(_deliveries(notifier, source)) as deliveries:
+        unreached = 0
         for delivery in deliveries:
             tally.add(delivery)
             if delivery.status is Status.FAILED:
                 say(aside, f"line {delivery.notification.id}: failed: {_reason(delivery)}", "red")
             advance(tally)
+            unreached = _unreached(delivery, unreached)
+            if unreached == MOST_UNREACHED:
+                tally.stopped = True
+                break
+    if tally.stopped and source.size is not None:
+        # All there are but those that were dealt with: some were read and decided about, and given back.
+        for _ in source:
+            pass
+        tally.untried = source.read - sum(counted.total() for counted in tally.statuses.values())
 
 
-def _deliveries(notifier: Notifier[[str, str], object], source: Input) -> Generator[Delivery[object], None, None]:
+def _unreached(delivery: Delivery[object], so_far: int) -> int:
+    """How often in a row the server was out of reach; what was not tried there, a refusal say, tells nothing of it."""
+    if isinstance(delivery.error, ServerUnreachable):
+        return so_far + 1
+    tried = delivery.status is Status.SENT or isinstance(delivery.error, SMTPError | DeliveryUnknown)
+    return 0 if tried else so_far
+
+
+class _Counted:
+    """The notifications of an input, from where the last reader left off, and how many were read."""
+
+    def __init__(self, source: Input) -> None:
+        self._source = source
+        self._notifications = iter(source)
+        self.read = 0
+
+    @property
+    def size(self) -> int | None:
+        return self._source.size
+
+    @property
+    def position(self) -> int:
+        return self._source.position
+
+    def __iter__(self) -> Iterator[Notification]:
+        for notification in self._notifications:
+            self.read += 1
+            yield notification
+
+
+def _deliveries(notifier: Notifier[[str, str], object], source: _Counted) -> Generator[Delivery[object], None, None]:
     if source.size is not None:
         yield from notifier.iter_many(source)
         return
@@ -133,11 +184,15 @@ def _reason(delivery: Delivery[object]) -> str:
 
 
 def _gateway(route: Route) -> AbstractContextManager[Gateway]:
+    if route.timeout is not None and not 0 < route.timeout < inf:
+        raise NotifyError("--timeout must be seconds: more than 0, and finite.")
     gateway = None if route.gateway is None else open_gateway(route.gateway, route.sender)
     if route.dry_run:
         return nullcontext(rehearsal(route.sender))
     if gateway is None:
         raise NotifyError("No gateway is named. Say where to send, --gateway smtp://host:port; --dry-run needs none.")
+    if route.timeout is not None:
+        gateway.timeout = route.timeout
     return closing(gateway)
 
 
@@ -153,14 +208,35 @@ def _check_waiting(rules: RuleSet, max_wait: float | None) -> None:
 def _check_storage(limiter: Limiter, route: Route) -> None:
     """Make sure that the storage answers, before a long input fails line by line."""
     # With limiting switched off, no storage is asked and none needs to be there.
-    check = None if switch.read() else getattr(limiter.storage, "check", None)
-    if check is not None and not check():
+    probe = None if switch.read() else getattr(limiter.storage, "probe", None)
+    try:
+        if probe is not None:
+            probe()
+    except StorageError as error:
         scheme = route.storage.partition("://")[0]
-        raise NotifyError(f"The storage, {scheme}://, does not answer; nothing was sent.")
+        raise NotifyError(f"The storage, {scheme}://, cannot be used; no notification was sent. {error}") from None
 
 
 @contextmanager
-def _progress(source: Input, aside: Console) -> Generator[Callable[[Tally], None], None, None]:
+def _terminable() -> Generator[None, None, None]:
+    """SIGTERM, which service managers send, is an interrupt from the keyboard: what was not sent is given back."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        # Python sets signals from the main thread only.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _progress(source: _Counted, aside: Console) -> Generator[Callable[[Tally], None], None, None]:
     """A bar while it lasts, where somebody is looking: how far the input was read, and what came of it so far."""
     if not aside.is_terminal:
         yield lambda tally: None

@@ -67,6 +67,10 @@ class Tally:
     malformed: int = 0
     """Lines that were no notification."""
     interrupted: bool = False
+    stopped: bool = False
+    """The mail server was out of reach too often, so no more was tried."""
+    untried: int | None = None
+    """How many notifications were left then; None where that is not known."""
     broken: bool = False
     """The input could not be read to its end."""
     line: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
 from ratelimited_notify.errors import Problem, RuleError, is_name
@@ -33,6 +33,25 @@ _RULE = {
     "exempt": _TEXTS,
     "count_exempt": bool,
     "enforce": bool,
+}
+
+# What to write, where something of another kind was written.
+_WRITE = {
+    "rules": "each rule as a [[rules]] table",
+    "fields": 'a list, as in fields = ["ip"]',
+    "default": 'a text, as in default = "5/hour"',
+    "unknown_type": 'unknown_type = "send" or unknown_type = "raise"',
+    "type": 'a text, as in type = "news"',
+    "limit": 'a text, as in limit = "3/day"',
+    "by": 'a field or a list of them, as in by = "recipient"',
+    "strategy": 'a text, as in strategy = "fixed-window"',
+    "name": 'a text, as in name = "marketing"',
+    "on_limit": 'a text, as in on_limit = "drop"',
+    "overrides": 'a table, as in overrides = { "+491701" = "50/day" }',
+    "tiers": 'a table, as in tiers = { gold = "20/day" }',
+    "exempt": 'a list, as in exempt = ["critical"]',
+    "count_exempt": "true or false, without quotes",
+    "enforce": "true or false, without quotes",
 }
 
 _NO_LIMIT = "none"
@@ -107,14 +126,23 @@ def _decoded(table: Mapping[str, object], types: Mapping[str, object], problems:
         if name not in types:
             # It may be an override that lost its table.
             place = name if is_name(name) else "?"
-            problems.append(Problem(place, f"is not known; known are {', '.join(types)}."))
+            problems.append(Problem(place, f"is not known; known are {', '.join(types)}.{_meant(name, types)}"))
             continue
         try:
             read[name] = msgspec.convert(value, types[name])
         except msgspec.ValidationError as error:
-            hint = " Write each rule as a [[rules]] table." if name == "rules" else ""
-            problems.append(Problem(name, f"{error}.{hint}"))
+            problems.append(Problem(name, f"{error}. Write {_WRITE[name]}."))
     return read
+
+
+def _meant(name: object, known: Iterable[str]) -> str:
+    """Which name was meant, where one is much like it."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(str(name), known, 1)
+    if not close:
+        return ""
+    return " Is it meant to be [[rules]]?" if close[0] == "rules" else f" Is it meant to be {close[0]}?"
 
 
 def _limit(limit: object) -> object:

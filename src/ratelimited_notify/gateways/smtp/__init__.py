@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from ratelimited_notify.gateways.base import DeliveryUnknown, InvalidMessage
 from ratelimited_notify.gateways.smtp.aio import AsyncSMTPGateway
-from ratelimited_notify.gateways.smtp.conversation import SMTPError
+from ratelimited_notify.gateways.smtp.conversation import ServerUnreachable, SMTPError
 from ratelimited_notify.gateways.smtp.sync import SMTPGateway
 
-__all__ = ["AsyncSMTPGateway", "DeliveryUnknown", "InvalidMessage", "SMTPError", "SMTPGateway"]
+__all__ = ["AsyncSMTPGateway", "DeliveryUnknown", "InvalidMessage", "SMTPError", "SMTPGateway", "ServerUnreachable"]

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +23,8 @@ IDLE_SECONDS = 60.0
 """A connection that rested longer is replaced: servers and firewalls drop such ones, some without a word."""
 
 _GOING_AWAY = 421
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
+"""What OpenSSL says of bytes that are no TLS."""
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?!\S)").match
 
 
@@ -38,6 +42,10 @@ class SMTPError(NotifyError):
 
     def __reduce__(self) -> tuple[type[SMTPError], tuple[str, int | None, str | None]]:
         return type(self), (str(self), self.code, self.status)
+
+
+class ServerUnreachable(SMTPError):
+    """The server cannot be reached, or refuses the login; nothing was sent, and the next message would fare no better."""
 
 
 class Stale(Exception):
@@ -150,12 +158,38 @@ def unanswered(step: Step, place: str) -> NotifyError | Stale:
     return SMTPError(f"The SMTP server {place} gave no answer about {step.what}; nothing was sent.")
 
 
-def unreachable(what: str, error: Exception, place: str) -> SMTPError:
+def unreachable(what: str, error: Exception, place: str) -> ServerUnreachable:
     """The error for a connection that could not be made; `what` failed, the connection or the login."""
     code = _code(error)
-    return SMTPError(
-        f"The SMTP server {place}: {what} failed ({code or type(error).__name__}); nothing was sent.", code
-    )
+    why = code or _why(what, error)
+    return ServerUnreachable(f"The SMTP server {place}: {what} failed ({why}); nothing was sent.", code)
+
+
+def _why(what: str, error: Exception) -> str:
+    """What is wrong, in words that say what to do; otherwise the class of the error, never the words in it."""
+    # aiosmtplib wraps what happened into an error of its own.
+    inner = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(inner, socket.gaierror | UnicodeError):
+        return "there is no host of that name, or names cannot be looked up"
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return "its certificate is not for this host, or nobody trusted vouches for it"
+    if isinstance(inner, ssl.SSLError):
+        return (
+            "the server does not speak TLS on this port: is it smtp:// or smtp+starttls://?"
+            if inner.reason in _NOT_TLS
+            else f"TLS could not be agreed on: {inner.reason or type(inner).__name__}"
+        )
+    if isinstance(inner, ConnectionRefusedError):
+        return "nobody listens on this port: is the server running?"
+    if isinstance(inner, TimeoutError):
+        return "no answer within the time-out"
+    # The classes of smtplib and aiosmtplib have only their names in common.
+    if "Disconnected" in type(inner).__name__:
+        return "the server closed the connection, or gave no answer in time: is it smtps://?"
+    # aiosmtplib has no class of its own for it. Of the text no word is shown.
+    if "not supported" in str(error):
+        return "the server offers no login" if what == "the login" else "the server offers no STARTTLS: is it smtps://?"
+    return type(error).__name__
 
 
 def telling(error: Exception) -> Exception | None:

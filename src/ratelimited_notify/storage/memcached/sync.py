@@ -112,14 +112,18 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
 
     def check(self) -> bool:
         """Whether every host answers."""
-        deadline = time.monotonic() + self.timeout
         try:
-            for host in self._hosts:
-                with self._reach(host, "", deadline) as lane:
-                    lane.gets(b"check", deadline)
+            self.probe()
         except StorageError:
             return False
         return True
+
+    def probe(self) -> None:
+        """Make sure that every host answers; raises a `StorageError` that says which does not, and why."""
+        deadline = time.monotonic() + self.timeout
+        for host in self._hosts:
+            with self._reach(host, "", deadline) as lane:
+                lane.gets(b"check", deadline)
 
     def reset(self) -> int | None:
         raise failures.no_reset()

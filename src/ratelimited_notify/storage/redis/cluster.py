@@ -132,9 +132,15 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
     def check(self) -> bool:
         """Whether every master of the cluster answers."""
         try:
-            return all(server.check() for server in self._masters())
+            self.probe()
         except StorageError:
             return False
+        return True
+
+    def probe(self) -> None:
+        """Make sure that every master of the cluster answers; raises a `StorageError` that says which does not, and why."""
+        for server in self._masters():
+            server.probe()
 
     def reset(self) -> int | None:
         """Drop every window of this library in the cluster, of all namespaces; returns how many.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ratelimited_notify.errors import MissingExtra, NotifyError, StorageError
 
@@ -144,6 +144,7 @@ def settings(
     """The keyword arguments of a connection pool; what the URI says wins over options, and these over the defaults."""
     try:
         said = dict(parse(plain(uri)))
+        _check_database(plain(uri))
     except ValueError as error:
         # The message is left out where it may show the URI, which may show a password.
         reason = f" ({error})" if str(error).startswith("Invalid value for ") else ""
@@ -168,6 +169,14 @@ def settings(
     for name in _RETRYING:
         wanted.pop(name, None)
     return wanted
+
+
+def _check_database(uri: str) -> None:
+    """Raise a ValueError for a database that is no number, which redis-py takes for none, and counts in database 0."""
+    parts = urlsplit(uri)
+    database = unquote(parts.path).strip("/")
+    if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
+        raise ValueError("Invalid value for the database: it must be a number")
 
 
 def settings_of_each(
@@ -299,6 +308,14 @@ def hopeless(where: str, timeout: float) -> StorageError:
     )
 
 
+def circles(where: str) -> StorageError:
+    """A question was sent on from server to server, and each knew another one to ask."""
+    return StorageError(
+        "The servers of the Redis cluster send each other's callers round in circles, so nothing was counted. "
+        f"[Redis at {where}]"
+    )
+
+
 def _said(error: Exception, timeout: float, sent: bool) -> str:
     text = str(error)
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
@@ -349,8 +366,12 @@ def _refused(error: exceptions.ResponseError, text: str) -> str:
         return f"The Redis cluster is not ready, so nothing was counted: {text}. Is it complete, or failing over?"
     if isinstance(error, exceptions.TryAgainError):
         return "The slot of this recipient is on its way to another server of the cluster, so nothing was counted."
-    if isinstance(error, exceptions.AskError):
-        return "The servers of the Redis cluster send each other's callers round in circles, so nothing was counted."
+    # MOVED is an ASK to redis-py.
+    if isinstance(error, exceptions.AskError | exceptions.ClusterCrossSlotError):
+        return (
+            "This server is part of a cluster, where windows lie on several servers, so nothing was counted. "
+            "Use redis+cluster:// for it."
+        )
     if "NOREPLICAS" in text:
         return "Redis has fewer replicas in step than its min-replicas-to-write asks for, so nothing was counted."
     # Behind these words Redis quotes the command, keys and all.

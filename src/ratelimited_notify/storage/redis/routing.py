@@ -225,7 +225,11 @@ class _Journey:
                 self.answers[number] = letter.question.read(reply)
                 del self.left[number]
                 continue
-            self.answers[number] = connection.failure(reply, where(at), self._timeout, sent=True)
+            self.answers[number] = (
+                connection.circles(where(at))
+                if isinstance(reply, AskError)
+                else connection.failure(reply, where(at), self._timeout, sent=True)
+            )
             if not self._goes_on(letter, reply, at):
                 del self.left[number]
 

@@ -120,9 +120,14 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
     def check(self) -> bool:
         """Whether the server answers."""
         try:
-            return bool(self._ask(scripts.command(b"PING")))
+            self.probe()
         except StorageError:
             return False
+        return True
+
+    def probe(self) -> None:
+        """Make sure that the server answers; raises a `StorageError` that says why it does not."""
+        self._ask(scripts.command(b"PING"))
 
     def reset(self) -> int | None:
         """Drop every window of this library on the server's database, of all namespaces; returns how many.
