@@ -164,7 +164,9 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
     async def _run(self, call: scripts.Call, keys: Sequence[str]) -> Any:  # Any: what the script answers.
         try:
             return await self._ask(call.by_name(keys))
-        except NoScriptError:
+        except NoScriptError as refused:
+            # Or what redis-py keeps of it would keep this storage and its connections until the next garbage collection.
+            refused.__traceback__ = None
             # Refused before anything ran, so it may be asked again.
             return await self._ask(call.by_text(keys))
 
