@@ -325,7 +325,7 @@ SECRET = "geheim"
     [
         (b"geheim\n", "JSON is malformed: invalid character"),
         (b'{"type": "geheim"\n', "Input data was truncated"),
-        (b'["geheim"]\n', "Expected `object`, got `array`"),
+        (b'["geheim"]\n', "not a JSON object; each line is one"),
         (b'{"type": "geheim"}\n', "Object missing required field `recipient`"),
         (b'{"type": "geheim\xff"}\n', "not UTF-8"),
         (b'\xff\xfe{\x00"\x00g\x00e\x00h\x00e\x00i\x00m\x00\n', "JSON is malformed"),

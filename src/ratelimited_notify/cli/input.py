@@ -132,6 +132,8 @@ def _problem(error: Exception) -> str:
         return "not UTF-8"
     said = str(error)
     unknown = _UNKNOWN_KEY(said)
+    if said.startswith("Expected `object`") and "$" not in said:
+        return "not a JSON object; each line is one"
     if unknown is None:
         return said
     # A key may be anything, an address too: only what looks like the name of an option is shown.
