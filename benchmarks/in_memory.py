@@ -125,7 +125,24 @@ def million(effort: Effort) -> list[Figure]:
 
 
 def pauses(effort: Effort) -> list[Figure]:
-    """How long single calls take while recipients come, and their windows go a million calls later."""
+    """How long single calls take while recipients come, and their windows go a million calls later.
+
+    Of two runs of the same calls the lesser time of each: what the machine does besides comes at another call each time.
+    """
+    taken = sorted(map(min, _times(effort), _times(effort)))
+    share, worst = taken[int(len(taken) * 0.9999)] / 1e6, taken[-1] / 1e6
+    return [
+        Figure("memory-pause", share, people=effort.people),
+        Figure(
+            "memory-pause-worst",
+            worst,
+            people=effort.people,
+            note=f"{len(taken):,} calls, processor time of the thread, the lesser of two runs",
+        ),
+    ]
+
+
+def _times(effort: Effort) -> list[int]:
     # The limiter's clock moves with the calls: a window is over when as many others have come.
     now = 0.0
     send = decorated(three_rules(20), clock=lambda: now)
@@ -138,17 +155,7 @@ def pauses(effort: Effort) -> list[Figure]:
         started = measure()
         send(recipient)
         taken.append(measure() - started)
-    taken.sort()
-    share, worst = taken[int(len(taken) * 0.9999)] / 1e6, taken[-1] / 1e6
-    return [
-        Figure("memory-pause", share, people=effort.people),
-        Figure(
-            "memory-pause-worst",
-            worst,
-            people=effort.people,
-            note=f"{len(taken):,} calls, processor time of the thread",
-        ),
-    ]
+    return taken
 
 
 def weight(effort: Effort) -> list[Figure]:
