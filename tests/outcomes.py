@@ -8,18 +8,29 @@ import errno
 import http.client
 import smtplib
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ratelimited_notify.windows import Grant, Request, Token, Window
 
 CANARY = "ana.secret@example.com"
 """A recipient, and what messages are made of, that no text of the library may show."""
+
+
+async def ends_when_cancelled(call: Coroutine[Any, Any, object], steps: int) -> bool:
+    """Whether a call that is cancelled after so many steps of the loop ends by that, or had ended before."""
+    task = asyncio.ensure_future(call)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    came_late = task.done()
+    task.cancel()
+    await asyncio.wait([task], timeout=5)
+    return task.cancelled() or came_late
 
 
 class ReadTimeout(Exception):

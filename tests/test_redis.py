@@ -25,6 +25,7 @@ from limits.strategies import FixedWindowRateLimiter
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from outcomes import ends_when_cancelled
 from proxy import Proxy
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.storage.base import AsyncStorage, Storage
@@ -707,13 +708,7 @@ def test_a_cancellation_is_never_swallowed(valkey: Valkey) -> None:
         storage = AsyncRedisStorage(connection_pool=ConnectionPool.from_url(valkey.url, socket_timeout=PATIENT))
         await storage.acquire([window], keys, 1)
         for steps in range(40):
-            task = asyncio.ensure_future(storage.acquire([window], keys, 1))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            came_late = task.done()
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled() or came_late, steps
+            assert await ends_when_cancelled(storage.acquire([window], keys, 1), steps), steps
             assert (await storage.peek([window], keys, 1)).granted
         await storage._given.disconnect()  # type: ignore[union-attr]  # it was given
 
