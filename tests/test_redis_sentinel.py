@@ -293,8 +293,8 @@ def test_an_unreadable_uri_is_not_shown(kind: Any, uri: str) -> None:
     assert raised.value.__cause__ is None
 
 
-def _pool(storage: Any) -> Any:
-    return storage._pool() if isinstance(storage, AsyncRedisSentinelStorage) else storage._pool
+def _reach(storage: Any) -> Any:
+    return storage._reach if isinstance(storage, AsyncRedisSentinelStorage) else storage._connections._reach
 
 
 def test_options(kind: Any) -> None:
@@ -306,13 +306,14 @@ def test_options(kind: Any) -> None:
     with pytest.raises(NotifyError, match="sokket_timeout"):
         kind("redis+sentinel://h:1/s", sokket_timeout=1)
     assert kind("redis+sentinel://h:1/s", timeout=2.0, socket_timeout=None).timeout == 2
-    for timeout in ({"timeout": 3.0}, {"timeout": 3.0, "socket_timeout": None}):
-        to_sentinels = _pool(kind("redis+sentinel://h:1,h:2,h:3/s", **timeout)).sentinel_manager.sentinel_kwargs
-        assert (to_sentinels["socket_timeout"], to_sentinels["socket_connect_timeout"]) == (1, 1)
     for storage in (kind("redis+sentinel://h:1/s", ssl=True), kind("rediss+sentinel://h:1/s")):
-        pool = _pool(storage)
-        assert pool.connection_class.__name__ == "SentinelManagedSSLConnection"
-        assert pool.sentinel_manager.sentinels[0].connection_pool.connection_class.__name__ == "SSLConnection"
+        reach = _reach(storage)
+        assert reach._kind.__name__ == "SSLConnection"
+        assert reach._to_sentinels.connection_class.__name__ == "SSLConnection"
+    others = {"ssl": False, "password": None}
+    reach = _reach(kind("rediss+sentinel://:s3cret@h:1/s", sentinel_kwargs=others, ssl_ca_certs="ca.pem"))
+    assert reach._to_sentinels.connection_class.__name__ == "Connection"
+    assert reach._to_sentinels.connection_kwargs["password"] is None
 
 
 def test_database_and_credentials(own_servers: Callable[..., Watched], kind: Any) -> None:

@@ -3,51 +3,106 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.aio.storage import RedisStorage as LimitsRedisStorage
 
-from ratelimited_notify.cancellation import cancellations, heed
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pages import Pages
+from ratelimited_notify.storage.circuit import DEFAULT, Circuits, breaker_for
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
-from ratelimited_notify.storage.redis import connection, scripts
+from ratelimited_notify.storage.event_loop import running_loop
+from ratelimited_notify.storage.redis import failures, options as server_options, scripts
+from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection, connected
 
-# After `connection`, as in `sync`.
+# After `options`, which says what to install where redis is missing.
 from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
-from redis.exceptions import NoScriptError, ResponseError  # isort: skip
+from redis.exceptions import ConnectionError as RedisConnectionError, NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 
+    from ratelimited_notify.storage.circuit import Circuit
+    from ratelimited_notify.storage.redis.multiplexed import Slot
     from ratelimited_notify.windows import Grant, Request, Token, Window
 
+T = TypeVar("T")
 
-class Lane(NamedTuple):
-    """What one event loop has of a storage: connections cannot leave the loop they were opened in."""
+_PING = scripts.command(b"PING")
 
-    pool: connection.AsyncPool
-    turns: asyncio.Semaphore
-    """One per connection; who waits is served in order."""
-    keeper: AsyncGenerator[None, None] | None
-    """Closes the connections when the loop shuts down."""
+_BATCHES = 4
+"""The most connections for batches, of one event loop: more would not be any faster."""
+
+
+class Lanes:
+    """The connections of one event loop to a server; they cannot leave the loop they were opened in.
+
+    Single decisions share one connection. Batches have others, or the decisions behind them would wait.
+
+    Arguments:
+        make: makes a connection that is opened when it is needed.
+        most: how many there may be.
+    """
+
+    def __init__(self, make: Callable[[], MultiplexedConnection], most: int) -> None:
+        self._make = make
+        self._most = min(most - 1, _BATCHES)
+        self.decisions = make()
+        self.opened = [self.decisions]
+        self.keeper = _closing(self.opened)
+        """Closes the connections when the loop shuts down."""
+        # It is begun, and so known to the loop, without giving way to another task.
+        with suppress(StopIteration):
+            self.keeper.__anext__().send(None)
+
+    def batches(self) -> MultiplexedConnection:
+        """The connection on which a batch waits least."""
+        batches = self.opened[1:]
+        least = min(batches, key=lambda connection: connection.waiting, default=None)
+        if (least is None or least.waiting) and len(batches) < self._most:
+            least = self._make()
+            self.opened.append(least)
+        return least or self.decisions
+
+    def drop(self, error: Exception) -> None:
+        """Close all of them; they are opened again when they are needed."""
+        for connection in self.opened:
+            connection.drop(error)
+
+
+async def _closing(connections: list[MultiplexedConnection]) -> AsyncGenerator[None, None]:
+    """Close the connections when the event loop shuts down.
+
+    An event loop finishes the generators that were begun in it before it is closed (`loop.shutdown_asyncgens`), which is
+    the one place where it tells that it ends while connections can still be closed in good order.
+    """
+    try:
+        yield
+    finally:
+        for connection in connections:
+            connection.drop(RedisConnectionError("The storage was closed"))
+        # The sockets are closed in the next round of the loop.
+        await asyncio.sleep(0)
 
 
 class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
     """Windows on one Redis server, version 7 or newer, or on Valkey, for asyncio.
 
     A decision is one script, one round trip, by the server's clock; it is never sent twice. One object serves several
-    event loops, one after another and at once; each has up to `max_connections` connections, and closes them when it shuts
-    down (`asyncio.run` sees to that). Tasks wait for a free one while the server answers the others. A task that is
-    cancelled leaves no unread reply behind; whether its hit was counted is then unknown.
+    event loops, one after another and at once, and closes the connections of each when it shuts down (`asyncio.run` does
+    that). The tasks of one loop share a connection, and batches have others, up to `max_connections` in all. When a task is
+    cancelled, its reply is thrown away; whether its hit was counted is then unknown.
 
     Arguments:
         uri: `redis://`, `rediss://`, `redis+unix://`, and the same with `valkey`; with user, password and database.
-        timeout: the longest wait for a connection, and for an answer, in seconds; `?timeout=` in the URI wins.
-        connection_pool: a pool of `redis.asyncio` to use instead of the URI; it serves one loop, and is not closed
-            here.
+        timeout: the most seconds that a decision takes, 0.5 by default: connecting and the answer together. `?timeout=` in
+            the URI wins. A batch may take as long for every 250 requests.
+        connection_pool: a pool of `redis.asyncio` whose connection class and options to use instead of the URI. Its
+            connections are left alone.
+        circuit: when to stop asking a server that does not answer; None never stops.
         options: what redis-py's connections take (`socket_timeout`, `max_connections`, `ssl_ca_certs`, ...). Those that
             make it try again (`retry`, `retry_on_error`, `retry_on_timeout`) have no effect.
 
@@ -69,31 +124,32 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         *,
         timeout: float = 0.5,
         connection_pool: ConnectionPool | None = None,
+        circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: whatever redis-py takes.
     ) -> None:
-        self._given = connection_pool
-        self._settings: dict[str, Any] = {}  # Any: as above.
-        if connection_pool is None:
-            self._settings = connection.settings(uri, timeout, options, parse_url)
-        pool = connection_pool or self._pool()
-        connection.checked(pool)
-        # `limits` gets this one for its own client, which is never used.
+        pool = connection_pool
+        if pool is None:
+            pool = ConnectionPool(**server_options.settings(uri, timeout, options, parse_url))
+        self.timeout: float = server_options.checked(pool).socket_timeout or timeout
+        # `limits` gets it for its own client, which is never used.
         super().__init__("redis://", wrap_exceptions, "redispy", connection_pool=pool)  # type: ignore[arg-type]  # `limits` documents it
-        self.timeout: float = pool.connection_kwargs.get("socket_timeout") or timeout
-        self._connect_timeout: float = pool.connection_kwargs.get("socket_connect_timeout") or timeout
-        # One limit round the whole exchange does for all of redis-py's own, which cost more than the rest of it.
-        self._settings["socket_timeout"] = None
-        self._where = connection.address(pool.connection_kwargs)
+        self._where = server_options.address(pool.connection_kwargs)
         self._scripts = scripts.Scripts(self._CLOCK_LUA)
-        self._lanes: dict[asyncio.AbstractEventLoop, Lane] = {}
-        # Whether the last thing known about the server is that it does not answer.
-        self._silent = False
+        # Without a reference to this object: what is forgotten goes at once, and not with the garbage collector.
+        self._reach: Callable[[float], Awaitable[Any]] = partial(  # Any: a connection of redis-py's
+            connected, pool.connection_class, server_options.once(pool.connection_kwargs)
+        )
+        self._most = server_options.places(pool)
+        self.breaker = breaker_for(self._where, circuit)
+        self.circuits = Circuits({self._where: self.breaker})
+        """The state of the server's circuit, by its address."""
+        self._lanes: dict[asyncio.AbstractEventLoop, Lanes] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._where}>"
 
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return scripts.grant(await self._run(self._scripts.acquire(windows, cost), keys))
+        return await self._run(self._scripts.acquire(windows, cost), keys, scripts.grant)
 
     async def acquire_many(self, requests: Sequence[Request]) -> Pages:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
@@ -105,19 +161,16 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             batch = requests[:]
             if not batch:
                 return Pages(())
-            return Pages(
-                (scripts.answers(await self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch)), batch),)
-            )
+            read = partial(scripts.answers, requests=batch)
+            call = self._scripts.acquire_many(batch)
+            return Pages((await self._run(call, scripts.keys_of(batch), read, batch=True),))
         pages: list[scripts.Replies] = []
         for turn in scripts.turns(requests):
-            conversation = scripts.conversation(self._scripts, turn)
-            pages += await self._exchange(
-                next(conversation), partial(self._converse, conversation), scripts.CALLS_PER_TURN
-            )
+            pages += await self._converse(scripts.conversation(self._scripts, turn))
         return Pages(pages)
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return scripts.grant(await self._run(self._scripts.peek(windows, cost), keys))
+        return await self._run(self._scripts.peek(windows, cost), keys, scripts.grant)
 
     async def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
@@ -125,19 +178,17 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         counted = scripts.counted(windows, keys, tokens)
         if not counted.keys:
             return False
-        given: int = await self._run(self._scripts.release(counted, cost), counted.keys)
-        return given > 0
+        return await self._run(self._scripts.release(counted, cost), counted.keys, int) > 0
 
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         if not keys:
             return 0
-        held: int = await self._run(self._scripts.forget(windows), keys)
-        return held
+        return await self._run(self._scripts.forget(windows), keys, int)
 
     async def check(self) -> bool:
         """Whether the server answers."""
         try:
-            return bool(await self._ask(scripts.command(b"PING")))
+            return await self._ask(_PING, scripts.pong)
         except StorageError:
             return False
 
@@ -148,151 +199,110 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         """
         dropped, cursor = 0, b"0"
         while True:
-            cursor, found = await self._ask(scripts.scan(cursor))
-            keys = scripts.ours(found)
+            cursor, keys = await self._ask(scripts.scan(cursor), scripts.scanned)
             if keys:
-                dropped += await self._ask(scripts.command(b"UNLINK", *keys))
+                dropped += await self._ask(scripts.command(b"UNLINK", *keys), int)
             if cursor == b"0":
                 return dropped
 
     async def close(self) -> None:
         """Let go of this event loop's connections; those of other loops are closed by these."""
-        lane = self._lanes.pop(asyncio.get_running_loop(), None)
-        if lane is not None and lane.keeper is not None:
-            await lane.keeper.aclose()
+        lanes = self._lanes.pop(running_loop(), None)
+        if lanes is not None:
+            await lanes.keeper.aclose()
 
-    async def _run(self, call: scripts.Call, keys: Sequence[str]) -> Any:  # Any: what the script answers.
-        try:
-            return await self._ask(call.by_name(keys))
-        except NoScriptError as refused:
-            # Or what redis-py keeps of it would keep this storage and its connections until the next garbage collection.
-            refused.__traceback__ = None
+    async def _run(
+        self, call: scripts.Call, keys: Sequence[str], read: Callable[[Any], T], *, batch: bool = False
+    ) -> T:  # Any: a reply
+        deadline = running_loop().time() + self.timeout
+        (answer,) = await self._exchange(call.by_name(keys), (read,), deadline, batch=batch)
+        if isinstance(answer, NoScriptError):
             # Refused before anything ran, so it may be asked again.
-            return await self._ask(call.by_text(keys))
+            (answer,) = await self._exchange(call.by_text(keys), (read,), deadline, batch=batch)
+        found: T = self._checked(answer)
+        return found
 
-    async def _ask(self, command: bytes) -> Any:  # Any: as redis-py has it.
+    async def _ask(self, command: bytes, read: Callable[[Any], T]) -> T:  # Any: as above
         """One command and its answer."""
-        return await self._exchange(command, _answer)
+        (answer,) = await self._exchange(command, (read,), running_loop().time() + self.timeout)
+        found: T = self._checked(answer)
+        return found
+
+    def _checked(self, answer: T | ResponseError) -> T:
+        if isinstance(answer, ResponseError):
+            self._refused(answer)
+            raise failures.failure(answer, self._where, self.timeout, sent=True) from None
+        return answer
 
     async def _exchange(
         self,
         command: bytes,
-        read: Callable[[connection.AsyncConnection], Awaitable[Any]],  # Any: as redis-py has it.
-        patience: int = 1,
-    ) -> Any:  # Any: as above.
-        """One or more commands and what is read then, on a connection of this loop's; as in `sync`.
+        reads: Sequence[Callable[[Any], Any]],  # Any: replies, and what they say
+        deadline: float,
+        *,
+        batch: bool = False,
+    ) -> list[Any]:  # Any: as above
+        """What is read of the replies to these commands, a `ResponseError` where that is one."""
+        lanes = self._of_loop()
+        if self.breaker.is_open:
+            await self._probe(lanes, deadline)
+        connection = lanes.batches() if batch else lanes.decisions
+        return await connection.ask(command, reads, deadline)
 
-        All of it may take `patience` time-outs.
-        """
-        loop = asyncio.get_running_loop()
-        lane = self._lanes.get(loop) or await self._open(loop)
-        if lane.turns.locked():
-            await self._wait(lane)
-        else:
-            await lane.turns.acquire()
-        connected: connection.AsyncConnection | None = None
-        before = cancellations()
-        try:
-            async with asyncio.timeout(self._connect_timeout + self.timeout) as limit:
-                connected = await lane.pool.get_connection()
-                try:
-                    heed(before)
-                    limit.reschedule(loop.time() + patience * self.timeout)
-                    # Whatever interrupts either of the two, redis-py closes the connection then, and nothing can come
-                    # between them: so no reply is left for another call to read.
-                    await _sent(connected, command, before)
-                    answer = await read(connected)
-                finally:
-                    await lane.pool.release(connected)
-        except ResponseError as error:
-            if isinstance(error, NoScriptError):
-                raise
-            raise self._failure(error, sent=True) from None
-        except connection.FAILURES as error:
-            self._silent = True
-            raise self._failure(error, sent=connected is not None) from error
-        finally:
-            lane.turns.release()
-        self._silent = False
-        return answer
-
-    async def _converse(
-        self,
-        conversation: Generator[bytes, Any, connection.T],  # Any: as redis-py has it.
-        connected: connection.AsyncConnection,
-    ) -> connection.T:
-        """The rest of a conversation whose first command has been sent."""
+    async def _converse(self, conversation: Generator[bytes, Any, T]) -> T:  # Any: replies
+        """What a conversation comes to, each reply of which is for hundreds of requests and has a time-out of its own."""
+        loop, lanes = running_loop(), self._of_loop()
+        if self.breaker.is_open:
+            await self._probe(lanes, loop.time() + self.timeout)
+        connection = lanes.batches()
+        slots: deque[Slot] = deque()
         try:
             step = next(conversation)
             while True:
-                async with asyncio.timeout(self.timeout):
-                    if step:
-                        await _sent(connected, step, cancellations())
-                        reply = None
-                    else:
-                        reply = await connected.read_response(disable_decoding=True)
-                step = conversation.send(reply)
+                if step:
+                    slots.append(await connection.put(step, (_as_it_came,), loop.time() + self.timeout))
+                    step = next(conversation)
+                else:
+                    (reply,) = await connection.answer(slots.popleft(), loop.time() + self.timeout)
+                    step = conversation.send(self._checked(reply))
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # what the generator returned
-        except BaseException:
-            # Another answer may be on its way, which the next call would take for its own.
-            await connected.disconnect(nowait=True)
-            raise
+        finally:
+            for slot in slots:
+                # Nobody waits for its reply any more.
+                slot.answer.cancel()
 
-    async def _wait(self, lane: Lane) -> None:
+    async def _probe(self, lanes: Lanes, deadline: float) -> None:
+        """Return when the server has answered a PING; raise at once where it is not this caller's turn to send one."""
+        # Or tasks that go on asking would never let the event loop read the answer.
+        await asyncio.sleep(0)
+        breaker = self.breaker
+        if not breaker.is_open:
+            return
+        if not breaker.may_probe():
+            raise failures.not_asked(self._where, breaker.failures)
         try:
-            async with asyncio.timeout(connection.PATIENCE * self.timeout):
-                await lane.turns.acquire()
-        except TimeoutError:
-            raise connection.crowded(self._where, connection.places(lane.pool)) from None
-        if self._silent:
-            lane.turns.release()
-            raise connection.hopeless(self._where, self.timeout)
+            await lanes.decisions.ask(_PING, (scripts.pong,), deadline)
+        except StorageError as error:
+            # A refusal is an answer, and the circuit is closed.
+            if breaker.is_open:
+                raise failures.still_silent(error) from error
 
-    def _failure(self, error: Exception, *, sent: bool) -> StorageError:
-        return connection.failure(error, self._where, self.timeout, sent=sent)
+    def _refused(self, answer: ResponseError) -> None:
+        """What else follows from a refusal."""
 
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> Lane:
+    def _of_loop(self) -> Lanes:
+        loop = running_loop()
+        return self._lanes.get(loop) or self._open(loop)
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> Lanes:
         for other in [other for other in self._lanes.copy() if other.is_closed()]:
             self._lanes.pop(other, None)
-        if self._given is not None:
-            lane = Lane(self._given, asyncio.Semaphore(connection.places(self._given)), None)
-        else:
-            pool = self._pool()
-            keeper = _closing(pool)
-            # It is begun, and so known to the loop, without giving way to another task.
-            await anext(keeper)
-            lane = Lane(pool, asyncio.Semaphore(connection.places(pool)), keeper)
-        self._lanes[loop] = lane
-        return lane
-
-    def _pool(self) -> ConnectionPool:
-        return ConnectionPool(**self._settings)
+        told = partial(failures.told, self._where, self.timeout)
+        make = partial(MultiplexedConnection, loop, self._reach, self.timeout, self.breaker, told)
+        lanes = self._lanes[loop] = Lanes(make, self._most)
+        return lanes
 
 
-def _answer(connected: connection.AsyncConnection) -> Awaitable[Any]:  # Any: as redis-py has it.
-    return connected.read_response(disable_decoding=True)
-
-
-async def _closing(pool: connection.AsyncPool) -> AsyncGenerator[None, None]:
-    """Close the pool's connections when the event loop shuts down.
-
-    An event loop finishes the generators that were begun in it before it is closed (`loop.shutdown_asyncgens`), which is
-    the one place where it tells that it ends while connections can still be closed in good order.
-    """
-    try:
-        yield
-    finally:
-        with suppress(*connection.FAILURES):
-            await pool.disconnect()
-
-
-async def _sent(connected: connection.AsyncConnection, command: bytes, before: int) -> None:
-    """Send it, unless the task is cancelled, even where redis-py swallows that."""
-    await connected.send_packed_command([command])
-    try:
-        heed(before)
-    except asyncio.CancelledError:
-        # The reply, which nobody reads any more, would be taken for the answer to another call.
-        await connected.disconnect(nowait=True)
-        raise
+def _as_it_came(reply: Any) -> Any:  # Any: a reply
+    return reply

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.storage import RedisClusterStorage as LimitsRedisClusterStorage, RedisStorage as LimitsRedisStorage
 
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.circuit import DEFAULT, Circuits
 from ratelimited_notify.storage.engine import LimitsVerbs
-from ratelimited_notify.storage.redis import connection, routing, scripts, spread
+from ratelimited_notify.storage.redis import options as server_options, routing, scripts, spread
 from ratelimited_notify.storage.redis.slots import Slots
 from ratelimited_notify.storage.redis.sync import RedisStorage
 from ratelimited_notify.windows import Request
 
-# After `connection`, which says what to install where redis is missing.
+# After `options`, which says what to install where redis is missing.
 from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
 from redis.exceptions import ResponseError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ratelimited_notify.storage.circuit import Breaker, Circuit
+    from ratelimited_notify.storage.redis.connection import Connection
     from ratelimited_notify.storage.redis.slots import Address
     from ratelimited_notify.windows import Grant, Token, Window
 
@@ -30,28 +34,22 @@ T = TypeVar("T")
 class _Server(RedisStorage):
     """One server of the cluster."""
 
-    def several(self, commands: Sequence[bytes]) -> list[Any]:  # Any: replies; errors are among them
-        """The replies to these commands, in one round trip."""
-
-        def read(connected: connection.Connection) -> list[Any]:  # Any: as above
-            return [_reply(connected) for _ in commands]
-
-        replies: list[Any] = self._exchange(b"".join(commands), read)  # Any: as above
-        return replies
+    def several(
+        self, commands: Sequence[routing.Command], deadline: float
+    ) -> list[Any]:  # Any: replies; errors are among them
+        """What is read of the replies to these commands, in one round trip."""
+        return self._exchange(partial(_several, commands), deadline)
 
     def reset(self) -> int:
         dropped, cursor = 0, b"0"
         while True:
-            cursor, found = self._ask(scripts.scan(cursor))
+            cursor, keys = self._ask(scripts.scan(cursor), scripts.scanned)
             # One command a key, since keys of several slots cannot be dropped by one.
-            commands = [scripts.command(b"UNLINK", key) for key in scripts.ours(found)]
+            commands = [routing.Command(scripts.command(b"UNLINK", key), int) for key in keys]
             if commands:
-                dropped += sum(int(reply == 1) for reply in self.several(commands))
+                dropped += sum(int(reply == 1) for reply in self.several(commands, self._deadline()))
             if cursor == b"0":
                 return dropped
-
-    def close(self) -> None:
-        self._pool.disconnect()
 
 
 # The ignored difference: `incr` of limits' class has one more argument, which only its own sliding window passes.
@@ -69,9 +67,10 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
 
     Arguments:
         uri: `redis+cluster://user:password@host:port,host:port`, or with `valkey`; any servers of the cluster.
-        timeout: the longest wait for a connection, and for an answer, in seconds; also for how long a call tries again
-            where the cluster is not ready; `?timeout=` in the URI wins.
+        timeout: the most seconds that a decision takes, 0.5 by default: all servers that it asks, redirections and waiting
+            until the cluster is ready together. `?timeout=` in the URI wins. A batch may take as long for every 250 requests.
         address_remap: gives another (host, port) for each that the cluster names, where it is behind a tunnel.
+        circuit: when to stop asking a server that does not answer; None never stops.
         options: what redis-py's connections take (`max_connections`, to each server; `ssl=True`; `ssl_ca_certs`, ...).
 
     Raises:
@@ -92,16 +91,21 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
         *,
         timeout: float = 0.5,
         address_remap: Callable[[Address], Address] | None = None,
+        circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: whatever redis-py takes.
     ) -> None:
         # Past the constructors of limits' classes, which would connect at once, by a client that sends scripts again.
         super(LimitsRedisStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
-        parts = connection.several(uri, connection.CLUSTER_EXAMPLE)
-        self._settings = connection.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
+        parts = server_options.several(uri, server_options.CLUSTER_EXAMPLE)
+        self._settings = server_options.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
         self.timeout: float = self._settings["socket_timeout"] or timeout
         self._scripts = scripts.Scripts(self._CLOCK_LUA)
         self._slots = Slots(parts.hosts, address_remap)
         self._servers: dict[Address, _Server] = {}
+        self._circuit = circuit
+        self._breakers: dict[str, Breaker] = {}
+        self.circuits = Circuits(self._breakers)
+        """The state of each server's circuit, by its address."""
         # So that an option which redis-py refuses is said at once.
         self._server(parts.hosts[0])
 
@@ -172,13 +176,18 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
                 return result
             answer = None
             if isinstance(step, routing.Send):
-                answer = {address: self._deliver(address, commands) for address, commands in step.parcels.items()}
+                answer = {
+                    address: self._deliver(address, commands, step.deadline)
+                    for address, commands in step.parcels.items()
+                }
             else:
                 time.sleep(step.seconds)
 
-    def _deliver(self, address: Address, commands: Sequence[bytes]) -> list[Any] | StorageError:  # Any: replies
+    def _deliver(
+        self, address: Address, commands: Sequence[routing.Command], deadline: float
+    ) -> list[Any] | StorageError:  # Any: replies
         try:
-            return self._server(address).several(commands)
+            return self._server(address).several(commands, deadline)
         except StorageError as error:
             return error
 
@@ -188,14 +197,20 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
             for gone in [other for other in list(self._servers) if not self._slots.known(other)]:
                 # Not closed: others may be waiting for its answers.
                 self._servers.pop(gone, None)
-            pool = ConnectionPool(**connection.to_server(self._settings, address))
+                self._breakers.pop(routing.where(gone), None)
+            pool = ConnectionPool(**server_options.to_server(self._settings, address))
             # Threads that come here at once get the same one.
-            server = self._servers.setdefault(address, _Server(connection_pool=pool, timeout=self.timeout))
+            server = self._servers.setdefault(
+                address, _Server(connection_pool=pool, timeout=self.timeout, circuit=self._circuit)
+            )
+            self._breakers[routing.where(address)] = server.breaker
         return server
 
 
-def _reply(connected: connection.Connection) -> Any:  # Any: as redis-py has it.
-    try:
-        return connected.read_response(disable_decoding=True)
-    except ResponseError as error:
-        return error
+def _several(commands: Sequence[routing.Command], connection: Connection) -> list[Any]:  # Any: replies
+    connection.send(b"".join(packed for packed, _ in commands))
+    replies = [connection.reply() for _ in commands]
+    return [
+        reply if isinstance(reply, ResponseError) else read(reply)
+        for (_, read), reply in zip(commands, replies, strict=True)
+    ]

@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.aio.storage import RedisClusterStorage as LimitsRedisClusterStorage, RedisStorage as LimitsRedisStorage
 
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.circuit import DEFAULT, Circuits
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
-from ratelimited_notify.storage.redis import connection, routing, scripts, spread
+from ratelimited_notify.storage.event_loop import running_loop
+from ratelimited_notify.storage.redis import options as server_options, routing, scripts, spread
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.slots import Slots
 from ratelimited_notify.windows import Request
 
-# After `connection`, as in `sync`.
+# After `options`, as in `sync`.
 from redis.asyncio.connection import parse_url  # isort: skip
-from redis.exceptions import ResponseError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ratelimited_notify.storage.circuit import Breaker, Circuit
     from ratelimited_notify.storage.redis.slots import Address
     from ratelimited_notify.windows import Grant, Token, Window
 
 T = TypeVar("T")
 
+_LONG = 10_000
+"""Bytes from which on commands are a batch's."""
+
 
 class _Server(AsyncRedisStorage):
     """One server of the cluster."""
 
-    async def several(self, commands: Sequence[bytes]) -> list[Any]:  # Any: replies; errors are among them
-        """The replies to these commands, in one round trip."""
-
-        async def read(connected: connection.AsyncConnection) -> list[Any]:  # Any: as above
-            return [await _reply(connected) for _ in commands]
-
-        replies: list[Any] = await self._exchange(b"".join(commands), read)  # Any: as above
-        return replies
+    async def several(
+        self, commands: Sequence[routing.Command], deadline: float
+    ) -> list[Any]:  # Any: replies; errors are among them
+        """What is read of the replies to these commands, in one round trip."""
+        packed = b"".join(command.packed for command in commands)
+        return await self._exchange(packed, [command.read for command in commands], deadline, batch=len(packed) > _LONG)
 
     async def reset(self) -> int:
         # As in `cluster._Server`.
         dropped, cursor = 0, b"0"
         while True:
-            cursor, found = await self._ask(scripts.scan(cursor))
-            commands = [scripts.command(b"UNLINK", key) for key in scripts.ours(found)]
+            cursor, keys = await self._ask(scripts.scan(cursor), scripts.scanned)
+            commands = [routing.Command(scripts.command(b"UNLINK", key), int) for key in keys]
             if commands:
-                dropped += sum(int(reply == 1) for reply in await self.several(commands))
+                replies = await self.several(commands, running_loop().time() + self.timeout)
+                dropped += sum(int(reply == 1) for reply in replies)
             if cursor == b"0":
                 return dropped
 
@@ -60,9 +63,10 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
 
     Arguments:
         uri: `redis+cluster://user:password@host:port,host:port`, or with `valkey`; any servers of the cluster.
-        timeout: the longest wait for a connection, and for an answer, in seconds; also for how long a call tries again
-            where the cluster is not ready; `?timeout=` in the URI wins.
+        timeout: the most seconds that a decision takes, 0.5 by default: all servers that it asks, redirections and waiting
+            until the cluster is ready together. `?timeout=` in the URI wins. A batch may take as long for every 250 requests.
         address_remap: gives another (host, port) for each that the cluster names, where it is behind a tunnel.
+        circuit: when to stop asking a server that does not answer; None never stops.
         options: what redis-py's connections take (`max_connections`, to each server; `ssl=True`; `ssl_ca_certs`, ...).
 
     Raises:
@@ -83,16 +87,21 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
         *,
         timeout: float = 0.5,
         address_remap: Callable[[Address], Address] | None = None,
+        circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: whatever redis-py takes.
     ) -> None:
         # Past the constructors of limits' classes, as in `cluster`.
         super(LimitsRedisStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
-        parts = connection.several(uri, connection.CLUSTER_EXAMPLE)
-        self._settings = connection.settings_of_each(parts, timeout, options, parse_url)
+        parts = server_options.several(uri, server_options.CLUSTER_EXAMPLE)
+        self._settings = server_options.settings_of_each(parts, timeout, options, parse_url)
         self.timeout: float = self._settings["socket_timeout"] or timeout
         self._scripts = scripts.Scripts(self._CLOCK_LUA)
         self._slots = Slots(parts.hosts, address_remap)
         self._servers: dict[Address, _Server] = {}
+        self._circuit = circuit
+        self._breakers: dict[str, Breaker] = {}
+        self.circuits = Circuits(self._breakers)
+        """The state of each server's circuit, by its address."""
         # So that an option which redis-py refuses is said at once.
         self._server(parts.hosts[0])
 
@@ -140,13 +149,14 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
             await server.close()
 
     async def _masters(self) -> list[_Server]:
-        await self._follow(routing.learn(self._slots, time.monotonic, time.monotonic() + self.timeout))
+        now = running_loop().time
+        await self._follow(routing.learn(self._slots, now, now() + self.timeout))
         if not self._slots.masters:
             raise routing.unknown(self._slots)
         return [self._server(address) for address in self._slots.masters]
 
     async def _run(self, rounds: spread.Rounds[T]) -> T:
-        return await self._follow(routing.answered(self._slots, rounds, time.monotonic, self.timeout))
+        return await self._follow(routing.answered(self._slots, rounds, running_loop().time, self.timeout))
 
     async def _follow(self, steps: routing.Steps[T]) -> T:
         answer: routing.Delivered | None = None
@@ -158,20 +168,24 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
                 return result
             answer = None
             if isinstance(step, routing.Send):
-                answer = await self._deliver(step.parcels)
+                answer = await self._deliver(step)
             else:
                 await asyncio.sleep(step.seconds)
 
-    async def _deliver(self, parcels: routing.Parcels) -> routing.Delivered:
-        if len(parcels) == 1:
-            ((address, commands),) = parcels.items()
-            return {address: await self._hand_over(address, commands)}
-        replies = await asyncio.gather(*(self._hand_over(address, commands) for address, commands in parcels.items()))
-        return dict(zip(parcels, replies, strict=True))
+    async def _deliver(self, step: routing.Send) -> routing.Delivered:
+        if len(step.parcels) == 1:
+            ((address, commands),) = step.parcels.items()
+            return {address: await self._hand_over(address, commands, step.deadline)}
+        replies = await asyncio.gather(
+            *(self._hand_over(address, commands, step.deadline) for address, commands in step.parcels.items())
+        )
+        return dict(zip(step.parcels, replies, strict=True))
 
-    async def _hand_over(self, address: Address, commands: Sequence[bytes]) -> list[Any] | StorageError:  # Any: replies
+    async def _hand_over(
+        self, address: Address, commands: Sequence[routing.Command], deadline: float
+    ) -> list[Any] | StorageError:  # Any: replies
         try:
-            return await self._server(address).several(commands)
+            return await self._server(address).several(commands, deadline)
         except StorageError as error:
             return error
 
@@ -181,13 +195,13 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
             for gone in [other for other in list(self._servers) if not self._slots.known(other)]:
                 # Not closed: others may be waiting for its answers.
                 self._servers.pop(gone, None)
-            made = _Server("redis://", timeout=self.timeout, **connection.to_server(self._settings, address))
+                self._breakers.pop(routing.where(gone), None)
+            made = _Server(
+                "redis://",
+                timeout=self.timeout,
+                circuit=self._circuit,
+                **server_options.to_server(self._settings, address),
+            )
             server = self._servers.setdefault(address, made)
+            self._breakers[routing.where(address)] = server.breaker
         return server
-
-
-async def _reply(connected: connection.AsyncConnection) -> Any:  # Any: as redis-py has it.
-    try:
-        return await connected.read_response(disable_decoding=True)
-    except ResponseError as error:
-        return error

@@ -7,13 +7,14 @@ it never left this process, because the server cannot be reached, and another on
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.redis import connection, scripts
+from ratelimited_notify.storage.redis import failures, scripts
+from ratelimited_notify.storage.redis.slots import slot_ranges
 
-# After `connection`, which says what to install where redis is missing.
+# After `failures`, which says what to install where redis is missing.
 from redis.exceptions import (  # isort: skip
     AskError,
     ClusterDownError,
@@ -24,7 +25,7 @@ from redis.exceptions import (  # isort: skip
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from ratelimited_notify.storage.redis.slots import Address, Slots
     from ratelimited_notify.storage.redis.spread import Question, Rounds
@@ -37,18 +38,27 @@ REDIRECTIONS = 5
 PAUSE = 0.02
 """Seconds between two attempts where the cluster is not ready."""
 
-_ASKING = scripts.command(b"ASKING")
-_MAP = scripts.command(b"CLUSTER", b"SLOTS")
+_PATIENCE = 0.5
+"""How much of the time that is left one server is given to say who has which slot: others may know, too."""
+
+
+class Command(NamedTuple):
+    """A command, and what makes sense of its reply, or raises an `UnexpectedReply`."""
+
+    packed: bytes
+    read: Callable[[Any], Any]  # Any: each command is answered in its own way
 
 
 class Send(NamedTuple):
     """Commands for some servers, to be sent at once.
 
-    To be answered by, for each server, the replies in order, with a `ResponseError` where that is one, or by the
-    `StorageError` that came instead of all of them.
+    To be answered by, for each server, what was read of the replies in order, with a `ResponseError` where that is one, or
+    by the `StorageError` that came instead of all of them.
     """
 
-    parcels: Mapping[Address, Sequence[bytes]]
+    parcels: Mapping[Address, Sequence[Command]]
+    deadline: float
+    """By the clock that was passed."""
 
 
 class Pause(NamedTuple):
@@ -57,11 +67,15 @@ class Pause(NamedTuple):
     seconds: float
 
 
-Parcels: TypeAlias = Mapping["Address", Sequence[bytes]]
+Parcels: TypeAlias = Mapping["Address", Sequence[Command]]
 
 Delivered: TypeAlias = Mapping["Address", Any]  # Any: see `Send`
 
 Steps: TypeAlias = Generator[Send | Pause, Any, T]  # Any: what is sent in is `Delivered` after `Send`
+
+
+_ASKING = Command(scripts.command(b"ASKING"), scripts.okay)
+_MAP = Command(scripts.command(b"CLUSTER", b"SLOTS"), slot_ranges)
 
 
 class _Letter:
@@ -80,43 +94,48 @@ class _Letter:
 
 
 def answered(slots: Slots, rounds: Rounds[T], clock: Callable[[], float], timeout: float) -> Steps[T]:
-    """What becomes of rounds of questions; the arguments are those of `ask`."""
+    """What becomes of rounds of questions, all of them together before one deadline.
+
+    An empty round begins a group of its own, with a deadline of its own.
+
+    Arguments:
+        slots: who has which slot; brought up to date on the way.
+        rounds: the rounds, each with at most one question a slot, so that their order does not matter.
+        clock: seconds, from any start.
+        timeout: seconds until the deadline.
+    """
     answers: Any = None  # Any: before the first round there are none
+    deadline = clock() + timeout
     while True:
         try:
             questions = rounds.send(answers)
         except StopIteration as done:
             result: T = done.value
             return result
-        answers = yield from ask(slots, questions, clock, timeout)
+        if questions:
+            answers = yield from ask(slots, questions, clock, deadline, timeout)
+        else:
+            answers, deadline = [], clock() + timeout
 
 
 def ask(
-    slots: Slots, questions: Sequence[Question], clock: Callable[[], float], timeout: float
+    slots: Slots, questions: Sequence[Question], clock: Callable[[], float], deadline: float, timeout: float
 ) -> Steps[list[Any]]:  # Any: the answers
-    """The answers to the questions, each what its `read` makes of it, or a `StorageError`.
-
-    Arguments:
-        slots: who has which slot; brought up to date on the way.
-        questions: at most one a slot, so that their order does not matter.
-        clock: seconds, from any start.
-        timeout: seconds for which what is not ready is tried again.
-    """
-    deadline = clock() + timeout
+    """The answers to one round of questions, each what its `read` makes of it, or a `StorageError`."""
     journey = _Journey(slots, questions, timeout)
     if slots.doubtful:
         yield from learn(slots, clock, deadline)
     while True:
         parcels = journey.pack()
         if parcels:
-            journey.unpack((yield Send(parcels)))
+            journey.unpack((yield Send(parcels, deadline)))
         if journey.unreached:
             yield from learn(slots, clock, deadline)
             journey.turn_to_successors()
         if not journey.left or (journey.early and clock() >= deadline):
             return journey.answers
         if journey.early:
-            yield Pause(PAUSE)
+            yield Pause(min(PAUSE, max(0.0, deadline - clock())))
             yield from learn(slots, clock, deadline)
 
 
@@ -125,7 +144,10 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
     if slots.fresh(clock()):
         return
     for address in slots.informants():
-        answer = (yield Send({address: [_MAP]}))[address]
+        now = clock()
+        if now >= deadline:
+            return
+        answer = (yield Send({address: [_MAP]}, now + (deadline - now) * _PATIENCE))[address]
         if isinstance(answer, StorageError):
             slots.troubles[address] = answer
         elif not isinstance(answer[0], ResponseError):
@@ -139,9 +161,7 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
                 f"The Redis server is not part of a cluster; use redis:// for it. [Redis at {where(address)}]"
             )
         else:
-            slots.troubles[address] = connection.failure(answer[0], where(address), 0, sent=True)
-        if clock() >= deadline:
-            return
+            slots.troubles[address] = failures.failure(answer[0], where(address), 0, sent=True)
 
 
 class _Journey:
@@ -158,7 +178,7 @@ class _Journey:
         self.early = False
         """Whether something is left for which the cluster is not ready."""
 
-    def pack(self) -> dict[Address, list[bytes]]:
+    def pack(self) -> dict[Address, list[Command]]:
         """What to send where."""
         self._sent, self.early, self.unreached = {}, False, {}
         for number, letter in self.left.items():
@@ -170,20 +190,20 @@ class _Journey:
             self.answers[number] = unknown(self._slots)
         return {at: self._commands(numbers) for at, numbers in self._sent.items()}
 
-    def _commands(self, numbers: Sequence[int]) -> list[bytes]:
-        commands: list[bytes] = []
+    def _commands(self, numbers: Sequence[int]) -> list[Command]:
+        commands: list[Command] = []
         texts: set[bytes] = set()
         for number in numbers:
             letter = self.left[number]
-            call, keys = letter.question.call, letter.question.keys
+            call, keys, read = letter.question.call, letter.question.keys, letter.question.read
             if letter.asking:
                 commands.append(_ASKING)
             # Once is enough for those behind it.
             if letter.by_text and call.script.sha not in texts:
                 texts.add(call.script.sha)
-                commands.append(call.by_text(keys))
+                commands.append(Command(call.by_text(keys), read))
             else:
-                commands.append(call.by_name(keys))
+                commands.append(Command(call.by_name(keys), read))
         return commands
 
     def unpack(self, delivered: Delivered) -> None:
@@ -201,7 +221,7 @@ class _Journey:
         self._slots.troubles[at] = error
         for number in numbers:
             self.answers[number] = error
-            if isinstance(error, connection.NothingSent):
+            if isinstance(error, failures.NothingSent):
                 self.unreached[number] = at
             else:
                 del self.left[number]
@@ -222,13 +242,13 @@ class _Journey:
                 next(replies)
             reply = next(replies)
             if not isinstance(reply, ResponseError):
-                self.answers[number] = letter.question.read(reply)
+                self.answers[number] = reply
                 del self.left[number]
                 continue
             self.answers[number] = (
-                connection.circles(where(at))
+                failures.circles(where(at))
                 if isinstance(reply, AskError)
-                else connection.failure(reply, where(at), self._timeout, sent=True)
+                else failures.failure(reply, where(at), self._timeout, sent=True)
             )
             if not self._goes_on(letter, reply, at):
                 del self.left[number]
@@ -260,7 +280,7 @@ class _Journey:
 def unknown(slots: Slots) -> StorageError:
     """Nobody is known to have a slot."""
     *_, last = None, *slots.troubles.copy().values()
-    return connection.NothingSent(
+    return failures.NothingSent(
         "No server of the Redis cluster answers, or none has the slot of this recipient, so nothing was sent. "
         f"CLUSTER INFO tells more. [Redis cluster at {', '.join(map(where, slots.seeds))}]"
         + (f" The last that was heard: {last}" if last is not None else "")

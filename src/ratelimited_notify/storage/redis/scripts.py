@@ -14,6 +14,7 @@ import msgspec
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.keys import STRATEGY_LETTERS, foreign
 from ratelimited_notify.pages import Page
+from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.windows import FITS, Grant, Mode, Reading
 
 if TYPE_CHECKING:
@@ -237,6 +238,29 @@ def scan(cursor: bytes) -> bytes:
 def ours(found: Iterable[bytes]) -> list[bytes]:
     """Those of the keys that this library made."""
     return [key for key in found if _is_ours(key.decode("ascii", "replace"))]
+
+
+def scanned(reply: Any) -> tuple[bytes, list[bytes]]:  # Any: as the server answers
+    """The answer to `scan`: where to go on, and the keys that this library made."""
+    if isinstance(reply, list) and len(reply) == 2:
+        cursor, found = reply
+        if isinstance(cursor, bytes) and isinstance(found, list) and all(isinstance(key, bytes) for key in found):
+            return cursor, ours(found)
+    raise UnexpectedReply
+
+
+def pong(reply: Any) -> bool:  # Any: as the server answers
+    """The answer to PING."""
+    if reply != b"PONG":
+        raise UnexpectedReply
+    return True
+
+
+def okay(reply: Any) -> bool:  # Any: as the server answers
+    """The answer to a command that says no more than that it was done."""
+    if reply != b"OK":
+        raise UnexpectedReply
+    return True
 
 
 def _is_ours(key: str) -> bool:

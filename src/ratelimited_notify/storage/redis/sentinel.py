@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ratelimited_notify.storage.redis import connection
+from ratelimited_notify.storage.circuit import DEFAULT, Circuits, breaker_for
+from ratelimited_notify.storage.redis import failures, options as server_options
+from ratelimited_notify.storage.redis.connection import Connection, Connections, connected
+from ratelimited_notify.storage.redis.sentinels import Master, Sentinels, master
 from ratelimited_notify.storage.redis.sync import RedisStorage
 
-# After `connection`, which says what to install where redis is missing.
-from redis.backoff import NoBackoff  # isort: skip
-from redis.connection import parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
-from redis.retry import Retry  # isort: skip
-from redis.sentinel import (  # isort: skip
-    MasterNotFoundError,
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+# After `options`, which says what to install where redis is missing.
+from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
+from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-class _Sentinels(Sentinel):
-    def discover_master(self, service_name: str) -> tuple[str, int]:
-        try:
-            found: tuple[str, int] = super().discover_master(service_name)  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # redis-py does not say
-        except MasterNotFoundError:
-            # redis-py's message shows how it connects to them.
-            raise MasterNotFoundError(connection.no_master(service_name)) from None
-        return found
+    from ratelimited_notify.storage.circuit import Circuit
 
 
 class RedisSentinelStorage(RedisStorage):
@@ -43,11 +32,12 @@ class RedisSentinelStorage(RedisStorage):
     Arguments:
         uri: `redis+sentinel://user:password@host:port,host:port/service`, or with `valkey`; the Sentinels, and the name
             under which they watch the master. User and password are for both.
-        timeout: the longest wait for a connection, and for an answer, in seconds; `?timeout=` in the URI wins. All
-            Sentinels together are given as long again.
+        timeout: the most seconds that a decision takes, 0.5 by default: asking the Sentinels, connecting and the answer
+            together. `?timeout=` in the URI wins.
         service_name: the same where the URI does not say it.
         sentinel_kwargs: what redis-py's connections to the Sentinels take, where that is not what those to the master
             take: `{"password": None}`, for example.
+        circuit: when to stop asking a master that does not answer; None never stops.
         options: what redis-py's connections take (`max_connections`, `db`, `ssl=True`, `ssl_ca_certs`, ...).
 
     Raises:
@@ -64,26 +54,64 @@ class RedisSentinelStorage(RedisStorage):
         timeout: float = 0.5,
         service_name: str | None = None,
         sentinel_kwargs: Mapping[str, Any] | None = None,  # Any: whatever redis-py takes.
+        circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: as above.
     ) -> None:
-        parts = connection.several(uri, connection.SENTINEL_EXAMPLE)
-        service = connection.service(parts, service_name)
-        wanted = connection.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
-        to_sentinels = connection.to_sentinels(wanted, timeout, len(parts.hosts), sentinel_kwargs or {})
-        wanted["connection_class"] = connection.kind(wanted, SentinelManagedConnection, SentinelManagedSSLConnection)
-        # By itself redis-py's client would ask again and again, with pauses.
-        to_sentinels = {"retry": Retry(NoBackoff(), 0), **to_sentinels}
-        sentinels = connection.made(_Sentinels, parts.hosts, sentinel_kwargs=to_sentinels)
-        pool = SentinelConnectionPool(service, sentinels, **wanted)  # type: ignore[no-untyped-call]  # as above
-        super().__init__(wrap_exceptions=wrap_exceptions, timeout=timeout, connection_pool=pool)
-        self._owned = True
-        # Callers take turns at as many as there may be. Before 8.1 redis-py counts a connection that reached no master for
-        # good, and would open no more after some.
-        pool.max_connections = 2**31
-        self._sentinels = sentinels
-        self._where = connection.watched(parts, service)
+        parts = server_options.several(uri, server_options.SENTINEL_EXAMPLE)
+        service = server_options.service(parts, service_name)
+        wanted = server_options.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
+        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, parse_url)
+        server_options.checked(ConnectionPool(**sentinels.options))
+        pool = ConnectionPool(**wanted)
+        super().__init__(wrap_exceptions=wrap_exceptions, timeout=timeout, connection_pool=pool, circuit=None)
+        self._connections = Connections(_Master(sentinels, pool), server_options.places(pool))
+        self._where = server_options.watched(parts, service)
+        self.breaker = breaker_for(self._where, circuit)
+        self.circuits = Circuits({self._where: self.breaker})
 
-    def close(self) -> None:
-        super().close()
-        for sentinel in self._sentinels.sentinels:
-            sentinel.close()
+    def _refused(self, answer: ResponseError) -> None:
+        if "READONLY" in str(answer):
+            # It was the master, and is a replica now; so are the others that lead there.
+            self._connections.close()
+
+
+class _Master:
+    """Connects to the server that the Sentinels say is the master.
+
+    Arguments:
+        sentinels: whom to ask.
+        pool: the class and the options of connections to the master.
+    """
+
+    def __init__(self, sentinels: Sentinels, pool: ConnectionPool) -> None:
+        self._sentinels = sentinels
+        self._to_sentinels = ConnectionPool(**sentinels.options)
+        self._kind = pool.connection_class
+        self._wanted = server_options.once(pool.connection_kwargs)
+
+    def __call__(self, deadline: float) -> Any:  # Any: a connection of redis-py's
+        found = self._found(deadline)
+        return connected(self._kind, server_options.to_server(self._wanted, found), deadline)
+
+    def _found(self, deadline: float) -> Master:
+        for asked, (host, port) in enumerate(self._sentinels.in_turn()):
+            now = time.monotonic()
+            until = now + self._sentinels.share(deadline - now, asked)
+            sentinel = Connection(partial(self._to, (host, port)), until)
+            try:
+                sentinel.begin(until)
+                reply = sentinel.ask(self._sentinels.command)
+                found = None if isinstance(reply, ResponseError) else master(reply)
+            except (*failures.FAILURES, failures.UnexpectedReply):
+                continue
+            finally:
+                sentinel.drop()
+            if found is not None:
+                self._sentinels.knew((host, port))
+                return found
+        raise RedisConnectionError(server_options.no_master(self._sentinels.service))
+
+    def _to(self, sentinel: tuple[str, int], deadline: float) -> Any:  # Any: as above
+        pool = self._to_sentinels
+        wanted = server_options.once(server_options.to_server(pool.connection_kwargs, sentinel))
+        return connected(pool.connection_class, wanted, deadline)

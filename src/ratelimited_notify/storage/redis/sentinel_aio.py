@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ratelimited_notify.storage.redis import connection
+from ratelimited_notify.storage.circuit import DEFAULT, Circuits, breaker_for
+from ratelimited_notify.storage.redis import failures, options as server_options
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
+from ratelimited_notify.storage.redis.multiplexed import abort, connected
+from ratelimited_notify.storage.redis.sentinels import Master, Sentinels, master
 
-# After `connection`, as in `sync`.
-from redis.asyncio.connection import parse_url  # isort: skip
-from redis.asyncio.retry import Retry  # isort: skip
-from redis.asyncio.sentinel import (  # isort: skip
-    MasterNotFoundError,
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
-from redis.backoff import NoBackoff  # isort: skip
+# After `options`, as in `sync`.
+from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
+from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-class _Sentinels(Sentinel):
-    async def discover_master(self, service_name: str) -> tuple[str, int]:
-        try:
-            found: tuple[str, int] = await super().discover_master(service_name)  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
-        except MasterNotFoundError:
-            # redis-py's message shows how it connects to them.
-            raise MasterNotFoundError(connection.no_master(service_name)) from None
-        return found
-
-
-class _Pool(SentinelConnectionPool):
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        await super().disconnect(inuse_connections)
-        # Otherwise it is the pool's own, because the master has changed, and there is more to ask.
-        if inuse_connections:
-            manager: Any = self.sentinel_manager  # Any: redis-py does not say what its clients are
-            for client in manager.sentinels:
-                await client.aclose()
+    from ratelimited_notify.storage.circuit import Circuit
 
 
 class AsyncRedisSentinelStorage(AsyncRedisStorage):
@@ -51,11 +29,12 @@ class AsyncRedisSentinelStorage(AsyncRedisStorage):
     Arguments:
         uri: `redis+sentinel://user:password@host:port,host:port/service`, or with `valkey`; the Sentinels, and the name
             under which they watch the master. User and password are for both.
-        timeout: the longest wait for a connection, and for an answer, in seconds; `?timeout=` in the URI wins. All
-            Sentinels together are given as long again.
+        timeout: the most seconds that a decision takes, 0.5 by default: asking the Sentinels, connecting and the answer
+            together. `?timeout=` in the URI wins.
         service_name: the same where the URI does not say it.
         sentinel_kwargs: what redis-py's connections to the Sentinels take, where that is not what those to the master
             take: `{"password": None}`, for example.
+        circuit: when to stop asking a master that does not answer; None never stops.
         options: what redis-py's connections take (`max_connections`, `db`, `ssl=True`, `ssl_ca_certs`, ...).
 
     Raises:
@@ -72,21 +51,66 @@ class AsyncRedisSentinelStorage(AsyncRedisStorage):
         timeout: float = 0.5,
         service_name: str | None = None,
         sentinel_kwargs: Mapping[str, Any] | None = None,  # Any: whatever redis-py takes.
+        circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: as above.
     ) -> None:
-        parts = connection.several(uri, connection.SENTINEL_EXAMPLE)
-        self._hosts = parts.hosts
-        self._service = connection.service(parts, service_name)
-        wanted = connection.settings_of_each(parts, timeout, options, parse_url)
-        self._to_sentinels = connection.to_sentinels(wanted, timeout, len(parts.hosts), sentinel_kwargs or {})
-        wanted["connection_class"] = connection.kind(wanted, SentinelManagedConnection, SentinelManagedSSLConnection)
-        super().__init__("redis://", wrap_exceptions, timeout=timeout, **wanted)
-        # The Sentinels are asked while a connection is opened.
-        self._connect_timeout *= 2
-        self._where = connection.watched(parts, self._service)
+        parts = server_options.several(uri, server_options.SENTINEL_EXAMPLE)
+        service = server_options.service(parts, service_name)
+        wanted = server_options.settings_of_each(parts, timeout, options, parse_url)
+        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, parse_url)
+        server_options.checked(ConnectionPool(**sentinels.options))
+        pool = ConnectionPool(**wanted)
+        super().__init__("redis://", wrap_exceptions, timeout=timeout, connection_pool=pool, circuit=None)
+        self._reach = _Master(sentinels, pool)
+        self._where = server_options.watched(parts, service)
+        self.breaker = breaker_for(self._where, circuit)
+        self.circuits = Circuits({self._where: self.breaker})
 
-    def _pool(self) -> SentinelConnectionPool:
-        # By itself redis-py's client would ask again and again, with pauses.
-        to_sentinels = {"retry": Retry(NoBackoff(), 0), **self._to_sentinels}
-        sentinels = connection.made(_Sentinels, self._hosts, sentinel_kwargs=to_sentinels)
-        return _Pool(self._service, sentinels, **self._settings)  # type: ignore[no-untyped-call]  # as above
+    def _refused(self, answer: ResponseError) -> None:
+        if "READONLY" in str(answer):
+            # It was the master, and is a replica now.
+            self._of_loop().drop(RedisConnectionError("The master is another server now"))
+
+
+class _Master:
+    """Connects to the server that the Sentinels say is the master.
+
+    Arguments:
+        sentinels: whom to ask.
+        pool: the class and the options of connections to the master.
+    """
+
+    def __init__(self, sentinels: Sentinels, pool: ConnectionPool) -> None:
+        self._sentinels = sentinels
+        self._to_sentinels = ConnectionPool(**sentinels.options)
+        self._kind = pool.connection_class
+        self._wanted = server_options.once(pool.connection_kwargs)
+
+    async def __call__(self, deadline: float) -> Any:  # Any: a connection of redis-py's
+        found = await self._found(deadline)
+        return await connected(self._kind, server_options.to_server(self._wanted, found), deadline)
+
+    async def _found(self, deadline: float) -> Master:
+        loop = asyncio.get_running_loop()
+        for asked, (host, port) in enumerate(self._sentinels.in_turn()):
+            now = loop.time()
+            until = now + self._sentinels.share(deadline - now, asked)
+            try:
+                async with asyncio.timeout_at(until):
+                    found = await self._asked((host, port), until)
+            except (*failures.FAILURES, failures.UnexpectedReply):
+                continue
+            if found is not None:
+                self._sentinels.knew((host, port))
+                return found
+        raise RedisConnectionError(server_options.no_master(self._sentinels.service))
+
+    async def _asked(self, sentinel: tuple[str, int], deadline: float) -> Master | None:
+        pool = self._to_sentinels
+        wanted = server_options.once(server_options.to_server(pool.connection_kwargs, sentinel))
+        connection = await connected(pool.connection_class, wanted, deadline)
+        try:
+            await connection.send_packed_command([self._sentinels.command])
+            return master(await connection.read_response(disable_decoding=True))
+        finally:
+            abort(connection)

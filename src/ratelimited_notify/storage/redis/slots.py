@@ -5,6 +5,8 @@ from __future__ import annotations
 from binascii import crc_hqx
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ratelimited_notify.storage.redis.failures import UnexpectedReply
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -104,7 +106,33 @@ class Slots:
         return [self.place((_text(host), int(port)), source) for host, port, *_ in servers]
 
 
+def slot_ranges(reply: Any) -> Sequence[Any]:  # Any: as the server answers
+    """The answer to CLUSTER SLOTS, if it is one.
+
+    Raises:
+        UnexpectedReply: it is something else.
+    """
+    if not isinstance(reply, list) or not all(map(_is_range, reply)):
+        raise UnexpectedReply
+    return reply
+
+
+def _is_range(part: Any) -> bool:  # Any: as above
+    if not isinstance(part, list) or len(part) < 3:
+        return False
+    first, last, *servers = part
+    if not isinstance(first, int) or not isinstance(last, int) or not 0 <= first <= last < SLOTS:
+        return False
+    return all(
+        isinstance(server, list)
+        and len(server) >= 2
+        and isinstance(server[0], bytes | str | None)
+        and isinstance(server[1], int)
+        for server in servers
+    )
+
+
 def _text(host: bytes | str | None) -> str:
     # A server that does not know its own name says so in one of these ways.
-    text = host.decode() if isinstance(host, bytes) else host or ""
+    text = host.decode(errors="replace") if isinstance(host, bytes) else host or ""
     return "" if text == "?" else text

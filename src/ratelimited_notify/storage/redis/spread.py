@@ -1,6 +1,7 @@
 """Decisions over windows that lie in several slots of a cluster: generators that yield questions and do no I/O.
 
-A round is a list of questions, at most one a slot, that may be asked at once. Whoever runs a generator sends back the
+A round is a list of questions, at most one a slot, that may be asked at once. An empty one asks nothing: what comes after
+it has a time-out of its own. Whoever runs a generator sends back the
 answers in the same order, a `StorageError` where there is none. Sync and asyncio run these alike.
 
 A script sees one slot. The windows of one recipient lie in one; those shared with others may lie elsewhere. The
@@ -59,7 +60,7 @@ def acquire(made: scripts.Scripts, request: Request) -> Rounds[Grant]:
         call = made.acquire(part.windows, part.cost)
         grant: Grant = _known((yield [Question(part.slot, call, part.keys, scripts.grant)]))[0]
         return grant
-    return (yield from _wave(made, [parts]))[0]
+    return (yield from _wave(made, [parts], alone=True))[0]
 
 
 def acquire_many(made: scripts.Scripts, requests: Sequence[Request]) -> Rounds[list[Grant]]:
@@ -67,8 +68,11 @@ def acquire_many(made: scripts.Scripts, requests: Sequence[Request]) -> Rounds[l
     grants: list[Grant] = []
     try:
         for wave in _waves(requests):
-            grants += yield from _wave(made, wave)
+            grants += yield from _wave(made, wave, alone=False)
+            # Each wave has a time-out of its own.
+            yield ()
     except StorageError:
+        yield ()
         taken = [
             (part, [grant.readings[position].token for position in part.positions])
             for request, grant in zip(requests, grants, strict=False)
@@ -144,8 +148,11 @@ def _waves(requests: Sequence[Request]) -> Iterator[list[list[Part]]]:
         yield wave
 
 
-def _wave(made: scripts.Scripts, wave: Sequence[list[Part]]) -> Rounds[list[Grant]]:
-    """Requests that do not get in each other's way: first the first part of each, then the second, and so on."""
+def _wave(made: scripts.Scripts, wave: Sequence[list[Part]], *, alone: bool) -> Rounds[list[Grant]]:
+    """Requests that do not get in each other's way: first the first part of each, then the second, and so on.
+
+    Where it is `alone`, all of it keeps to one time-out. What a failure leaves counted for want of time stays so.
+    """
     grants: list[list[Grant]] = [[] for _ in wave]
     going = [True] * len(wave)
     counted: Iterable[int] = range(len(wave))
@@ -172,6 +179,8 @@ def _wave(made: scripts.Scripts, wave: Sequence[list[Part]]) -> Rounds[list[Gran
                 ]
     except StorageError:
         # The hits are about to be reported as failed: what is known to be counted is given back if possible.
+        if not alone:
+            yield ()
         with suppress(StorageError):
             yield from _give_back(made, _taken(wave, grants, counted))
         raise

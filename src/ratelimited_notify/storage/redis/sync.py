@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.storage import RedisStorage as LimitsRedisStorage
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pages import Pages
+from ratelimited_notify.storage.circuit import DEFAULT, Circuits, breaker_for
 from ratelimited_notify.storage.engine import LimitsVerbs
-from ratelimited_notify.storage.redis import connection, scripts
-from ratelimited_notify.storage.redis.turns import Turns
+from ratelimited_notify.storage.redis import failures, options as server_options, scripts
+from ratelimited_notify.storage.redis.connection import Connections, connected
 
-# After `connection`, which says what to install where redis is missing.
+# After `options`, which says what to install where redis is missing.
 from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
 from redis.exceptions import NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from ratelimited_notify.storage.circuit import Circuit
+    from ratelimited_notify.storage.redis.connection import Connection
     from ratelimited_notify.windows import Grant, Request, Token, Window
+
+T = TypeVar("T")
+
+_PING = scripts.command(b"PING")
 
 
 class RedisStorage(LimitsVerbs, LimitsRedisStorage):
@@ -31,9 +39,11 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
 
     Arguments:
         uri: `redis://`, `rediss://`, `redis+unix://`, and the same with `valkey`; with user, password and database.
-        timeout: the longest wait for a connection, and for an answer, in seconds; `?timeout=` in the URI wins.
-        connection_pool: a pool of redis-py's to use instead of the URI, whose connections have a `socket_timeout`; it is
-            not closed here.
+        timeout: the most seconds that a decision takes, 0.5 by default: waiting for a connection, connecting and the
+            answer together. `?timeout=` in the URI wins. A batch may take as long for every 250 requests.
+        connection_pool: a pool of redis-py's whose connection class and options to use instead of the URI, with a
+            `socket_timeout`. Its connections are left alone.
+        circuit: when to stop asking a server that does not answer; None never stops.
         options: what redis-py's connections take (`socket_timeout`, `max_connections`, `ssl_ca_certs`, ...). Those that
             make it try again (`retry`, `retry_on_error`, `retry_on_timeout`) have no effect.
 
@@ -56,20 +66,22 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         *,
         timeout: float = 0.5,
         connection_pool: ConnectionPool | None = None,
+        circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: whatever redis-py takes.
     ) -> None:
         pool = connection_pool
         if pool is None:
-            pool = ConnectionPool(**connection.settings(uri, timeout, options, parse_url))  # pyright: ignore[reportUnknownArgumentType]  # as above
-        self.timeout: float = connection.bounded(connection.checked(pool))
+            pool = ConnectionPool(**server_options.settings(uri, timeout, options, parse_url))  # pyright: ignore[reportUnknownArgumentType]  # as above
+        self.timeout: float = server_options.bounded(server_options.checked(pool))
         super().__init__("redis://", pool, wrap_exceptions=wrap_exceptions)  # pyright: ignore[reportUnknownMemberType]  # as above
-        self._pool: connection.Pool = pool
-        self._owned = connection_pool is None
-        self._where = connection.address(pool.connection_kwargs)
+        self._where = server_options.address(pool.connection_kwargs)
         self._scripts = scripts.Scripts(self._CLOCK_LUA)
-        self._turns = Turns(connection.places(pool))
-        # Whether the last thing known about the server is that it does not answer.
-        self._silent = False
+        # Without a reference to this object: what is forgotten goes at once, and not with the garbage collector.
+        reach = partial(connected, pool.connection_class, server_options.once(pool.connection_kwargs))
+        self._connections = Connections(reach, server_options.places(pool))
+        self.breaker = breaker_for(self._where, circuit)
+        self.circuits = Circuits({self._where: self.breaker})
+        """The state of the server's circuit, by its address."""
 
     def initialize_storage(self, _uri: str) -> None:
         """`limits`' own scripts are not used."""
@@ -78,7 +90,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         return f"<{type(self).__name__} at {self._where}>"
 
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return scripts.grant(self._run(self._scripts.acquire(windows, cost), keys))
+        return self._run(self._scripts.acquire(windows, cost), keys, scripts.grant)
 
     def acquire_many(self, requests: Sequence[Request]) -> Pages:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
@@ -90,17 +102,16 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             batch = requests[:]
             if not batch:
                 return Pages(())
-            return Pages(
-                (scripts.answers(self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch)), batch),)
-            )
+            read = partial(scripts.answers, requests=batch)
+            return Pages((self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch), read),))
         pages: list[scripts.Replies] = []
         for turn in scripts.turns(requests):
             conversation = scripts.conversation(self._scripts, turn)
-            pages += self._exchange(next(conversation), partial(_converse, conversation))
+            pages += self._exchange(partial(_converse, conversation, self.timeout), self._deadline())
         return Pages(pages)
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return scripts.grant(self._run(self._scripts.peek(windows, cost), keys))
+        return self._run(self._scripts.peek(windows, cost), keys, scripts.grant)
 
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
@@ -108,14 +119,12 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         counted = scripts.counted(windows, keys, tokens)
         if not counted.keys:
             return False
-        given: int = self._run(self._scripts.release(counted, cost), counted.keys)
-        return given > 0
+        return self._run(self._scripts.release(counted, cost), counted.keys, int) > 0
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         if not keys:
             return 0
-        held: int = self._run(self._scripts.forget(windows), keys)
-        return held
+        return self._run(self._scripts.forget(windows), keys, int)
 
     def check(self) -> bool:
         """Whether the server answers."""
@@ -127,7 +136,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
 
     def probe(self) -> None:
         """Make sure that the server answers; raises a `StorageError` that says why it does not."""
-        self._ask(scripts.command(b"PING"))
+        self._ask(_PING, scripts.pong)
 
     def reset(self) -> int | None:
         """Drop every window of this library on the server's database, of all namespaces; returns how many.
@@ -136,95 +145,134 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         """
         dropped, cursor = 0, b"0"
         while True:
-            cursor, found = self._ask(scripts.scan(cursor))
-            keys = scripts.ours(found)
+            cursor, keys = self._ask(scripts.scan(cursor), scripts.scanned)
             if keys:
-                dropped += self._ask(scripts.command(b"UNLINK", *keys))
+                dropped += self._ask(scripts.command(b"UNLINK", *keys), int)
             if cursor == b"0":
                 return dropped
 
     def close(self) -> None:
-        if self._owned:
-            self._pool.disconnect()
+        self._connections.close()
 
-    def _run(self, call: scripts.Call, keys: Sequence[str]) -> Any:  # Any: what the script answers.
-        try:
-            return self._ask(call.by_name(keys))
-        except NoScriptError:
+    def _deadline(self) -> float:
+        return time.monotonic() + self.timeout
+
+    def _run(self, call: scripts.Call, keys: Sequence[str], read: Callable[[Any], T]) -> T:  # Any: a reply
+        deadline = self._deadline()
+        answer = self._exchange(partial(_asked, call.by_name(keys), read), deadline)
+        if isinstance(answer, NoScriptError):
             # Refused before anything ran, so it may be asked again.
-            return self._ask(call.by_text(keys))
+            answer = self._exchange(partial(_asked, call.by_text(keys), read), deadline)
+        if isinstance(answer, ResponseError):
+            self._refused(answer)
+            raise self._failure(answer, sent=True) from None
+        return answer
 
-    def _ask(self, command: bytes) -> Any:  # Any: as redis-py has it.
+    def _ask(self, command: bytes, read: Callable[[Any], T]) -> T:  # Any: as above
         """One command and its answer."""
-        return self._exchange(command, _answer)
+        answer = self._exchange(partial(_asked, command, read), self._deadline())
+        if isinstance(answer, ResponseError):
+            self._refused(answer)
+            raise self._failure(answer, sent=True) from None
+        return answer
 
-    def _exchange(self, command: bytes, read: Callable[[connection.Connection], Any]) -> Any:  # Any: as above.
-        """One or more commands and what is read then, on a connection of the pool's.
+    def _exchange(
+        self,
+        talk: Callable[[Connection], T],
+        deadline: float,
+        *,
+        probing: bool = False,
+    ) -> T:
+        """What `talk` returns, which has a connection for itself until the deadline.
 
         Not by redis-py's client, which costs a third more, and may send a command again: a script sent twice counts twice.
         """
-        if not self._turns.try_take():
-            self._wait()
-        connected: connection.Connection | None = None
+        breaker = self.breaker
+        if breaker.is_open and not probing:
+            self._probe(deadline)
+        began = time.monotonic()
+        places = self._connections.places
+        connection: Connection | None = None
         try:
-            connected = self._pool.get_connection()
-            connected.send_packed_command([command])
-            answer = read(connected)
-        except ResponseError as error:
-            if isinstance(error, NoScriptError):
+            connection = places.take(deadline, None if probing else breaker)
+            if connection is None:
+                raise self._no_place()
+            connection.begin(deadline)
+            answer = talk(connection)
+        except BaseException as error:
+            # An interrupt too: a reply that was not read would be taken for the answer to another call.
+            sent = connection is not None and connection.sent
+            if connection is not None:
+                connection.drop()
+                places.freed()
+            if not isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
                 raise
-            raise self._failure(error, sent=True) from None
-        except connection.FAILURES as error:
-            if connected is not None:
-                # Not all of redis-py's connections do it themselves.
-                connected.disconnect()
-            self._silent = True
-            raise self._failure(error, sent=connected is not None) from error
-        except BaseException:
-            # An interrupt: a reply that was not read would be taken for the answer to another call.
-            if connected is not None:
-                connected.disconnect()
-            raise
-        finally:
-            try:
-                if connected is not None:
-                    self._pool.release(connected)
-            finally:
-                self._turns.give()
-        self._silent = False
+            raise self._unanswered(error, began, sent=sent) from error
+        if places is self._connections.places:
+            places.give(connection)
+        else:
+            # The storage was closed meanwhile, or this is a forked child.
+            connection.drop()
+        if breaker.failures:
+            breaker.answered()
         return answer
 
-    def _wait(self) -> None:
-        if not self._turns.wait(connection.PATIENCE * self.timeout):
-            raise connection.crowded(self._where, self._turns.places)
-        if self._silent:
-            self._turns.give()
-            raise connection.hopeless(self._where, self.timeout)
+    def _unanswered(self, error: Exception, began: float, *, sent: bool) -> StorageError:
+        breaker = self.breaker
+        if failures.is_silence(error):
+            breaker.failed(began, timed_out=failures.has_timed_out(error))
+        elif breaker.failures:
+            breaker.answered()
+        return failures.told(self._where, self.timeout, error, sent)
+
+    def _probe(self, deadline: float) -> None:
+        """Return when the server has answered a PING; raise at once where it is not this caller's turn to send one."""
+        breaker = self.breaker
+        if not breaker.may_probe():
+            breaker.refused()
+            raise failures.not_asked(self._where, breaker.failures)
+        try:
+            self._exchange(partial(_asked, _PING, scripts.pong), deadline, probing=True)
+        except StorageError as error:
+            # A refusal is an answer, and the circuit is closed.
+            if breaker.is_open:
+                raise failures.still_silent(error) from error
+
+    def _refused(self, answer: ResponseError) -> None:
+        """What else follows from a refusal."""
+
+    def _no_place(self) -> StorageError:
+        if self.breaker.is_open:
+            return failures.not_asked(self._where, self.breaker.failures)
+        return failures.crowded(self._where, self._connections.places.most)
 
     def _failure(self, error: Exception, *, sent: bool) -> StorageError:
-        return connection.failure(error, self._where, self.timeout, sent=sent)
+        return failures.failure(error, self._where, self.timeout, sent=sent)
+
+
+def _asked(command: bytes, read: Callable[[Any], T], connection: Connection) -> T | ResponseError:  # Any: a reply
+    reply = connection.ask(command)
+    # It is read while the connection is held, so that one with a wrong reply is dropped.
+    return reply if isinstance(reply, ResponseError) else read(reply)
 
 
 def _converse(
-    conversation: Generator[bytes, Any, connection.T],  # Any: as redis-py has it.
-    connected: connection.Connection,
-) -> connection.T:
-    """The rest of a conversation whose first command has been sent."""
+    conversation: Generator[bytes, Any, T],  # Any: replies
+    timeout: float,
+    connection: Connection,
+) -> T:
     try:
         step = next(conversation)
         while True:
             if step:
-                connected.send_packed_command([step])
+                connection.send(step)
                 step = next(conversation)
             else:
-                step = conversation.send(connected.read_response(disable_decoding=True))
+                # Each reply is for hundreds of requests, and has a time-out of its own.
+                connection.extend(time.monotonic() + timeout)
+                reply = connection.reply()
+                if isinstance(reply, ResponseError):
+                    raise reply
+                step = conversation.send(reply)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # what the generator returned
-    except BaseException:
-        # Another answer may be on its way, which the next call would take for its own.
-        connected.disconnect()
-        raise
-
-
-def _answer(connected: connection.Connection) -> Any:  # Any: as redis-py has it.
-    return connected.read_response(disable_decoding=True)

@@ -1,0 +1,381 @@
+"""One connection of an event loop to a server, on which many tasks ask at once.
+
+Commands are written one behind the other, those that come together in one write, and answered in that order. What holds:
+
+1. Every command that was written owns a slot in the queue of replies. A caller who is cancelled or out of time leaves its
+   slot there: its reply is read when it comes, and thrown away. So each reply goes to who asked, or to nobody.
+2. When the oldest slot is older than the time-out, when a reply is not understood or when the connection breaks, the
+   connection is dropped, and all who wait are told that the outcome is unknown. A dropped connection is never used again.
+3. No task is left behind: one reads while there are slots, and ends with the last of them.
+
+redis-py's `Connection` connects (TLS, AUTH, SELECT) and parses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import deque
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from ratelimited_notify.storage.redis import failures, options
+
+# After `options`, which says what to install where redis is missing.
+import redis.asyncio.connection as redis_connection  # isort: skip
+from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError, TimeoutError as RedisTimeoutError  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from ratelimited_notify.errors import StorageError
+    from ratelimited_notify.storage.circuit import Breaker
+
+# How redis-py's parsers stumble over bytes that are no reply.
+_GARBLED = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+
+_GRACE = 0.02
+"""Seconds for which a reply that has arrived may wait to be read: the event loop may have been busy."""
+
+
+class Slot:
+    """Replies that somebody waits for, or has left."""
+
+    __slots__ = ("answer", "began", "reads", "replies", "until")
+
+    def __init__(
+        self,
+        answer: asyncio.Future[list[Any] | StorageError],  # Any: what was read
+        reads: Sequence[Callable[[Any], Any]],  # Any: a reply, and what it says
+        began: float,
+        until: float,
+    ) -> None:
+        self.answer = answer
+        self.reads = reads
+        """What makes sense of each reply, or raises an `UnexpectedReply`."""
+        self.replies: list[Any] = []  # Any: as above
+        self.began = began
+        """By `time.monotonic`."""
+        self.until = until
+        """By the clock of the event loop."""
+
+
+class MultiplexedConnection:
+    """A connection that is opened when it is first needed, and again after it was dropped.
+
+    Arguments:
+        loop: the event loop to which it belongs.
+        reach: connects; returns a connection of redis-py's.
+        timeout: seconds for which a reply is waited for, and for which connecting may take.
+        breaker: counts what gets no answer.
+        failed: makes the error for those who wait, from that of redis-py and whether anything was sent.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        reach: Callable[[float], Awaitable[Any]],  # Any: a connection of redis-py's
+        timeout: float,
+        breaker: Breaker,
+        failed: Callable[[Exception, bool], StorageError],
+    ) -> None:
+        self._loop = loop
+        self._reach = reach
+        self._timeout = timeout
+        self._breaker = breaker
+        self._failed = failed
+        self._inner: Any = None  # Any: as above
+        self._slots: deque[Slot] = deque()
+        self._unsent: list[bytes] = []
+        self._opening: asyncio.Task[Exception | None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many replies are still to come."""
+        return len(self._slots)
+
+    async def ask(
+        self, command: bytes, reads: Sequence[Callable[[Any], Any]], deadline: float
+    ) -> list[Any]:  # Any: as in `Slot`
+        """What is read of the replies to these commands, a `ResponseError` where that is one.
+
+        Arguments:
+            command: as many commands as there are `reads`.
+            reads: what makes sense of each reply.
+            deadline: by the clock of the event loop.
+        """
+        slot = await self.put(command, reads, deadline)
+        return await self.answer(slot, deadline)
+
+    async def put(
+        self, command: bytes, reads: Sequence[Callable[[Any], Any]], deadline: float
+    ) -> Slot:  # Any: as in `Slot`
+        """Send commands; the slot is where their replies come."""
+        if self._inner is None or self._is_stale():
+            await self._open(deadline)
+        loop, slots = self._loop, self._slots
+        slot = Slot(loop.create_future(), reads, time.monotonic(), loop.time() + self._timeout)
+        try:
+            slots.append(slot)
+            if self._unsent:
+                self._unsent.append(command)
+            elif len(slots) > 1:
+                self._unsent.append(command)
+                loop.call_soon(self._flush)
+            else:
+                # Nobody else is waiting, so there is nothing to be gained by waiting for others.
+                self._inner._writer.write(command)  # redis-py has no public name for it
+            if self._reading is None:
+                self._reading = loop.create_task(self._read(self._inner))
+            if self._timer is None:
+                self._timer = loop.call_at(slot.until, _look, ref(self), None)
+        except BaseException:
+            # An interrupt: there may be a slot whose command was not sent.
+            self.drop(RedisConnectionError("It was interrupted"))
+            raise
+        return slot
+
+    async def answer(self, slot: Slot, deadline: float) -> list[Any]:  # Any: as in `Slot`
+        """What comes for this slot, before the deadline."""
+        if deadline > slot.until - _GRACE:
+            # The connection sees to it.
+            found = await slot.answer
+        else:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    found = await slot.answer
+            except TimeoutError:
+                if not slot.answer.done() or slot.answer.cancelled():
+                    self._breaker.failed(slot.began, timed_out=True)
+                    raise self._failed(RedisTimeoutError(), True) from None
+                found = slot.answer.result()
+        if isinstance(found, list):
+            return found
+        raise found
+
+    def drop(self, error: Exception) -> None:
+        """Close the connection; whoever waits is told why."""
+        inner, self._inner = self._inner, None
+        slots, self._slots = self._slots, deque()
+        self._unsent.clear()
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+        if inner is not None:
+            abort(inner)
+        silent, late = failures.is_silence(error), failures.has_timed_out(error)
+        for slot in slots:
+            if silent:
+                self._breaker.failed(slot.began, timed_out=late)
+            if not slot.answer.done():
+                # Not as an exception: asyncio would complain where the caller is cancelled just now.
+                slot.answer.set_result(self._failed(error, True))
+
+    def _is_stale(self) -> bool:
+        """Whether it cannot be used again: it is closed, or something came that nobody asked for."""
+        if self._slots:
+            return False
+        stream = self._inner._reader
+        # `at_eof` is False as long as there is something in the buffer, for which there is no public name.
+        if not (stream.at_eof() or stream.exception() is not None or stream._buffer):
+            return False
+        # A server that was started anew has closed what was left open.
+        self.drop(RedisConnectionError())
+        return True
+
+    async def _open(self, deadline: float) -> None:
+        while self._inner is None:
+            opening = self._opening
+            if opening is None:
+                opening = self._opening = self._loop.create_task(self._connect())
+            left = deadline - self._loop.time()
+            # Other callers wait for it too, so that it goes on when this one is cancelled or out of time.
+            done = left > 0 and (await asyncio.wait((opening,), timeout=left))[0]
+            if not done:
+                self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
+                raise self._failed(RedisTimeoutError(), False)
+            error = RedisConnectionError("The event loop ended") if opening.cancelled() else opening.result()
+            if error is not None:
+                raise self._failed(error, False)
+
+    async def _connect(self) -> Exception | None:
+        """Connect; returns what went wrong, once for all who wait."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                self._inner = await self._reach(self._loop.time() + self._timeout)
+        except (*failures.FAILURES, failures.UnexpectedReply) as error:
+            if failures.is_silence(error):
+                self._breaker.failed(began, timed_out=failures.has_timed_out(error))
+            # Without its frames, which would keep each other alive.
+            error.__traceback__ = None
+            return error
+        finally:
+            self._opening = None
+        return None
+
+    def _flush(self) -> None:
+        try:
+            if self._unsent and self._inner is not None:
+                commands = b"".join(self._unsent)
+                self._unsent.clear()
+                self._inner._writer.write(commands)
+        except BaseException:
+            self.drop(RedisConnectionError("It was interrupted"))
+            raise
+
+    async def _read(self, inner: Any) -> None:  # Any: a connection of redis-py's
+        """Read replies as long as there are slots."""
+        slots, breaker = self._slots, self._breaker
+        try:
+            while slots:
+                slot = slots[0]
+                try:
+                    reply = await inner.read_response(disable_decoding=True, disconnect_on_error=False)
+                except ResponseError as error:
+                    # With it, it would keep the frames and so this connection alive.
+                    error.__traceback__ = None
+                    slot.replies.append(error)
+                else:
+                    slot.replies.append(slot.reads[len(slot.replies)](reply))
+                if breaker.failures:
+                    breaker.answered()
+                if len(slot.replies) == len(slot.reads):
+                    # In this order: whatever comes between, nobody waits for an answer that was taken out.
+                    if not slot.answer.done():
+                        slot.answer.set_result(slot.replies)
+                    slots.popleft()
+        except (*failures.FAILURES, failures.UnexpectedReply) as error:
+            self._stumbled(inner, error)
+        except _GARBLED:
+            self._stumbled(inner, failures.UnexpectedReply())
+        except BaseException:
+            # The event loop ends.
+            self._stumbled(inner, RedisConnectionError("The event loop ended"))
+            raise
+        finally:
+            if self._inner is inner:
+                self._reading = None
+
+    def _stumbled(self, inner: Any, error: Exception) -> None:  # Any: as above
+        if self._inner is inner:
+            # It is this task that ends, by itself.
+            self._reading = None
+            self.drop(error)
+
+    def look_at_the_oldest(self, last: Slot | None) -> None:
+        """Drop the connection if its oldest slot is too old; `last` is the one that was given its last chance."""
+        self._timer = None
+        if not self._slots:
+            return
+        oldest = self._slots[0]
+        try:
+            if oldest.until > self._loop.time():
+                self._timer = self._loop.call_at(oldest.until, _look, ref(self), None)
+            elif oldest is last:
+                self.drop(RedisTimeoutError())
+            else:
+                # Its reply may have come by now, and be read in this very round of the event loop.
+                self._timer = self._loop.call_later(_GRACE, _look, ref(self), oldest)
+        except BaseException:
+            self.drop(RedisConnectionError("It was interrupted"))
+            raise
+
+
+def _look(reference: ref[MultiplexedConnection], last: Slot | None) -> None:
+    # A timer that held the connection would keep alive what everybody else has forgotten.
+    connection = reference()
+    if connection is not None:
+        connection.look_at_the_oldest(last)
+
+
+def abort(inner: Any) -> None:  # Any: a connection of redis-py's
+    """Close it at once."""
+    writer = inner._writer
+    if writer is not None:
+        writer.transport.abort()
+        # Or it would warn that nobody has closed it.
+        inner._reader = inner._writer = None
+
+
+class _Dialed:
+    """Connects to all addresses of a host before one deadline."""
+
+    deadline: float
+    host: str
+    port: int
+    _dialed: socket.socket | None = None
+
+    async def _connect(self) -> None:
+        self._dialed = await _dial(self.host, self.port, self.deadline)
+        try:
+            await super()._connect()  # type: ignore[misc]  # the next class has it
+        except BaseException:
+            self._dialed.close()
+            raise
+
+    def _connection_arguments(self) -> Mapping[str, Any]:  # Any: what asyncio takes
+        found = {**super()._connection_arguments(), "sock": self._dialed}  # type: ignore[misc]  # as above
+        del found["host"], found["port"]
+        if "ssl" in found:
+            found["server_hostname"] = self.host
+        return found
+
+
+async def _dial(host: str, port: int, deadline: float) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    try:
+        # A numeric address needs no resolver, and so no thread.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError | None = None
+    for number, (family, kind, protocol, _, address) in enumerate(found):
+        connecting = socket.socket(family, kind, protocol)
+        try:
+            connecting.setblocking(False)
+            # A silent address leaves time for those behind it.
+            async with asyncio.timeout((deadline - loop.time()) / (len(found) - number)):
+                await loop.sock_connect(connecting, address)
+        except OSError as error:
+            connecting.close()
+            failure = error
+        except BaseException:
+            connecting.close()
+            raise
+        else:
+            return connecting
+    raise failure or OSError("The name of the host has no address")
+
+
+@cache
+def _dialed(kind: type) -> type:
+    """A class of redis-py's, or made of one, that keeps to the deadline."""
+    if not issubclass(kind, redis_connection.Connection):
+        return kind
+    return type(kind.__name__, (_Dialed, kind), {})
+
+
+async def connected(
+    kind: type, wanted: Mapping[str, Any], deadline: float
+) -> Any:  # Any: whatever redis-py takes and makes
+    """A connection of this class, connected before the deadline, by the clock of the event loop."""
+    made = options.made(_dialed(kind), **wanted)
+    made.deadline = deadline
+    # CLIENT SETINFO would cost two round trips for each connection. The names are those of redis-py before and since 7.
+    made.driver_info = made.lib_name = made.lib_version = None
+    # Whoever asks sees to the time, for less than redis-py does.
+    made.socket_timeout = made.socket_connect_timeout = None
+    try:
+        await made.connect()
+    except _GARBLED:
+        abort(made)
+        raise failures.UnexpectedReply from None
+    except BaseException:
+        abort(made)
+        raise
+    return made

@@ -1,0 +1,81 @@
+"""Whom to ask which server is the master, and what the answers mean. Pure: asking is up to the two storages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ratelimited_notify.storage.redis import options, scripts
+from ratelimited_notify.storage.redis.failures import UnexpectedReply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ratelimited_notify.storage.redis.options import Several
+
+# What Sentinel calls a master that it cannot reach, by its own judgement or by that of most of them.
+_DOWN = frozenset((b"s_down", b"o_down"))
+
+
+class Master(NamedTuple):
+    """Where the master is."""
+
+    host: str
+    port: int
+
+
+class Sentinels:
+    """The Sentinels that watch one master.
+
+    Arguments:
+        parts: the URI.
+        service: the name under which they watch the master.
+        wanted: the options of connections to the master.
+        others: what redis-py's connections to the Sentinels take, where it is something else.
+        parse: redis-py's for URIs.
+    """
+
+    def __init__(
+        self,
+        parts: Several,
+        service: str,
+        wanted: Mapping[str, Any],  # Any: whatever redis-py takes
+        others: Mapping[str, Any],  # Any: as above
+        parse: Callable[[str], Mapping[str, Any]],  # Any: as above
+    ) -> None:
+        self._hosts: Sequence[tuple[str, int]] = parts.hosts
+        self.service = service
+        self.options = options.to_sentinels(wanted, others, parse)
+        """Those of the connections to the Sentinels, without host and port."""
+        self.command = scripts.command(b"SENTINEL", b"MASTER", service.encode())
+        """Asks a Sentinel for the master."""
+
+    def in_turn(self) -> Sequence[tuple[str, int]]:
+        """Whom to ask, one after another: first who knew the last time."""
+        return self._hosts
+
+    def share(self, left: float, asked: int) -> float:
+        """How many of the seconds that are `left` one Sentinel is given after so many were `asked`; the master needs some, too."""
+        return left / (len(self._hosts) - asked + 1)
+
+    def knew(self, host: tuple[str, int]) -> None:
+        """Remember who answered."""
+        if self._hosts[0] != host:
+            self._hosts = (host, *(other for other in self._hosts if other != host))
+
+
+def master(reply: Any) -> Master | None:  # Any: as the server answers
+    """What a Sentinel says: the master, or None while it has none that runs.
+
+    Raises:
+        UnexpectedReply: it is no answer of a Sentinel.
+    """
+    # RESP 3 has a word for pairs.
+    flat = [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
+    if not isinstance(flat, list) or len(flat) % 2 or not all(isinstance(part, bytes) for part in flat):
+        raise UnexpectedReply
+    found = dict(zip(flat[::2], flat[1::2], strict=True))
+    try:
+        host, port, flags = found[b"ip"].decode(), int(found[b"port"]), frozenset(found[b"flags"].split(b","))
+    except (KeyError, ValueError):
+        raise UnexpectedReply from None
+    return Master(host, port) if b"master" in flags and flags.isdisjoint(_DOWN) else None
