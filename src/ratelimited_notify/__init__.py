@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ratelimited_notify._version import __version__
 
 if TYPE_CHECKING:
+    from ratelimited_notify.circuit import Circuit
     from ratelimited_notify.configuration import configure
     from ratelimited_notify.decision import Decision, WindowState
     from ratelimited_notify.decorator import rate_limited
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncLimiter",
     "AsyncNotifier",
+    "Circuit",
     "Decision",
     "Delivery",
     "Limiter",
@@ -48,6 +50,7 @@ __all__ = [
 
 # Each name is loaded when it is first used (PEP 562): who needs the errors does not pay for the decorator.
 _MODULES = {
+    "circuit": ("Circuit",),
     "configuration": ("configure",),
     "decision": ("Decision", "WindowState"),
     "decorator": ("rate_limited",),

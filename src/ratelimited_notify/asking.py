@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError
@@ -23,6 +24,7 @@ from ratelimited_notify.switch import switch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from ratelimited_notify.circuit import Circuit
     from ratelimited_notify.decision import Receipt
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.notification import Notification
@@ -61,6 +63,7 @@ class Asking(ABC, Generic[_S]):
         clock: Callable[[], float] | None = None,
         enabled: bool = True,
         remember_refusals: bool = False,
+        circuit: Circuit | None = DEFAULT,
     ) -> None:
         """Make a limiter.
 
@@ -75,13 +78,16 @@ class Asking(ABC, Generic[_S]):
             tier_of: a callable from the recipient, as passed, to the name of its tier, or None.
             pseudonymize: a secret of 1 to 64 bytes; with it, keys hold a keyed hash instead of the recipient.
             on_storage_error: `"raise"` (the default) raises `StorageError`; `"allow"` and `"deny"` decide, uncounted.
-            timeout: seconds after which a call to the storage is given up; 0.5 by default. For a storage opened by its URI.
+            timeout: the most seconds that a decision waits for the storage, 0.5 by default. For a storage opened by its URI.
             clock: a callable that gives seconds, for windows in memory and on memcached; by default this machine's time. One
                 that has a method `sleep(seconds)` is also what waiting is done by.
             enabled: False sends everything and counts nothing.
             remember_refusals: True answers a recipient who was refused a moment ago without asking the storage again: until
                 the time that it said, and 5 seconds at the most. What others give back, clear or edit meanwhile is not seen.
                 For a storage on a server, where a recipient may be asked about again and again.
+            circuit: when to stop asking a server that does not answer; by default after 3 time-outs or lost connections in
+                a row, and then one PING every 0.5 seconds until one is answered. None never stops. For a storage opened by
+                its URI.
 
         Raises:
             RuleError: the rules cannot be used; all problems are named, each with its place.
@@ -90,7 +96,7 @@ class Asking(ABC, Generic[_S]):
         """
         check_options(
             namespace=namespace, tier_of=tier_of, on_storage_error=on_storage_error, timeout=timeout, clock=clock,
-            enabled=enabled, remember_refusals=remember_refusals,
+            enabled=enabled, remember_refusals=remember_refusals, circuit=circuit,
         )  # fmt: skip
         self._namespace = namespace
         self._counted = counting_as(normalize, pseudonymize)
@@ -98,6 +104,7 @@ class Asking(ABC, Generic[_S]):
         self._on_storage_error: OnStorageError = on_storage_error
         self._timeout = timeout
         self._clock = clock
+        self._circuit = circuit
         self._refusals = Refusals() if remember_refusals else None
         off = self._off = not enabled or switch.read()
         self._unknown: set[str] = set()

@@ -34,7 +34,7 @@ class Limiter(Asking["Storage"]):
         from ratelimited_notify.storage import adopt, open_storage
 
         if isinstance(storage, str):
-            return open_storage(storage, timeout=self._timeout, clock=self._clock)
+            return open_storage(storage, timeout=self._timeout, clock=self._clock, circuit=self._circuit)
         if self._clock is not None and getattr(storage, "clock", None) != self._clock:
             raise NotifyError(_CLOCK_OF_ANOTHER)
         return adopt(storage)
@@ -235,7 +235,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         from ratelimited_notify.storage import adopt_async, open_async_storage
 
         if isinstance(storage, str):
-            return open_async_storage(storage, timeout=self._timeout, clock=self._clock)
+            return open_async_storage(storage, timeout=self._timeout, clock=self._clock, circuit=self._circuit)
         if self._clock is not None and getattr(storage, "clock", None) != self._clock:
             raise NotifyError(_CLOCK_OF_ANOTHER)
         return adopt_async(storage)

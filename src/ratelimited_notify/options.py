@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
+from ratelimited_notify.circuit import Circuit
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.keys import valid_namespace
 
@@ -28,6 +29,7 @@ class LimiterOptions(TypedDict, total=False):
     clock: Callable[[], float] | None
     enabled: bool
     remember_refusals: bool
+    circuit: Circuit | None
 
 
 def known(options: LimiterOptions, function: Callable[..., object]) -> LimiterOptions:
@@ -62,6 +64,7 @@ def check_options(
     clock: object,
     enabled: object,
     remember_refusals: object,
+    circuit: object,
 ) -> None:
     """Make sure that a limiter can use these; `normalize` and `pseudonymize` are checked where they are used.
 
@@ -77,6 +80,10 @@ def check_options(
     for name, switched in (("enabled", enabled), ("remember_refusals", remember_refusals)):
         if not isinstance(switched, bool):
             raise NotifyError(f"{name}= must be True or False, not a {type(switched).__name__}.")
+    if circuit is not None and not isinstance(circuit, Circuit):
+        raise NotifyError(
+            f"circuit= must be a Circuit, such as Circuit(failures=3), or None, not a {type(circuit).__name__}."
+        )
     for option, value in (("tier_of", tier_of), ("clock", clock)):
         if value is not None and not callable(value):
             raise NotifyError(f"{option}= must be a callable or None, not a {type(value).__name__}.")

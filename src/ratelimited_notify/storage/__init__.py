@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import NotifyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ratelimited_notify.circuit import Circuit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
 
 _REDIS = ("redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix")
@@ -18,15 +20,22 @@ _MEMORY = ("memory", "notify+memory")
 _CLOCKS = (*_MEMORY, "memcached")
 
 
-def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] | None = None) -> Storage:
+def open_storage(
+    uri: str,
+    *,
+    timeout: float = 0.5,
+    clock: Callable[[], float] | None = None,
+    circuit: Circuit | None = DEFAULT,
+) -> Storage:
     """The storage that a URI names: `memory://`, `redis://host:port/0`, `redis+cluster://host:port,host:port`,
     `redis+sentinel://host:port,host:port/service`, `memcached://host:port,host:port`, or any other that `limits` knows,
     with a weaker promise.
 
     Arguments:
         uri: the URI, in the notation of `limits`.
-        timeout: seconds after which a call to the backend is given up.
+        timeout: the most seconds that a decision waits for the backend.
         clock: a callable that gives seconds, for windows in memory and on memcached; Redis has the time itself.
+        circuit: when to stop asking a server that does not answer; None never stops.
 
     Raises:
         NotifyError: nothing of that name is known.
@@ -42,15 +51,15 @@ def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] |
     if scheme in _REDIS:
         from ratelimited_notify.storage.redis.sync import RedisStorage
 
-        return RedisStorage(uri, timeout=timeout)
+        return RedisStorage(uri, timeout=timeout, circuit=circuit)
     if scheme in _CLUSTER:
         from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
 
-        return RedisClusterStorage(uri, timeout=timeout)
+        return RedisClusterStorage(uri, timeout=timeout, circuit=circuit)
     if scheme in _SENTINEL:
         from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage
 
-        return RedisSentinelStorage(uri, timeout=timeout)
+        return RedisSentinelStorage(uri, timeout=timeout, circuit=circuit)
     if scheme == "memcached":
         from ratelimited_notify.storage.memcached.sync import MemcachedStorage
 
@@ -58,7 +67,13 @@ def open_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] |
     return adopt(_of_limits(uri, scheme))
 
 
-def open_async_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], float] | None = None) -> AsyncStorage:
+def open_async_storage(
+    uri: str,
+    *,
+    timeout: float = 0.5,
+    clock: Callable[[], float] | None = None,
+    circuit: Circuit | None = DEFAULT,
+) -> AsyncStorage:
     """The same for asyncio; the URI may begin with `async+`, as those of `limits` do, or not."""
     scheme, uri = _scheme(uri.removeprefix("async+"), clock)
     if scheme in _MEMORY:
@@ -68,15 +83,15 @@ def open_async_storage(uri: str, *, timeout: float = 0.5, clock: Callable[[], fl
     if scheme in _REDIS:
         from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 
-        return AsyncRedisStorage(uri, timeout=timeout)
+        return AsyncRedisStorage(uri, timeout=timeout, circuit=circuit)
     if scheme in _CLUSTER:
         from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
 
-        return AsyncRedisClusterStorage(uri, timeout=timeout)
+        return AsyncRedisClusterStorage(uri, timeout=timeout, circuit=circuit)
     if scheme in _SENTINEL:
         from ratelimited_notify.storage.redis.sentinel_aio import AsyncRedisSentinelStorage
 
-        return AsyncRedisSentinelStorage(uri, timeout=timeout)
+        return AsyncRedisSentinelStorage(uri, timeout=timeout, circuit=circuit)
     if scheme == "memcached":
         from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 

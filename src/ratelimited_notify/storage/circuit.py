@@ -1,4 +1,4 @@
-"""A circuit breaker: a server that does not answer is left alone for a while, so that callers do not wait for it in turn.
+"""The circuit of a server: one that does not answer is left alone for a while, so that callers do not wait for it in turn.
 
 It opens after some time-outs or lost connections in a row. While it is open nobody waits: calls fail at once. Every
 `pause` seconds one caller sends a PING, never a hit, since a hit that timed out may still count later. The first answer
@@ -13,11 +13,11 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 from weakref import WeakValueDictionary
 
-from ratelimited_notify.errors import NotifyError
+if TYPE_CHECKING:
+    from ratelimited_notify.circuit import Circuit
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
 """Closed: the server is asked. Open: it is not. Half-open: one caller waits for the answer to a PING."""
@@ -25,32 +25,6 @@ State: TypeAlias = Literal["closed", "open", "half-open"]
 _YIELD_EVERY = 4
 _YIELD = 1e-4
 """Seconds: long enough that another thread runs, which a pause of 0 does not guarantee."""
-
-
-@dataclass(frozen=True, slots=True)
-class Circuit:
-    """When to stop asking a server that does not answer, and when to try it again.
-
-    Arguments:
-        failures: how many time-outs or lost connections in a row open the circuit, 3 by default.
-        pause: seconds from one PING to the next while it is open, 0.5 by default.
-
-    Raises:
-        NotifyError: one of them cannot be used.
-    """
-
-    failures: int = 3
-    pause: float = 0.5
-
-    def __post_init__(self) -> None:
-        if isinstance(self.failures, bool) or not isinstance(self.failures, int) or self.failures < 1:
-            raise NotifyError("Circuit(failures=…) must be a whole number of at least 1, such as 3.")
-        if isinstance(self.pause, bool) or not isinstance(self.pause, (int, float)) or not 0 < self.pause < 3600:
-            raise NotifyError("Circuit(pause=…) must be a number of seconds above 0 and below 3600, such as 0.5.")
-
-
-DEFAULT: Final = Circuit()
-"""What a storage uses unless you say otherwise."""
 
 
 class Breaker:

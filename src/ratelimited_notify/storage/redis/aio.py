@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.aio.storage import RedisStorage as LimitsRedisStorage
 
+from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pages import Pages
-from ratelimited_notify.storage.circuit import DEFAULT, Circuits, breaker_for
+from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.redis import failures, options as server_options, scripts
@@ -25,7 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError, NoScriptEr
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 
-    from ratelimited_notify.storage.circuit import Circuit
+    from ratelimited_notify.circuit import Circuit
     from ratelimited_notify.storage.redis.multiplexed import Slot
     from ratelimited_notify.windows import Grant, Request, Token, Window
 

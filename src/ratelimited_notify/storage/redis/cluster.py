@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.storage import RedisClusterStorage as LimitsRedisClusterStorage, RedisStorage as LimitsRedisStorage
 
+from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.circuit import DEFAULT, Circuits
+from ratelimited_notify.storage.circuit import Circuits
 from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.redis import options as server_options, routing, scripts, spread
 from ratelimited_notify.storage.redis.slots import Slots
@@ -23,7 +24,8 @@ from redis.exceptions import ResponseError  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.storage.circuit import Breaker, Circuit
+    from ratelimited_notify.circuit import Circuit
+    from ratelimited_notify.storage.circuit import Breaker
     from ratelimited_notify.storage.redis.connection import Connection
     from ratelimited_notify.storage.redis.slots import Address
     from ratelimited_notify.windows import Grant, Token, Window

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.aio.storage import RedisClusterStorage as LimitsRedisClusterStorage, RedisStorage as LimitsRedisStorage
 
+from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.circuit import DEFAULT, Circuits
+from ratelimited_notify.storage.circuit import Circuits
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.redis import options as server_options, routing, scripts, spread
@@ -22,7 +23,8 @@ from redis.asyncio.connection import parse_url  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.storage.circuit import Breaker, Circuit
+    from ratelimited_notify.circuit import Circuit
+    from ratelimited_notify.storage.circuit import Breaker
     from ratelimited_notify.storage.redis.slots import Address
     from ratelimited_notify.windows import Grant, Token, Window
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.storage import RedisStorage as LimitsRedisStorage
 
+from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pages import Pages
-from ratelimited_notify.storage.circuit import DEFAULT, Circuits, breaker_for
+from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.redis import failures, options as server_options, scripts
 from ratelimited_notify.storage.redis.connection import Connections, connected
@@ -22,7 +23,7 @@ from redis.exceptions import NoScriptError, ResponseError  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from ratelimited_notify.storage.circuit import Circuit
+    from ratelimited_notify.circuit import Circuit
     from ratelimited_notify.storage.redis.connection import Connection
     from ratelimited_notify.windows import Grant, Request, Token, Window
 
