@@ -181,9 +181,9 @@ def test_a_batch_is_one_round_trip_to_each_server(monkeypatch: pytest.MonkeyPatc
     server = sys.modules[kind.__module__]._Server
     exchange = server._exchange
 
-    def counted(self: Any, *arguments: Any) -> Any:
+    def counted(self: Any, *arguments: Any, **options: Any) -> Any:
         asked.append(self._where)
-        return exchange(self, *arguments)
+        return exchange(self, *arguments, **options)
 
     own, shared = one(), one("fixed-window", amount=10**6, shared=True)
     people = [someone() for _ in range(90)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ratelimited_notify.asking import Asking, stays_counted
 from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import NotifyError, StorageError
-from ratelimited_notify.question import filled_in, questions_among, requests
+from ratelimited_notify.question import Patience, filled_in, questions_among, requests
 from ratelimited_notify.refund import outcome_unknown
 
 if TYPE_CHECKING:
@@ -131,13 +131,22 @@ class Limiter(Asking["Storage"]):
         asked = requests(questions)
         return self.storage.acquire_many(asked) if asked else []
 
-    def decide(self, notifications: Iterable[Notification]) -> list[Decision | Exception]:
-        """For each notification, in the order given, a decision, or the error that `hit` would have raised."""
+    def decide(
+        self, notifications: Iterable[Notification], patience: Patience | None = None
+    ) -> list[Decision | Exception]:
+        """For each notification, in the order given, a decision, or the error that `hit` would have raised.
+
+        Where they are a group out of more, the same `patience` for all groups stops asking a storage that fails again.
+        """
         known = self._questions(notifications)
         questions = questions_among(known)
+        patience = patience or Patience()
         try:
+            patience.check()
             answers: Sequence[Decision | Exception] = self._answers(questions, self._acquire_many(questions))
+            patience.answered()
         except StorageError as error:
+            patience.failed(error)
             answers = self._unanswered(questions, error)
         return filled_in(known, answers)
 
@@ -309,13 +318,19 @@ class AsyncLimiter(Asking["AsyncStorage"]):
             return self._failed(questions, error)
         return self._answers(questions, grants)
 
-    async def decide(self, notifications: Iterable[Notification]) -> list[Decision | Exception]:
+    async def decide(
+        self, notifications: Iterable[Notification], patience: Patience | None = None
+    ) -> list[Decision | Exception]:
         """As `Limiter.decide`."""
         known = self._questions(notifications)
         questions = questions_among(known)
+        patience = patience or Patience()
         try:
+            patience.check()
             answers: Sequence[Decision | Exception] = self._answers(questions, await self._acquire_many(questions))
+            patience.answered()
         except StorageError as error:
+            patience.failed(error)
             answers = self._unanswered(questions, error)
         return filled_in(known, answers)
 

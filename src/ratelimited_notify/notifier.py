@@ -13,6 +13,7 @@ from ratelimited_notify.delivery import Delivery, Status
 from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
 from ratelimited_notify.options import LimiterOptions, known
+from ratelimited_notify.question import Patience
 from ratelimited_notify.recipient import several
 from ratelimited_notify.sending import P, R, Sending, batches, check_gateway, check_limiter, gave_back, given
 
@@ -111,18 +112,25 @@ class Notifier(Sending[P, R]):
         """Send the same to many, in the order given; decided in batches, which a shared storage answers at once.
 
         Nothing that happens to one recipient keeps the others from theirs: what the gateway or the storage raises is a
-        delivery with the status FAILED, and `on_limit="raise"` is one with the status SUPPRESSED.
+        delivery with the status FAILED, and `on_limit="raise"` is one with the status SUPPRESSED. When the storage fails for
+        two batches in a row, the rest is not asked about, and fails as they did.
         """
         each = several(recipients)
-        return list(self.iter_many(self._notification(type, recipient, args, kwargs) for recipient in each))
+        notifications = (self._notification(type, recipient, args, kwargs) for recipient in each)
+        return list(self._deliver_each(notifications, Patience()))
 
     def iter_many(self, notifications: Iterable[Notification]) -> Generator[Delivery[R], None, None]:
         """`send_many` for notifications that differ, lazily: each is sent when its delivery is asked for.
 
         When it is closed early, what was decided and not sent is given back.
         """
+        return self._deliver_each(notifications, None)
+
+    def _deliver_each(
+        self, notifications: Iterable[Notification], patience: Patience | None
+    ) -> Generator[Delivery[R], None, None]:
         for batch, failure in batches(notifications):
-            decisions = deque(self.limiter.decide(batch))
+            decisions = deque(self.limiter.decide(batch, patience))
             freed = False
             try:
                 for notification in batch:
@@ -271,12 +279,17 @@ class AsyncNotifier(Sending[P, R]):
         """As `Notifier.send_many`, with as many sent at once as `concurrency` says."""
         each = several(recipients)
         notifications = (self._notification(type, recipient, args, kwargs) for recipient in each)
-        return [delivery async for delivery in self.iter_many(notifications)]
+        return [delivery async for delivery in self._deliver_each(notifications, Patience())]
 
-    async def iter_many(self, notifications: Iterable[Notification]) -> AsyncGenerator[Delivery[R], None]:
+    def iter_many(self, notifications: Iterable[Notification]) -> AsyncGenerator[Delivery[R], None]:
         """As `Notifier.iter_many`; deliveries come in the order of the notifications."""
+        return self._deliver_each(notifications, None)
+
+    async def _deliver_each(
+        self, notifications: Iterable[Notification], patience: Patience | None
+    ) -> AsyncGenerator[Delivery[R], None]:
         for batch, failure in batches(notifications):
-            decisions = await self.limiter.decide(batch)
+            decisions = await self.limiter.decide(batch, patience)
             async with aclosing(self._deliver_batch(batch, decisions)) as deliveries:
                 async for delivery in deliveries:
                     yield delivery

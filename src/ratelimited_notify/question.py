@@ -14,6 +14,7 @@ from ratelimited_notify.windows import Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from ratelimited_notify.errors import StorageError
     from ratelimited_notify.notification import Notification
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
@@ -38,6 +39,29 @@ class Question:
 
     def request(self) -> Request:
         return Request(self.windows, self.keys, self.cost)
+
+
+class Patience:
+    """For the groups of one batch: after the second in a row that the storage did not decide, it is not asked any more."""
+
+    __slots__ = ("_failed", "_last")
+
+    def __init__(self) -> None:
+        self._failed = 0
+        self._last: StorageError | None = None
+
+    def check(self) -> None:
+        """Raise what the storage said last, if that was enough."""
+        if self._last is not None and self._failed > 1:
+            raise self._last
+
+    def answered(self) -> None:
+        """A group was decided."""
+        self._failed = 0
+
+    def failed(self, error: StorageError) -> None:
+        """A group was not."""
+        self._failed, self._last = self._failed + 1, error
 
 
 class Rewriting:

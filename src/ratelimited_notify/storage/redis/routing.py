@@ -38,6 +38,9 @@ REDIRECTIONS = 5
 PAUSE = 0.02
 """Seconds between two attempts where the cluster is not ready."""
 
+_LEAST = 2 * PAUSE
+"""Seconds that must be left to try again: what is cut off leaves a doubt whether it took effect."""
+
 _PATIENCE = 0.5
 """How much of the time that is left one server is given to say who has which slot: others may know, too."""
 
@@ -132,10 +135,10 @@ def ask(
         if journey.unreached:
             yield from learn(slots, clock, deadline)
             journey.turn_to_successors()
-        if not journey.left or (journey.early and clock() >= deadline):
+        if not journey.left or (journey.early and clock() + PAUSE + _LEAST >= deadline):
             return journey.answers
         if journey.early:
-            yield Pause(min(PAUSE, max(0.0, deadline - clock())))
+            yield Pause(PAUSE)
             yield from learn(slots, clock, deadline)
 
 
@@ -145,7 +148,7 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
         return
     for address in slots.informants():
         now = clock()
-        if now >= deadline:
+        if now + _LEAST >= deadline:
             return
         answer = (yield Send({address: [_MAP]}, now + (deadline - now) * _PATIENCE))[address]
         if isinstance(answer, StorageError):
