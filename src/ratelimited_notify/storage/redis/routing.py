@@ -146,9 +146,9 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
     """Bring the map up to date, if somebody who knows it answers in time."""
     if slots.fresh(clock()):
         return
-    for address in slots.informants():
+    for asked, address in enumerate(slots.informants()):
         now = clock()
-        if now + _LEAST >= deadline:
+        if asked and now + _LEAST >= deadline:
             return
         answer = (yield Send({address: [_MAP]}, now + (deadline - now) * _PATIENCE))[address]
         if isinstance(answer, StorageError):
