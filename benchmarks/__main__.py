@@ -21,6 +21,7 @@ import in_memory
 import over_memcached
 import over_redis
 import page
+import stopped_server
 from measured import FULL, QUICK, Address
 
 from servers import HOST, memcached_server, valkey_server
@@ -38,6 +39,7 @@ def measured(effort: Effort, wanted: str) -> Iterator[Figure]:
         (in_memory, None),
         (over_redis, valkey_server),
         (over_memcached, memcached_server),
+        (stopped_server, None),
     ):
         server = None if start is None else start()
         try:

@@ -22,7 +22,6 @@ from unittest.mock import patch
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
 import page
-from redis.exceptions import ResponseError
 
 from cluster_servers import cluster_servers, sentinel_servers, wait_for
 from ratelimited_notify.errors import StorageError
@@ -129,23 +128,16 @@ def key(person: str) -> str:
 
 
 class Copied:
-    """A storage that waits, after each script, until a replica has it; if none has in time, that is an error."""
+    """A storage that waits, after each decision, until a replica has it; if none has in time, that is an error."""
 
-    def _exchange(self, command: bytes, read: Callable[[Any], Any]) -> Any:
-        if b"EVAL" not in command:
-            return super()._exchange(command, read)  # type: ignore[misc]  # the storage's
-
-        def read_both(connected: Any) -> Any:
-            try:
-                answer = read(connected)
-            except ResponseError:
-                connected.read_response(disable_decoding=True)
-                raise
-            copies.append(connected.read_response(disable_decoding=True))
+    def _exchange(self, talk: Callable[[Any], Any], deadline: float, **options: Any) -> Any:
+        def talk_and_wait(connection: Any) -> Any:
+            answer = talk(connection)
+            copies.append(connection.ask(scripts.command(b"WAIT", b"1", LAG.encode())))
             return answer
 
         copies: list[int] = []
-        answer = super()._exchange(command + scripts.command(b"WAIT", b"1", LAG.encode()), read_both)  # type: ignore[misc]  # as above
+        answer = super()._exchange(talk_and_wait, deadline, **options)  # type: ignore[misc]  # the storage's
         if copies == [0]:
             raise StorageError("It is not known whether a replica has it.")
         return answer

@@ -31,7 +31,7 @@ from ratelimited_notify import Limiter, Notifier
 from ratelimited_notify.storage.redis.scripts import command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from contenders import Hit
     from measured import Address, Effort
@@ -267,7 +267,20 @@ def _used(client: redis.Redis) -> int:
 
 
 def tasks(effort: Effort, valkey: Address) -> list[Figure]:
-    """A thousand tasks at once, each with decisions by three rules."""
+    """A thousand tasks at once, and one alone, each with decisions by three rules."""
+    import asyncio
+
+    crowd = asyncio.run(_tasks(effort, valkey, 1000))
+    said = _speed([ours / 1000 for ours, _ in crowd])
+    alone = asyncio.run(_tasks(effort, valkey, 1))
+    return [
+        ratio("asyncio-three", Ratio.of([theirs / ours for ours, theirs in crowd]), note=said),
+        ratio("asyncio-alone", Ratio.of([ours / theirs for ours, theirs in alone])),
+    ]
+
+
+async def _tasks(effort: Effort, valkey: Address, together: int) -> list[tuple[float, float]]:
+    """How long this library and `limits` take for a thousand decisions, so many at once; in turn."""
     import asyncio
 
     from limits.aio.storage import RedisStorage
@@ -275,45 +288,43 @@ def tasks(effort: Effort, valkey: Address) -> list[Figure]:
 
     from ratelimited_notify import AsyncLimiter
 
-    async def both() -> list[tuple[float, float]]:
-        limiter = AsyncLimiter(three_rules(_AMOUNT), valkey.url, timeout=30)
-        # By default redis-py has a hundred connections, and an error for the task that wants another.
-        storage = RedisStorage(f"async+{valkey.url}", implementation="redispy", max_connections=1000)
-        hit = AsyncMovingWindow(storage).hit
-        first, second, third = items(_AMOUNT)
+    limiter = AsyncLimiter(three_rules(_AMOUNT), valkey.url, timeout=30)
+    # By default redis-py has a hundred connections, and an error for the task that wants another.
+    storage = RedisStorage(f"async+{valkey.url}", implementation="redispy", max_connections=1000)
+    hit = AsyncMovingWindow(storage).hit
+    first, second, third = items(_AMOUNT)
 
-        async def ours(recipient: str) -> bool:
-            return bool(await limiter.hit("news", recipient))
+    async def ours(recipient: str) -> bool:
+        return bool(await limiter.hit("news", recipient))
 
-        async def theirs(recipient: str) -> bool:
-            return (
-                await hit(first, "news", recipient)
-                and await hit(second, "new*", recipient)
-                and await hit(third, "*", recipient)
-            )
+    async def theirs(recipient: str) -> bool:
+        return (
+            await hit(first, "news", recipient)
+            and await hit(second, "new*", recipient)
+            and await hit(third, "*", recipient)
+        )
 
-        async def turn(one: object, people: list[str]) -> float:
-            started = time.perf_counter()
+    async def turn(one: Callable[[str], Awaitable[bool]], people: list[str]) -> float:
+        started = time.perf_counter()
+        if together == 1:
+            outcomes = [await one(recipient) for recipient in people]
+        else:
             outcomes = await asyncio.gather(*(one(recipient) for recipient in people))
-            taken = time.perf_counter() - started
-            if not all(outcomes):
-                raise AssertionError("Not every hit was allowed.")
-            return taken
+        taken = time.perf_counter() - started
+        if not all(outcomes):
+            raise AssertionError("Not every hit was allowed.")
+        return taken
 
-        people = fresh(1000, _AMOUNT)
-        pairs = []
-        for number in range(-2, max(7, effort.rounds // 8)):
-            todo = next(people)
-            order = [ours, theirs] if number % 2 else [theirs, ours]
-            taken = {one: await turn(one, todo) for one in order}
-            if number >= 0:
-                pairs.append((taken[ours], taken[theirs]))
-        await limiter.close()
-        return pairs
-
-    pairs = asyncio.run(both())
-    said = _speed([ours / 1000 for ours, _ in pairs])
-    return [ratio("asyncio-three", Ratio.of([theirs / ours for ours, theirs in pairs]), note=said)]
+    people = fresh(1000, _AMOUNT)
+    pairs = []
+    for number in range(-2, max(7, effort.rounds // 8)):
+        todo = next(people)
+        order = [ours, theirs] if number % 2 else [theirs, ours]
+        taken = {one: await turn(one, todo) for one in order}
+        if number >= 0:
+            pairs.append((taken[ours], taken[theirs]))
+    await limiter.close()
+    return pairs
 
 
 MEASUREMENTS = (one, three, commands, remembered, many, stored, tasks)

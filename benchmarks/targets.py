@@ -70,7 +70,11 @@ ROWS = (
     Row("redis-bytes-further", "Valkey: each further hit of such a window, of five", "bytes a hit", None, unit="bytes"),
     Row("redis-bytes-fixed", "Valkey: one window with one hit, fixed, {people} recipients", "bytes a window", None, unit="bytes"),
     Row("redis-bytes-sliding", "Valkey: one window with one hit, sliding counter, {people} recipients", "bytes a window", None, unit="bytes"),
-    Row("asyncio-three", "Redis, asyncio: 1,000 tasks, three rules", "`limits.aio` (redis-py), three moving-window `hit`s", 2, "at least"),
+    Row("asyncio-three", "Redis, asyncio: 1,000 tasks, three rules", "`limits.aio` (redis-py), three moving-window `hit`s", 8, "at least"),
+    Row("asyncio-alone", "Redis, asyncio: one task, three rules", "`limits.aio` (redis-py), three moving-window `hit`s", 0.45),
     Row("memcached-trips", "memcached: three rules, uncontended", "round trips a decision", 2),
+    Row("stopped-call", "Redis stopped: a call after three in a row waited in vain, median", "time of one call", 0.05, unit="ms"),
+    Row("stopped-threads", "Redis stopped for 1.2 s: 80 threads, until one is counted again", "time since it goes on", 1000, unit="ms"),
+    Row("stopped-tasks", "Redis stopped for 1.2 s: 1,000 tasks, until one is counted again", "time since it goes on", 1000, unit="ms"),
     Row("memcached-three", "memcached: `Limiter.hit`, three rules, allowed", "`limits`, three fixed-window `hit`s (it has no moving ones)", None),
 )  # fmt: skip

@@ -1,0 +1,141 @@
+"""What a Redis server that hangs costs those who go on asking, and how soon they are counted again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import statistics
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from measured import Figure
+
+from ratelimited_notify import AsyncLimiter, Limiter
+from servers import valkey_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from measured import Effort
+
+    from servers import Valkey
+
+_RULES = {"news": "1000000000/day"}
+_THREADS = 80
+_TASKS = 1000
+_STOPPED = 1.2
+"""Seconds for which the server hangs."""
+
+
+def one_caller(effort: Effort) -> list[Figure]:
+    """One caller, who asks again and again: the calls after the first three that wait in vain."""
+    server = valkey_server()
+    try:
+        with Limiter(_RULES, server.url, on_storage_error="deny") as limiter, _quiet():
+            limiter.hit("news", "ana@example.com")
+            server.pause()
+            waited = [_seconds(limiter) for _ in range(3)]
+            later = [_seconds(limiter) for _ in range(50 * effort.rounds)]
+            server.resume()
+    finally:
+        server.remove()
+    note = f"the three before took {sum(waited):.2f} s together, the longest behind them {max(later):.2f} s"
+    return [Figure("stopped-call", statistics.median(later) * 1000, note=note)]
+
+
+def _seconds(limiter: Limiter) -> float:
+    started = time.perf_counter()
+    limiter.hit("news", "ana@example.com")
+    return time.perf_counter() - started
+
+
+def crowds(effort: Effort) -> list[Figure]:
+    """Many callers who never pause: from the return of the server to the first decision that is counted."""
+    times = max(3, effort.rounds // 20)
+    return [
+        Figure("stopped-threads", 1000 * max(_threads() for _ in range(times)), note=f"the longest of {times} times"),
+        Figure(
+            "stopped-tasks",
+            1000 * max(asyncio.run(_tasks()) for _ in range(times)),
+            note=f"the longest of {times} times",
+        ),
+    ]
+
+
+def _threads() -> float:
+    server = valkey_server()
+    counted: list[float] = []
+    over = threading.Event()
+    try:
+        with Limiter(_RULES, server.url, on_storage_error="allow") as limiter, _quiet():
+
+            def ask(number: int) -> None:
+                while not over.is_set():
+                    if limiter.hit("news", f"person.{number}@example.com").error is None:
+                        counted.append(time.monotonic())
+
+            callers = [threading.Thread(target=ask, args=(number,)) for number in range(_THREADS)]
+            for caller in callers:
+                caller.start()
+            back = _stopped_for_a_while(server)
+            _wait(counted, back)
+            over.set()
+            for caller in callers:
+                caller.join()
+    finally:
+        over.set()
+        server.remove()
+    return min(when for when in counted if when > back) - back
+
+
+async def _tasks() -> float:
+    server = valkey_server()
+    counted: list[float] = []
+    over = False
+    try:
+        async with AsyncLimiter(_RULES, server.url, on_storage_error="allow") as limiter:
+            with _quiet():
+
+                async def ask(number: int) -> None:
+                    while not over:
+                        if (await limiter.hit("news", f"person.{number}@example.com")).error is None:
+                            counted.append(time.monotonic())
+
+                callers = [asyncio.create_task(ask(number)) for number in range(_TASKS)]
+                back = await asyncio.to_thread(_stopped_for_a_while, server)
+                await asyncio.to_thread(_wait, counted, back)
+                over = True
+                await asyncio.gather(*callers)
+    finally:
+        server.remove()
+    return min(when for when in counted if when > back) - back
+
+
+def _stopped_for_a_while(server: Valkey) -> float:
+    """Stop it for some time; returns the instant at which it answers again."""
+    time.sleep(0.5)
+    server.pause()
+    time.sleep(_STOPPED)
+    server.resume()
+    return time.monotonic()
+
+
+def _wait(counted: list[float], back: float) -> None:
+    """Until one is counted behind that instant; ten seconds at the most."""
+    while time.monotonic() < back + 10 and not any(when > back for when in counted[-100:]):
+        time.sleep(0.005)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log lines about what was not counted."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+MEASUREMENTS = (one_caller, crowds)
