@@ -73,6 +73,8 @@ class Wire:
     def is_stale(self) -> bool:
         """Whether the connection cannot be used again: it is closed, or something came that nobody asked for."""
         try:
+            if self.pending():
+                return True
             if not self._poll():
                 return False
             if not self._tls:

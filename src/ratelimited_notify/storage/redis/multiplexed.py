@@ -90,13 +90,14 @@ class MultiplexedConnection:
         self._slots: deque[Slot] = deque()
         self._unsent: list[bytes] = []
         self._opening: asyncio.Task[Exception | None] | None = None
+        self._joining = 0
         self._reading: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
-        """How many replies are still to come."""
-        return len(self._slots)
+        """How many callers are ahead of the next one."""
+        return len(self._slots) + self._joining
 
     async def ask(
         self, command: bytes, reads: Sequence[Callable[[Any], Any]], deadline: float
@@ -116,7 +117,11 @@ class MultiplexedConnection:
     ) -> Slot:  # Any: as in `Slot`
         """Send commands; the slot is where their replies come."""
         if self._inner is None or self._is_stale():
-            await self._open(deadline)
+            self._joining += 1
+            try:
+                await self._open(deadline)
+            finally:
+                self._joining -= 1
         loop, slots = self._loop, self._slots
         slot = Slot(loop.create_future(), reads, time.monotonic(), loop.time() + self._timeout)
         try:

@@ -1,0 +1,349 @@
+"""The circuit of a server: when it is left alone, when it is tried again, and what callers notice of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ratelimited_notify import AsyncLimiter, Circuit, Limiter, NotifyError, StorageError
+from ratelimited_notify.storage.circuit import Breaker, Circuits, breaker_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servers import Valkey
+
+RULES = {"news": "1000000/day"}
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr("ratelimited_notify.storage.circuit.time.monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What the breakers of a test take for the time."""
+    return Clock(monkeypatch)
+
+
+def eventually(check: Callable[[], object]) -> bool:
+    """Whether it comes true within some seconds."""
+    for _ in range(500):
+        if check():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+# --- The breaker ----------------------------------------------------------------------------------------------------
+
+
+def test_it_opens_after_some_failures_in_a_row(clock: Clock) -> None:
+    """Only failures with no answer between them count; the first answer closes it."""
+    breaker = Breaker(Circuit(failures=3))
+    for _ in range(5):
+        breaker.failed(clock.now, timed_out=True)
+        breaker.failed(clock.now, timed_out=True)
+        breaker.answered()
+
+    assert breaker.state == "closed"
+    for _ in range(3):
+        breaker.failed(clock.now, timed_out=True)
+    assert (breaker.state, breaker.is_open) == ("open", True)
+    breaker.answered()
+    assert (breaker.state, breaker.is_open, breaker.failures) == ("closed", False, 0)
+
+
+def test_one_ping_each_pause(clock: Clock) -> None:
+    """After time-outs the first PING is due in a pause, the next one a pause after it began, however long it takes."""
+    breaker = Breaker(Circuit(failures=1, pause=0.5))
+    breaker.failed(clock.now, timed_out=True)
+
+    assert not breaker.may_probe()
+    clock.now += 0.5
+    assert [breaker.may_probe() for _ in range(3)] == [True, False, False]
+    assert breaker.state == "half-open"
+    clock.now += 0.499
+    assert not breaker.may_probe()
+    clock.now += 0.001
+    assert breaker.may_probe()
+
+
+def test_lost_connections_are_tried_again_at_once(clock: Clock) -> None:
+    """Connections that a healthy server closed cost no pause: the first PING may go at once."""
+    breaker = Breaker(Circuit(failures=1, pause=0.5))
+    breaker.failed(clock.now, timed_out=False)
+
+    assert [breaker.may_probe(), breaker.may_probe()] == [True, False]
+
+
+def test_what_began_before_it_closed_does_not_count(clock: Clock) -> None:
+    """A call that was on its way when the server came back says nothing about the server as it is now."""
+    breaker = Breaker(Circuit(failures=1))
+    began = clock.now
+    breaker.failed(began, timed_out=True)
+    clock.now += 1
+    breaker.answered()
+    breaker.failed(began, timed_out=True)
+
+    assert breaker.state == "closed"
+    breaker.failed(clock.now, timed_out=True)
+    assert breaker.state == "open"
+
+
+def test_threads_send_one_ping(clock: Clock) -> None:
+    """Of many threads that ask at once, one is let through."""
+    breaker = Breaker(Circuit(failures=1))
+    breaker.failed(clock.now, timed_out=False)
+    with ThreadPoolExecutor(16) as threads:
+        let = list(threads.map(lambda _: breaker.may_probe(), range(200)))
+
+    assert sum(let) == 1
+
+
+def test_without_a_circuit_it_never_opens(clock: Clock) -> None:
+    """`circuit=None` asks the server each time."""
+    breaker = breaker_for("server", None)
+    for _ in range(100):
+        breaker.failed(clock.now, timed_out=True)
+
+    assert (breaker.state, breaker.may_probe()) == ("closed", False)
+
+
+def test_one_breaker_for_a_server() -> None:
+    """Limiters with the same settings share it as long as one of them is there; other settings have one of their own."""
+    first, same, other = (breaker_for("server", Circuit(failures=each)) for each in (3, 3, 4))
+    assert first is same
+    assert first is not other
+    assert breaker_for("another", Circuit()) is not first
+    first.failed(time.monotonic(), timed_out=True)
+    del first, same
+    gc.collect()
+
+    assert breaker_for("server", Circuit()).failures == 0
+
+
+def test_states_are_those_of_the_moment() -> None:
+    """`circuits` shows each server as it is when you look."""
+    breakers = {"a": Breaker(Circuit(failures=1))}
+    circuits = Circuits(breakers)
+    breakers["b"] = Breaker(None)
+    breakers["a"].failed(time.monotonic(), timed_out=True)
+
+    assert dict(circuits) == {"a": "open", "b": "closed"}
+    assert repr(circuits) == "{'a': 'open', 'b': 'closed'}"
+    assert len(circuits) == 2
+
+
+@pytest.mark.parametrize(
+    "settings", [{"failures": 0}, {"failures": True}, {"failures": 2.5}, {"pause": 0}, {"pause": -1}, {"pause": "1"}]
+)
+def test_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
+    """Each is an error that says what to write."""
+    with pytest.raises(NotifyError, match=r"such as (3|0\.5)"):
+        Circuit(**settings)
+    with pytest.raises(NotifyError, match=r"circuit= must be a Circuit.*not a dict"):
+        Limiter(RULES, circuit=settings)  # type: ignore[arg-type]  # on purpose
+
+
+def _child(answers: Any, breaker: Breaker) -> None:
+    breaker.failed(time.monotonic(), timed_out=True)
+    answers.put(breaker.state)
+
+
+def test_a_forked_child_waits_for_no_lock() -> None:
+    """A lock that another thread held while the process forked is new in the child."""
+    breaker = breaker_for("forked", Circuit(failures=1))
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with breaker._lock:
+            held.set()
+            over.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    child = context.Process(target=_child, args=(answers, breaker))
+    child.start()
+    child.join(10)
+    over.set()
+    thread.join()
+
+    assert child.exitcode == 0
+    assert answers.get() == "open"
+
+
+# --- What callers notice --------------------------------------------------------------------------------------------
+
+
+class Asked:
+    """A limiter for threads or for asyncio, called in one way."""
+
+    def __init__(self, asynchronous: bool, uri: str, **options: Any) -> None:
+        self.limiter: Any = (AsyncLimiter if asynchronous else Limiter)(RULES, uri, **options)
+        self._loop = asyncio.new_event_loop() if asynchronous else None
+
+    def hit(self) -> Any:
+        return self._run(self.limiter.hit("news", "ana@example.com"))
+
+    def failure(self) -> str:
+        """What a hit raises."""
+        with pytest.raises(StorageError) as raised:
+            self.hit()
+        return str(raised.value)
+
+    @property
+    def state(self) -> str:
+        (state,) = self.limiter.storage.circuits.values()
+        return state
+
+    def close(self) -> None:
+        self._run(self.limiter.close())
+        if self._loop is not None:
+            self._loop.close()
+
+    def _run(self, made: Any) -> Any:
+        return made if self._loop is None else self._loop.run_until_complete(made)
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def asked(request: pytest.FixtureRequest) -> Callable[..., Asked]:
+    """Makes limiters for both worlds."""
+    made: list[Asked] = []
+
+    def make(uri: str, **options: Any) -> Asked:
+        made.append(Asked(request.param, uri, **options))
+        return made[-1]
+
+    request.addfinalizer(lambda: [each.close() for each in made])  # type: ignore[func-returns-value]  # all of them
+    return make
+
+
+def scripts_run(server: Valkey) -> int:
+    """How many scripts the server has run."""
+    with server.client() as client:
+        said = client.info("commandstats")
+    return sum(said.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+
+
+def test_a_stopped_server_is_left_alone(start_valkey: Callable[..., Valkey], asked: Callable[..., Asked]) -> None:
+    """After three time-outs callers are answered at once; all that is sent meanwhile are PINGs; the first answer ends it."""
+    server = start_valkey()
+    first, second = asked(server.url, timeout=0.1), asked(server.url, timeout=0.1)
+    first.hit()
+    second.hit()
+    before = scripts_run(server)
+    server.pause()
+    try:
+        for _ in range(3):
+            assert "no answer within 0.1 seconds" in first.failure()
+        # It is one server, so the other limiter need not find out by itself.
+        said = [second.failure() for _ in range(20)]
+        assert all("3 times in a row" in each and "nothing was sent" in each for each in said)
+        assert (first.state, second.state) == ("open", "open")
+        assert eventually(lambda: "PING" in (said := first.failure()) and "does not answer a PING either" in said)
+    finally:
+        server.resume()
+
+    assert eventually(lambda: _is_counted(first))
+    assert (first.state, second.state) == ("closed", "closed")
+    second.hit()
+    # The three that timed out ran late, and the two or more since.
+    assert before + 3 <= scripts_run(server) <= before + 3 + 4
+
+
+def _is_counted(asked: Asked) -> bool:
+    try:
+        asked.hit()
+    except StorageError:
+        return False
+    return True
+
+
+def test_a_refusal_is_an_answer(start_valkey: Callable[..., Valkey], asked: Callable[..., Asked]) -> None:
+    """A wrong password, a full memory and a replica are answers: they open no circuit, however often they come."""
+    server = start_valkey()
+    with server.client() as client:
+        client.config_set("maxmemory", "1")
+        full = asked(server.url)
+        assert all("no memory left" in full.failure() for _ in range(5))
+        client.config_set("maxmemory", "0")
+        client.replicaof("127.0.0.1", 1)
+        client.config_set("replica-serve-stale-data", "yes")
+        assert all("read-only replica" in full.failure() for _ in range(5))
+        client.replicaof("NO", "ONE")
+        client.config_set("requirepass", "s3cret")
+        wrong = asked(server.url.replace("://", "://:wrong@"))
+        assert all("refused the user or password" in wrong.failure() for _ in range(5))
+
+    assert (full.state, wrong.state) == ("closed", "closed")
+
+
+def test_a_crowd_waits_once(start_valkey: Callable[..., Valkey]) -> None:
+    """100 threads with 20 calls each at a server that hangs: next to nobody waits for it a second time."""
+    server = start_valkey()
+    slow: list[int] = []
+    with Limiter(RULES, server.url, on_storage_error="deny") as limiter:
+        limiter.hit("news", "ana@example.com")
+        server.pause()
+        try:
+
+            def call(_: int) -> None:
+                durations = []
+                for _ in range(20):
+                    began = time.monotonic()
+                    limiter.hit("news", "ana@example.com")
+                    durations.append(time.monotonic() - began)
+                slow.append(sum(each > 0.4 for each in durations))
+
+            with ThreadPoolExecutor(100) as threads:
+                list(threads.map(call, range(100)))
+        finally:
+            server.resume()
+
+    # Without the circuit it is 20 for each of them. Who sends the PING may wait for its answer.
+    assert sum(each > 1 for each in slow) <= 2
+
+
+def test_a_busy_event_loop_notices_the_return(start_valkey: Callable[..., Valkey]) -> None:
+    """Tasks that go on asking without a pause leave the loop time to read the answer to the PING."""
+    server = start_valkey()
+
+    async def main() -> bool:
+        async with AsyncLimiter(RULES, server.url, timeout=0.2, on_storage_error="deny") as limiter:
+            await limiter.hit("news", "ana@example.com")
+            server.pause()
+            for _ in range(3):
+                await limiter.hit("news", "ana@example.com")
+            deadline = time.monotonic() + 20
+            asyncio.get_running_loop().call_later(0.3, server.resume)
+
+            async def ask() -> bool:
+                while time.monotonic() < deadline:
+                    if (await limiter.hit("news", "ana@example.com")).error is None:
+                        return True
+                return False
+
+            return all(await asyncio.gather(*(ask() for _ in range(100))))
+
+    assert asyncio.run(main())
+
+
+def test_storages_without_a_server_have_no_circuit() -> None:
+    """The option is taken by every limiter, and memory has no server that could be silent."""
+    with Limiter(RULES, circuit=None) as limiter:
+        assert limiter.hit("news", "ana@example.com")
