@@ -5,7 +5,7 @@ from __future__ import annotations
 from ratelimited_notify.errors import StorageError
 
 # After `options`, which says what to install where redis is missing.
-from ratelimited_notify.storage.redis import options as options  # isort: skip
+from ratelimited_notify.storage.redis import options as options, stopped  # isort: skip
 from redis import exceptions  # isort: skip
 
 _TOO_MANY = "max number of clients reached"
@@ -94,6 +94,9 @@ def circles(where: str) -> StorageError:
 
 def _said(error: Exception, timeout: float, sent: bool) -> str:
     text = str(error)
+    known = stopped.said(text)
+    if known is not None:
+        return known
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
         what = (
             f"Redis gave no answer within {timeout} seconds, so it is not known whether this took effect."

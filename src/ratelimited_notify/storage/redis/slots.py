@@ -17,6 +17,8 @@ Address: TypeAlias = tuple[str, int]
 SLOTS = 16384
 """So many a cluster has (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/)."""
 
+_PORTS = 65536
+
 SUFFICES = 0.1
 """Seconds for which what a server said is not asked again, however many callers doubt it."""
 
@@ -121,13 +123,14 @@ def _is_range(part: Any) -> bool:  # Any: as above
     if not isinstance(part, list) or len(part) < 3:
         return False
     first, last, *servers = part
-    if not isinstance(first, int) or not isinstance(last, int) or not 0 <= first <= last < SLOTS:
+    if type(first) is not int or type(last) is not int or not 0 <= first <= last < SLOTS:
         return False
     return all(
         isinstance(server, list)
         and len(server) >= 2
         and isinstance(server[0], bytes | str | None)
-        and isinstance(server[1], int)
+        and type(server[1]) is int
+        and 0 <= server[1] < _PORTS
         for server in servers
     )
 

@@ -1,0 +1,264 @@
+"""The answers of the scripts that decide, made sense of. Pure.
+
+Each is checked wholly before any of it is used (see `replies`), a batch in as few steps as it takes: mostly all of its
+requests are answered alike, and are checked together, a column of numbers at a time.
+"""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import TYPE_CHECKING, Annotated, NoReturn, overload
+
+import msgspec
+
+from ratelimited_notify.pages import Page
+from ratelimited_notify.storage.redis.failures import UnexpectedReply
+from ratelimited_notify.storage.redis.replies import odd
+from ratelimited_notify.windows import FITS, NEVER, Grant, Mode, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ratelimited_notify.windows import Request, Window
+
+_EXACT = 2**53
+_FULL = 5
+"""So many numbers a window has in a reply, unless it says the same with less."""
+_BRIEF = {"moving-window": 1, "fixed-window": 2, "sliding-window-counter": _FULL}
+"""So many it has at the least, where a hit was taken."""
+
+# Lua's numbers are exact up to here.
+_decode = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-_EXACT, le=_EXACT)]]).decode
+
+
+def grant(reply: object, windows: Sequence[Window], *, taking: bool = True) -> Grant:
+    """The answer to one request.
+
+    Arguments:
+        reply: what the script answered.
+        windows: those that were asked for.
+        taking: whether the hit was to be counted; False where it was only looked at.
+
+    Raises:
+        OddWindow: one of the windows holds something else.
+        UnexpectedReply: this is no answer to the request.
+    """
+    numbers = _numbers(reply)
+    size = 1 + _FULL * len(windows)
+    if len(numbers) != size + 1 or abs(numbers[1]) != size:
+        _refuse(numbers, [windows])
+    granted = numbers[1] > 0
+    blocked = False
+    readings: list[Reading] = []
+    at = 2
+    for window in windows:
+        count, retry_at, reset_at, instant, sequence = numbers[at : at + _FULL]
+        at += _FULL
+        if count < 0 or retry_at < NEVER or reset_at < 0 or instant < -1 or sequence < 0:
+            raise UnexpectedReply
+        if instant >= 0:
+            # Only what fits is taken, and only where all of it does.
+            if not (granted and taking) or retry_at != FITS:
+                raise UnexpectedReply
+            readings.append(Reading(count, retry_at, reset_at, (instant, sequence)))
+            continue
+        mode = window.mode
+        if retry_at != FITS:
+            if mode is Mode.FORCE:
+                raise UnexpectedReply
+            blocked = blocked or mode is Mode.ENFORCE
+        elif granted and taking and mode is not Mode.FORCE:
+            raise UnexpectedReply
+        readings.append(Reading(count, retry_at, reset_at, None))
+    if granted is blocked:
+        raise UnexpectedReply
+    return Grant(granted, numbers[0], readings)
+
+
+def grants(reply: object, requests: Sequence[Request], taking: Sequence[bool] | None = None) -> list[Grant]:
+    """The answers to several; the arguments and errors are those of `answers`."""
+    return [Grant(answer.granted, answer.now, answer.readings) for answer in answers(reply, requests, taking)]
+
+
+def answers(reply: object, requests: Sequence[Request], taking: Sequence[bool] | None = None) -> Replies:
+    """The answers to several, all of them checked, with the readings left as they came until somebody asks for them.
+
+    Arguments:
+        reply: what the script answered.
+        requests: what was asked.
+        taking: for each of them, whether the hit was to be counted; by default all were.
+
+    Raises:
+        OddWindow: one of the windows holds something else, and nothing was counted.
+        UnexpectedReply: this is no answer to the requests.
+    """
+    return Replies(_numbers(reply), [windows for windows, _, _ in requests], taking)
+
+
+class Replies(Page):
+    """The answers as numbers, in one list: most are never looked at by anybody."""
+
+    __slots__ = ("_numbers", "_places", "_windows")
+
+    def __init__(
+        self, numbers: list[int], windows: Sequence[Sequence[Window]], taking: Sequence[bool] | None = None
+    ) -> None:
+        self._numbers = numbers
+        self._windows = windows
+        self._places: Sequence[int] = ()
+        self.granted: Sequence[bool] = ()
+        if not self._alike(taking):
+            self._each(taking)
+
+    def _alike(self, taking: Sequence[bool] | None) -> bool:
+        """Whether all of them say in the same way that a hit was taken, as mostly they do: checked a column at a time."""
+        numbers, windows = self._numbers, self._windows
+        if taking is not None or not windows:
+            return False
+        first, size = windows[0], numbers[1] if len(numbers) > 1 else 0
+        if (
+            size != _briefest(first)
+            or len(numbers) != 1 + size * len(windows)
+            or numbers[1::size].count(size) != len(windows)
+            or windows.count(first) != len(windows)
+        ):
+            return False
+        _check([numbers[place::size] for place in range(2, 1 + size)], first, numbers[0], granted=True, taking=True)
+        self._places = range(1, len(numbers), size)
+        self.granted = [True] * len(windows)
+        return True
+
+    def _each(self, taking: Sequence[bool] | None) -> None:
+        numbers, end = self._numbers, len(self._numbers)
+        places: list[int] = []
+        granted: list[bool] = []
+        at = 1
+        for _ in self._windows:
+            size = numbers[at] if at < end else 0
+            if not size:
+                _refuse(numbers, self._windows)
+            places.append(at)
+            granted.append(size > 0)
+            at += abs(size)
+        if at != end:
+            raise UnexpectedReply
+        self._places, self.granted = places, granted
+        # Those that look the same are checked together.
+        alike: dict[tuple[int, int, bool], list[int]] = {}
+        for place, windows, takes in zip(places, self._windows, repeat(True) if taking is None else taking):  # noqa: B905  # the one has no end
+            alike.setdefault((id(windows), numbers[place], takes), []).append(place)
+        known = {id(windows): windows for windows in self._windows}
+        for (which, size, takes), them in alike.items():
+            rows = [numbers[place + 1 : place + abs(size)] for place in them]
+            windows = known[which]
+            if size == _briefest(windows) or abs(size) == 1 + _FULL * len(windows):
+                _check(list(zip(*rows, strict=True)), windows, numbers[0], granted=size > 0, taking=takes)
+            else:
+                for row in rows:
+                    _check([(number,) for number in row], windows, numbers[0], granted=size > 0, taking=takes)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, at: int) -> Grant: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Grant]: ...
+
+    def __getitem__(self, at: int | slice) -> Grant | list[Grant]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        return Grant(self.granted[at], self._numbers[0], self._readings(self._places[at] + 1, self._windows[at]))
+
+    def _readings(self, at: int, windows: Sequence[Window]) -> list[Reading]:
+        numbers, now = self._numbers, self._numbers[0]
+        readings: list[Reading] = []
+        for window in windows:
+            count = -numbers[at]
+            if count <= 0:
+                _, retry_at, reset_at, instant, sequence = numbers[at : at + _FULL]
+                token = (instant, sequence) if instant >= 0 else None
+                readings.append(Reading(-count, retry_at, reset_at, token))
+                at += _FULL
+            elif window.strategy == "moving-window":
+                readings.append(Reading(count, FITS, now + window.period, (now, 0)))
+                at += 1
+            else:
+                ends = numbers[at + 1]
+                readings.append(Reading(count, FITS, ends, (ends, 0)))
+                at += 2
+        return readings
+
+
+def _numbers(reply: object) -> list[int]:
+    # Anything else, also what only looks like bytes.
+    if type(reply) is not bytes:
+        raise UnexpectedReply
+    try:
+        numbers: list[int] = _decode(reply)
+    except msgspec.MsgspecError:
+        raise UnexpectedReply from None
+    if not numbers or numbers[0] < 0:
+        raise UnexpectedReply
+    return numbers
+
+
+def _refuse(numbers: list[int], windows: Iterable[Sequence[Window]]) -> NoReturn:
+    """What came instead of an answer: the place of a window that holds something else, or no answer at all."""
+    if len(numbers) == 3 and numbers[1] == 0 and numbers[2] > 0:
+        place = numbers[2]
+        for request, each in enumerate(windows):
+            if place <= len(each):
+                raise odd(each[place - 1], request)
+            place -= len(each)
+    raise UnexpectedReply
+
+
+def _briefest(windows: Sequence[Window]) -> int:
+    """The size of an answer that says with as little as it can that a hit was taken in all of the windows."""
+    return 1 + sum(_BRIEF[window.strategy] for window in windows)
+
+
+def _check(
+    columns: Sequence[Sequence[int]], windows: Sequence[Window], now: int, *, granted: bool, taking: bool
+) -> None:
+    """Check answers that look the same: each column has one number of each."""
+    place = 0
+    blocking: list[Sequence[int]] = []
+    for window in windows:
+        if place < len(columns) and columns[place][0] < 0:
+            size = _BRIEF[window.strategy]
+            sound = granted and taking and _brief(columns[place : place + size], size, now)
+        else:
+            size = _FULL
+            sound = _full(columns[place : place + size], window.mode, granted=granted, taking=taking)
+            if window.mode is Mode.ENFORCE and sound:
+                blocking.append(columns[place + 1])
+        if not sound:
+            raise UnexpectedReply
+        place += size
+    if place != len(columns) or not (granted or (blocking and all(map(any, zip(*blocking, strict=True))))):
+        raise UnexpectedReply
+
+
+def _brief(columns: Sequence[Sequence[int]], size: int, now: int) -> bool:
+    """Whether these can say of one window that a hit was taken: a count below 0 and, if the window is fixed, its end."""
+    if len(columns) < size or size == _FULL or max(columns[0]) >= 0:
+        return False
+    return size == 1 or min(columns[1]) > now
+
+
+def _full(columns: Sequence[Sequence[int]], mode: Mode, *, granted: bool, taking: bool) -> bool:
+    """Whether these can be what one window says, see `decide.lua`."""
+    if len(columns) < _FULL:
+        return False
+    counts, retries, resets, instants, sequences = columns
+    if min(counts) < 0 or min(retries) < NEVER or min(resets) < 0 or min(instants) < -1 or min(sequences) < 0:
+        return False
+    if any(retries) and (mode is Mode.FORCE or (granted and mode is Mode.ENFORCE)):
+        return False
+    if not (granted and taking):
+        return max(instants) < 0
+    # Taken is what fits, and nothing else; but what is forced stays within its own bounds.
+    return mode is Mode.FORCE or [it == FITS for it in retries] == [it >= 0 for it in instants]
