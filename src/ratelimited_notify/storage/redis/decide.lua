@@ -75,8 +75,8 @@ local function decide(plan, windows, skipped, reply, size, brief)
     from, slot = from + 4, slot + 6
   end
   if granted == 2 then
-    -- Otherwise the first command that this user may not run comes before anything is written, or is given back. That the
-    -- user may write to all of the keys, the server makes sure of before it runs a script.
+    -- Windows of one kind are written by the same commands, so the first of them tells. That the user may write to all of
+    -- the keys, the server makes sure of before it runs a script.
     local key, may = keys[skipped + 1], redis.acl_check_cmd
     if not (may('SET', key, '') and may('LPUSH', key, '') and may('PEXPIRE', key, '0')) then
       error({ err = 'NOTIFYUSER No permission to write' })

@@ -93,11 +93,8 @@ end
 local function take_moving(key, period, cost, count, newest, sequence, size)
   -- By age alone: what is over is gone for good, and a limit that is lowered and raised again finds all of the rest.
   if count < size then
-    if count == 0 then
-      call('DEL', key)
-    else
-      call('LTRIM', key, 0, format(whole, count - 1))
-    end
+    -- Behind the last one that counts; where none does, everything goes.
+    call('LTRIM', key, count > 0 and 0 or 1, count > 0 and format(whole, count - 1) or 0)
   end
   local stamp, element = now, nil
   if newest < now then
