@@ -244,6 +244,21 @@ def test_what_is_over_hides_nothing(world: World, amount: int) -> None:
     assert world.client.llen(keys[0]) == 4
 
 
+@pytest.mark.parametrize("element", ["abc", "inf", "-5", "nan", f"{NOW - 5}.5"])
+@pytest.mark.parametrize("size", [5, 15])
+def test_what_is_odd_in_the_middle(world: World, element: str, size: int) -> None:
+    """Where the time of the next hit depends on an entry that is odd, it is an error too."""
+    windows = [window("moving-window", size)]
+    keys = world.keys(windows)
+    world.client.rpush(keys[0], *(NOW - number for number in range(size)))
+    world.client.lset(keys[0], 2, element)
+    for ask in (world.storage.acquire, world.storage.peek):
+        with pytest.raises(OddWindow, match="rule 'news'"):
+            ask(windows, keys, size - 2)
+    # Any other entry is a hit like the others.
+    assert world.counts(windows, keys) == [size]
+
+
 TEXTS = st.one_of(
     st.text(st.characters(max_codepoint=255), max_size=12),
     st.integers(NOW - 3 * MINUTE, NOW + 3 * MINUTE).map(str),
@@ -425,6 +440,35 @@ def test_a_command_that_is_not_allowed_counts_nothing(
         assert guarded.name not in str(raised.value)
         assert guarded.storage.peek(windows, keys, 1) == before
         assert [guarded.client.pttl(key) != -1 for key in keys] == lives
+
+
+@pytest.mark.parametrize("forbidden", ["lpush", "ltrim", "pexpire"])
+def test_a_forbidden_command_among_windows_of_one_kind(guarded: Guarded, forbidden: str) -> None:
+    """The first window is written before a command fails: it is given back, and no key is left without an end."""
+    windows = [window("moving-window", rule=name) for name in ("one", "two")]
+    keys = guarded.keys(windows)
+    guarded.storage.acquire(windows[1:], keys[1:], 1)
+    guarded.at(NOW + 61 * MICROSECONDS)
+    guarded.forbid(forbidden)
+    for one in ([0, 1], [1, 0]):
+        with pytest.raises(StorageError, match="ACL has to allow"):
+            guarded.theirs.acquire([windows[n] for n in one], [keys[n] for n in one], 2)
+        assert guarded.counts(windows, keys) == [0, 0]
+        assert all(guarded.client.pttl(key) != -1 for key in keys)
+
+
+@pytest.mark.parametrize("forbidden", ["set", "lpush", "pexpire"])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_where_nothing_can_be_given_back(guarded: Guarded, forbidden: str, order: tuple[int, ...]) -> None:
+    """Whether the user may write is asked before the first write, where the windows are not written alike."""
+    windows = [three()[place] for place in order]
+    keys = guarded.keys(windows)
+    guarded.storage.acquire(windows, keys, 2)
+    guarded.forbid(forbidden, "lrem", "del")
+    with pytest.raises(StorageError, match="ACL has to allow"):
+        guarded.theirs.acquire(windows, keys, 1)
+
+    assert guarded.counts(windows, keys) == [2, 2, 2]
 
 
 @given(forbidden=st.sets(st.sampled_from(WRITING), min_size=1), data=st.data())

@@ -237,6 +237,36 @@ def test_a_count_is_within_what_was_asked() -> None:
                 read(reply)
 
 
+TWO_MOVING = [Request([window()], ["key"], 1)] * 2
+TWO_FIXED = [Request([window("fixed-window")], ["key"], 1)] * 2
+REFUSED = [-6, 3, NOW + 5, NOW + 5, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("requests", "numbers"),
+    [
+        (TWO_MOVING, [2, -1]),
+        (TWO_MOVING, [2, -1, 3, -2]),
+        (TWO_MOVING, [2, -1, 2, 0]),
+        (TWO_MOVING, [2, -1, 2, 2]),
+        (TWO_MOVING, [2, -1, -2, -2]),
+        (TWO_MOVING, [2, -1, 2, -2, 2, -3]),
+        (TWO_MOVING, [2, -1, 3, -2, NOW + 5]),
+        (TWO_MOVING, [2, -1, -6, 3, NOW + 5, NOW + 5, NOW, 0]),
+        (TWO_MOVING, [2, -1, -6, 3, 0, NOW + 5, -1, 0]),
+        (TWO_MOVING, [2, -1, -6, 3, -2, NOW + 5, -1, 0]),
+        (TWO_MOVING, [*REFUSED, *REFUSED[:-1]]),
+        (TWO_MOVING, [*REFUSED, 6, *REFUSED[1:]]),
+        (TWO_FIXED, [3, -1, NOW + 5, 3, -2, NOW]),
+        (TWO_FIXED, [3, -1, NOW + 5, 2, -2]),
+    ],
+)
+def test_wrong_batches(requests: list[Request], numbers: list[int]) -> None:
+    """Sizes, counts, ends and tokens that do not fit together, in one of the answers: none of them is used."""
+    with pytest.raises(replies.UnexpectedReply):
+        decided.answers(encode([NOW, *numbers]), requests)
+
+
 @pytest.mark.parametrize("place", [1, 2, 3])
 def test_an_odd_window_is_named(place: int) -> None:
     """Which window of which request holds something else: the error names its rule, and the request."""
