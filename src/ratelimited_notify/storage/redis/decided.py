@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 _EXACT = 2**53
 _FULL = 5
 """So many numbers a window has in a reply, unless it says the same with less."""
-_BRIEF = {"moving-window": 1, "fixed-window": 2, "sliding-window-counter": _FULL}
-"""So many it has at the least, where a hit was taken."""
+_BRIEF = {"moving-window": 1, "fixed-window": 2}
+"""So many it has where it says that a hit was taken, and no more."""
+
+# To look these up in the class takes as long as to compare them.
+_ENFORCE, _FORCE = Mode.ENFORCE, Mode.FORCE
 
 # Lua's numbers are exact up to here.
 _decode = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-_EXACT, le=_EXACT)]]).decode
@@ -64,10 +67,10 @@ def grant(reply: object, windows: Sequence[Window], *, taking: bool = True) -> G
             continue
         mode = window.mode
         if retry_at != FITS:
-            if mode is Mode.FORCE:
+            if mode is _FORCE:
                 raise UnexpectedReply
-            blocked = blocked or mode is Mode.ENFORCE
-        elif granted and taking and mode is not Mode.FORCE:
+            blocked = blocked or mode is _ENFORCE
+        elif granted and taking and mode is not _FORCE:
             raise UnexpectedReply
         readings.append(Reading(count, retry_at, reset_at, None))
     if granted is blocked:
@@ -105,57 +108,55 @@ class Replies(Page):
     ) -> None:
         self._numbers = numbers
         self._windows = windows
-        self._places: Sequence[int] = ()
-        self.granted: Sequence[bool] = ()
-        if not self._alike(taking):
-            self._each(taking)
-
-    def _alike(self, taking: Sequence[bool] | None) -> bool:
-        """Whether all of them say in the same way that a hit was taken, as mostly they do: checked a column at a time."""
-        numbers, windows = self._numbers, self._windows
-        if taking is not None or not windows:
-            return False
-        first, size = windows[0], numbers[1] if len(numbers) > 1 else 0
+        same = taking is None and windows.count(windows[0] if windows else ()) == len(windows)
+        size = numbers[1] if len(numbers) > 1 else 0
+        step = abs(size)
         if (
-            size != _briefest(first)
-            or len(numbers) != 1 + size * len(windows)
-            or numbers[1::size].count(size) != len(windows)
-            or windows.count(first) != len(windows)
+            same
+            and size
+            and len(numbers) == 1 + step * len(windows)
+            and numbers[1::step].count(size) == len(windows)
+            and _fit([numbers[place::step] for place in range(2, 1 + step)], windows[0], numbers[0], size > 0, True)
         ):
-            return False
-        _check([numbers[place::size] for place in range(2, 1 + size)], first, numbers[0], granted=True, taking=True)
-        self._places = range(1, len(numbers), size)
-        self.granted = [True] * len(windows)
-        return True
+            # All of them are answered in the same way, as mostly they are.
+            self._places: Sequence[int] = range(1, len(numbers), step)
+            self.granted: Sequence[bool] = [size > 0] * len(windows)
+        else:
+            kinds = repeat(0) if same else zip(map(id, windows), repeat(True) if taking is None else taking)  # noqa: B905  # the one has no end
+            self._divide(kinds, taking)
 
-    def _each(self, taking: Sequence[bool] | None) -> None:
+    def _divide(self, kinds: Iterable[object], taking: Sequence[bool] | None) -> None:
+        """Find where each answer begins, and check those together that are of one kind and size."""
         numbers, end = self._numbers, len(self._numbers)
         places: list[int] = []
-        granted: list[bool] = []
+        alike: dict[object, tuple[int, list[int]]] = {}
         at = 1
-        for _ in self._windows:
+        for request, kind in zip(range(len(self._windows)), kinds):  # noqa: B905  # as above
             size = numbers[at] if at < end else 0
             if not size:
                 _refuse(numbers, self._windows)
             places.append(at)
-            granted.append(size > 0)
-            at += abs(size)
+            behind = at + abs(size)
+            look = kind, size
+            if look in alike:
+                alike[look][1].extend(numbers[at + 1 : behind])
+            else:
+                alike[look] = request, numbers[at + 1 : behind]
+            at = behind
         if at != end:
             raise UnexpectedReply
-        self._places, self.granted = places, granted
-        # Those that look the same are checked together.
-        alike: dict[tuple[int, int, bool], list[int]] = {}
-        for place, windows, takes in zip(places, self._windows, repeat(True) if taking is None else taking):  # noqa: B905  # the one has no end
-            alike.setdefault((id(windows), numbers[place], takes), []).append(place)
-        known = {id(windows): windows for windows in self._windows}
-        for (which, size, takes), them in alike.items():
-            rows = [numbers[place + 1 : place + abs(size)] for place in them]
-            windows = known[which]
-            if size == _briefest(windows) or abs(size) == 1 + _FULL * len(windows):
-                _check(list(zip(*rows, strict=True)), windows, numbers[0], granted=size > 0, taking=takes)
-            else:
-                for row in rows:
-                    _check([(number,) for number in row], windows, numbers[0], granted=size > 0, taking=takes)
+        self._places = places
+        self.granted = [numbers[place] > 0 for place in places]
+        for request, rows in alike.values():
+            windows, now, granted = self._windows[request], numbers[0], self.granted[request]
+            takes = taking is None or taking[request]
+            step = abs(numbers[places[request]]) - 1
+            if _fit([rows[place::step] for place in range(step)], windows, now, granted, takes):
+                continue
+            # One may be brief about another window than the next.
+            for row in range(0, max(1, len(rows)), step or 1):
+                if not _fit([[number] for number in rows[row : row + step]], windows, now, granted, takes):
+                    raise UnexpectedReply
 
     def __len__(self) -> int:
         return len(self._places)
@@ -215,50 +216,40 @@ def _refuse(numbers: list[int], windows: Iterable[Sequence[Window]]) -> NoReturn
     raise UnexpectedReply
 
 
-def _briefest(windows: Sequence[Window]) -> int:
-    """The size of an answer that says with as little as it can that a hit was taken in all of the windows."""
-    return 1 + sum(_BRIEF[window.strategy] for window in windows)
-
-
-def _check(
-    columns: Sequence[Sequence[int]], windows: Sequence[Window], now: int, *, granted: bool, taking: bool
-) -> None:
-    """Check answers that look the same: each column has one number of each."""
+def _fit(columns: Sequence[Sequence[int]], windows: Sequence[Window], now: int, granted: bool, taking: bool) -> bool:
+    """Whether these can be answers about these windows that look the same: each column has one number of each."""
     place = 0
     blocking: list[Sequence[int]] = []
     for window in windows:
         if place < len(columns) and columns[place][0] < 0:
-            size = _BRIEF[window.strategy]
-            sound = granted and taking and _brief(columns[place : place + size], size, now)
+            size = _BRIEF.get(window.strategy, 0)
+            fits = granted and taking and _brief(columns[place : place + size], size, now)
         else:
             size = _FULL
-            sound = _full(columns[place : place + size], window.mode, granted=granted, taking=taking)
-            if window.mode is Mode.ENFORCE and sound:
+            fits = _full(columns[place : place + size], window.mode, granted, taking)
+            if window.mode is _ENFORCE and fits:
                 blocking.append(columns[place + 1])
-        if not sound:
-            raise UnexpectedReply
+        if not fits:
+            return False
         place += size
-    if place != len(columns) or not (granted or (blocking and all(map(any, zip(*blocking, strict=True))))):
-        raise UnexpectedReply
+    return place == len(columns) and (granted or (bool(blocking) and all(map(any, zip(*blocking, strict=True)))))
 
 
 def _brief(columns: Sequence[Sequence[int]], size: int, now: int) -> bool:
     """Whether these can say of one window that a hit was taken: a count below 0 and, if the window is fixed, its end."""
-    if len(columns) < size or size == _FULL or max(columns[0]) >= 0:
-        return False
-    return size == 1 or min(columns[1]) > now
+    return 0 < size <= len(columns) and max(columns[0]) < 0 and (size == 1 or min(columns[1]) > now)
 
 
-def _full(columns: Sequence[Sequence[int]], mode: Mode, *, granted: bool, taking: bool) -> bool:
+def _full(columns: Sequence[Sequence[int]], mode: Mode, granted: bool, taking: bool) -> bool:
     """Whether these can be what one window says, see `decide.lua`."""
     if len(columns) < _FULL:
         return False
     counts, retries, resets, instants, sequences = columns
     if min(counts) < 0 or min(retries) < NEVER or min(resets) < 0 or min(instants) < -1 or min(sequences) < 0:
         return False
-    if any(retries) and (mode is Mode.FORCE or (granted and mode is Mode.ENFORCE)):
+    if any(retries) and (mode is _FORCE or (granted and mode is _ENFORCE)):
         return False
     if not (granted and taking):
         return max(instants) < 0
     # Taken is what fits, and nothing else; but what is forced stays within its own bounds.
-    return mode is Mode.FORCE or [it == FITS for it in retries] == [it >= 0 for it in instants]
+    return mode is _FORCE or [it == FITS for it in retries] == [it >= 0 for it in instants]
