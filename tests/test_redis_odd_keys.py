@@ -17,7 +17,8 @@ from hypothesis import given, settings, strategies as st
 from limiting import LIMITERS
 from ratelimited_notify import Rule
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.redis.replies import COMMANDS, OddWindow
+from ratelimited_notify.storage.redis.replies import OddWindow
+from ratelimited_notify.storage.redis.stopped import COMMANDS
 from ratelimited_notify.storage.redis.sync import RedisStorage
 from ratelimited_notify.windows import MICROSECONDS, Mode, Request, Window
 

@@ -13,7 +13,9 @@ from hypothesis import example, given, settings, strategies as st
 from limiting import LIMITERS
 from proxy import Proxy
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.redis import decided, replies
+from ratelimited_notify.storage.redis import decided, replies, scripts
+from ratelimited_notify.storage.redis.failures import UnexpectedReply
+from ratelimited_notify.storage.redis.slots import slot_ranges
 from ratelimited_notify.windows import MICROSECONDS, RECORDS, Grant, Mode, Request, Window, look, take
 
 if TYPE_CHECKING:
@@ -172,10 +174,10 @@ READERS: list[Callable[[object], object]] = [
     lambda reply: decided.grants(reply, [Request([window("fixed-window")], ["key"], 1)] * 2, [True, False]),
     lambda reply: replies.given(reply, [window()]),
     lambda reply: replies.number(reply, 3),
-    replies.pong,
-    replies.done,
-    replies.scanned,
-    replies.ranges,
+    scripts.pong,
+    scripts.okay,
+    scripts.scanned,
+    slot_ranges,
 ]
 
 
@@ -202,7 +204,7 @@ def test_any_reply_is_read_or_a_storage_error(reply: object) -> None:
 @pytest.mark.parametrize("reply", [b"ana@example.com", [b"ana@example.com"], encode(["ana@example.com"])])
 def test_an_unexpected_reply_is_not_shown(number: int, reply: object) -> None:
     """It may hold anything, an address for example; neither it nor what was raised on the way is in the error."""
-    with pytest.raises(replies.UnexpectedReply, match="does not understand") as raised:
+    with pytest.raises(UnexpectedReply, match="does not understand") as raised:
         READERS[number](reply)
 
     error = raised.value
@@ -217,11 +219,11 @@ def test_an_unexpected_reply_is_not_shown(number: int, reply: object) -> None:
     [
         (lambda reply: replies.given(reply, [window()] * 2), 2, 2),
         (lambda reply: replies.number(reply, 3), 0, 0),
-        (replies.pong, b"PONG", True),
-        (replies.done, b"OK", True),
-        (replies.scanned, [b"17", [b"a", b"\xff"]], (b"17", [b"a", b"\xff"])),
-        (replies.ranges, [[0, 16383, [b"h", 1, b"id", []], [None, 2]]], [[0, 16383, [b"h", 1, b"id", []], [None, 2]]]),
-        (replies.ranges, [], []),
+        (scripts.pong, b"PONG", True),
+        (scripts.okay, b"OK", True),
+        (scripts.scanned, [b"17", [b"a", b"\xff", b"n:{ana}:r:m"]], (b"17", [b"n:{ana}:r:m"])),
+        (slot_ranges, [[0, 16383, [b"h", 1, b"id", []], [None, 2]]], [[0, 16383, [b"h", 1, b"id", []], [None, 2]]]),
+        (slot_ranges, [], []),
     ],
 )
 def test_other_commands_are_read(read: Callable[[object], object], reply: object, meaning: object) -> None:
@@ -233,7 +235,7 @@ def test_a_count_is_within_what_was_asked() -> None:
     """More windows, more dropped keys than there were: not an answer."""
     for read in (lambda reply: replies.given(reply, [window()]), lambda reply: replies.number(reply, 1)):
         for reply in (2, -2, 2**70, True, 1.0, b"1"):
-            with pytest.raises(replies.UnexpectedReply):
+            with pytest.raises(UnexpectedReply):
                 read(reply)
 
 
@@ -263,7 +265,7 @@ REFUSED = [-6, 3, NOW + 5, NOW + 5, -1, 0]
 )
 def test_wrong_batches(requests: list[Request], numbers: list[int]) -> None:
     """Sizes, counts, ends and tokens that do not fit together, in one of the answers: none of them is used."""
-    with pytest.raises(replies.UnexpectedReply):
+    with pytest.raises(UnexpectedReply):
         decided.answers(encode([NOW, *numbers]), requests)
 
 
@@ -281,7 +283,7 @@ def test_an_odd_window_is_named(place: int) -> None:
         decided.grant(encode([NOW, 0, place]), rules)
     with pytest.raises(replies.OddWindow, match=f"rule '{rules[place - 1].rule}'"):
         replies.given(-place, rules)
-    with pytest.raises(replies.UnexpectedReply):
+    with pytest.raises(UnexpectedReply):
         decided.answers(encode([NOW, 0, 4]), requests)
 
 

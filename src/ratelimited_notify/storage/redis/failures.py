@@ -22,10 +22,15 @@ class UnexpectedReply(StorageError):
     """What came is no answer to what was asked."""
 
     def __init__(self, where: str = "") -> None:
-        super().__init__(
+        # The argument, and not the words, is what a copy is made from (by pickle).
+        super().__init__(where)
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
             "Redis answered something that this library does not understand, so it is not known whether this took "
             "effect. Does something else listen there, or a proxy that changes replies?"
-            + (f" [Redis at {where}]" if where else "")
+            + (f" [Redis at {self.where}]" if self.where else "")
         )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 
@@ -75,3 +77,15 @@ def number(reply: object, most: int) -> int:
     if type(reply) is not int or not 0 <= reply <= most:
         raise UnexpectedReply
     return reply
+
+
+def shaped(reply: object, shape: type[T]) -> T:
+    """The reply, if it is of this type all through.
+
+    Raises:
+        UnexpectedReply: it is not.
+    """
+    try:
+        return msgspec.convert(reply, shape)
+    except msgspec.MsgspecError:
+        raise UnexpectedReply from None

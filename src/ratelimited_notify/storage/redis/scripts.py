@@ -16,6 +16,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.keys import STRATEGY_LETTERS, foreign
 from ratelimited_notify.storage.redis.decided import answers as answers
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
+from ratelimited_notify.storage.redis.replies import shaped
 from ratelimited_notify.windows import Mode
 
 if TYPE_CHECKING:
@@ -250,16 +251,10 @@ def ours(found: Iterable[bytes]) -> list[bytes]:
 
 def scanned(reply: Any) -> tuple[bytes, list[bytes]]:  # Any: as the server answers
     """The answer to `scan`: where to go on, and the keys that this library made."""
-    if isinstance(reply, list) and len(reply) == 2:
-        cursor, found = reply
-        if (
-            isinstance(cursor, bytes)
-            and cursor.isdigit()
-            and isinstance(found, list)
-            and all(isinstance(key, bytes) for key in found)
-        ):
-            return cursor, ours(found)
-    raise UnexpectedReply
+    cursor, found = shaped(reply, tuple[bytes, list[bytes]])
+    if not cursor.isdigit():
+        raise UnexpectedReply
+    return cursor, ours(found)
 
 
 def pong(reply: Any) -> bool:  # Any: as the server answers
