@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import shutil
@@ -17,6 +18,7 @@ from hypothesis import given, settings, strategies as st
 from limiting import LIMITERS
 from ratelimited_notify import Rule
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.replies import OddWindow
 from ratelimited_notify.storage.redis.stopped import COMMANDS
 from ratelimited_notify.storage.redis.sync import RedisStorage
@@ -335,6 +337,69 @@ def test_the_limiter_names_the_rule_and_clears(valkey: Valkey, kind: str) -> Non
         # Of the batch that failed, nothing was counted.
         assert limiter.hit("news", "bo").remaining == 2
         limiter.close()
+
+
+def test_an_odd_window_costs_no_connection(start_valkey: Callable[..., Valkey]) -> None:
+    """The answer was understood: the connection goes on, and those who ask on it at the same time get their own answers."""
+    server = start_valkey()
+    one = window("fixed-window", 100)
+    keys = [f"test:{{person-{number}}}:f" for number in range(60)]
+
+    async def main() -> list[Any]:
+        storage = AsyncRedisStorage(server.url, timeout=PATIENT)
+        await storage.acquire([one], keys[-1:], 1)
+        found = await asyncio.gather(
+            *(storage.acquire([one], [key], 1) for key in keys for _ in range(3)),
+            storage.acquire_many([Request([one], [key], 1) for key in keys]),
+            return_exceptions=True,
+        )
+        await storage.close()
+        return found
+
+    with server.client() as client:
+        client.set(keys[0], "x")
+        client.set(keys[30], "x")
+        *found, batch = asyncio.run(main())
+        assert isinstance(batch, OddWindow)
+        for number, grant in enumerate(found):
+            if number // 3 in (0, 30):
+                assert isinstance(grant, OddWindow)
+            else:
+                assert grant.readings[0].count == number % 3 + 1 + (number // 3 == 59)
+        storage = RedisStorage(server.url, timeout=PATIENT)
+        storage.acquire([one], keys[1:2], 1)
+        before = client.info("stats")["total_connections_received"]
+        for _ in range(3):
+            for ask in (storage.acquire, storage.peek):
+                with pytest.raises(OddWindow):
+                    ask([one], keys[:1], 1)
+            with pytest.raises(OddWindow):
+                storage.acquire_many([Request([one], keys[:1], 1)])
+        assert storage.acquire([one], keys[1:2], 1).readings[0].count == 5
+        assert client.info("stats")["total_connections_received"] == before
+        storage.close()
+
+
+@pytest.mark.parametrize("kind", LIMITERS)
+def test_an_odd_window_on_a_cluster(cluster: Any, kind: str) -> None:
+    """There too the rule is named, and what the others of the batch took is given back; `clear` mends it."""
+    namespace = f"odd-{os.getpid()}-{next(_numbers)}"
+    rules = [Rule("news", "3/day"), Rule("*", "1000/day", by=(), name="cap", strategy="fixed-window")]
+    limiter = LIMITERS[kind](rules, cluster.url, namespace=namespace, timeout=PATIENT)
+    people = [f"person-{number}" for number in range(20)]
+    limiter.hit_many("news", people)
+    with redis.RedisCluster.from_url(cluster.url.replace("redis+cluster", "redis").split(",")[0]) as client:
+        (name,) = client.keys(f"{namespace}*person-7}}*", target_nodes=client.PRIMARIES)
+        client.lpush(name, "inf")
+    for ask, who in ((limiter.hit, "person-7"), (limiter.test, "person-7"), (limiter.hit_many, people)):
+        with pytest.raises(StorageError, match="holds something that this library did not write") as raised:
+            ask("news", who)
+        assert "person" not in str(raised.value)
+    assert limiter.clear("news", "person-7") == 1
+    assert [decision.remaining for decision in limiter.hit_many("news", people)] == [
+        2 if who == "person-7" else 1 for who in people
+    ]
+    limiter.close()
 
 
 @st.composite

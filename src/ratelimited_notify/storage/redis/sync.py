@@ -257,8 +257,10 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
 
 
 def _asked(
-    command: bytes, read: Callable[[Any], T], connection: Connection
-) -> T | ResponseError | OddWindow:  # Any: a reply
+    command: bytes,
+    read: Callable[[Any], T],  # Any: a reply
+    connection: Connection,
+) -> T | ResponseError | OddWindow:
     # It is read while the connection is held, so that one with a wrong reply is dropped.
     return replies.heard(read, connection.ask(command))
 
