@@ -294,11 +294,16 @@ class Changing(Proxy):
     """A proxy that answers something else instead of what the server says to a script."""
 
     instead = b""
+    answering = False
+    """Whether it is a plain proxy for the moment."""
+    opened = 0
+    """How many connections there were."""
 
     def _answer(self, server: socket.socket, client: socket.socket, script: threading.Event) -> None:
+        self.opened += 1
         with suppress(OSError):
             while data := server.recv(1 << 20):
-                client.sendall(self.instead if script.is_set() else data)
+                client.sendall(self.instead if script.is_set() and not self.answering else data)
 
 
 def bulk(text: bytes) -> bytes:
@@ -354,3 +359,26 @@ def test_a_wrong_reply_is_the_storages_failure(valkey: Valkey, kind: str, instea
                         assert (decision.allowed, decision.windows) == (said == "allow", ())
                         assert SECRET.decode() not in decision.error
             limiter.close()
+
+
+@pytest.mark.parametrize("size", [1, 200, 600], ids=["single", "batch", "long batch"])
+@pytest.mark.parametrize("kind", LIMITERS)
+def test_a_wrong_reply_drops_the_connection(valkey: Valkey, kind: str, size: int) -> None:
+    """What else may be on its way there is never taken for an answer to the next call, which has a new connection."""
+    people = [f"person-{number}" for number in range(size)]
+    with Changing(valkey.port) as proxy:
+        limiter = LIMITERS[kind]({"news": "900/day"}, proxy.url, namespace=f"dropped-{kind}-{size}", timeout=10)
+        for wrong in (INSTEAD["number"], INSTEAD["wrong size"], INSTEAD["nothing"]):
+            proxy.instead = b""
+            proxy.answering = True
+            assert all(limiter.hit_many("news", people))
+            opened = proxy.opened
+            assert all(limiter.hit_many("news", people))
+            assert proxy.opened == opened
+            proxy.answering, proxy.instead = False, wrong
+            with pytest.raises(StorageError, match="does not understand"):
+                limiter.hit_many("news", people)
+            proxy.answering = True
+            assert all(limiter.hit_many("news", people))
+            assert proxy.opened == opened + 1
+        limiter.close()

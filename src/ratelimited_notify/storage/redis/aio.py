@@ -273,6 +273,9 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
                     step = conversation.send(self._checked(reply))
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # what the generator returned
+        except failures.UnexpectedReply as error:
+            connection.drop(error)
+            raise failures.told(self._where, self.timeout, error, True) from error
         finally:
             for slot in slots:
                 # Nobody waits for its reply any more.
