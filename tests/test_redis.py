@@ -621,7 +621,7 @@ def test_a_key_that_holds_something_else(storage: Both, client: redis.Redis) -> 
     """A key of another program's is an error that says what to do, and is left alone."""
     keys = [key(someone(), one())]
     client.hset(keys[0], "field", "value")
-    with pytest.raises(StorageError, match="holds something else"):
+    with pytest.raises(StorageError, match="holds something that this library did not write"):
         storage.acquire([one()], keys, 1)
 
     assert client.hgetall(keys[0]) == {b"field": b"value"}

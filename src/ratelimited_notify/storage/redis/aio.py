@@ -16,8 +16,9 @@ from ratelimited_notify.pages import Pages
 from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.event_loop import running_loop
-from ratelimited_notify.storage.redis import failures, options as server_options, scripts
+from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection, connected
+from ratelimited_notify.storage.redis.replies import OddWindow
 
 # After `options`, which says what to install where redis is missing.
 from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
@@ -150,7 +151,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         return f"<{type(self).__name__} at {self._where}>"
 
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return await self._run(self._scripts.acquire(windows, cost), keys, scripts.grant)
+        return await self._run(self._scripts.acquire(windows, cost), keys, partial(decided.grant, windows=windows))
 
     async def acquire_many(self, requests: Sequence[Request]) -> Pages:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
@@ -165,13 +166,14 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             read = partial(scripts.answers, requests=batch)
             call = self._scripts.acquire_many(batch)
             return Pages((await self._run(call, scripts.keys_of(batch), read, batch=True),))
-        pages: list[scripts.Replies] = []
+        pages: list[decided.Replies] = []
         for turn in scripts.turns(requests):
             pages += await self._converse(scripts.conversation(self._scripts, turn))
         return Pages(pages)
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return await self._run(self._scripts.peek(windows, cost), keys, scripts.grant)
+        read = partial(decided.grant, windows=windows, taking=False)
+        return await self._run(self._scripts.peek(windows, cost), keys, read)
 
     async def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
@@ -179,12 +181,13 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         counted = scripts.counted(windows, keys, tokens)
         if not counted.keys:
             return False
-        return await self._run(self._scripts.release(counted, cost), counted.keys, int) > 0
+        read = partial(replies.given, windows=counted.windows)
+        return await self._run(self._scripts.release(counted, cost), counted.keys, read) > 0
 
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         if not keys:
             return 0
-        return await self._run(self._scripts.forget(windows), keys, int)
+        return await self._run(self._scripts.forget(windows), keys, partial(replies.number, most=len(keys)))
 
     async def check(self) -> bool:
         """Whether the server answers."""
@@ -202,7 +205,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         while True:
             cursor, keys = await self._ask(scripts.scan(cursor), scripts.scanned)
             if keys:
-                dropped += await self._ask(scripts.command(b"UNLINK", *keys), int)
+                dropped += await self._ask(scripts.command(b"UNLINK", *keys), partial(replies.number, most=len(keys)))
             if cursor == b"0":
                 return dropped
 
@@ -229,10 +232,12 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         found: T = self._checked(answer)
         return found
 
-    def _checked(self, answer: T | ResponseError) -> T:
+    def _checked(self, answer: T | ResponseError | OddWindow) -> T:
         if isinstance(answer, ResponseError):
             self._refused(answer)
             raise failures.failure(answer, self._where, self.timeout, sent=True) from None
+        if isinstance(answer, OddWindow):
+            raise answer
         return answer
 
     async def _exchange(
@@ -268,6 +273,9 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
                     step = conversation.send(self._checked(reply))
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # what the generator returned
+        except failures.UnexpectedReply as error:
+            connection.drop(error)
+            raise failures.told(self._where, self.timeout, error, True) from error
         finally:
             for slot in slots:
                 # Nobody waits for its reply any more.

@@ -19,3 +19,8 @@ local function life(left)
   end
   return text
 end
+
+-- Which of the keys is being read. What it holds may have been written by somebody else: where it is not what this library
+-- writes, the reading ends in the error 'ODD'. No instant of ours is above 2 ^ 53 - 2 ^ 51 (the year 2184), and no count
+-- above 2 ^ 50, to which another period or cost can be added and the sum is exact.
+local place = 0

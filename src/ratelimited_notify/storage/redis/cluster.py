@@ -12,14 +12,13 @@ from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.circuit import Circuits
 from ratelimited_notify.storage.engine import LimitsVerbs
-from ratelimited_notify.storage.redis import options as server_options, routing, scripts, spread
+from ratelimited_notify.storage.redis import options as server_options, replies, routing, scripts, spread
 from ratelimited_notify.storage.redis.slots import Slots
 from ratelimited_notify.storage.redis.sync import RedisStorage
 from ratelimited_notify.windows import Request
 
 # After `options`, which says what to install where redis is missing.
 from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
-from redis.exceptions import ResponseError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +46,9 @@ class _Server(RedisStorage):
         while True:
             cursor, keys = self._ask(scripts.scan(cursor), scripts.scanned)
             # One command a key, since keys of several slots cannot be dropped by one.
-            commands = [routing.Command(scripts.command(b"UNLINK", key), int) for key in keys]
+            commands = [
+                routing.Command(scripts.command(b"UNLINK", key), partial(replies.number, most=1)) for key in keys
+            ]
             if commands:
                 dropped += sum(int(reply == 1) for reply in self.several(commands, self._deadline()))
             if cursor == b"0":
@@ -211,8 +212,6 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
 
 def _several(commands: Sequence[routing.Command], connection: Connection) -> list[Any]:  # Any: replies
     connection.send(b"".join(packed for packed, _ in commands))
-    replies = [connection.reply() for _ in commands]
-    return [
-        reply if isinstance(reply, ResponseError) else read(reply)
-        for (_, read), reply in zip(commands, replies, strict=True)
-    ]
+    # All of them, before one that is no answer ends the reading.
+    answered = [connection.reply() for _ in commands]
+    return [replies.heard(read, reply) for (_, read), reply in zip(commands, answered, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.aio.storage import RedisClusterStorage as LimitsRedisClusterStorage, RedisStorage as LimitsRedisStorage
@@ -12,7 +13,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.circuit import Circuits
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.event_loop import running_loop
-from ratelimited_notify.storage.redis import options as server_options, routing, scripts, spread
+from ratelimited_notify.storage.redis import options as server_options, replies, routing, scripts, spread
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.slots import Slots
 from ratelimited_notify.windows import Request
@@ -49,10 +50,12 @@ class _Server(AsyncRedisStorage):
         dropped, cursor = 0, b"0"
         while True:
             cursor, keys = await self._ask(scripts.scan(cursor), scripts.scanned)
-            commands = [routing.Command(scripts.command(b"UNLINK", key), int) for key in keys]
+            commands = [
+                routing.Command(scripts.command(b"UNLINK", key), partial(replies.number, most=1)) for key in keys
+            ]
             if commands:
-                replies = await self.several(commands, running_loop().time() + self.timeout)
-                dropped += sum(int(reply == 1) for reply in replies)
+                answers = await self.several(commands, running_loop().time() + self.timeout)
+                dropped += sum(int(answer == 1) for answer in answers)
             if cursor == b"0":
                 return dropped
 

@@ -1,7 +1,7 @@
 -- The decision on one request, as `windows.take` and `windows.look` make it: every window is read before any is written.
 --
 -- A plan is {taking, cost, strategy, mode, amount, period, strategy, ...}; its keys are those behind KEYS[skipped].
---   taking    1 to count the hit, 0 to look
+--   taking    0 to look, 1 to count the hit, 2 to count it where some of the windows move and others do not
 --   strategy  0 moving-window, 1 fixed-window, 2 sliding-window-counter
 --   mode      0 enforce, 1 force, 2 shadow
 --
@@ -12,6 +12,8 @@
 -- Where `brief`, most windows in which a hit was taken say the same with less: {-count} is a moving window with a hit of
 -- this instant and no sequence, {-count, end} a fixed one.
 -- Numbers are doubles, exact up to 2^53: the caller keeps periods within 2^50, amounts within 2^48.
+-- It ends in an error where a key holds what is not ours, before anything is written for this request; then `place` says
+-- which key. Where a write fails, `reply` tells what had been taken by then; `undo.lua` gives it back.
 
 local keys = KEYS
 -- What was read of the request that is being decided: six values a window.
@@ -41,6 +43,7 @@ local function decide(plan, windows, skipped, reply, size, brief)
     -- The same as below, without a table between reading and writing.
     local strategy, mode, amount, period, key = plan[3], plan[4], plan[5], plan[6], keys[skipped + 1]
     local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
+    place = skipped + 1
     local count, retry_at, reset_at, a, b, c = read(key, period, amount, cost)
     local instant, sequence = -1, 0
     if mode == 1 then
@@ -60,7 +63,8 @@ local function decide(plan, windows, skipped, reply, size, brief)
   for n = 1, windows do
     local strategy, mode = plan[from], plan[from + 1]
     local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
-    local count, retry_at, reset_at, a, b, c = read(keys[skipped + n], plan[from + 3], plan[from + 2], cost)
+    place = skipped + n
+    local count, retry_at, reset_at, a, b, c = read(keys[place], plan[from + 3], plan[from + 2], cost)
     if mode == 1 then
       retry_at = 0
     elseif retry_at ~= 0 and mode == 0 then
@@ -69,6 +73,15 @@ local function decide(plan, windows, skipped, reply, size, brief)
     found[slot + 1], found[slot + 2], found[slot + 3] = count, retry_at, reset_at
     found[slot + 4], found[slot + 5], found[slot + 6] = a, b, c
     from, slot = from + 4, slot + 6
+  end
+  if granted == 2 then
+    -- Windows of one kind are written by the same commands, so the first of them tells. That the user may write to all of
+    -- the keys, the server makes sure of before it runs a script.
+    local key, may = keys[skipped + 1], redis.acl_check_cmd
+    if not (may('SET', key, '') and may('LPUSH', key, '') and may('PEXPIRE', key, '0')) then
+      error({ err = 'NOTIFYUSER No permission to write' })
+    end
+    granted = 1
   end
   from, slot = 3, 0
   for n = 1, windows do

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ratelimited_notify.errors import StorageError
 
 # After `options`, which says what to install where redis is missing.
-from ratelimited_notify.storage.redis import options as options  # isort: skip
+from ratelimited_notify.storage.redis import options as options, stopped  # isort: skip
 from redis import exceptions  # isort: skip
 
 _TOO_MANY = "max number of clients reached"
@@ -22,10 +22,15 @@ class UnexpectedReply(StorageError):
     """What came is no answer to what was asked."""
 
     def __init__(self, where: str = "") -> None:
-        super().__init__(
+        # The argument, and not the words, is what a copy is made from (by pickle).
+        super().__init__(where)
+        self.where = where
+
+    def __str__(self) -> str:
+        return (
             "Redis answered something that this library does not understand, so it is not known whether this took "
             "effect. Does something else listen there, or a proxy that changes replies?"
-            + (f" [Redis at {where}]" if where else "")
+            + (f" [Redis at {self.where}]" if self.where else "")
         )
 
 
@@ -94,6 +99,9 @@ def circles(where: str) -> StorageError:
 
 def _said(error: Exception, timeout: float, sent: bool) -> str:
     text = str(error)
+    known = stopped.said(text)
+    if known is not None:
+        return known
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
         what = (
             f"Redis gave no answer within {timeout} seconds, so it is not known whether this took effect."

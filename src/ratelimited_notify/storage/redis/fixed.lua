@@ -1,6 +1,6 @@
 -- fixed-window: a string `end:count`. The window begins at its first hit; with every hit given back there is none.
 
-local find, sub, pair = string.find, string.sub, whole .. ':' .. whole
+local pair = whole .. ':' .. whole
 
 -- Count, instant at which `cost` fits and instant at which the window is empty; for `take_fixed` the end.
 local function read_fixed(key, period, amount, cost)
@@ -8,8 +8,14 @@ local function read_fixed(key, period, amount, cost)
   if not kept then
     return 0, cost > amount and -1 or 0, now, 0, 0, 0
   end
-  local colon = find(kept, ':', 1, true)
-  local ends, count = tonumber(sub(kept, 1, colon - 1)), tonumber(sub(kept, colon + 1))
+  local ends, count = string.match(kept, '^(%d+):(%d+)$')
+  if not ends then
+    error('ODD', 0)
+  end
+  ends, count = ends + 0, count + 0
+  if ends > 2 ^ 53 - 2 ^ 51 or count > 2 ^ 50 then
+    error('ODD', 0)
+  end
   if now >= ends then
     count = 0
   end

@@ -3,12 +3,24 @@
 -- {now, ...} as `decide` has it, brief.
 
 local plans, numbers = unpack(cmsgpack.unpack(ARGV[1]))
-local reply, size, skipped = { now }, 1, 0
-local same = type(numbers) == 'number'
-for request = 1, same and numbers or #numbers do
-  local plan = plans[same and 1 or numbers[request]]
-  local windows = (#plan - 2) / 4
-  size = decide(plan, windows, skipped, reply, size, true)
-  skipped = skipped + windows
+local reply, same = { now }, type(numbers) == 'number'
+
+local function each(reply, plans, numbers, same)
+  local size, skipped = 1, 0
+  for request = 1, same and numbers or #numbers do
+    local plan = plans[same and 1 or numbers[request]]
+    local windows = (#plan - 2) / 4
+    size = decide(plan, windows, skipped, reply, size, true)
+    skipped = skipped + windows
+  end
 end
-return cmsgpack.pack(reply)
+
+local done, problem = pcall(each, reply, plans, numbers, same)
+if done then
+  return cmsgpack.pack(reply)
+end
+
+-- For `undo.lua`.
+local function plan_of(request)
+  return plans[same and 1 or numbers[request]]
+end

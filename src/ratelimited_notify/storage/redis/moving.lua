@@ -14,7 +14,10 @@ local function parse(element)
     return stamp, 0
   end
   local instant, sequence = string.match(element, '^(%d+):(%d+)$')
-  return tonumber(instant), tonumber(sequence)
+  if not instant or sequence + 0 > 2 ^ 53 - 2 ^ 51 then
+    error('ODD', 0)
+  end
+  return instant + 0, sequence + 0
 end
 
 -- Count, instant at which `cost` fits and instant at which the window is empty; for `take_moving` the newest stamp, its
@@ -41,9 +44,17 @@ local function read_moving(key, period, amount, cost)
     newest, sequence = parse(call('LINDEX', key, 0))
     oldest = size == 1 and newest or parse(call('LINDEX', key, -1))
   end
+  -- Stamps never run backwards: where they do, one that is over may hide others that are not. And this way round, since
+  -- nothing is true of what is not a number.
+  if not (0 <= oldest and oldest <= newest and newest <= 2 ^ 53 - 2 ^ 51 and newest % 1 + oldest % 1 == 0) then
+    error('ODD', 0)
+  end
   local edge, count = now - period, size
   if newest <= edge then
     count = 0
+    if size > 2 and parse(list and list[2] or call('LINDEX', key, 1)) > newest then
+      error('ODD', 0)
+    end
   elseif oldest <= edge then
     -- The few that are over lie at the old end, so the search for the first of them starts there, in steps that double.
     local over, step = size - 1, 1
@@ -69,6 +80,9 @@ local function read_moving(key, period, amount, cost)
     local blocking = oldest
     if amount - cost < size - 1 then
       blocking = parse(list and list[amount - cost + 1] or call('LINDEX', key, format(whole, amount - cost)))
+      if not (oldest <= blocking and blocking <= newest and blocking % 1 == 0) then
+        error('ODD', 0)
+      end
     end
     retry_at = blocking + period
   end
@@ -79,11 +93,8 @@ end
 local function take_moving(key, period, cost, count, newest, sequence, size)
   -- By age alone: what is over is gone for good, and a limit that is lowered and raised again finds all of the rest.
   if count < size then
-    if count == 0 then
-      call('DEL', key)
-    else
-      call('LTRIM', key, 0, format(whole, count - 1))
-    end
+    -- Behind the last one that counts; where none does, everything goes.
+    call('LTRIM', key, count > 0 and 0 or 1, count > 0 and format(whole, count - 1) or 0)
   end
   local stamp, element = now, nil
   if newest < now then
@@ -107,6 +118,11 @@ local function take_moving(key, period, cost, count, newest, sequence, size)
       call('LPUSH', key, unpack(elements, 1, math.min(cost - done, 1000)))
     end
   end
-  call('PEXPIRE', key, life(stamp + period - now))
+  local kept = redis.pcall('PEXPIRE', key, life(stamp + period - now))
+  if kept ~= 1 then
+    -- Not for this user.
+    call('LREM', key, format(whole, cost), element)
+    error(kept)
+  end
   return count + cost, stamp + period, stamp, sequence
 end

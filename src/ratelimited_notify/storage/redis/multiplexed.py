@@ -21,7 +21,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ratelimited_notify.storage.redis import failures, options
+from ratelimited_notify.storage.redis import failures, options, replies
 
 # After `options`, which says what to install where redis is missing.
 import redis.asyncio.connection as redis_connection  # isort: skip
@@ -246,7 +246,7 @@ class MultiplexedConnection:
                     error.__traceback__ = None
                     slot.replies.append(error)
                 else:
-                    slot.replies.append(slot.reads[len(slot.replies)](reply))
+                    slot.replies.append(replies.heard(slot.reads[len(slot.replies)], reply))
                 if breaker.failures:
                     breaker.answered()
                 if len(slot.replies) == len(slot.reads):

@@ -5,21 +5,24 @@ Pure but for reading the texts of the scripts, which lie beside this module.
 
 from __future__ import annotations
 
+import re
 from hashlib import sha1
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.keys import STRATEGY_LETTERS, foreign
-from ratelimited_notify.pages import Page
+from ratelimited_notify.storage.redis.decided import answers as answers
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
-from ratelimited_notify.windows import FITS, Grant, Mode, Reading
+from ratelimited_notify.storage.redis.replies import shaped
+from ratelimited_notify.windows import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
 
+    from ratelimited_notify.storage.redis.decided import Replies
     from ratelimited_notify.windows import Request, StrategyName, Token, Window
 
 LONGEST_PERIOD = 2**50
@@ -48,7 +51,13 @@ _LETTERS: dict[str, StrategyName] = {letter: strategy for strategy, letter in ST
 _CALLS_KEPT = 1024
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[int]).decode
+
+
+# What goes wrong is dealt with behind the last line that is run where nothing does.
+_TAKING_BACK = ("trouble.lua", "give.lua", "undo.lua")
+
+# Comments, which the server would only have to go through.
+_UNREAD = re.compile(r"^ *--.*\n|^\n", re.MULTILINE)
 
 
 def lua(name: str) -> str:
@@ -102,9 +111,9 @@ class Scripts:
         self._texts: dict[tuple[str, ...], Script] = {}
         self._clock = clock
         self._calls: dict[tuple[object, ...], Call] = {}
-        self._many = self._script(_STRATEGIES, "decide.lua", "many.lua")
-        self._release = self._script(_STRATEGIES, "release.lua")
-        self._forget = self._script(_STRATEGIES, "forget.lua")
+        self._many = self._script(_STRATEGIES, "decide.lua", "many.lua", *_TAKING_BACK)
+        self._release = self._script(_STRATEGIES, "trouble.lua", "give.lua", "release.lua")
+        self._forget = self._script(_STRATEGIES, "trouble.lua", "forget.lua")
 
     def acquire(self, windows: Sequence[Window], cost: int) -> Call:
         """Count a hit, or say why not."""
@@ -157,7 +166,7 @@ class Scripts:
     def _one(self, windows: Sequence[Window], cost: int, taking: int) -> Call:
         if len(self._calls) >= _CALLS_KEPT:
             self._calls.clear()
-        script = self._script({window.strategy for window in windows}, "decide.lua", "one.lua")
+        script = self._script({window.strategy for window in windows}, "decide.lua", "one.lua", *_TAKING_BACK)
         call = self._calls[taking, cost, *windows] = Call(script, len(windows), _encode(_plan(windows, cost, taking)))
         return call
 
@@ -166,7 +175,7 @@ class Scripts:
         wanted = (*sorted(_STRATEGIES[strategy][1] for strategy in strategies), *names)
         script = self._texts.get(wanted)
         if script is None:
-            script = self._texts[wanted] = Script("\n".join((_BEGIN, self._clock, *map(lua, wanted))))
+            script = self._texts[wanted] = Script(_UNREAD.sub("", "\n".join((_BEGIN, self._clock, *map(lua, wanted)))))
         return script
 
 
@@ -242,23 +251,22 @@ def ours(found: Iterable[bytes]) -> list[bytes]:
 
 def scanned(reply: Any) -> tuple[bytes, list[bytes]]:  # Any: as the server answers
     """The answer to `scan`: where to go on, and the keys that this library made."""
-    if isinstance(reply, list) and len(reply) == 2:
-        cursor, found = reply
-        if isinstance(cursor, bytes) and isinstance(found, list) and all(isinstance(key, bytes) for key in found):
-            return cursor, ours(found)
-    raise UnexpectedReply
+    cursor, found = shaped(reply, tuple[bytes, list[bytes]])
+    if not cursor.isdigit():
+        raise UnexpectedReply
+    return cursor, ours(found)
 
 
 def pong(reply: Any) -> bool:  # Any: as the server answers
     """The answer to PING."""
-    if reply != b"PONG":
+    if type(reply) is not bytes or reply != b"PONG":
         raise UnexpectedReply
     return True
 
 
 def okay(reply: Any) -> bool:  # Any: as the server answers
     """The answer to a command that says no more than that it was done."""
-    if reply != b"OK":
+    if type(reply) is not bytes or reply != b"OK":
         raise UnexpectedReply
     return True
 
@@ -266,79 +274,6 @@ def okay(reply: Any) -> bool:  # Any: as the server answers
 def _is_ours(key: str) -> bool:
     strategy = _LETTERS.get(key[-1:])
     return strategy is not None and foreign(key, strategy) == key
-
-
-def grant(reply: bytes) -> Grant:
-    """The answer to one request."""
-    numbers = _decode(reply)
-    return Grant(numbers[1] > 0, numbers[0], [_reading(numbers, at) for at in range(2, len(numbers), 5)])
-
-
-def grants(reply: bytes, requests: Sequence[Request]) -> list[Grant]:
-    """The answers to several."""
-    return [Grant(answer.granted, answer.now, answer.readings) for answer in answers(reply, requests)]
-
-
-def answers(reply: bytes, requests: Sequence[Request]) -> Replies:
-    """The same, with the readings left as they came until somebody asks for them."""
-    return Replies(_decode(reply), [windows for windows, _, _ in requests])
-
-
-class Replies(Page):
-    """The answers as numbers, in one list: most are never looked at by anybody."""
-
-    __slots__ = ("_numbers", "_places", "_windows")
-
-    def __init__(self, numbers: list[int], windows: Sequence[Sequence[Window]]) -> None:
-        self._numbers = numbers
-        self._windows = windows
-        self._places = places = [1] * len(windows)
-        self.granted = granted = [True] * len(windows)
-        at = 1
-        for number in range(len(windows)):
-            places[number] = at
-            size = numbers[at]
-            if size > 0:
-                at += size
-            else:
-                granted[number] = False
-                at -= size
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, at: int) -> Grant: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[Grant]: ...
-
-    def __getitem__(self, at: int | slice) -> Grant | list[Grant]:
-        if isinstance(at, slice):
-            return [self[number] for number in range(*at.indices(len(self)))]
-        return Grant(self.granted[at], self._numbers[0], self._readings(self._places[at] + 1, self._windows[at]))
-
-    def _readings(self, at: int, windows: Sequence[Window]) -> list[Reading]:
-        numbers, now = self._numbers, self._numbers[0]
-        readings: list[Reading] = []
-        for window in windows:
-            count = -numbers[at]
-            if count <= 0:
-                readings.append(_reading(numbers, at))
-                at += 5
-            elif window.strategy == "moving-window":
-                readings.append(Reading(count, FITS, now + window.period, (now, 0)))
-                at += 1
-            else:
-                ends = numbers[at + 1]
-                readings.append(Reading(count, FITS, ends, (ends, 0)))
-                at += 2
-        return readings
-
-
-def _reading(numbers: list[int], at: int) -> Reading:
-    count, retry_at, reset_at, instant, sequence = numbers[at : at + 5]
-    return Reading(count, retry_at, reset_at, (instant, sequence) if instant >= 0 else None)
 
 
 def _bulk(part: bytes) -> bytes:
@@ -354,6 +289,9 @@ def _keys(keys: Iterable[str]) -> bytes:
 
 
 def _plan(windows: Sequence[Window], cost: int, taking: int) -> list[int]:
+    if taking and len({window.strategy == "moving-window" for window in windows}) > 1:
+        # Windows of both kinds are not written by the same commands.
+        taking = 2
     # No window has room for more than this, so the answers are those to the cost itself.
     plan = [taking, min(cost, 4 * LARGEST_AMOUNT)]
     for window in windows:

@@ -27,12 +27,17 @@ end
 local function find_sliding(key, period)
   local kept = call('GET', key)
   if kept then
-    local first, second, third = string.match(kept, '^(%d+):(%d+):(%d+)$')
-    local start = tonumber(first)
-    if now < start + period then
-      return start, tonumber(second), tonumber(third)
+    local start, previous, current = string.match(kept, '^(%d+):(%d+):(%d+)$')
+    if not start then
+      error('ODD', 0)
+    end
+    start, previous, current = start + 0, previous + 0, current + 0
+    if start > 2 ^ 53 - 2 ^ 51 or previous > 2 ^ 50 or current > 2 ^ 50 then
+      error('ODD', 0)
+    elseif now < start + period then
+      return start, previous, current
     elseif now < start + 2 * period then
-      return start + period, tonumber(third), 0
+      return start + period, current, 0
     end
   end
   return now, 0, 0

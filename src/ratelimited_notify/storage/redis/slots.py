@@ -6,6 +6,7 @@ from binascii import crc_hqx
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
+from ratelimited_notify.storage.redis.replies import shaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,8 @@ Address: TypeAlias = tuple[str, int]
 
 SLOTS = 16384
 """So many a cluster has (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/)."""
+
+_PORTS = 65536
 
 SUFFICES = 0.1
 """Seconds for which what a server said is not asked again, however many callers doubt it."""
@@ -112,24 +115,17 @@ def slot_ranges(reply: Any) -> Sequence[Any]:  # Any: as the server answers
     Raises:
         UnexpectedReply: it is something else.
     """
-    if not isinstance(reply, list) or not all(map(_is_range, reply)):
-        raise UnexpectedReply
-    return reply
-
-
-def _is_range(part: Any) -> bool:  # Any: as above
-    if not isinstance(part, list) or len(part) < 3:
-        return False
-    first, last, *servers = part
-    if not isinstance(first, int) or not isinstance(last, int) or not 0 <= first <= last < SLOTS:
-        return False
-    return all(
-        isinstance(server, list)
-        and len(server) >= 2
-        and isinstance(server[0], bytes | str | None)
-        and isinstance(server[1], int)
-        for server in servers
-    )
+    found = shaped(reply, list[list[Any]])  # Any: two numbers, and then lists
+    for part in found:
+        first, last = shaped(part[:2], tuple[int, int])
+        servers = shaped(part[2:], list[list[Any]])  # Any: a host, a port, and what servers add to it
+        if not (0 <= first <= last < SLOTS and servers):
+            raise UnexpectedReply
+        for server in servers:
+            _, port = shaped(server[:2], tuple[bytes | None, int])
+            if not 0 <= port < _PORTS:
+                raise UnexpectedReply
+    return found
 
 
 def _text(host: bytes | str | None) -> str:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.redis import scripts
+from ratelimited_notify.storage.redis import decided, replies, scripts
 from ratelimited_notify.storage.redis.slots import slot_of
 from ratelimited_notify.windows import Grant, Request
 
@@ -58,7 +58,8 @@ def acquire(made: scripts.Scripts, request: Request) -> Rounds[Grant]:
     if len(parts) == 1:
         part = parts[0]
         call = made.acquire(part.windows, part.cost)
-        grant: Grant = _known((yield [Question(part.slot, call, part.keys, scripts.grant)]))[0]
+        question = Question(part.slot, call, part.keys, partial(decided.grant, windows=part.windows))
+        grant: Grant = _known((yield [question]))[0]
         return grant
     return (yield from _wave(made, [parts], alone=True))[0]
 
@@ -99,7 +100,10 @@ def release(made: scripts.Scripts, request: Request, tokens: Sequence[Token | No
 def forget(made: scripts.Scripts, windows: Sequence[Window], keys: Sequence[str]) -> Rounds[int]:
     """Empty these windows; how many held anything."""
     parts = _parts(Request(windows, keys, 1))
-    answers = yield [Question(part.slot, made.forget(part.windows), part.keys, int) for part in parts]
+    answers = yield [
+        Question(part.slot, made.forget(part.windows), part.keys, partial(replies.number, most=len(part.keys)))
+        for part in parts
+    ]
     return sum(_known(answers))
 
 
@@ -217,15 +221,16 @@ def _question(made: scripts.Scripts, group: Sequence[tuple[Part, bool]]) -> Ques
     if len(group) == 1:
         part, taking = group[0]
         call = made.acquire(part.windows, part.cost) if taking else made.peek(part.windows, part.cost)
-        return Question(part.slot, call, part.keys, _one)
+        return Question(part.slot, call, part.keys, partial(_one, windows=part.windows, taking=taking))
     requests = [Request(part.windows, part.keys, part.cost) for part, _ in group]
     keys = [key for part, _ in group for key in part.keys]
-    call = made.many(requests, [taking for _, taking in group])
-    return Question(group[0][0].slot, call, keys, partial(scripts.grants, requests=requests))
+    takings = [taking for _, taking in group]
+    call = made.many(requests, takings)
+    return Question(group[0][0].slot, call, keys, partial(decided.grants, requests=requests, taking=takings))
 
 
-def _one(reply: bytes) -> list[Grant]:
-    return [scripts.grant(reply)]
+def _one(reply: object, windows: Sequence[Window], taking: bool) -> list[Grant]:
+    return [decided.grant(reply, windows, taking=taking)]
 
 
 def _give_back(made: scripts.Scripts, taken: Iterable[tuple[Part, Sequence[Token | None]]]) -> Rounds[int]:
@@ -242,7 +247,7 @@ def _give_back(made: scripts.Scripts, taken: Iterable[tuple[Part, Sequence[Token
     answers: list[Any] = []  # Any: numbers, and errors instead
     for cost in sorted({cost for cost, _ in left}):
         answers += yield [
-            Question(slot, made.release(counted, cost), counted.keys, int)
+            Question(slot, made.release(counted, cost), counted.keys, partial(replies.given, windows=counted.windows))
             for (price, slot), counted in left.items()
             if price == cost
         ]

@@ -13,8 +13,9 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pages import Pages
 from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import LimitsVerbs
-from ratelimited_notify.storage.redis import failures, options as server_options, scripts
+from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
 from ratelimited_notify.storage.redis.connection import Connections, connected
+from ratelimited_notify.storage.redis.replies import OddWindow
 
 # After `options`, which says what to install where redis is missing.
 from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
@@ -91,7 +92,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         return f"<{type(self).__name__} at {self._where}>"
 
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return self._run(self._scripts.acquire(windows, cost), keys, scripts.grant)
+        return self._run(self._scripts.acquire(windows, cost), keys, partial(decided.grant, windows=windows))
 
     def acquire_many(self, requests: Sequence[Request]) -> Pages:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
@@ -105,14 +106,15 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
                 return Pages(())
             read = partial(scripts.answers, requests=batch)
             return Pages((self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch), read),))
-        pages: list[scripts.Replies] = []
+        pages: list[decided.Replies] = []
         for turn in scripts.turns(requests):
             conversation = scripts.conversation(self._scripts, turn)
             pages += self._exchange(partial(_converse, conversation, self.timeout), self._deadline())
         return Pages(pages)
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return self._run(self._scripts.peek(windows, cost), keys, scripts.grant)
+        read = partial(decided.grant, windows=windows, taking=False)
+        return self._run(self._scripts.peek(windows, cost), keys, read)
 
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
@@ -120,12 +122,13 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         counted = scripts.counted(windows, keys, tokens)
         if not counted.keys:
             return False
-        return self._run(self._scripts.release(counted, cost), counted.keys, int) > 0
+        read = partial(replies.given, windows=counted.windows)
+        return self._run(self._scripts.release(counted, cost), counted.keys, read) > 0
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         if not keys:
             return 0
-        return self._run(self._scripts.forget(windows), keys, int)
+        return self._run(self._scripts.forget(windows), keys, partial(replies.number, most=len(keys)))
 
     def check(self) -> bool:
         """Whether the server answers."""
@@ -148,7 +151,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         while True:
             cursor, keys = self._ask(scripts.scan(cursor), scripts.scanned)
             if keys:
-                dropped += self._ask(scripts.command(b"UNLINK", *keys), int)
+                dropped += self._ask(scripts.command(b"UNLINK", *keys), partial(replies.number, most=len(keys)))
             if cursor == b"0":
                 return dropped
 
@@ -164,17 +167,19 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         if isinstance(answer, NoScriptError):
             # Refused before anything ran, so it may be asked again.
             answer = self._exchange(partial(_asked, call.by_text(keys), read), deadline)
-        if isinstance(answer, ResponseError):
-            self._refused(answer)
-            raise self._failure(answer, sent=True) from None
-        return answer
+        return self._checked(answer)
 
     def _ask(self, command: bytes, read: Callable[[Any], T]) -> T:  # Any: as above
         """One command and its answer."""
         answer = self._exchange(partial(_asked, command, read), self._deadline())
+        return self._checked(answer)
+
+    def _checked(self, answer: T | ResponseError | OddWindow) -> T:
         if isinstance(answer, ResponseError):
             self._refused(answer)
             raise self._failure(answer, sent=True) from None
+        if isinstance(answer, OddWindow):
+            raise answer
         return answer
 
     def _exchange(
@@ -251,10 +256,13 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         return failures.failure(error, self._where, self.timeout, sent=sent)
 
 
-def _asked(command: bytes, read: Callable[[Any], T], connection: Connection) -> T | ResponseError:  # Any: a reply
-    reply = connection.ask(command)
+def _asked(
+    command: bytes,
+    read: Callable[[Any], T],  # Any: a reply
+    connection: Connection,
+) -> T | ResponseError | OddWindow:
     # It is read while the connection is held, so that one with a wrong reply is dropped.
-    return reply if isinstance(reply, ResponseError) else read(reply)
+    return replies.heard(read, connection.ask(command))
 
 
 def _converse(

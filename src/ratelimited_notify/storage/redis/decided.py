@@ -1,0 +1,258 @@
+"""The answers of the scripts that decide, made sense of. Pure.
+
+Each is checked wholly before any of it is used (see `replies`), a batch in as few steps as it takes: mostly all of its
+requests are answered alike, and are checked together, a column of numbers at a time.
+"""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import TYPE_CHECKING, Annotated, NoReturn, overload
+
+import msgspec
+
+from ratelimited_notify.pages import Page
+from ratelimited_notify.storage.redis.failures import UnexpectedReply
+from ratelimited_notify.storage.redis.replies import odd
+from ratelimited_notify.windows import FITS, NEVER, Grant, Mode, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ratelimited_notify.windows import Request, Token, Window
+
+_EXACT = 2**53
+_FULL = 5
+"""So many numbers a window has in a reply, unless it says the same with less."""
+_BRIEF = {"moving-window": 1, "fixed-window": 2}
+"""So many it has where it says that a hit was taken, and no more."""
+
+# To look these up in the class takes as long as to compare them.
+_ENFORCE, _FORCE = Mode.ENFORCE, Mode.FORCE
+
+# A third less time than the constructor of a named tuple takes, as much as the checks.
+_made: Callable[[type[Reading], tuple[int, int, int, Token | None]], Reading] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # it is for any tuple
+
+# Lua's numbers are exact up to here.
+_decode = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-_EXACT, le=_EXACT)]]).decode
+
+
+def grant(reply: object, windows: Sequence[Window], *, taking: bool = True) -> Grant:
+    """The answer to one request.
+
+    Arguments:
+        reply: what the script answered.
+        windows: those that were asked for.
+        taking: whether the hit was to be counted; False where it was only looked at.
+
+    Raises:
+        OddWindow: one of the windows holds something else.
+        UnexpectedReply: this is no answer to the request.
+    """
+    numbers = _numbers(reply)
+    size = 1 + _FULL * len(windows)
+    if len(numbers) != size + 1 or abs(numbers[1]) != size:
+        _refuse(numbers, [windows])
+    granted = numbers[1] > 0
+    blocked = False
+    readings: list[Reading] = []
+    at = 2
+    for window in windows:
+        count, retry_at, reset_at, instant, sequence = numbers[at : at + _FULL]
+        at += _FULL
+        if count < 0 or retry_at < NEVER or reset_at < 0 or instant < -1 or sequence < 0:
+            raise UnexpectedReply
+        if instant >= 0:
+            # Only what fits is taken, and only where all of it does.
+            if not (granted and taking) or retry_at != FITS:
+                raise UnexpectedReply
+            readings.append(_made(Reading, (count, retry_at, reset_at, (instant, sequence))))
+            continue
+        mode = window.mode
+        if retry_at != FITS:
+            if mode is _FORCE:
+                raise UnexpectedReply
+            blocked = blocked or mode is _ENFORCE
+        elif granted and taking and mode is not _FORCE:
+            raise UnexpectedReply
+        readings.append(_made(Reading, (count, retry_at, reset_at, None)))
+    if granted is blocked:
+        raise UnexpectedReply
+    return Grant(granted, numbers[0], readings)
+
+
+def grants(reply: object, requests: Sequence[Request], taking: Sequence[bool] | None = None) -> list[Grant]:
+    """The answers to several; the arguments and errors are those of `answers`."""
+    return [Grant(answer.granted, answer.now, answer.readings) for answer in answers(reply, requests, taking)]
+
+
+def answers(reply: object, requests: Sequence[Request], taking: Sequence[bool] | None = None) -> Replies:
+    """The answers to several, all of them checked, with the readings left as they came until somebody asks for them.
+
+    Arguments:
+        reply: what the script answered.
+        requests: what was asked.
+        taking: for each of them, whether the hit was to be counted; by default all were.
+
+    Raises:
+        OddWindow: one of the windows holds something else, and nothing was counted.
+        UnexpectedReply: this is no answer to the requests.
+    """
+    return Replies(_numbers(reply), [windows for windows, _, _ in requests], taking)
+
+
+class Replies(Page):
+    """The answers as numbers, in one list: most are never looked at by anybody."""
+
+    __slots__ = ("_numbers", "_places", "_windows")
+
+    def __init__(
+        self, numbers: list[int], windows: Sequence[Sequence[Window]], taking: Sequence[bool] | None = None
+    ) -> None:
+        self._numbers = numbers
+        self._windows = windows
+        same = taking is None and windows.count(windows[0] if windows else ()) == len(windows)
+        size = numbers[1] if len(numbers) > 1 else 0
+        step = abs(size)
+        if (
+            same
+            and size
+            and len(numbers) == 1 + step * len(windows)
+            and numbers[1::step].count(size) == len(windows)
+            and _fit([numbers[place::step] for place in range(2, 1 + step)], windows[0], numbers[0], size > 0, True)
+        ):
+            # All of them are answered in the same way, as mostly they are.
+            self._places: Sequence[int] = range(1, len(numbers), step)
+            self.granted: Sequence[bool] = [size > 0] * len(windows)
+        else:
+            kinds = repeat(0) if same else zip(map(id, windows), repeat(True) if taking is None else taking)  # noqa: B905  # the one has no end
+            self._divide(kinds, taking)
+
+    def _divide(self, kinds: Iterable[object], taking: Sequence[bool] | None) -> None:
+        """Find where each answer begins, and check those together that are of one kind and size."""
+        numbers, end = self._numbers, len(self._numbers)
+        places: list[int] = []
+        alike: dict[object, tuple[int, list[int]]] = {}
+        at = 1
+        for request, kind in zip(range(len(self._windows)), kinds):  # noqa: B905  # as above
+            size = numbers[at] if at < end else 0
+            if not size:
+                _refuse(numbers, self._windows)
+            places.append(at)
+            behind = at + abs(size)
+            look = kind, size
+            if look in alike:
+                alike[look][1].extend(numbers[at + 1 : behind])
+            else:
+                alike[look] = request, numbers[at + 1 : behind]
+            at = behind
+        if at != end:
+            raise UnexpectedReply
+        self._places = places
+        self.granted = [numbers[place] > 0 for place in places]
+        for request, rows in alike.values():
+            windows, now, granted = self._windows[request], numbers[0], self.granted[request]
+            takes = taking is None or taking[request]
+            step = abs(numbers[places[request]]) - 1
+            if _fit([rows[place::step] for place in range(step)], windows, now, granted, takes):
+                continue
+            # One may be brief about another window than the next.
+            for row in range(0, max(1, len(rows)), step or 1):
+                if not _fit([[number] for number in rows[row : row + step]], windows, now, granted, takes):
+                    raise UnexpectedReply
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, at: int) -> Grant: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Grant]: ...
+
+    def __getitem__(self, at: int | slice) -> Grant | list[Grant]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        return Grant(self.granted[at], self._numbers[0], self._readings(self._places[at] + 1, self._windows[at]))
+
+    def _readings(self, at: int, windows: Sequence[Window]) -> list[Reading]:
+        numbers, now = self._numbers, self._numbers[0]
+        readings: list[Reading] = []
+        for window in windows:
+            count = -numbers[at]
+            if count <= 0:
+                _, retry_at, reset_at, instant, sequence = numbers[at : at + _FULL]
+                token = (instant, sequence) if instant >= 0 else None
+                readings.append(Reading(-count, retry_at, reset_at, token))
+                at += _FULL
+            elif window.strategy == "moving-window":
+                readings.append(Reading(count, FITS, now + window.period, (now, 0)))
+                at += 1
+            else:
+                ends = numbers[at + 1]
+                readings.append(Reading(count, FITS, ends, (ends, 0)))
+                at += 2
+        return readings
+
+
+def _numbers(reply: object) -> list[int]:
+    # Anything else, also what only looks like bytes.
+    if type(reply) is not bytes:
+        raise UnexpectedReply
+    try:
+        numbers: list[int] = _decode(reply)
+    except msgspec.MsgspecError:
+        raise UnexpectedReply from None
+    if not numbers or numbers[0] < 0:
+        raise UnexpectedReply
+    return numbers
+
+
+def _refuse(numbers: list[int], windows: Iterable[Sequence[Window]]) -> NoReturn:
+    """What came instead of an answer: the place of a window that holds something else, or no answer at all."""
+    if len(numbers) == 3 and numbers[1] == 0 and numbers[2] > 0:
+        place = numbers[2]
+        for request, each in enumerate(windows):
+            if place <= len(each):
+                raise odd(each[place - 1], request)
+            place -= len(each)
+    raise UnexpectedReply
+
+
+def _fit(columns: Sequence[Sequence[int]], windows: Sequence[Window], now: int, granted: bool, taking: bool) -> bool:
+    """Whether these can be answers about these windows that look the same: each column has one number of each."""
+    place = 0
+    blocking: list[Sequence[int]] = []
+    for window in windows:
+        if place < len(columns) and columns[place][0] < 0:
+            size = _BRIEF.get(window.strategy, 0)
+            fits = granted and taking and _brief(columns[place : place + size], size, now)
+        else:
+            size = _FULL
+            fits = _full(columns[place : place + size], window.mode, granted, taking)
+            if window.mode is _ENFORCE and fits:
+                blocking.append(columns[place + 1])
+        if not fits:
+            return False
+        place += size
+    return place == len(columns) and (granted or (bool(blocking) and all(map(any, zip(*blocking, strict=True)))))
+
+
+def _brief(columns: Sequence[Sequence[int]], size: int, now: int) -> bool:
+    """Whether these can say of one window that a hit was taken: a count below 0 and, if the window is fixed, its end."""
+    return 0 < size <= len(columns) and max(columns[0]) < 0 and (size == 1 or min(columns[1]) > now)
+
+
+def _full(columns: Sequence[Sequence[int]], mode: Mode, granted: bool, taking: bool) -> bool:
+    """Whether these can be what one window says, see `decide.lua`."""
+    if len(columns) < _FULL:
+        return False
+    counts, retries, resets, instants, sequences = columns
+    if min(counts) < 0 or min(retries) < NEVER or min(resets) < 0 or min(instants) < -1 or min(sequences) < 0:
+        return False
+    if any(retries) and (mode is _FORCE or (granted and mode is _ENFORCE)):
+        return False
+    if not (granted and taking):
+        return max(instants) < 0
+    # Taken is what fits, and nothing else; but what is forced stays within its own bounds.
+    return mode is _FORCE or [it == FITS for it in retries] == [it >= 0 for it in instants]
