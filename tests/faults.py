@@ -54,9 +54,6 @@ class World(ABC):
     def answers(self) -> bool:
         """Whether a client that has just come gets an answer to a PING."""
 
-    def recover(self) -> None:
-        """Make it as it was before a fault."""
-
 
 class OneServer(World):
     """One server of its own, directly or behind a proxy."""
@@ -86,7 +83,8 @@ class OnCluster(World):
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.uri = cluster.url
-        self.recover()
+        self._slot = SLOTS // 6
+        self._master = cluster.master_of(self._slot)
 
     @property
     def struck(self) -> Valkey:
@@ -111,11 +109,6 @@ class OnCluster(World):
         new = self._cluster.master_of(self._slot)
         return new is not self._master and new.running and View(new).complete()
 
-    def recover(self) -> None:
-        self._cluster.restart()
-        self._slot = SLOTS // 6
-        self._master = self._cluster.master_of(self._slot)
-
 
 class OnSentinel(World):
     """A master with a replica, and three Sentinels."""
@@ -135,11 +128,6 @@ class OnSentinel(World):
             return False
         with new.client() as client:
             return bool(client.info("replication")["role"] == "master")
-
-    def recover(self) -> None:
-        self._master.start()
-        self._watched.settle()
-        self._master = self._watched.master()
 
 
 class Fault(ABC):
@@ -166,7 +154,7 @@ class Fault(ABC):
     def strike(self, world: Any) -> None:
         """Let it begin."""
 
-    def heal(self, world: Any) -> None:
+    def heal(self, world: Any) -> None:  # noqa: B027  # some faults end by themselves
         """Let it be over, where it does not end by itself."""
 
 

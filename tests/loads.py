@@ -176,7 +176,7 @@ class TaskLoad(Load):
 
     async def _run(self) -> None:
         tasks = [asyncio.create_task(self._decide(caller)) for caller in self.callers]
-        while not self._stopped:
+        while not self._stopped:  # noqa: ASYNC110  # another thread sets it
             await asyncio.sleep(0.02)
         _, pending = await asyncio.wait(tasks, timeout=_ENDS_WITHIN)
         for task in pending:

@@ -17,10 +17,11 @@ import pytest
 
 from faults import FAULTS, Run, load_on, run, world_for
 from ratelimited_notify import AsyncLimiter, Limiter
-from servers import Memcached, Valkey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from servers import Memcached, Valkey
 
 LATEST = 3.0
 """Seconds after the return within which a decision is counted, on a machine with little to run it on; 1 is promised."""
@@ -32,7 +33,7 @@ SLACK = 1.0
 
 LOADS_IN_THE_SUITE = (("threads", 80), ("tasks", 200))
 LOADS_OF_THE_MATRIX = [(kind, number) for kind in ("threads", "tasks") for number in (10, 50, 80, 200, 1000)]
-CASES = [(backend, name) for name, fault in FAULTS.items() for backend in ((*fault.on,))]
+CASES = [(backend, name) for name, fault in FAULTS.items() for backend in fault.on]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def _unheard() -> Iterator[None]:
     log.disabled = before
 
 
-@pytest.mark.parametrize(("kind", "number"), LOADS_IN_THE_SUITE, ids=lambda value: str(value))
+@pytest.mark.parametrize(("kind", "number"), LOADS_IN_THE_SUITE, ids=str)
 @pytest.mark.parametrize(("backend", "name"), CASES, ids=lambda value: value)
 def test_decisions_are_counted_again_soon(backend: str, name: str, kind: str, number: int) -> None:
     """Whatever happened to the server: once it is back everybody is counted again, nobody hangs, and the limit was kept."""
@@ -199,7 +200,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[Table]:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("kind", "number"), LOADS_OF_THE_MATRIX, ids=lambda value: str(value))
+@pytest.mark.parametrize(("kind", "number"), LOADS_OF_THE_MATRIX, ids=str)
 @pytest.mark.parametrize(("backend", "name"), CASES, ids=lambda value: value)
 def test_every_fault_under_every_load(table: Table, backend: str, name: str, kind: str, number: int) -> None:
     """Every fault, under 10 to 1,000 threads or tasks, again and again: a decision is counted within a second, always."""
