@@ -29,7 +29,7 @@ AWAY = 1.2
 """Seconds for which servers hang: two time-outs, and a part."""
 
 CAP = 50
-"""How many the limit that all callers share allows, in an hour."""
+"""How many a limit that many callers share allows, in an hour."""
 
 _BACK_WITHIN = 30.0
 _SETTLING = 0.8
@@ -337,14 +337,15 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
 
 def _wrong(world: World, fault: Fault, load: Load, struck: float, returned: float) -> Iterator[str]:
     """Whether the limit was kept, and whether the server holds what callers were told, and nothing that nobody asked for."""
-    allowed = [one for one in load.told() if one.counted and one.allowed and one.type == CAPPED]
     # A server that lost its data begins anew; the limit had been used up before.
-    lives = (
-        [allowed] if fault.keeps else [[one for one in allowed if (one.end < struck) is life] for life in (True, False)]
+    allowed: Counter[tuple[str, bool]] = Counter(
+        (load.shared(caller), fault.keeps or one.end >= struck)
+        for caller in load.callers
+        for one in caller.told
+        if one.counted and one.allowed and one.type == CAPPED
     )
-    for life in lives:
-        if len(life) > load.cap:
-            yield f"{len(life)} allowed of {load.cap}"
+    if max(allowed.values(), default=0) > load.cap:
+        yield f"{max(allowed.values())} allowed of {load.cap}"
     told: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     for caller in load.callers:
@@ -364,5 +365,5 @@ def _wrong(world: World, fault: Fault, load: Load, struck: float, returned: floa
 
 
 def load_on(world: World, kind: str, number: int) -> Load:
-    """Threads or tasks with a recipient for each and one for all."""
-    return LOADS[kind](number, world.uri, world.recipients(number + 1), CAP)
+    """Threads or tasks that decide about recipients of this world."""
+    return LOADS[kind](number, world.uri, world.recipients(number), CAP)

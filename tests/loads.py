@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from ratelimited_notify import Decision
 
 CAPPED, COUNTED = "capped", "counted"
-"""The types of what is decided: a small limit that all callers share, and a large one for each."""
+"""The types of what is decided: a small limit that many callers share, and a large one for each."""
+
+SHARING = 40
+"""So many callers share a small limit: on memcached more would get into each other's way."""
 
 _ENDS_WITHIN = 10.0
 
@@ -42,6 +45,10 @@ class Caller:
     """What may not happen: an error that is no decision."""
     since: float = 0.0
     """When the call that it is in was begun."""
+    refused: bool = False
+    """Whether it was told that the shared limit is used up."""
+    counted: bool = False
+    """Whether it was told anything that was counted."""
     ended: bool = False
 
 
@@ -51,8 +58,8 @@ class Load:
     Arguments:
         number: how many callers.
         uri: the storage.
-        recipients: whom to decide about: the first is shared by all, the others are dealt out.
-        cap: how much the shared limit allows in an hour.
+        recipients: whom to decide about, one for each caller.
+        cap: how much a shared limit allows in an hour.
         options: of the limiter.
     """
 
@@ -60,7 +67,7 @@ class Load:
 
     def __init__(self, number: int, uri: str, recipients: Sequence[str], cap: int, **options: Any) -> None:
         self.callers = [Caller(number) for number in range(number)]
-        self.shared, *self._others = recipients
+        self.recipients = recipients
         self.cap = cap
         self.options = {"on_storage_error": "allow", "timeout": 0.5, **options}
         self.timeout = float(self.options["timeout"])
@@ -76,8 +83,12 @@ class Load:
         ]
 
     def own(self, caller: Caller) -> str:
-        """The recipient whom only this caller, or few others, decide about."""
-        return self._others[caller.number % len(self._others)]
+        """The recipient whom only this caller counts."""
+        return self.recipients[caller.number]
+
+    def shared(self, caller: Caller) -> str:
+        """The recipient of the small limit, whom others decide about too."""
+        return self.recipients[caller.number // SHARING]
 
     def told(self) -> Iterator[Told]:
         """All that was told so far."""
@@ -85,12 +96,10 @@ class Load:
             yield from caller.told.copy()
 
     def warm(self, within: float = 20.0) -> None:
-        """Wait until every caller was told something that was counted, and the shared limit is used up."""
+        """Wait until every caller was told something that was counted, and the shared limits are used up."""
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
-            counted = [any(one.counted for one in caller.told[:2000]) for caller in self.callers]
-            refused = any(not one.allowed for one in self.told())
-            if all(counted) and refused:
+            if all(caller.counted and caller.refused for caller in self.callers):
                 return
             time.sleep(0.02)
         raise RuntimeError(f"{within} seconds were not enough for {len(self.callers)} callers to begin.")
@@ -112,7 +121,10 @@ class Load:
 
     def _record(self, caller: Caller, kind: str, decision: Decision) -> None:
         end = time.monotonic()
-        caller.told.append(Told(caller.since, end, kind, decision.error is None, decision.allowed))
+        counted = decision.error is None
+        caller.counted = caller.counted or counted
+        caller.refused = caller.refused or (counted and not decision.allowed)
+        caller.told.append(Told(caller.since, end, kind, counted, decision.allowed))
 
     def __enter__(self) -> Self:
         raise NotImplementedError
@@ -137,10 +149,10 @@ class ThreadLoad(Load):
         return self
 
     def _decide(self, caller: Caller) -> None:
-        own = self.own(caller)
+        turns = ((CAPPED, self.shared(caller)), (COUNTED, self.own(caller)))
         try:
             while not self._stopped:
-                for kind, recipient in ((CAPPED, self.shared), (COUNTED, own)):
+                for kind, recipient in turns:
                     caller.since = time.monotonic()
                     self._record(caller, kind, self.limiter.hit(kind, recipient))
                     time.sleep(0)
@@ -184,10 +196,10 @@ class TaskLoad(Load):
         await self.limiter.close()
 
     async def _decide(self, caller: Caller) -> None:
-        own = self.own(caller)
+        turns = ((CAPPED, self.shared(caller)), (COUNTED, self.own(caller)))
         try:
             while not self._stopped:
-                for kind, recipient in ((CAPPED, self.shared), (COUNTED, own)):
+                for kind, recipient in turns:
                     caller.since = time.monotonic()
                     self._record(caller, kind, await self.limiter.hit(kind, recipient))
                     await asyncio.sleep(0)
