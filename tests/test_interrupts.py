@@ -344,8 +344,15 @@ class Strike:
         self.where = ""
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
-        code = frame.f_code
-        return self._line if code.co_filename.startswith(self.folders) and code.co_name != "__del__" else None
+        if not frame.f_code.co_filename.startswith(self.folders):
+            return None
+        # What is raised in a finalizer goes nowhere.
+        around: FrameType | None = frame
+        while around is not None:
+            if around.f_code.co_name == "__del__":
+                return None
+            around = around.f_back
+        return self._line
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line":
