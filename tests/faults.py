@@ -32,6 +32,7 @@ CAP = 50
 """How many a limit that many callers share allows, in an hour."""
 
 _BACK_WITHIN = 30.0
+_BEFORE = 0.2
 _SETTLING = 0.8
 _QUIET = 0.4
 
@@ -284,6 +285,8 @@ class Run:
     """Decisions that were not counted although the server had been back for long."""
     quiet: int
     """Decisions that were counted then."""
+    overloaded: bool
+    """Whether some were not counted before anything happened: there were more callers than the server can serve in time."""
     raised: tuple[str, ...]
     """Errors that are no decision, although `on_storage_error` is `"allow"`."""
     wrong: tuple[str, ...]
@@ -298,7 +301,7 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
     """
     with load:
         load.warm()
-        time.sleep(0.1)
+        time.sleep(_BEFORE)
         struck = time.monotonic()
         fault.strike(world)
         time.sleep(fault.lasting)
@@ -330,6 +333,7 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
         stuck=len({caller.number for caller in load.callers if caller.number in stuck or not caller.ended}),
         late=sum(one.start >= quiet for one in uncounted),
         quiet=sum(one.start >= quiet for one in counted),
+        overloaded=any(one.start >= struck - _BEFORE and one.end < struck for one in uncounted),
         raised=tuple(sorted({repr(error) for caller in load.callers for error in caller.raised})),
         wrong=tuple(_wrong(world, fault, load, struck, returned)),
     )
@@ -346,22 +350,22 @@ def _wrong(world: World, fault: Fault, load: Load, struck: float, returned: floa
     )
     if max(allowed.values(), default=0) > load.cap:
         yield f"{max(allowed.values())} allowed of {load.cap}"
-    told: Counter[str] = Counter()
-    unknown: Counter[str] = Counter()
+    least: Counter[str] = Counter()
+    most: Counter[str] = Counter()
     for caller in load.callers:
+        own = load.own(caller)
         for one in caller.told:
-            if one.type == COUNTED and (fault.keeps or one.start >= returned):
-                told[load.own(caller)] += one.counted
-            # Of one that nobody waited for any more, the server may hear late: also of one from before the return.
-            if one.type == COUNTED and (fault.keeps or one.end >= struck):
-                unknown[load.own(caller)] += not one.counted or one.start < returned
+            if one.type == COUNTED:
+                # A new server may know any part of what the old one counted.
+                least[own] += one.counted and (fault.keeps or one.start >= returned)
+                # Whether one that was not counted reached the server, nobody knows.
+                most[own] += 1
     with Limiter(load.rules, world.uri, timeout=10) as limiter:
-        for recipient in told:
+        for recipient in most:
             (window,) = limiter.windows(COUNTED, recipient)
             held = window.item.amount - window.remaining
-            most = told[recipient] + unknown[recipient]
-            if not told[recipient] <= held <= most:
-                yield f"{held} held of {told[recipient]} to {most}"
+            if not least[recipient] <= held <= most[recipient]:
+                yield f"{held} held of {least[recipient]} to {most[recipient]}"
 
 
 def load_on(world: World, kind: str, number: int) -> Load:

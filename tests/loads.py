@@ -95,7 +95,7 @@ class Load:
         for caller in self.callers:
             yield from caller.told.copy()
 
-    def warm(self, within: float = 20.0) -> None:
+    def warm(self, within: float = 60.0) -> None:
         """Wait until every caller was told something that was counted, and the shared limits are used up."""
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:

@@ -148,7 +148,7 @@ class Table:
     """What was measured, a line for each fault and load."""
 
     HEAD = ("server", "fault", "load", "runs", "first: median", "first: worst", "last uncounted", "longest call",
-            "slow calls", "stuck runs", "runs that failed")  # fmt: skip
+            "slow calls", "overloaded runs", "stuck runs", "runs that failed")  # fmt: skip
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, ...]] = []
@@ -166,6 +166,7 @@ class Table:
                 f"{max(one.last for one in runs):.3f}",
                 f"{max(one.longest for one in runs):.3f}",
                 str(max(one.slow for one in runs)),
+                str(sum(one.overloaded for one in runs)),
                 str(sum(one.stuck > 0 for one in runs)),
                 str(sum(bool(failures(one)) for one in runs)),
             )
@@ -183,7 +184,7 @@ def failures(seen: Run) -> list[str]:
         found.append(f"first counted after {seen.first}")
     if seen.stuck:
         found.append(f"{seen.stuck} stuck")
-    if seen.late or not seen.quiet:
+    if (seen.late and not seen.overloaded) or not seen.quiet:
         found.append(f"{seen.late} uncounted, {seen.quiet} counted in the end")
     return found
 
