@@ -15,7 +15,7 @@ COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decision.py,*/ratel
 COVERED := $(COVERED),*/ratelimited_notify/notifier.py,*/ratelimited_notify/decorator.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs build bench bench-quick failover competitors clean install memcached
+.PHONY: help demo test lint docs build bench bench-quick failover faults competitors clean install memcached
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
@@ -25,6 +25,7 @@ help:
 	@echo "make build  build the sdist and the wheel into dist/"
 	@echo "make bench  measure what is promised, and write docs/benchmarks.md; make bench-quick only shows it, in two minutes"
 	@echo "make failover  kill masters under load, and write what that costs into docs/explanation/failover.md; ten minutes"
+	@echo "make faults  stop, kill and cut off servers under load, many times over; hours, fewer with FAULTS_REPEATED=1"
 	@echo "make clean  delete everything that was made, .venv too"
 
 demo: $(READY)
@@ -57,6 +58,10 @@ bench-quick: competitors memcached
 
 failover: $(READY)
 	$(BIN)/python benchmarks/failover.py --write
+
+# The table is also written to the file that FAULTS_TABLE names.
+faults: $(READY) memcached
+	$(BIN)/python -m pytest -m faults tests/test_faults.py
 
 competitors: $(READY)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --group bench

@@ -1,4 +1,4 @@
-"""A TCP proxy on 127.0.0.1 that loses or delays what the server answers, as a network does."""
+"""A TCP proxy on 127.0.0.1 that loses, delays, holds or garbles what the server answers, as networks and strangers do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 HOST = "127.0.0.1"
 
@@ -19,30 +19,53 @@ class Proxy:
 
     Arguments:
         port: the server's port.
+        hosts: the addresses to listen on, all with one port; Linux has the whole of 127.0.0.0/8.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, hosts: Sequence[str] = (HOST,)) -> None:
         self._server = (HOST, port)
-        self._listener = socket.create_server((HOST, 0))
+        self._hosts = hosts
+        self._listeners: list[socket.socket] = []
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self.port = int(self._listener.getsockname()[1])
+        self._passing = threading.Event()
+        self._passing.set()
+        self._closed = False
+        self.port = 0
         self.losing: Literal["nothing", "one", "all"] = "nothing"
         """Which of the answers to scripts to lose: the server has done what it was asked, and nobody hears of it."""
         self.hanging = False
         """Whether the connection of a lost answer stays open; otherwise it is closed."""
         self.delay: Callable[[], float] | None = None
         """How long to hold each answer back, in seconds."""
+        self.since = b""
+        """Dripping, silence and garbage begin, on each connection, with the first request that has these bytes in it."""
+        self.drip: float | None = None
+        """Seconds before each single byte of an answer."""
+        self.garbage: bytes | None = None
+        """What clients get instead of each of the server's answers."""
         self.requests = 0
         """How often a client sent something."""
         self.lost = 0
         """How many answers were lost."""
-        self._start(self._accept)
+        self.listen()
 
     @property
     def url(self) -> str:
         return f"redis://{HOST}:{self.port}/0"
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing passes while every connection stays open; what was held passes when that is over, as with TCP."""
+        return not self._passing.is_set()
+
+    @silent.setter
+    def silent(self, silent: bool) -> None:
+        if silent:
+            self._passing.clear()
+        else:
+            self._passing.set()
 
     def __enter__(self) -> Self:
         return self
@@ -50,18 +73,38 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def listen(self) -> None:
+        """Let clients connect, again on the same port."""
+        for host in self._hosts:
+            listener = socket.create_server((host, self.port), backlog=1024)
+            self.port = int(listener.getsockname()[1])
+            self._listeners.append(listener)
+            self._start(self._accept, listener)
+
+    def refuse(self) -> None:
+        """Refuse new connections; those that are open stay."""
+        while self._listeners:
+            listener = self._listeners.pop()
+            # A listener that another thread waits at is only woken by its shutdown.
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+
+    def cut(self) -> None:
+        """End every connection that is open now."""
+        with self._lock:
+            for one in list(self._sockets):
+                _end(one)
+
     def close(self) -> None:
         """Close every connection, and wait for the threads."""
-        # A listener that another thread waits at is only woken by its shutdown.
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            for one in self._sockets:
-                _end(one)
+        self._closed = True
+        self.refuse()
+        self._passing.set()
+        self.cut()
         for thread in self._threads:
             thread.join(5)
-        for one in self._sockets:
+        for one in list(self._sockets):
             one.close()
 
     def _start(self, target: Callable[..., None], *arguments: object) -> None:
@@ -69,10 +112,10 @@ class Proxy:
         self._threads.append(thread)
         thread.start()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             try:
@@ -84,20 +127,27 @@ class Proxy:
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._sockets |= {client, server}
-            script = threading.Event()
-            self._start(self._ask, client, server, script)
-            self._start(self._answer, server, client, script)
+            script, begun = threading.Event(), threading.Event()
+            self._start(self._ask, client, server, script, begun)
+            self._start(self._answer, server, client, script, begun)
 
-    def _ask(self, client: socket.socket, server: socket.socket, script: threading.Event) -> None:
+    def _ask(
+        self, client: socket.socket, server: socket.socket, script: threading.Event, begun: threading.Event
+    ) -> None:
         with suppress(OSError):
             while data := client.recv(1 << 20):
                 self.requests += 1
                 if b"EVAL" in data:
                     script.set()
+                if self.since in data:
+                    begun.set()
+                self._hold(begun)
                 server.sendall(data)
-        _end(server)
+        self._leave(client, server)
 
-    def _answer(self, server: socket.socket, client: socket.socket, script: threading.Event) -> None:
+    def _answer(
+        self, server: socket.socket, client: socket.socket, script: threading.Event, begun: threading.Event
+    ) -> None:
         with suppress(OSError):
             while data := server.recv(1 << 20):
                 if self.losing != "nothing" and script.is_set():
@@ -109,9 +159,38 @@ class Proxy:
                     break
                 if self.delay is not None:
                     time.sleep(self.delay())
-                client.sendall(data)
+                if self.garbage is not None and begun.is_set():
+                    data = self.garbage
+                self._hold(begun)
+                if self.drip is None or not begun.is_set():
+                    client.sendall(data)
+                else:
+                    self._drip(client, data)
+        self._leave(client, server)
+
+    def _hold(self, begun: threading.Event) -> None:
+        if not self._passing.is_set() and begun.is_set():
+            self._passing.wait()
+
+    def _drip(self, client: socket.socket, data: bytes) -> None:
+        for at in range(len(data)):
+            seconds = self.drip
+            if seconds is None or self._closed:
+                client.sendall(data[at:])
+                return
+            time.sleep(seconds)
+            client.sendall(data[at : at + 1])
+
+    def _leave(self, client: socket.socket, server: socket.socket) -> None:
         _end(client)
         _end(server)
+        with self._lock:
+            # The thread of the other direction closes them where it is the last to leave.
+            if client in self._sockets:
+                self._sockets -= {client, server}
+            else:
+                client.close()
+                server.close()
 
 
 def _end(one: socket.socket) -> None:
