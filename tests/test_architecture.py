@@ -62,8 +62,8 @@ def test_public_names_are_sorted() -> None:
 def test_public_names_are_those_of_the_design() -> None:
     """Nothing becomes public, or stops being so, by accident."""
     expected = {
-        "AsyncLimiter", "AsyncNotifier", "Decision", "Delivery", "Limiter", "MissingExtra", "Notification", "Notifier", "NotifyError",
-        "RateLimitExceeded", "Rule", "RuleError", "RuleSet", "Status", "StorageError", "WindowState", "configure", "rate_limited",
+        "AsyncLimiter", "AsyncNotifier", "Circuit", "Decision", "Delivery", "Limiter", "MissingExtra", "Notification", "Notifier",
+        "NotifyError", "RateLimitExceeded", "Rule", "RuleError", "RuleSet", "Status", "StorageError", "WindowState", "configure", "rate_limited",
     }  # fmt: skip
 
     assert set(ratelimited_notify.__all__) - {"__version__"} == expected

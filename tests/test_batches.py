@@ -359,13 +359,15 @@ def test_others_get_their_turn(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) 
     window = Window("fixed-window", 10**9, DAY, rule="news")
     key = f"test:{{{fresh()}}}:rule:f"
     turns: list[bool] = []
-    take = storage._turns.try_take
+    places = storage._connections.places
+    take = places.take
 
-    def taken() -> bool:
-        turns.append(take())
-        return turns[-1]
+    def taken(*arguments: Any) -> Any:
+        found = take(*arguments)
+        turns.append(found is not None)
+        return found
 
-    monkeypatch.setattr(storage._turns, "try_take", taken)
+    monkeypatch.setattr(places, "take", taken)
     storage.acquire_many([Request([window], [key], 1)] * (3 * scripts.CALLS_PER_TURN * EACH + 1))
 
     assert turns == [True] * 4

@@ -16,7 +16,7 @@ from ratelimited_notify import AsyncLimiter, Circuit, Limiter, NotifyError, Stor
 from ratelimited_notify.storage.circuit import Breaker, Circuits, breaker_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from servers import Valkey
 
@@ -221,7 +221,7 @@ class Asked:
 
 
 @pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asked(request: pytest.FixtureRequest) -> Callable[..., Asked]:
+def asked(request: pytest.FixtureRequest) -> Iterator[Callable[..., Asked]]:
     """Makes limiters for both worlds."""
     made: list[Asked] = []
 
@@ -229,8 +229,9 @@ def asked(request: pytest.FixtureRequest) -> Callable[..., Asked]:
         made.append(Asked(request.param, uri, **options))
         return made[-1]
 
-    request.addfinalizer(lambda: [each.close() for each in made])  # type: ignore[func-returns-value]  # all of them
-    return make
+    yield make
+    for each in made:
+        each.close()
 
 
 def scripts_run(server: Valkey) -> int:

@@ -219,10 +219,7 @@ def test_a_server_that_takes_no_more_connections(start_valkey: Callable[..., Val
     with server.client(single_connection_client=True) as first:
         first.config_set("maxclients", "1")
         with pytest.raises(StorageError) as raised:
-            if asynchronous:
-                asyncio.run(_hit(server.url))
-            else:
-                Limiter(RULES, server.url).hit("news", "ana@example.com")
+            asyncio.run(_hit(server.url)) if asynchronous else Limiter(RULES, server.url).hit("news", "ana@example.com")
 
     assert "maxclients" in str(raised.value) or "broke before the answer" in str(raised.value)
     assert "UNKNOWN" not in str(raised.value)

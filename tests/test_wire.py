@@ -66,13 +66,12 @@ def test_a_peer_that_drips(tls: bool) -> None:
     with talking(drip, tls=tls) as wire:
         began = time.monotonic()
         wire.begin(began + 0.3)
-        read = 0
+        read: list[bytes] = []
         with pytest.raises(TimeoutError):
-            while True:
-                read += len(wire.recv(100))
+            read.extend(iter(lambda: wire.recv(100), b""))
 
         assert time.monotonic() - began < 0.3 + SLACK
-        assert read > 1
+        assert len(read) > 1
 
 
 @both
@@ -116,8 +115,7 @@ def test_late_reads_come_to_an_end() -> None:
         wire.begin(time.monotonic() - 1)
         buffer = bytearray(10)
         with pytest.raises(TimeoutError):
-            for _ in range(1000):
-                wire.recv_into(buffer)
+            sum(wire.recv_into(buffer) for _ in range(1000))
 
 
 @both

@@ -123,6 +123,10 @@ class Asking(ABC, Generic[_S]):
     def _open(self, storage: str | _S | Storage) -> _S:
         """The storage that is meant."""
 
+    def _check_clock_of(self, storage: object) -> None:
+        if self._clock is not None and getattr(storage, "clock", None) != self._clock:
+            raise NotifyError("clock= goes with a storage that the limiter opens; give it to the storage instead.")
+
     def _opened(self) -> _S:
         self._storage = self._open(self._meant)
         return self._storage

@@ -22,3 +22,8 @@ def heed(before: int) -> None:
     """
     if cancellations() > before:
         raise asyncio.CancelledError
+
+
+def is_cancelled(task: asyncio.Task[object] | None) -> bool:
+    """Whether somebody cancelled the task; otherwise the `CancelledError` in it is its own."""
+    return task is not None and task.cancelling() > 0

@@ -8,23 +8,20 @@ from typing import TYPE_CHECKING
 
 from ratelimited_notify.asking import Asking, stays_counted
 from ratelimited_notify.decision import Decision
-from ratelimited_notify.errors import NotifyError, StorageError
-from ratelimited_notify.question import Patience, filled_in, questions_among, requests
+from ratelimited_notify.errors import StorageError
+from ratelimited_notify.question import ENDLESS, filled_in, questions_among, requests
 from ratelimited_notify.refund import outcome_unknown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
-    from types import TracebackType
     from typing import Self
 
     from ratelimited_notify.decision import WindowState
     from ratelimited_notify.notification import Notification
-    from ratelimited_notify.question import Question
+    from ratelimited_notify.question import Patience, Question
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.windows import Answer
-
-_CLOCK_OF_ANOTHER = "clock= goes with a storage that the limiter opens; give it to the storage instead."
 
 
 class Limiter(Asking["Storage"]):
@@ -35,8 +32,7 @@ class Limiter(Asking["Storage"]):
 
         if isinstance(storage, str):
             return open_storage(storage, timeout=self._timeout, clock=self._clock, circuit=self._circuit)
-        if self._clock is not None and getattr(storage, "clock", None) != self._clock:
-            raise NotifyError(_CLOCK_OF_ANOTHER)
+        self._check_clock_of(storage)
         return adopt(storage)
 
     def hit(
@@ -131,16 +127,10 @@ class Limiter(Asking["Storage"]):
         asked = requests(questions)
         return self.storage.acquire_many(asked) if asked else []
 
-    def decide(
-        self, notifications: Iterable[Notification], patience: Patience | None = None
-    ) -> list[Decision | Exception]:
-        """For each notification, in the order given, a decision, or the error that `hit` would have raised.
-
-        Where they are a group out of more, the same `patience` for all groups stops asking a storage that fails again.
-        """
+    def decide(self, notifications: Iterable[Notification], patience: Patience = ENDLESS) -> list[Decision | Exception]:
+        """For each notification, in the order given, a decision, or the error that `hit` would have raised."""
         known = self._questions(notifications)
         questions = questions_among(known)
-        patience = patience or Patience()
         try:
             patience.check()
             answers: Sequence[Decision | Exception] = self._answers(questions, self._acquire_many(questions))
@@ -231,9 +221,7 @@ class Limiter(Asking["Storage"]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -245,8 +233,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
 
         if isinstance(storage, str):
             return open_async_storage(storage, timeout=self._timeout, clock=self._clock, circuit=self._circuit)
-        if self._clock is not None and getattr(storage, "clock", None) != self._clock:
-            raise NotifyError(_CLOCK_OF_ANOTHER)
+        self._check_clock_of(storage)
         return adopt_async(storage)
 
     async def hit(
@@ -319,12 +306,11 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         return self._answers(questions, grants)
 
     async def decide(
-        self, notifications: Iterable[Notification], patience: Patience | None = None
+        self, notifications: Iterable[Notification], patience: Patience = ENDLESS
     ) -> list[Decision | Exception]:
         """As `Limiter.decide`."""
         known = self._questions(notifications)
         questions = questions_among(known)
-        patience = patience or Patience()
         try:
             patience.check()
             answers: Sequence[Decision | Exception] = self._answers(questions, await self._acquire_many(questions))
@@ -409,7 +395,5 @@ class AsyncLimiter(Asking["AsyncStorage"]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias, cast, overload
 
 from ratelimited_notify.admission import admit, admit_async, give_back, give_back_async
 from ratelimited_notify.calling import is_async, outcome_of, settled
+from ratelimited_notify.cancellation import is_cancelled
 from ratelimited_notify.delivery import Delivery, Status
 from ratelimited_notify.errors import NotifyError, RateLimitExceeded
 from ratelimited_notify.limiter import AsyncLimiter, Limiter
 from ratelimited_notify.options import LimiterOptions, known
-from ratelimited_notify.question import Patience
+from ratelimited_notify.question import ENDLESS, Patience
 from ratelimited_notify.recipient import several
 from ratelimited_notify.sending import P, R, Sending, batches, check_gateway, check_limiter, gave_back, given
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
-    from types import TracebackType
     from typing import Self, Unpack
 
     from ratelimited_notify.decision import Decision
@@ -124,11 +124,9 @@ class Notifier(Sending[P, R]):
 
         When it is closed early, what was decided and not sent is given back.
         """
-        return self._deliver_each(notifications, None)
+        return self._deliver_each(notifications, ENDLESS)
 
-    def _deliver_each(
-        self, notifications: Iterable[Notification], patience: Patience | None
-    ) -> Generator[Delivery[R], None, None]:
+    def _deliver_each(self, notifications: Iterable[Notification], patience: Patience) -> Generator[Delivery[R]]:
         for batch, failure in batches(notifications):
             decisions = deque(self.limiter.decide(batch, patience))
             freed = False
@@ -190,9 +188,7 @@ class Notifier(Sending[P, R]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -283,11 +279,11 @@ class AsyncNotifier(Sending[P, R]):
 
     def iter_many(self, notifications: Iterable[Notification]) -> AsyncGenerator[Delivery[R], None]:
         """As `Notifier.iter_many`; deliveries come in the order of the notifications."""
-        return self._deliver_each(notifications, None)
+        return self._deliver_each(notifications, ENDLESS)
 
     async def _deliver_each(
-        self, notifications: Iterable[Notification], patience: Patience | None
-    ) -> AsyncGenerator[Delivery[R], None]:
+        self, notifications: Iterable[Notification], patience: Patience
+    ) -> AsyncGenerator[Delivery[R]]:
         for batch, failure in batches(notifications):
             decisions = await self.limiter.decide(batch, patience)
             async with aclosing(self._deliver_batch(batch, decisions)) as deliveries:
@@ -348,7 +344,7 @@ class AsyncNotifier(Sending[P, R]):
                     return self._suppressed(notification, decision)
             return await self._pass(notification, decision)
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _cancelled(asyncio.current_task()):
+            if isinstance(error, asyncio.CancelledError) and is_cancelled(asyncio.current_task()):
                 raise
             return Delivery(Status.FAILED, decision, notification, error=error)
 
@@ -397,12 +393,5 @@ class AsyncNotifier(Sending[P, R]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _cancelled(task: asyncio.Task[object] | None) -> bool:
-    """Whether somebody cancelled the task; otherwise the `CancelledError` in it is the gateway's own."""
-    return task is not None and task.cancelling() > 0

@@ -42,11 +42,16 @@ class Question:
 
 
 class Patience:
-    """For the groups of one batch: after the second in a row that the storage did not decide, it is not asked any more."""
+    """For the groups of one batch: after the second in a row that the storage did not decide, it is not asked any more.
 
-    __slots__ = ("_failed", "_last")
+    Arguments:
+        endless: True goes on asking, for batches that have no end.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_endless", "_failed", "_last")
+
+    def __init__(self, *, endless: bool = False) -> None:
+        self._endless = endless
         self._failed = 0
         self._last: StorageError | None = None
 
@@ -61,7 +66,11 @@ class Patience:
 
     def failed(self, error: StorageError) -> None:
         """A group was not."""
-        self._failed, self._last = self._failed + 1, error
+        if not self._endless:
+            self._failed, self._last = self._failed + 1, error
+
+
+ENDLESS = Patience(endless=True)
 
 
 class Rewriting:

@@ -113,7 +113,8 @@ class Breaker:
         if self._probing and self._refused % _YIELD_EVERY == 0:
             time.sleep(_YIELD)
 
-    def _after_fork(self) -> None:
+    def forked(self) -> None:
+        """Start anew in a child process, with what is known of the server."""
         # Another thread of the parent may have held the lock, and only the parent's callers can end a probe.
         self._lock = threading.RLock()
         self._probing = False
@@ -146,7 +147,7 @@ def _after_fork() -> None:
     for reference in _breakers.valuerefs():
         breaker = reference()
         if breaker is not None:
-            breaker._after_fork()
+            breaker.forked()
 
 
 if hasattr(os, "register_at_fork"):

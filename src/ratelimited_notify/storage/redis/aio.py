@@ -17,7 +17,8 @@ from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
-from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection, connected
+from ratelimited_notify.storage.redis.dial_aio import connected
+from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
 from ratelimited_notify.storage.redis.replies import OddWindow
 
 # After `options`, which says what to install where redis is missing.
@@ -216,7 +217,12 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             await lanes.keeper.aclose()
 
     async def _run(
-        self, call: scripts.Call, keys: Sequence[str], read: Callable[[Any], T], *, batch: bool = False
+        self,
+        call: scripts.Call,
+        keys: Sequence[str],
+        read: Callable[[Any], T],  # Any: a reply
+        *,
+        batch: bool = False,
     ) -> T:  # Any: a reply
         deadline = running_loop().time() + self.timeout
         (answer,) = await self._exchange(call.by_name(keys), (read,), deadline, batch=batch)

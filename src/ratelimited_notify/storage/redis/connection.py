@@ -19,31 +19,25 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, ref
 
-from ratelimited_notify.storage.redis import failures, options
-from ratelimited_notify.storage.wire import Wire, connect, resolve
+from ratelimited_notify.storage.redis import failures
 
-# After `options`, which says what to install where redis is missing.
-import redis.connection as redis_connection  # isort: skip
+# After `failures`, which says what to install where redis is missing.
 from redis.exceptions import ResponseError  # isort: skip
-import socket  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from ratelimited_notify.storage.circuit import Breaker
+    from ratelimited_notify.storage.wire import Wire
 
 _GRACE = 1.0
 """Seconds after its deadline for which a connection that was not given back still counts."""
 
 _PATROL = 0.1
 """Seconds after which a waiting thread looks by itself: an interrupted one wakes nobody."""
-
-# How redis-py's parsers stumble over bytes that are no reply.
-_GARBLED = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
 
 
 class Connection:
@@ -98,7 +92,7 @@ class Connection:
             # With it, it would keep the frames and so this connection alive.
             error.__traceback__ = None
             return error
-        except _GARBLED:
+        except failures.GARBLED:
             raise failures.UnexpectedReply from None
 
     def drop(self) -> None:
@@ -154,7 +148,7 @@ class Places:
             found = self._idle_one(deadline) or self._another(deadline)
             if found is not None:
                 return found
-        waiting = _Waiting(deadline)
+        waiting, found = _Waiting(deadline), None
         self._waiting.append(waiting)
         try:
             if self._idle:
@@ -175,7 +169,9 @@ class Places:
         finally:
             with suppress(ValueError):
                 self._waiting.remove(waiting)
-            self.freed()
+            if found is None or self._idle:
+                # Somebody may have woken this thread, who meant a thread that needs it.
+                self.freed()
 
     def give(self, connection: Connection) -> None:
         """Give it back, clean."""
@@ -280,60 +276,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class _Dialed(redis_connection.Connection):
-    """Connects to all addresses of a host before one deadline."""
-
-    deadline: float
-
-    def _connect(self) -> socket.socket:
-        return connect(resolve(self.host, self.port, self.socket_type), self.deadline, self._prepare)
-
-    def _prepare(self, connecting: socket.socket) -> None:
-        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.socket_keepalive:
-            connecting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in self.socket_keepalive_options.items():
-                connecting.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-class _Wired:
-    """Puts our socket below redis-py's parser."""
-
-    deadline: float
-
-    def _connect(self) -> Wire:
-        # For those that connect in a way of their own.
-        self.socket_connect_timeout = max(0.001, self.deadline - time.monotonic())
-        wire = Wire(super()._connect(), self.deadline)  # type: ignore[misc]  # the next class has it
-        wire.begin(self.deadline)
-        return wire
-
-
-@cache
-def _wired(kind: type) -> type:
-    """A class of redis-py's, or made of one, that keeps to the deadline."""
-    bases: tuple[type, ...] = (_Wired, kind)
-    if kind is redis_connection.Connection:
-        bases = (_Wired, _Dialed)
-    elif issubclass(kind, redis_connection.Connection):
-        bases = (_Wired, kind, _Dialed)
-    return type(kind.__name__, bases, {})
-
-
-def connected(kind: type, wanted: Mapping[str, Any], deadline: float) -> Any:  # Any: whatever redis-py takes and makes
-    """A connection of this class, connected before the deadline."""
-    made = options.made(_wired(kind), **wanted)
-    made.deadline = deadline
-    # CLIENT SETINFO would cost two round trips for each connection. The names are those of redis-py before and since 7.
-    made.driver_info = made.lib_name = made.lib_version = None
-    try:
-        made.connect()
-    except _GARBLED:
-        made.disconnect()
-        raise failures.UnexpectedReply from None
-    except BaseException:
-        made.disconnect()
-        raise
-    return made

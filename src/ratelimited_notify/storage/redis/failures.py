@@ -13,6 +13,9 @@ _TOO_MANY = "max number of clients reached"
 FAILURES = (exceptions.RedisError, exceptions.ChildDeadlockedError, OSError)
 """What redis-py raises."""
 
+GARBLED = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+"""How its parsers stumble over bytes that are no reply."""
+
 
 class NothingSent(StorageError):
     """The question did not leave this process, so it took no effect and may be put to another server."""

@@ -14,27 +14,22 @@ redis-py's `Connection` connects (TLS, AUTH, SELECT) and parses.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections import deque
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ratelimited_notify.storage.redis import failures, options, replies
+from ratelimited_notify.storage.redis import failures, replies
+from ratelimited_notify.storage.redis.dial_aio import abort
 
-# After `options`, which says what to install where redis is missing.
-import redis.asyncio.connection as redis_connection  # isort: skip
+# After `failures`, which says what to install where redis is missing.
 from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError, TimeoutError as RedisTimeoutError  # isort: skip
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.storage.circuit import Breaker
-
-# How redis-py's parsers stumble over bytes that are no reply.
-_GARBLED = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
 
 _GRACE = 0.02
 """Seconds for which a reply that has arrived may wait to be read: the event loop may have been busy."""
@@ -91,6 +86,7 @@ class MultiplexedConnection:
         self._unsent: list[bytes] = []
         self._opening: asyncio.Task[Exception | None] | None = None
         self._joining = 0
+        self._reference: ref[MultiplexedConnection] = ref(self)
         self._reading: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -100,7 +96,10 @@ class MultiplexedConnection:
         return len(self._slots) + self._joining
 
     async def ask(
-        self, command: bytes, reads: Sequence[Callable[[Any], Any]], deadline: float
+        self,
+        command: bytes,
+        reads: Sequence[Callable[[Any], Any]],  # Any: as in `Slot`
+        deadline: float,
     ) -> list[Any]:  # Any: as in `Slot`
         """What is read of the replies to these commands, a `ResponseError` where that is one.
 
@@ -113,7 +112,10 @@ class MultiplexedConnection:
         return await self.answer(slot, deadline)
 
     async def put(
-        self, command: bytes, reads: Sequence[Callable[[Any], Any]], deadline: float
+        self,
+        command: bytes,
+        reads: Sequence[Callable[[Any], Any]],  # Any: as in `Slot`
+        deadline: float,
     ) -> Slot:  # Any: as in `Slot`
         """Send commands; the slot is where their replies come."""
         if self._inner is None or self._is_stale():
@@ -133,11 +135,12 @@ class MultiplexedConnection:
                 loop.call_soon(self._flush)
             else:
                 # Nobody else is waiting, so there is nothing to be gained by waiting for others.
-                self._inner._writer.write(command)  # redis-py has no public name for it
+                inner: Any = self._inner  # Any: as above
+                inner._writer.write(command)  # redis-py has no public name for it
             if self._reading is None:
                 self._reading = loop.create_task(self._read(self._inner))
             if self._timer is None:
-                self._timer = loop.call_at(slot.until, _look, ref(self), None)
+                self._timer = loop.call_at(slot.until, _look, self._reference, None)
         except BaseException:
             # An interrupt: there may be a slot whose command was not sent.
             self.drop(RedisConnectionError("It was interrupted"))
@@ -256,7 +259,7 @@ class MultiplexedConnection:
                     slots.popleft()
         except (*failures.FAILURES, failures.UnexpectedReply) as error:
             self._stumbled(inner, error)
-        except _GARBLED:
+        except failures.GARBLED:
             self._stumbled(inner, failures.UnexpectedReply())
         except BaseException:
             # The event loop ends.
@@ -280,12 +283,12 @@ class MultiplexedConnection:
         oldest = self._slots[0]
         try:
             if oldest.until > self._loop.time():
-                self._timer = self._loop.call_at(oldest.until, _look, ref(self), None)
+                self._timer = self._loop.call_at(oldest.until, _look, self._reference, None)
             elif oldest is last:
                 self.drop(RedisTimeoutError())
             else:
                 # Its reply may have come by now, and be read in this very round of the event loop.
-                self._timer = self._loop.call_later(_GRACE, _look, ref(self), oldest)
+                self._timer = self._loop.call_later(_GRACE, _look, self._reference, oldest)
         except BaseException:
             self.drop(RedisConnectionError("It was interrupted"))
             raise
@@ -296,91 +299,3 @@ def _look(reference: ref[MultiplexedConnection], last: Slot | None) -> None:
     connection = reference()
     if connection is not None:
         connection.look_at_the_oldest(last)
-
-
-def abort(inner: Any) -> None:  # Any: a connection of redis-py's
-    """Close it at once."""
-    writer = inner._writer
-    if writer is not None:
-        writer.transport.abort()
-        # Or it would warn that nobody has closed it.
-        inner._reader = inner._writer = None
-
-
-class _Dialed:
-    """Connects to all addresses of a host before one deadline."""
-
-    deadline: float
-    host: str
-    port: int
-    _dialed: socket.socket | None = None
-
-    async def _connect(self) -> None:
-        self._dialed = await _dial(self.host, self.port, self.deadline)
-        try:
-            await super()._connect()  # type: ignore[misc]  # the next class has it
-        except BaseException:
-            self._dialed.close()
-            raise
-
-    def _connection_arguments(self) -> Mapping[str, Any]:  # Any: what asyncio takes
-        found = {**super()._connection_arguments(), "sock": self._dialed}  # type: ignore[misc]  # as above
-        del found["host"], found["port"]
-        if "ssl" in found:
-            found["server_hostname"] = self.host
-        return found
-
-
-async def _dial(host: str, port: int, deadline: float) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    try:
-        # A numeric address needs no resolver, and so no thread.
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failure: OSError | None = None
-    for number, (family, kind, protocol, _, address) in enumerate(found):
-        connecting = socket.socket(family, kind, protocol)
-        try:
-            connecting.setblocking(False)
-            # A silent address leaves time for those behind it.
-            async with asyncio.timeout((deadline - loop.time()) / (len(found) - number)):
-                await loop.sock_connect(connecting, address)
-        except OSError as error:
-            connecting.close()
-            failure = error
-        except BaseException:
-            connecting.close()
-            raise
-        else:
-            return connecting
-    raise failure or OSError("The name of the host has no address")
-
-
-@cache
-def _dialed(kind: type) -> type:
-    """A class of redis-py's, or made of one, that keeps to the deadline."""
-    if not issubclass(kind, redis_connection.Connection):
-        return kind
-    return type(kind.__name__, (_Dialed, kind), {})
-
-
-async def connected(
-    kind: type, wanted: Mapping[str, Any], deadline: float
-) -> Any:  # Any: whatever redis-py takes and makes
-    """A connection of this class, connected before the deadline, by the clock of the event loop."""
-    made = options.made(_dialed(kind), **wanted)
-    made.deadline = deadline
-    # CLIENT SETINFO would cost two round trips for each connection. The names are those of redis-py before and since 7.
-    made.driver_info = made.lib_name = made.lib_version = None
-    # Whoever asks sees to the time, for less than redis-py does.
-    made.socket_timeout = made.socket_connect_timeout = None
-    try:
-        await made.connect()
-    except _GARBLED:
-        abort(made)
-        raise failures.UnexpectedReply from None
-    except BaseException:
-        abort(made)
-        raise
-    return made

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.redis import failures, options as server_options
-from ratelimited_notify.storage.redis.connection import Connection, Connections, connected
+from ratelimited_notify.storage.redis.connection import Connection, Connections
+from ratelimited_notify.storage.redis.dial import connected
 from ratelimited_notify.storage.redis.sentinels import Master, Sentinels, master
 from ratelimited_notify.storage.redis.sync import RedisStorage
 
@@ -61,7 +62,7 @@ class RedisSentinelStorage(RedisStorage):
         parts = server_options.several(uri, server_options.SENTINEL_EXAMPLE)
         service = server_options.service(parts, service_name)
         wanted = server_options.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
-        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, parse_url)
+        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
         server_options.checked(ConnectionPool(**sentinels.options))
         pool = ConnectionPool(**wanted)
         super().__init__(wrap_exceptions=wrap_exceptions, timeout=timeout, connection_pool=pool, circuit=None)

@@ -9,7 +9,7 @@ from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.redis import failures, options as server_options
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
-from ratelimited_notify.storage.redis.multiplexed import abort, connected
+from ratelimited_notify.storage.redis.dial_aio import abort, connected
 from ratelimited_notify.storage.redis.sentinels import Master, Sentinels, master
 
 # After `options`, as in `sync`.

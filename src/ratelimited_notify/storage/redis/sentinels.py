@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ratelimited_notify.storage.redis import options, scripts
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
@@ -70,12 +70,20 @@ def master(reply: Any) -> Master | None:  # Any: as the server answers
         UnexpectedReply: it is no answer of a Sentinel.
     """
     # RESP 3 has a word for pairs.
-    flat = [part for pair in reply.items() for part in pair] if isinstance(reply, dict) else reply
-    if not isinstance(flat, list) or len(flat) % 2 or not all(isinstance(part, bytes) for part in flat):
-        raise UnexpectedReply
-    found = dict(zip(flat[::2], flat[1::2], strict=True))
+    pairs = cast("dict[object, object]", reply) if isinstance(reply, dict) else _pairs(reply)
+    found = {name: value for name, value in pairs.items() if isinstance(name, bytes) and isinstance(value, bytes)}
     try:
         host, port, flags = found[b"ip"].decode(), int(found[b"port"]), frozenset(found[b"flags"].split(b","))
     except (KeyError, ValueError):
         raise UnexpectedReply from None
     return Master(host, port) if b"master" in flags and flags.isdisjoint(_DOWN) else None
+
+
+def _pairs(reply: object) -> dict[object, object]:
+    if not isinstance(reply, list):
+        raise UnexpectedReply
+    parts = cast("list[object]", reply)
+    try:
+        return dict(zip(parts[::2], parts[1::2], strict=True))
+    except (TypeError, ValueError):
+        raise UnexpectedReply from None

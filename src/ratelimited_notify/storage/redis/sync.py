@@ -14,7 +14,8 @@ from ratelimited_notify.pages import Pages
 from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
-from ratelimited_notify.storage.redis.connection import Connections, connected
+from ratelimited_notify.storage.redis.connection import Connections
+from ratelimited_notify.storage.redis.dial import connected
 from ratelimited_notify.storage.redis.replies import OddWindow
 
 # After `options`, which says what to install where redis is missing.

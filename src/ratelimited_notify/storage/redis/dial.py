@@ -1,0 +1,75 @@
+"""Connecting for threads: redis-py's `Connection` on a socket of ours, so that all of it keeps to one deadline."""
+
+from __future__ import annotations
+
+import socket
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ratelimited_notify.storage.redis import failures, options
+from ratelimited_notify.storage.wire import Wire, connect, resolve
+
+# After `options`, which says what to install where redis is missing.
+import redis.connection as redis_connection  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class _Dialed(redis_connection.Connection):
+    """Connects to all addresses of a host before one deadline."""
+
+    deadline: float
+
+    def _connect(self) -> socket.socket:
+        return connect(resolve(self.host, self.port, self.socket_type), self.deadline, self._prepare)
+
+    def _prepare(self, connecting: socket.socket) -> None:
+        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.socket_keepalive:
+            connecting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            chosen: Any = self.socket_keepalive_options  # Any: redis-py does not say what it holds
+            for option, value in chosen.items():
+                connecting.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class _Wired:
+    """Puts our socket below redis-py's parser."""
+
+    deadline: float
+
+    def _connect(self) -> Wire:
+        # For those that connect in a way of their own.
+        self.socket_connect_timeout = max(0.001, self.deadline - time.monotonic())
+        wire = Wire(super()._connect(), self.deadline)  # type: ignore[misc]  # the next class has it
+        wire.begin(self.deadline)
+        return wire
+
+
+@cache
+def _wired(kind: type) -> type:
+    """A class of redis-py's, or made of one, that keeps to the deadline."""
+    bases: tuple[type, ...] = (_Wired, kind)
+    if kind is redis_connection.Connection:
+        bases = (_Wired, _Dialed)
+    elif issubclass(kind, redis_connection.Connection):
+        bases = (_Wired, kind, _Dialed)
+    return type(kind.__name__, bases, {})
+
+
+def connected(kind: type, wanted: Mapping[str, Any], deadline: float) -> Any:  # Any: whatever redis-py takes and makes
+    """A connection of this class, connected before the deadline."""
+    made = options.made(_wired(kind), **wanted)
+    made.deadline = deadline
+    # CLIENT SETINFO would cost two round trips for each connection. The names are those of redis-py before and since 7.
+    made.driver_info = made.lib_name = made.lib_version = None
+    try:
+        made.connect()
+    except failures.GARBLED:
+        made.disconnect()
+        raise failures.UnexpectedReply from None
+    except BaseException:
+        made.disconnect()
+        raise
+    return made

@@ -1,0 +1,106 @@
+"""Connecting for asyncio: redis-py's `Connection` on a socket that is connected before one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ratelimited_notify.storage.redis import failures, options
+
+# After `options`, which says what to install where redis is missing.
+import redis.asyncio.connection as redis_connection  # isort: skip
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def abort(inner: Any) -> None:  # Any: a connection of redis-py's
+    """Close it at once."""
+    writer = inner._writer
+    if writer is not None:
+        writer.transport.abort()
+        # Or it would warn that nobody has closed it.
+        inner._reader = inner._writer = None
+
+
+class _Dialed:
+    """Connects to all addresses of a host before one deadline."""
+
+    deadline: float
+    host: str
+    port: int
+    _dialed: socket.socket | None = None
+
+    async def _connect(self) -> None:
+        self._dialed = await _dial(self.host, self.port, self.deadline)
+        try:
+            await super()._connect()  # type: ignore[misc]  # the next class has it
+        except BaseException:
+            self._dialed.close()
+            raise
+
+    def _connection_arguments(self) -> Mapping[str, Any]:  # Any: what asyncio takes
+        found: dict[str, Any] = {**super()._connection_arguments(), "sock": self._dialed}  # type: ignore[misc]  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]  # as above
+        del found["host"], found["port"]
+        if "ssl" in found:
+            found["server_hostname"] = self.host
+        return found
+
+
+async def _dial(host: str, port: int, deadline: float) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    try:
+        # A numeric address needs no resolver, and so no thread.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError | None = None
+    for number, (family, kind, protocol, _, address) in enumerate(found):
+        connecting = socket.socket(family, kind, protocol)
+        try:
+            connecting.setblocking(False)
+            # A silent address leaves time for those behind it.
+            async with asyncio.timeout((deadline - loop.time()) / (len(found) - number)):
+                await loop.sock_connect(connecting, address)
+        except OSError as error:
+            connecting.close()
+            failure = error
+        except BaseException:
+            connecting.close()
+            raise
+        else:
+            return connecting
+    raise failure or OSError("The name of the host has no address")
+
+
+@cache
+def _dialed(kind: type[Any]) -> type[Any]:  # Any: redis-py does not say
+    """A class of redis-py's, or made of one, that keeps to the deadline."""
+    if not issubclass(kind, redis_connection.Connection):
+        return kind
+    return type(kind.__name__, (_Dialed, kind), {})
+
+
+async def connected(
+    kind: type,
+    wanted: Mapping[str, Any],  # Any: whatever redis-py takes
+    deadline: float,
+) -> Any:  # Any: what redis-py makes
+    """A connection of this class, connected before the deadline, by the clock of the event loop."""
+    made = options.made(_dialed(kind), **wanted)
+    made.deadline = deadline
+    # CLIENT SETINFO would cost two round trips for each connection. The names are those of redis-py before and since 7.
+    made.driver_info = made.lib_name = made.lib_version = None
+    # Whoever asks sees to the time, for less than redis-py does.
+    made.socket_timeout = made.socket_connect_timeout = None
+    try:
+        await made.connect()
+    except failures.GARBLED:
+        abort(made)
+        raise failures.UnexpectedReply from None
+    except BaseException:
+        abort(made)
+        raise
+    return made
