@@ -138,7 +138,8 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 for number in range(30):
     if failed.total() < 9:
         attempt(number)
-if people.wrong or failed or struck < 100 or done < 1000:
+# The calls at the end are not interrupted.
+if people.wrong or failed or struck < 100 or done < 30:
     print(len(people.wrong), "wrong:", people.wrong[:3], "failed:", dict(failed), "struck:", struck, "done:", done)
 """
 
