@@ -28,7 +28,7 @@ from ratelimited_notify.windows import MICROSECONDS, RECORDS, Mode, Window, take
 from test_keys import NASTY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ratelimited_notify.windows import Grant, Shortcut, StrategyName
 
@@ -56,6 +56,14 @@ class Manual:
 
     def __call__(self) -> float:
         return self.now / MICROSECONDS
+
+
+class Running(Manual):
+    """A microsecond later each time."""
+
+    def __call__(self) -> float:
+        self.now += 1
+        return super().__call__()
 
 
 def around(one: Window, number: int) -> tuple[str, str]:
@@ -524,3 +532,51 @@ def test_arguments_by_name_and_ids_are_counted_too(recipient: str | int) -> None
     asyncio.run(main())
 
     assert sent == [recipient] * 4
+
+
+@pytest.mark.parametrize("verb", ["hit", "test", "hit_many"])
+def test_refusals_drop_what_is_over(verb: str) -> None:
+    """A process that does nothing but refuse, or ask, gives the memory of a burst back, a bounded slice at each decision."""
+    # Not one that stands still: only behind all others an instant leads to the shortcut.
+    clock = Running()
+    limiter = Limiter({"burst": "1/minute", "news": "1/day"}, clock=clock)
+    storage = limiter.storage
+    assert isinstance(storage, MemoryStorage)
+    decide: dict[str, Callable[[], object]] = {
+        "hit": lambda: limiter.hit("news", "ana"),
+        "test": lambda: limiter.test("news", "ana"),
+        "hit_many": lambda: limiter.hit_many("news", ["ana"]),
+    }
+    limiter.hit("news", "ana")
+    assert not limiter.hit("news", "ana")
+    for number in range(20_000):
+        limiter.hit("burst", f"person.{number}")
+    clock.now += 61 * SECOND
+    most, held = 0, len(storage)
+    for _ in range(20_000):
+        decide[verb]()
+        most, held = max(most, held - len(storage)), len(storage)
+
+    assert held == 1
+    assert most <= 256
+
+
+def test_a_shelf_that_has_emptied_takes_little_room() -> None:
+    """Where one window in a hundred stays, the room of the others is given back, and the one that stays still counts."""
+    # Not one that stands still: only behind all others an instant leads to the shortcut.
+    clock = Running()
+    limiter = Limiter({"burst": "1/minute", "news": "1/day"}, clock=clock)
+    storage = limiter.storage
+    assert isinstance(storage, MemoryStorage)
+    for number in range(20_000):
+        limiter.hit("burst", f"person.{number}")
+        if number % 100 == 0:
+            limiter.hit("news", f"person.{number}")
+    full = sum(map(sys.getsizeof, storage.shelves._all))
+    clock.now += 61 * SECOND
+    for _ in range(60_000):
+        limiter.hit("news", "person.0")
+
+    assert len(storage) == 200
+    assert sum(map(sys.getsizeof, storage.shelves._all)) < full / 4
+    assert not any(limiter.hit("news", f"person.{number}") for number in range(0, 20_000, 100))

@@ -81,7 +81,10 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         with self._free():
-            return look(windows, self._find(windows, keys), self.now(), cost)
+            now = self.now()
+            grant = look(windows, self._find(windows, keys), now, cost)
+            self.shelves.sweep(now, len(keys))
+        return grant
 
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
