@@ -316,7 +316,7 @@ def test_a_number_is_the_record_again(strategy: StrategyName, hits: list[tuple[i
     ends = record.ends(now, one.period)
     assert ends <= now or not is_over(value, ends - 1)
     assert is_over(value, ends)
-    again = unpacked(value, strategy, one.period)
+    again = unpacked(value, strategy)
 
     for instant in (now, now + 1, ends - 1, ends, now + MINUTE):
         for cost in (1, 5, 30, 31):

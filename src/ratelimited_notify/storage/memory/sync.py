@@ -97,7 +97,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
                 kept = shelf.get(key)
                 if token is None or kept is None:
                     continue
-                record = unpacked(kept, window.strategy, window.period)
+                record = unpacked(kept, window.strategy)
                 if record.give(now, window.period, cost, token):
                     given = True
                     if record.ends(now, window.period) > now:
@@ -169,7 +169,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     def _find(self, windows: Sequence[Window], keys: Sequence[str]) -> list[Record]:
         get = self.shelves.get
-        return [unpacked(get(key), window.strategy, window.period) for window, key in zip(windows, keys, strict=True)]
+        return [unpacked(get(key), window.strategy) for window, key in zip(windows, keys, strict=True)]
 
     def _decide(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         with self._free():
