@@ -580,3 +580,60 @@ def test_a_shelf_that_has_emptied_takes_little_room() -> None:
     assert len(storage) == 200
     assert sum(map(sys.getsizeof, storage.shelves._all)) < full / 4
     assert not any(limiter.hit("news", f"person.{number}") for number in range(0, 20_000, 100))
+
+
+def test_a_decision_is_worked_out_when_it_is_asked_for_and_once() -> None:
+    """Most decisions are only true or false: what is behind them costs nothing until somebody looks, and is then kept."""
+    explained: list[str] = []
+
+    class Watched(Limiter):
+        def explanation(self, recipient: str, shortcut: Any, outcome: Any) -> Any:
+            explained.append(recipient)
+            return super().explanation(recipient, shortcut, outcome)
+
+    limiter = Watched({"news": "2/day"}, clock=Running())
+    limiter.hit("news", "first")
+    allowed, _, refused = (limiter.hit("news", "ana") for _ in range(3))
+    assert [bool(one) for one in (allowed, refused)] == [True, False]
+    assert [(one.type, one.recipient, one.cost, one.allowed, one.error) for one in (allowed, refused)] == [
+        ("news", "ana", 1, True, None),
+        ("news", "ana", 1, False, None),
+    ]
+    assert explained == []
+
+    assert (allowed.remaining, allowed.windows[0].remaining, allowed.blocked_by) == (1, 1, None)
+    assert refused.blocked_by is not None
+    assert refused.retry_after > 0
+    assert explained == ["ana", "ana"]
+    with pytest.raises(AttributeError, match="has no attribute 'colour'"):
+        allowed.colour  # type: ignore[attr-defined]  # noqa: B018  # that is what is asked
+
+
+@pytest.mark.parametrize("look", ["granted_by", "remaining"])
+def test_threads_that_give_one_decision_back_do_it_once(look: str) -> None:
+    """Also when none has asked yet why it was allowed, so that all of them work it out."""
+    limiter = Limiter({"news": "500/day"}, timeout=30)
+    limiter.hit("news", "ana")
+    gate = threading.Barrier(8)
+    given: list[bool] = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            decision = limiter.hit("news", "ana")
+
+            def give(decision: Any = decision) -> None:
+                gate.wait()
+                getattr(decision, look)
+                given.append(limiter.release(decision))
+
+            threads = [threading.Thread(target=give) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert given.count(True) == 200
+    assert limiter.test("news", "ana").remaining == 499
