@@ -134,8 +134,9 @@ class Decision:
                 with _giving_back:
                     # Another thread may have been quicker, and have given the hit back since.
                     if self.outcome is not None:
-                        self._asked, self._windows, self._grant, self._receipt = found
-                        self._at, self.outcome = 0, None
+                        # What was asked comes last: who has that has all of it, also where a signal handler raises in between.
+                        asked, self._windows, self._grant, self._receipt = found
+                        self._at, self._asked, self.outcome = 0, asked, None
             return object.__getattribute__(self, name)
 
     def __bool__(self) -> bool:
