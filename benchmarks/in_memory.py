@@ -16,6 +16,7 @@ from contenders import (
     bare,
     decorated,
     each,
+    hitting,
     one_rule,
     periods,
     pyrate,
@@ -25,7 +26,7 @@ from contenders import (
 )
 from limits.strategies import MovingWindowRateLimiter
 from measured import Figure, ratio
-from paired import Ratio, fresh, in_turns
+from paired import Contender, Ratio, fresh, in_turns
 
 from ratelimited_notify import Limiter
 
@@ -102,9 +103,25 @@ def refused(effort: Effort) -> list[Figure]:
 
 def million(effort: Effort) -> list[Figure]:
     """As many recipients as the effort has, in random order, after and while they are filled in."""
-    people = [f"person.{number}@example.com" for number in range(effort.people)]
+    filled, filling = _among(effort.people, each(decorated(one_rule(1000))), effort.rounds // 2)
+    return [
+        ratio("memory-million", filled, people=effort.people),
+        ratio("memory-filling", filling, people=effort.people),
+    ]
+
+
+def hits(effort: Effort) -> list[Figure]:
+    """`Limiter.hit`, and the decision that it makes, among fewer recipients."""
+    people = effort.people * 2 // 5
+    filled, _ = _among(people, each(hitting(one_rule(1000), "memory://")), effort.rounds // 2)
+    return [ratio("memory-hit", filled, people=people)]
+
+
+def _among(number: int, ours: Contender, rounds: int) -> tuple[Ratio, Ratio]:
+    """Ours to a bare hit, with so many recipients in random order: after they were filled in, and while they are."""
+    people = [f"person.{one}@example.com" for one in range(number)]
     random.Random(1).shuffle(people)  # noqa: S311  # an order, no secret
-    contenders = {OURS: each(decorated(one_rule(1000))), "fixed": each(bare(1000))}
+    contenders = {OURS: ours, "fixed": each(bare(1000))}
     turn = 2000
     filling = in_turns(
         contenders,
@@ -115,13 +132,8 @@ def million(effort: Effort) -> list[Figure]:
     )
     chosen = random.Random(2)  # noqa: S311  # likewise
     # Half the rounds: after each of them `limits` looks through all of its keys, and is waited for.
-    filled = in_turns(
-        contenders, iter(lambda: chosen.sample(people, turn), None), effort.rounds // 2, clock=time.thread_time
-    )
-    return [
-        ratio("memory-million", filled.ratio(OURS, "fixed"), people=len(people)),
-        ratio("memory-filling", filling.ratio(OURS, "fixed"), people=len(people)),
-    ]
+    filled = in_turns(contenders, iter(lambda: chosen.sample(people, turn), None), rounds, clock=time.thread_time)
+    return filled.ratio(OURS, "fixed"), filling.ratio(OURS, "fixed")
 
 
 def pauses(effort: Effort) -> list[Figure]:
@@ -208,4 +220,4 @@ def threads(effort: Effort) -> list[Figure]:
     return [ratio("memory-threads", Ratio.of(samples))]
 
 
-MEASUREMENTS = (one, three, refused, million, pauses, weight, threads)
+MEASUREMENTS = (one, three, refused, million, hits, pauses, weight, threads)

@@ -43,6 +43,7 @@ ROWS = (
     Row("memory-refused-bare", "memory: decorated call, one rule, refused (dropped)", f"{BARE}, refused", None),
     Row("memory-raised", "memory: decorated call, one rule, refused (raised and caught)", f"{BARE}, refused", None),
     Row("memory-million", "memory: decorated call, one rule, {people} recipients, random order", BARE, 0.5),
+    Row("memory-hit", "memory: `Limiter.hit`, one rule, {people} recipients, random order", BARE, 0.5),
     Row("memory-filling", "memory: the same, while filling, each recipient's first hit", BARE, None),
     Row("memory-pause", "memory: 99.99% of calls, {people} recipients coming and going", "time of one call", 1.0, unit="ms"),
     Row("memory-pause-worst", "memory: the longest of these calls", "time of one call", 5.0, unit="ms"),

@@ -116,9 +116,10 @@ class Hits:
 class MovingHits(Hits):
     """Each hit counts from its instant on, for one period."""
 
-    def look(self, instant: int) -> None:
-        # What was found too old once does not come back when the clock does.
+    def hit(self, instant: int, cost: int, fresh: int) -> Ticket:
+        # What was too old when a hit was taken does not come back when the clock does.
         self.hits = [hit for hit in self.hits if hit.instant + self.period > instant]
+        return super().hit(instant, cost, fresh)
 
     def total(self, instant: int) -> int:
         return sum(hit.cost for hit in self.hits if hit.instant + self.period > instant)
@@ -260,8 +261,6 @@ class Model:
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         said = []
         for window, hits in self._each(windows, keys):
-            if isinstance(hits, MovingHits):
-                hits.look(self.now)
             fits = hits.first_fit(self.now, window.amount, cost)
             said.append(
                 Said(

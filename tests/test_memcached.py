@@ -404,7 +404,7 @@ def test_records_survive_their_bytes(entries: list[tuple[int, int, int]], *, ali
     if encoded is not None:
         again: Any = record.Item(encoded[0]).record("a:m", window)
 
-        assert (again.count, again.entries) == (kept.count, kept.entries)
+        assert (again.hits.total, list(again.hits)) == (kept.hits.total, list(kept.hits))
         assert encoded[1] == now + window.period
     else:
         assert not entries

@@ -176,7 +176,7 @@ def test_a_moving_window_keeps_no_more_hits_than_are_in_it(clock: Clock) -> None
         clock.seconds += 1
         storage.acquire([one], ["ana"], 1)
 
-    assert len(unpacked(storage.shelves.get("ana"), "moving-window", MINUTE).entries) == 10
+    assert len(unpacked(storage.shelves.get("ana"), "moving-window").settled()) == 10
 
 
 def test_tests_and_refusals_take_no_room(clock: Clock) -> None:

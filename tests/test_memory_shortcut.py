@@ -28,7 +28,7 @@ from ratelimited_notify.windows import MICROSECONDS, RECORDS, Mode, Window, take
 from test_keys import NASTY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ratelimited_notify.windows import Grant, Shortcut, StrategyName
 
@@ -56,6 +56,14 @@ class Manual:
 
     def __call__(self) -> float:
         return self.now / MICROSECONDS
+
+
+class Running(Manual):
+    """A microsecond later each time."""
+
+    def __call__(self) -> float:
+        self.now += 1
+        return super().__call__()
 
 
 def around(one: Window, number: int) -> tuple[str, str]:
@@ -308,7 +316,7 @@ def test_a_number_is_the_record_again(strategy: StrategyName, hits: list[tuple[i
     ends = record.ends(now, one.period)
     assert ends <= now or not is_over(value, ends - 1)
     assert is_over(value, ends)
-    again = unpacked(value, strategy, one.period)
+    again = unpacked(value, strategy)
 
     for instant in (now, now + 1, ends - 1, ends, now + MINUTE):
         for cost in (1, 5, 30, 31):
@@ -524,3 +532,108 @@ def test_arguments_by_name_and_ids_are_counted_too(recipient: str | int) -> None
     asyncio.run(main())
 
     assert sent == [recipient] * 4
+
+
+@pytest.mark.parametrize("verb", ["hit", "test", "hit_many"])
+def test_refusals_drop_what_is_over(verb: str) -> None:
+    """A process that does nothing but refuse, or ask, gives the memory of a burst back, a bounded slice at each decision."""
+    # Not one that stands still: only behind all others an instant leads to the shortcut.
+    clock = Running()
+    limiter = Limiter({"burst": "1/minute", "news": "1/day"}, clock=clock)
+    storage = limiter.storage
+    assert isinstance(storage, MemoryStorage)
+    decide: dict[str, Callable[[], object]] = {
+        "hit": lambda: limiter.hit("news", "ana"),
+        "test": lambda: limiter.test("news", "ana"),
+        "hit_many": lambda: limiter.hit_many("news", ["ana"]),
+    }
+    limiter.hit("news", "ana")
+    assert not limiter.hit("news", "ana")
+    for number in range(20_000):
+        limiter.hit("burst", f"person.{number}")
+    clock.now += 61 * SECOND
+    most, held = 0, len(storage)
+    for _ in range(20_000):
+        decide[verb]()
+        most, held = max(most, held - len(storage)), len(storage)
+
+    assert held == 1
+    assert most <= 256
+
+
+def test_a_shelf_that_has_emptied_takes_little_room() -> None:
+    """Where one window in a hundred stays, the room of the others is given back, and the one that stays still counts."""
+    # Not one that stands still: only behind all others an instant leads to the shortcut.
+    clock = Running()
+    limiter = Limiter({"burst": "1/minute", "news": "1/day"}, clock=clock)
+    storage = limiter.storage
+    assert isinstance(storage, MemoryStorage)
+    for number in range(20_000):
+        limiter.hit("burst", f"person.{number}")
+        if number % 100 == 0:
+            limiter.hit("news", f"person.{number}")
+    full = sum(map(sys.getsizeof, storage.shelves._all))
+    clock.now += 61 * SECOND
+    for _ in range(60_000):
+        limiter.hit("news", "person.0")
+
+    assert len(storage) == 200
+    assert sum(map(sys.getsizeof, storage.shelves._all)) < full / 4
+    assert not any(limiter.hit("news", f"person.{number}") for number in range(0, 20_000, 100))
+
+
+def test_a_decision_is_worked_out_when_it_is_asked_for_and_once() -> None:
+    """Most decisions are only true or false: what is behind them costs nothing until somebody looks, and is then kept."""
+    explained: list[str] = []
+
+    class Watched(Limiter):
+        def explanation(self, recipient: str, shortcut: Any, outcome: Any) -> Any:
+            explained.append(recipient)
+            return super().explanation(recipient, shortcut, outcome)
+
+    limiter = Watched({"news": "2/day"}, clock=Running())
+    limiter.hit("news", "first")
+    allowed, _, refused = (limiter.hit("news", "ana") for _ in range(3))
+    assert [bool(one) for one in (allowed, refused)] == [True, False]
+    assert [(one.type, one.recipient, one.cost, one.allowed, one.error) for one in (allowed, refused)] == [
+        ("news", "ana", 1, True, None),
+        ("news", "ana", 1, False, None),
+    ]
+    assert explained == []
+
+    assert (allowed.remaining, allowed.windows[0].remaining, allowed.blocked_by) == (1, 1, None)
+    assert refused.blocked_by is not None
+    assert refused.retry_after > 0
+    assert explained == ["ana", "ana"]
+    with pytest.raises(AttributeError, match="has no attribute 'colour'"):
+        allowed.colour  # type: ignore[attr-defined]  # noqa: B018  # that is what is asked
+
+
+@pytest.mark.parametrize("look", ["granted_by", "remaining"])
+def test_threads_that_give_one_decision_back_do_it_once(look: str) -> None:
+    """Also when none has asked yet why it was allowed, so that all of them work it out."""
+    limiter = Limiter({"news": "500/day"}, timeout=30)
+    limiter.hit("news", "ana")
+    gate = threading.Barrier(8)
+    given: list[bool] = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            decision = limiter.hit("news", "ana")
+
+            def give(decision: Any = decision) -> None:
+                gate.wait()
+                getattr(decision, look)
+                given.append(limiter.release(decision))
+
+            threads = [threading.Thread(target=give) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert given.count(True) == 200
+    assert limiter.test("news", "ana").remaining == 499

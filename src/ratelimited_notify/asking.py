@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.cost import LARGEST_AMOUNT, checked_cost
-from ratelimited_notify.decision import Decision
+from ratelimited_notify.decision import Decision, decided
 from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.notification import check_priority
 from ratelimited_notify.options import check_options
 from ratelimited_notify.question import Alike, Question, Rewriting, alike
 from ratelimited_notify.recipient import counting_as, several, text_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ratelimited_notify.circuit import Circuit
-    from ratelimited_notify.decision import Receipt
+    from ratelimited_notify.decision import Explanation, Receipt
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.notification import Notification
     from ratelimited_notify.options import OnStorageError
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
 _MOST_UNKNOWN_TYPES = 1000
+
+ONE = 1
+"""The cost of a hit by default, and mostly: Python has one object for it."""
 
 _log = logging.getLogger("ratelimited_notify")
 
@@ -173,12 +177,16 @@ class Asking(ABC, Generic[_S]):
         """The decision about a hit where limiting is off, or a shortcut leads to it; otherwise None."""
         if self._is_off():
             return Decision(type, recipient, cost, True)
-        if fields or priority is not None or cost != 1 or cost.__class__ is not int or type.__class__ is not str:
+        # A cost that is no such number takes the long way, which says what is wrong with it.
+        if cost is not ONE or fields or priority is not None or type.__class__ is not str:
             return None
         shortcut = self.plans.shortcuts.get(type)
-        if shortcut is None or not isinstance(recipient, str) or recipient.__class__ is not str:
+        if shortcut is None or recipient.__class__ is not str:
             return None
-        return self.explained(type, recipient, shortcut, shortcut.decide(recipient))
+        outcome = shortcut.decide(recipient)  # pyright: ignore[reportArgumentType]  # a text
+        if outcome is None:
+            return None
+        return decided(type, recipient, self, shortcut, outcome)  # pyright: ignore[reportArgumentType]  # a text
 
     def explained(
         self, type: str, recipient: object, shortcut: Shortcut | None, outcome: Outcome | None
@@ -186,10 +194,12 @@ class Asking(ABC, Generic[_S]):
         """The decision that follows from what a shortcut said; None where it said nothing."""
         if shortcut is None or outcome is None or not isinstance(recipient, str):
             return None
-        granted: bool = outcome[0]
+        return decided(type, recipient, self, shortcut, outcome)
+
+    def explanation(self, recipient: str, shortcut: Shortcut, outcome: Outcome) -> Explanation:
+        """Why a shortcut decided as it did."""
         text = recipient if self._counted is text_of else self._counted(recipient)
-        receipt = (self.storage, None) if granted else None
-        return Decision(type, recipient, 1, granted, text, shortcut.windows, shortcut.explain(outcome), None, receipt)
+        return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
 
     def wear(self, rule: Rule) -> None:
         """Add the rule that a decorator wrote down, in place of its former one; a configured rule for its type wins.
@@ -208,7 +218,7 @@ class Asking(ABC, Generic[_S]):
         if cost.__class__ is not int or not 1 <= cost <= LARGEST_AMOUNT:
             cost = checked_cost(cost)
         if priority is not None:
-            _check_priority(priority)
+            check_priority(priority)
         plans = self.plans
         plan = plans.of(type)
         asked = Asked(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
@@ -384,11 +394,6 @@ class Asking(ABC, Generic[_S]):
         if not self.raises:
             return self._failed(questions, error)
         return [error if question.windows else self._unlimited(question) for question in questions]
-
-
-def _check_priority(priority: object) -> None:
-    if not isinstance(priority, str):
-        raise TypeError(f"The priority of a notification is a text or None, not a {type(priority).__name__}.")
 
 
 def stays_counted(error: StorageError) -> None:

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import ceil, inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ratelimited_notify.pages import Page
 from ratelimited_notify.rules.plan import Asked
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Answer, Reading, StrategyName, Token
+    from ratelimited_notify.windows import Answer, Outcome, Reading, Shortcut, StrategyName, Token
 
 # A decision is given back once, whichever threads try.
 _giving_back = threading.Lock()
+
+_LEFT_OUT = frozenset({"_asked", "_at", "_grant", "_receipt", "_windows"})
+new = object.__new__
+"""Makes a decision of which only a part is filled in."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -62,13 +66,29 @@ class Receipt(NamedTuple):
     tokens: Sequence[Token | None]
 
 
+Explanation: TypeAlias = "tuple[str, Sequence[Counter], Answer, tuple[Storage | AsyncStorage, None] | None]"
+"""The recipient as it is counted, the windows, what the storage said, and what it takes to give the hit back."""
+
+
+class Explains(Protocol):
+    """A limiter, as far as a decision knows it."""
+
+    def explanation(self, recipient: str, shortcut: Shortcut, outcome: Outcome) -> Explanation: ...
+
+
 class Decision:
     """Whether a notification may be sent, and why; true when it may.
 
     Made by a limiter, never by hand.
     """
 
-    __slots__ = ("_asked", "_at", "_grant", "_receipt", "_windows", "allowed", "cost", "error", "recipient", "type")
+    __slots__ = (
+        "_asked", "_at", "_grant", "_receipt", "_windows", "allowed", "cost", "error", "limiter", "outcome", "recipient",
+        "shortcut", "type",
+    )  # fmt: skip
+    limiter: Explains
+    shortcut: Shortcut
+    outcome: Outcome | None
 
     def __init__(
         self,
@@ -102,6 +122,22 @@ class Decision:
         self._at = at
         # The storage that granted the hit, and the keys where they are at hand: what it takes to give it back, once.
         self._receipt = receipt
+        self.outcome = None
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            # Only what `decided` left out comes here, when it is first asked for.
+            outcome = self.outcome if name in _LEFT_OUT else None
+            if outcome is not None:
+                found = self.limiter.explanation(self.recipient, self.shortcut, outcome)
+                with _giving_back:
+                    # Another thread may have been quicker, and have given the hit back since.
+                    if self.outcome is not None:
+                        # What was asked comes last: who has that has all of it, also where a signal handler raises in between.
+                        asked, self._windows, self._grant, self._receipt = found
+                        self._at, self._asked, self.outcome = 0, asked, None
+            return object.__getattribute__(self, name)
 
     def __bool__(self) -> bool:
         return self.allowed
@@ -185,9 +221,9 @@ class Decision:
 
     def take_receipt(self) -> Receipt | None:
         """What it takes to give the hit back, for a limiter: the first time, and never again."""
+        asked, grant = self._about(), self._answer()
         with _giving_back:
             receipt, self._receipt = self._receipt, None
-        asked, grant = self._about(), self._answer()
         if receipt is None or grant is None or asked is None:
             return None
         keys = receipt[1]
@@ -238,12 +274,31 @@ class Decision:
 
     def __getstate__(self) -> dict[str, object]:
         # A storage is of this process; a copy elsewhere explains itself, and cannot be released.
-        state = {name: getattr(self, name) for name in self.__slots__}
+        kept = [name for name in self.__slots__ if name not in ("limiter", "shortcut", "outcome")]
+        state: dict[str, object] = {name: getattr(self, name) for name in kept}
+        state["outcome"] = None
         return {**state, "_receipt": None, "_grant": self._answer()}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def decided(type: str, recipient: str, limiter: Explains, shortcut: Shortcut, outcome: Outcome) -> Decision:
+    """The decision that follows from what a shortcut said: why it was made is worked out when somebody asks, and most never do.
+
+    Arguments:
+        type: the type of the notification.
+        recipient: who it is for, as the caller said it.
+        limiter: what explains it.
+        shortcut: what decided, at cost 1.
+        outcome: what it said.
+    """
+    decision = new(Decision)
+    decision.type, decision.recipient, decision.cost = type, recipient, 1
+    decision.limiter, decision.shortcut, decision.outcome = limiter, shortcut, outcome
+    decision.allowed, decision.error = outcome[0], None
+    return decision
 
 
 def _state(asked: Asked, window: Counter, reading: Reading, now: int) -> WindowState:

@@ -6,11 +6,12 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.asking import Asking, stays_counted
-from ratelimited_notify.decision import Decision
+from ratelimited_notify.asking import ONE, Asking, stays_counted
+from ratelimited_notify.decision import Decision, new
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.question import ENDLESS, filled_in, questions_among, requests
 from ratelimited_notify.refund import outcome_unknown
+from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
@@ -62,9 +63,18 @@ class Limiter(Asking["Storage"]):
             NotifyError: the recipient is empty, the field is not declared, or no rule is for the type and the rules say so.
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
         """
-        decision = self._at_once(type, recipient, cost, priority, fields)
-        if decision is not None:
-            return decision
+        # What `_at_once` and `decided` do, without the calls: most hits go no further.
+        if cost is ONE and priority is None and not fields and type.__class__ is recipient.__class__ is str:
+            shortcut = None if switch.off else self.plans.shortcuts.get(type)
+            outcome = None if shortcut is None else shortcut.decide(recipient)  # pyright: ignore[reportArgumentType]  # a text
+            if shortcut is not None and outcome is not None:
+                decision = new(Decision)
+                decision.type, decision.recipient, decision.cost = type, recipient, cost
+                decision.limiter, decision.shortcut, decision.outcome = self, shortcut, outcome
+                decision.allowed, decision.error = outcome[0], None
+                return decision
+        if self._is_off():
+            return Decision(type, recipient, cost, True)
         question = self._ask(type, recipient, cost, priority, fields)
         if not question.windows:
             return self._unlimited(question)
@@ -127,9 +137,9 @@ class Limiter(Asking["Storage"]):
         asked = requests(questions)
         return self.storage.acquire_many(asked) if asked else []
 
-    def decide(self, notifications: Iterable[Notification], patience: Patience = ENDLESS) -> list[Decision | Exception]:
+    def decide(self, batch: Iterable[Notification], patience: Patience = ENDLESS) -> list[Decision | Exception]:
         """For each notification, in the order given, a decision, or the error that `hit` would have raised."""
-        known = self._questions(notifications)
+        known = self._questions(batch)
         questions = questions_among(known)
         try:
             patience.check()
@@ -185,10 +195,7 @@ class Limiter(Asking["Storage"]):
 
     def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
         """The windows that such a notification falls into as they are now, with nothing counted."""
-        if self._is_off():
-            return ()
-        question = self._ask(type, recipient, 1, None, fields)
-        if not question.windows:
+        if self._is_off() or not (question := self._ask(type, recipient, 1, None, fields)).windows:
             return ()
         return self._seen(question, self.storage.peek(question.windows, question.keys, 1)).windows
 
@@ -305,11 +312,9 @@ class AsyncLimiter(Asking["AsyncStorage"]):
             return self._failed(questions, error)
         return self._answers(questions, grants)
 
-    async def decide(
-        self, notifications: Iterable[Notification], patience: Patience = ENDLESS
-    ) -> list[Decision | Exception]:
+    async def decide(self, batch: Iterable[Notification], patience: Patience = ENDLESS) -> list[Decision | Exception]:
         """As `Limiter.decide`."""
-        known = self._questions(notifications)
+        known = self._questions(batch)
         questions = questions_among(known)
         try:
             patience.check()
@@ -359,10 +364,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
 
     async def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
         """As `Limiter.windows`."""
-        if self._is_off():
-            return ()
-        question = self._ask(type, recipient, 1, None, fields)
-        if not question.windows:
+        if self._is_off() or not (question := self._ask(type, recipient, 1, None, fields)).windows:
             return ()
         return self._seen(question, await self.storage.peek(question.windows, question.keys, 1)).windows
 
@@ -381,11 +383,9 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         import asyncio
 
         sleep = getattr(self._clock, "sleep", None)
-        if sleep is None:
-            await asyncio.sleep(seconds)
-        else:
+        if sleep is not None:
             sleep(seconds)
-            await asyncio.sleep(0)
+        await asyncio.sleep(0 if sleep else seconds)
 
     async def close(self) -> None:
         """As `Limiter.close`."""

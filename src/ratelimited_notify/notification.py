@@ -72,3 +72,13 @@ class Notification:
     def __repr__(self) -> str:
         # Neither the recipient nor the message: both are somebody's.
         return f"Notification({self.type!r}, ..., priority={self.priority!r}, cost={self.cost})"
+
+
+def check_priority(priority: object) -> None:
+    """Make sure that rules can know it by name.
+
+    Raises:
+        TypeError: it is not a text.
+    """
+    if not isinstance(priority, str):
+        raise TypeError(f"The priority of a notification is a text or None, not a {type(priority).__name__}.")

@@ -9,12 +9,15 @@ holds on every backend: a window begins at its first hit.
 
 from __future__ import annotations
 
-from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from ratelimited_notify.hits import Hits
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ratelimited_notify.hits import Hit
 
 StrategyName: TypeAlias = Literal["moving-window", "fixed-window", "sliding-window-counter"]
 
@@ -145,7 +148,7 @@ class Record(Protocol):
     """The count of one window. Which class keeps it is decided by the strategy, see `RECORDS`."""
 
     def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
-        """Count, `retry_at` and `reset_at` of this window for a hit of `cost`; changes no count."""
+        """Count, `retry_at` and `reset_at` of this window for a hit of `cost`; changes nothing."""
         ...
 
     def take(self, now: int, period: int, cost: int, mark: int) -> Token:
@@ -164,49 +167,39 @@ class Record(Protocol):
 class MovingWindow:
     """Every hit with its stamp: exact. A hit counts in [stamp, stamp + period)."""
 
-    __slots__ = ("count", "entries")
+    __slots__ = ("hits",)
 
-    def __init__(self) -> None:
-        self.entries: deque[tuple[int, int, int]] = deque()
-        """(stamp, mark, cost), oldest first."""
-        self.count = 0
+    def __init__(self, hits: Iterable[Hit] = ()) -> None:
+        self.hits = Hits(hits)
+        """Those that count, and some that are over: what is over is dropped when a hit is taken."""
 
     def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
-        entries = self.entries
-        while entries and entries[0][0] + period <= now:
-            self.count -= entries.popleft()[2]
-        if not entries:
-            self.count = 0
-        retry_at = FITS
-        excess = self.count + cost - amount
+        hits = self.hits
+        if not hits or hits.newest + period <= now:
+            return 0, FITS if cost <= amount else NEVER, now
+        over = hits.cost_until(now - period)
+        count = hits.total - over
         if cost > amount:
             retry_at = NEVER
-        elif excess > 0:
-            for stamp, _, taken in entries:
-                excess -= taken
-                if excess <= 0:
-                    retry_at = stamp + period
-                    break
-        return self.count, retry_at, entries[-1][0] + period if entries else now
+        elif count + cost > amount:
+            retry_at = hits.reached(over + count + cost - amount) + period
+        else:
+            retry_at = FITS
+        return count, retry_at, hits.newest + period
 
     def take(self, now: int, period: int, cost: int, mark: int) -> Token:
+        hits = self.hits
+        hits.drop_until(now - period)
         # Stamps never run backwards, even where the clock does.
-        stamp = max(now, self.entries[-1][0]) if self.entries else now
-        # In this order, so that an exception from a signal handler between the two admits nothing too much.
-        self.count += cost
-        self.entries.append((stamp, mark, cost))
+        stamp = max(now, hits.newest) if hits else now
+        hits.add(stamp, mark, cost)
         return stamp, mark
 
     def give(self, now: int, period: int, cost: int, token: Token) -> bool:
-        entry = (*token, cost)
-        if token[0] + period <= now or entry not in self.entries:
-            return False
-        self.entries.remove(entry)
-        self.count -= cost
-        return True
+        return now < token[0] + period and self.hits.remove(*token, cost)
 
     def ends(self, now: int, period: int) -> int:
-        return self.entries[-1][0] + period if self.entries else now
+        return self.hits.newest + period if self.hits else now
 
 
 class FixedWindow:

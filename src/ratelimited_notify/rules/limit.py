@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -18,6 +19,11 @@ LONGEST_PERIOD = 10_000 * 86_400
 """The longest period, in seconds: what every backend counts exactly, in microseconds."""
 
 _EXAMPLES = "Write it like '5/day', '1 per 2 hours' or '3/hour; 10/day'; None, in a file 'none', is no limit."
+
+# What `limits` reads, in one pass. Its own expression has two runs of spaces side by side, and tries every way to share the
+# spaces between them; here every `++` and `*+` keeps what it took.
+_SEPARATORS = re.compile(r"[,;|]")
+_LIMIT = re.compile(r"\s*+([0-9]++)\s*+(?:/|per)\s*+([0-9]++)?\s*+([a-z]++)\s*+", re.IGNORECASE).fullmatch
 
 # More digits than any amount or period within the bounds has; Python refuses to read very many.
 _MOST_DIGITS = 20
@@ -44,7 +50,7 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
     items: list[RateLimitItem] = []
     for part in parts:
         if isinstance(part, str):
-            read = [_read(text, show) for text in _split(part)]
+            read = [_read(text, show) for text in _SEPARATORS.split(part)]
         elif isinstance(part, RateLimitItem):
             read = [_plain(part)]
         else:
@@ -67,24 +73,18 @@ def _listed(notation: object) -> list[object]:
     return list(cast("Iterable[object]", notation)) if isinstance(notation, Iterable) else [notation]
 
 
-def _split(text: str) -> list[str]:
-    from limits.util import SEPARATORS
-
-    return SEPARATORS.split(text)
-
-
 def _unshown(_part: object) -> str:
     return "it"
 
 
 def _read(text: str, show: _Show) -> RateLimitItem | str:
     """One limit, or what is wrong with it."""
-    from limits.util import SINGLE_EXPR, granularity_from_string
+    from limits.util import granularity_from_string
 
-    match = SINGLE_EXPR.fullmatch(text)
+    match = _LIMIT(text)
     if match is None:
         return f"{show(text.strip())} is not a limit. {_EXAMPLES}"
-    amount, _, multiples, granularity = match.groups()
+    amount, multiples, granularity = match.groups()
     if max(len(amount), len(multiples or "")) > _MOST_DIGITS:
         return f"{show(f'{text.strip()[:_MOST_DIGITS]}...')} has a number of too many digits. {_EXAMPLES}"
     if multiples is not None and int(multiples) == 0:

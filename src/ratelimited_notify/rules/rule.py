@@ -136,7 +136,25 @@ class Rule:
 
     def matches(self, type: str) -> bool:
         """Whether the rule applies to notifications of this type."""
-        return self.type == type or fnmatchcase(type, self.type)
+        return self.type == type or fnmatchcase(type, _closed(self.type))
+
+
+def _closed(pattern: str) -> str:
+    """The same glob with no bracket that is never closed.
+
+    Such a bracket stands for itself. `fnmatch` looks for its end all the same, through the whole pattern, for each of them.
+    """
+    start = pattern.find("[")
+    while start >= 0:
+        inside = start + 1
+        # As in `fnmatch`: a bracket that comes first is one of the characters.
+        inside += pattern.startswith("!", inside)
+        inside += pattern.startswith("]", inside)
+        end = pattern.find("]", inside)
+        if end < 0:
+            return pattern[:start] + pattern[start:].replace("[", "[[]")
+        start = pattern.find("[", end + 1)
+    return pattern
 
 
 def _name(type: str, by: tuple[str, ...]) -> str:

@@ -18,7 +18,24 @@ if TYPE_CHECKING:
 
 # The parser's words, and the place. Words that quote nothing but punctuation show no key.
 _MESSAGE = re.compile(r"(.*) (\(at [^()]*\))", re.DOTALL).fullmatch
-_PLAIN = re.compile(r"""(?:[^'"`()\[\]{}]|(['"])[^\w\s]{1,2}\1)*""").fullmatch
+_PLAIN = re.compile(r"""(?:[^'"`()\[\]{}]|(['"])[^\w\s]{1,2}\1)*+""").fullmatch
+
+# What in a TOML file is no key: texts in their four notations, and comments. Each ends at the latest with the line or the
+# file, so that one pass is enough.
+_TEXT = re.compile(
+    r"""
+    \"{3} (?: [^"\\] | \\. | "(?!"") )*+ (?: "{3,5} | \Z )
+    | '{3} (?: [^'] | '(?!'') )*+ (?: '{3,5} | \Z )
+    | " (?: [^"\\\n] | \\. )*+ "?
+    | ' [^'\n]*+ '?
+    | \# [^\n]*+
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_BETWEEN_KEYS = re.compile(r"[^\w.-]+")
+
+_DEEPEST = 100
+"""So many tables in one another are looked through; rules have four."""
 
 
 def read_rules(path: str | os.PathLike[str]) -> RuleSet:
@@ -30,7 +47,10 @@ def read_rules(path: str | os.PathLike[str]) -> RuleSet:
     source = Path(path)
     try:
         # Some editors begin a file with a byte order mark, which TOML 1.0 does not know.
-        document = tomllib.loads(source.read_text(encoding="utf-8-sig"))
+        text = source.read_text(encoding="utf-8-sig")
+        if _is_deep(text):
+            raise RecursionError
+        document = tomllib.loads(text)
     except OSError as error:
         raise RuleError(
             [Problem("", f"it cannot be read: {error.strerror or type(error).__name__}.")], str(source)
@@ -42,6 +62,14 @@ def read_rules(path: str | os.PathLike[str]) -> RuleSet:
         return rule_set_of(document)
     except RuleError as error:
         raise RuleError(error.problems, str(source)) from None
+
+
+def _is_deep(text: str) -> bool:
+    """Whether a key has so many dots that the parser, which begins anew at each of them, would take minutes."""
+    if text.count(".") <= _DEEPEST:
+        return False
+    keys = _TEXT.sub("q", text).replace(" ", "").replace("\t", "")
+    return any(key.count(".") > _DEEPEST for key in _BETWEEN_KEYS.split(keys))
 
 
 def _said(error: Exception) -> str:

@@ -103,7 +103,9 @@ def address(text: object, what: str) -> str:
     if not isinstance(text, str):
         raise InvalidMessage(f"{what} must be an e-mail address as text, not {type(text).__name__}")
     # Compatibility forms too: a server that folds a full-width comma to a comma would see two recipients.
-    for form in (text, unicodedata.normalize("NFKC", text)):
+    for kind in (None, "NFKC"):
+        # A long text has been refused by the time it would be normalized, which takes long where it is long.
+        form = text if kind is None else unicodedata.normalize("NFKC", text)
         found = _ADDRESS(form) if form.isprintable() else None
         if found is None:
             raise InvalidMessage(

@@ -29,6 +29,8 @@ SCHEMES: dict[str, TLS | None] = {"smtp": None, "smtp+starttls": "starttls", "sm
 """What a gateway's URI may begin with, in any case, and the encryption that it stands for."""
 
 _PORTS: dict[TLS | None, int] = {None: 25, "starttls": 587, "implicit": 465}
+# `urlsplit` normalizes what it reads, which takes long where it is long; a host has 253 characters at the most.
+_LONGEST_URI = 8192
 _HOST = re.compile(r"[^\s/@\x00-\x1f\x7f]+").fullmatch
 
 
@@ -145,6 +147,8 @@ def _split(uri: str) -> _Parts | str:
     encode = "percent-encode special characters in the user and the password"
     if not isinstance(uri, str):
         return f"it must be text, not {type(uri).__name__}"
+    if len(uri) > _LONGEST_URI:
+        return f"it is longer than {_LONGEST_URI:,} characters"
     if not uri.isprintable() or " " in uri:
         return "it contains spaces, line breaks or control characters"
     try:

@@ -6,7 +6,6 @@ ask for stay the bytes they are.
 
 from __future__ import annotations
 
-from collections import deque
 from secrets import randbits
 from typing import TYPE_CHECKING, TypeVar
 
@@ -122,10 +121,10 @@ def _pack(record: Record) -> list[int]:
 
 def _pack_entries(record: MovingWindow) -> list[int]:
     # The differences from hit to hit are small numbers, and small numbers are short; a cost of 1 goes without saying.
-    alike = record.count == len(record.entries)
+    alike = record.hits.total == len(record.hits)
     packed = [2 if alike else 3]
     last_stamp = last_mark = 0
-    for stamp, mark, cost in record.entries:
+    for stamp, mark, cost in record.hits:
         packed += (stamp - last_stamp, mark - last_mark) if alike else (stamp - last_stamp, mark - last_mark, cost)
         last_stamp, last_mark = stamp, mark
     return packed
@@ -150,15 +149,14 @@ def _unpack_entries(packed: list[int]) -> MovingWindow:
     width = packed[0]
     stamps, marks = packed[1::width], packed[2::width]
     costs = packed[3::width] if width > 2 else [1] * len(stamps)
-    moving = MovingWindow()
-    entries: deque[tuple[int, int, int]] = deque()
+    hits: list[tuple[int, int, int]] = []
     stamp = mark = 0
     for later, further, cost in zip(stamps, marks, costs, strict=True):
         stamp += later
         mark += further
-        entries.append((stamp, mark, cost))
-    moving.entries, moving.count = entries, sum(costs)
-    return moving
+        hits.append((stamp, mark, cost))
+    # Earlier releases kept hits of one stamp in the order in which they came.
+    return MovingWindow(sorted(hits))
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[T], value: bytes | msgspec.Raw) -> T:

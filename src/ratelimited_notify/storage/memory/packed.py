@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import sys
 from array import array
+from bisect import bisect_left, insort_right
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from ratelimited_notify.windows import FITS, RECORDS, FixedWindow, MovingWindow, Reading, SlidingWindowCounter
+from ratelimited_notify.windows import FITS, NEVER, RECORDS, FixedWindow, MovingWindow, Reading, SlidingWindowCounter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows import Record, StrategyName, Window
+    from ratelimited_notify.windows import Record, StrategyName, Token, Window
 
 Value: TypeAlias = "int | Kept"
 """What is kept for one window: the number, or the record that does not fit into one."""
@@ -53,6 +54,74 @@ class Kept:
         return False
 
 
+class Digits:
+    """A moving window, read from its number and changed in it: no hit is looked at but those that it is about.
+
+    What does not fit into a number makes a `MovingWindow` of it.
+    """
+
+    __slots__ = ("_digits", "_moving")
+
+    def __init__(self, number: int | None) -> None:
+        self._digits: array[int] = array("Q")
+        """When each hit leaves the window, and its mark; the oldest first."""
+        self._moving: MovingWindow | None = None
+        if number is not None:
+            self._digits.frombytes(number.to_bytes((number.bit_length() + DIGIT - 1) // DIGIT * 8, "little"))
+            _lowest_first(self._digits).reverse()
+
+    def settled(self) -> array[int] | MovingWindow:
+        """What is to be kept: the digits, or what they have become."""
+        return self._moving or self._digits
+
+    def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
+        if self._moving is not None:
+            return self._moving.read(now, period, amount, cost)
+        digits, left = self._digits, (now + 1) * MARKS
+        if not digits or digits[-1] < left:
+            return 0, FITS if cost <= amount else NEVER, now
+        over = 0 if digits[0] >= left else bisect_left(digits, left)
+        count = len(digits) - over
+        if cost > amount:
+            retry_at = NEVER
+        elif count + cost > amount:
+            retry_at = digits[over + count + cost - amount - 1] // MARKS
+        else:
+            retry_at = FITS
+        return count, retry_at, digits[-1] // MARKS
+
+    def take(self, now: int, period: int, cost: int, mark: int) -> Token:
+        digits, left = self._digits, (now + 1) * MARKS
+        if self._moving is None and digits and digits[0] < left:
+            del digits[: bisect_left(digits, left)]
+        # Stamps never run backwards, even where the clock does.
+        ends = max(now + period, digits[-1] // MARKS) if digits else now + period
+        if self._moving is None and (cost != 1 or len(digits) >= MOST_HITS or not _fits(ends, mark)):
+            self._moving = MovingWindow((each // MARKS - period, each % MARKS, 1) for each in digits)
+        if self._moving is not None:
+            return self._moving.take(now, period, cost, mark)
+        insort_right(digits, digit(ends, mark))
+        return ends - period, mark
+
+    def give(self, now: int, period: int, cost: int, token: Token) -> bool:
+        if self._moving is not None:
+            return self._moving.give(now, period, cost, token)
+        stamp, mark = token
+        if cost != 1 or stamp + period <= now or not _fits(stamp + period, mark):
+            return False
+        wanted = digit(stamp + period, mark)
+        at = bisect_left(self._digits, wanted)
+        if at == len(self._digits) or self._digits[at] != wanted:
+            return False
+        del self._digits[at]
+        return True
+
+    def ends(self, now: int, period: int) -> int:
+        if self._moving is not None:
+            return self._moving.ends(now, period)
+        return self._digits[-1] // MARKS if self._digits else now
+
+
 def digit(instant: int, mark: int) -> int:
     """An instant in microseconds, and what tells it from its like; they sort by the instant."""
     return instant * MARKS + mark
@@ -68,6 +137,11 @@ def is_over(value: Value, now: int) -> bool:
 def packed(record: Record, period: int) -> Value:
     """The window's count as a number, or as it is where it does not fit."""
     number: int | None = None
+    if isinstance(record, Digits):
+        settled = record.settled()
+        if isinstance(settled, array):
+            return _number(settled)
+        record = settled
     if isinstance(record, MovingWindow):
         number = _moving(record, period)
     elif isinstance(record, FixedWindow):
@@ -78,15 +152,21 @@ def packed(record: Record, period: int) -> Value:
 
 
 def _moving(record: MovingWindow, period: int) -> int | None:
-    entries = record.entries
-    if not 0 < len(entries) <= MOST_HITS:
+    found = record.hits.few_of_one(MOST_HITS)
+    if found is None:
         return None
-    digits = array("Q")
-    for stamp, mark, cost in reversed(entries):
-        if cost != 1 or not _fits(stamp + period, mark):
-            return None
-        digits.append(digit(stamp + period, mark))
-    return int.from_bytes(_lowest_first(digits).tobytes(), "little")
+    stamps, marks = found
+    # Stamps are in order.
+    if not (_fits(stamps[0] + period, min(marks)) and _fits(stamps[-1] + period, max(marks))):
+        return None
+    added = period * MARKS
+    return _number(array("Q", [stamp * MARKS + mark + added for stamp, mark in zip(stamps, marks, strict=True)]))
+
+
+def _number(digits: array[int]) -> int:
+    """The number of these digits, the oldest first."""
+    newest_first = digits[::-1]
+    return int.from_bytes(_lowest_first(newest_first).tobytes(), "little")
 
 
 def _fixed(record: FixedWindow) -> int | None:
@@ -108,18 +188,16 @@ def _fits(ends: int, mark: int) -> bool:
     return 0 < ends < LOWEST // MARKS and 0 <= mark < MARKS
 
 
-def unpacked(value: Value | None, strategy: StrategyName, period: int) -> Record:
+def unpacked(value: Value | None, strategy: StrategyName) -> Record:
     """The record that the number stands for; a fresh one for None."""
     if isinstance(value, Kept):
         return value.record
-    record = RECORDS[strategy]()
+    if strategy == "moving-window":
+        return Digits(value)
     if value is None:
-        return record
-    if isinstance(record, MovingWindow):
-        digits = _lowest_first(array("Q", value.to_bytes((value.bit_length() + DIGIT - 1) // DIGIT * 8, "little")))
-        record.entries.extend((each // MARKS - period, each % MARKS, 1) for each in reversed(digits))
-        record.count = len(digits)
-    elif isinstance(record, FixedWindow):
+        return RECORDS[strategy]()
+    record = RECORDS[strategy]()
+    if isinstance(record, FixedWindow):
         record.count = value >> DIGIT
         record.end, record.mark = divmod(value & LOWEST, MARKS)
     elif isinstance(record, SlidingWindowCounter):
@@ -161,7 +239,7 @@ class Snapshot:
         return self._readings
 
     def _reading(self, window: Window, value: Value | None) -> Reading:
-        record = unpacked(value, window.strategy, window.period)
+        record = unpacked(value, window.strategy)
         count, retry_at, reset_at = record.read(self.now, window.period, window.amount, 1)
         if not self.granted:
             return Reading(count, retry_at, reset_at, None)

@@ -8,6 +8,7 @@ hashing: a fast access method for dynamic files", 1979).
 
 from __future__ import annotations
 
+from sys import getsizeof
 from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimited_notify.keys import tag_in
@@ -32,6 +33,10 @@ _DEEPEST = PARTS.bit_length() - 1
 # More than one, so that the sweep comes round while windows come and go: with two, at most half as many again are held as
 # are in use.
 _LOOKS_PER_WINDOW = 2
+
+_ROOM = 1000
+_ROOM_EACH = 200
+"""The most bytes that a shelf may take by itself and for each window; a dict that has just grown takes some 100 for each."""
 
 _MOST_FINDS = 256
 """The most windows that one sweep drops: a pause of some twenty microseconds."""
@@ -96,9 +101,6 @@ class Shelves:
         first = digit(now + 1, 0)
         while looks > 0 and finds > 0:
             if not keys:
-                if not shelf:
-                    # A dict from which all is deleted keeps its room otherwise.
-                    shelf.clear()
                 looks -= 1
                 shelf, keys, values = self._next()
                 continue
@@ -114,11 +116,17 @@ class Shelves:
             looks -= 1
 
     def _next(self) -> tuple[Shelf, list[str], list[Value]]:
-        """The next shelf, divided if it has become crowded, and what is there."""
-        self._turn = (self._turn + 1) % len(self._all)
-        if len(self._all[self._turn]) > _CROWDED and self._depths[self._turn] < _DEEPEST:
-            self._divide(self._turn)
-        shelf = self._all[self._turn]
+        """The next shelf, and what is there; divided if it has become crowded, and made anew if it has become mostly empty."""
+        self._turn = turn = (self._turn + 1) % len(self._all)
+        shelf = self._all[turn]
+        if len(shelf) > _CROWDED and self._depths[turn] < _DEEPEST:
+            self._divide(turn)
+        elif getsizeof(shelf) > _ROOM + len(shelf) * _ROOM_EACH:
+            # A dict keeps its room, however much of it is deleted. All places change at once: a signal handler that raises
+            # between two of them would leave hits behind in the old one.
+            places = range(self._bits[turn], PARTS, 1 << self._depths[turn])
+            self.by_hash[places.start :: places.step] = [dict(shelf)] * len(places)
+        self._all[turn] = shelf = self.by_hash[self._bits[turn]]
         self._keys, self._values = list(shelf), list(shelf.values())
         return shelf, self._keys, self._values
 

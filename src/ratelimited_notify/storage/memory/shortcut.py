@@ -53,8 +53,7 @@ def decide(recipient):
         {stored}
         if added:
             shelves.came += added
-        if not tick % {rarely}:
-            sweep((tick + origin) // {marks}, 8)
+        {swept}
     if storage.crowded:
         give_way()
     return True, tick, {values}
@@ -91,12 +90,17 @@ _FIXED = """
                 {refused}
 """
 
+# Refusals take their part in the sweep too, since a process may decide nothing else for days. What was found is taken down
+# before: the sweep may drop it.
+_REFUSED = """outcome = False, tick, {found}
+                {swept}
+                return outcome"""
 # What a number says stays as it is; what a record says has to be read now, under the lock. The windows up to this one are
 # numbers, or they would not have been compared.
-_REFUSED = "return False, tick, {found}"
 _REFUSED_UNLESS_KEPT = """if {kept}:
                     return ordinary(tick, {all_keys})
-                return False, tick, {found}"""
+                """
+_SWEPT = "not tick % {rarely} and sweep((tick + origin) // {marks}, 8)"
 
 
 class MemoryShortcut:
@@ -169,9 +173,11 @@ def _compiled(
     def refused(by: int) -> str:
         kept = " or ".join(f"shelf.get(key{n}).__class__ is Kept" for n in numbers[by + 1 :])
         found, all_keys = each("shelf.get(key{n})"), each("key{n}")
-        return (_REFUSED_UNLESS_KEPT if kept else _REFUSED).format(kept=kept, found=found, all_keys=all_keys)
+        text = _REFUSED_UNLESS_KEPT + _REFUSED if kept else _REFUSED
+        return text.format(kept=kept, found=found, all_keys=all_keys, swept=swept)
 
-    constants = {"digit": DIGIT, "lowest": LOWEST, "marks": MARKS, "last_part": PARTS - 1, "rarely": _RARELY}
+    swept = _SWEPT.format(rarely=_RARELY, marks=MARKS)
+    constants = {"digit": DIGIT, "lowest": LOWEST, "marks": MARKS, "last_part": PARTS - 1}
     text = _FUNCTION.format(
         keys=_ONE_KEY if len(windows) == 1 else _SEVERAL_KEYS + each("key{n} = head + after{n}", "; "),
         windows="".join(
@@ -183,6 +189,7 @@ def _compiled(
         stored=each("shelf[key{n}] = value{n}", "; "),
         values=each("value{n}"),
         all_keys=each("key{n}"),
+        swept=swept,
         **constants,
     )
     exec(text, known)  # noqa: S102  # the text above, in which numbers alone differ

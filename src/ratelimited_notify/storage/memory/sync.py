@@ -81,7 +81,10 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         with self._free():
-            return look(windows, self._find(windows, keys), self.now(), cost)
+            now = self.now()
+            grant = look(windows, self._find(windows, keys), now, cost)
+            self.shelves.sweep(now, len(keys))
+        return grant
 
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
@@ -94,7 +97,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
                 kept = shelf.get(key)
                 if token is None or kept is None:
                     continue
-                record = unpacked(kept, window.strategy, window.period)
+                record = unpacked(kept, window.strategy)
                 if record.give(now, window.period, cost, token):
                     given = True
                     if record.ends(now, window.period) > now:
@@ -166,7 +169,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     def _find(self, windows: Sequence[Window], keys: Sequence[str]) -> list[Record]:
         get = self.shelves.get
-        return [unpacked(get(key), window.strategy, window.period) for window, key in zip(windows, keys, strict=True)]
+        return [unpacked(get(key), window.strategy) for window, key in zip(windows, keys, strict=True)]
 
     def _decide(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         with self._free():
