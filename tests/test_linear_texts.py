@@ -28,7 +28,7 @@ from ratelimited_notify.keys import foreign, tag_of
 from ratelimited_notify.recipient import email
 from ratelimited_notify.sources.file import read_rules
 from ratelimited_notify.storage.memcached.hosts import hosts_of
-from ratelimited_notify.storage.redis.connection import several
+from ratelimited_notify.storage.redis.options import several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

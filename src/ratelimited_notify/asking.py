@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.circuit import DEFAULT
-from ratelimited_notify.cost import LARGEST_AMOUNT, checked_cost
+from ratelimited_notify.cost import LARGEST_AMOUNT, ONE, checked_cost
 from ratelimited_notify.decision import Decision, decided
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.notification import check_priority
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
 _MOST_UNKNOWN_TYPES = 1000
-
-ONE = 1
-"""The cost of a hit by default, and mostly: Python has one object for it."""
 
 _log = logging.getLogger("ratelimited_notify")
 

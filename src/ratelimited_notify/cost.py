@@ -7,6 +7,9 @@ from ratelimited_notify.errors import NotifyError
 LARGEST_AMOUNT = 1_000_000_000
 """The largest amount of a limit, and the largest cost of a hit."""
 
+ONE = 1
+"""The cost of a hit by default, and mostly: Python has one object for it."""
+
 
 def checked_cost(cost: object) -> int:
     """The cost as a plain number.

@@ -6,7 +6,8 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.asking import ONE, Asking, stays_counted
+from ratelimited_notify.asking import Asking, stays_counted
+from ratelimited_notify.cost import ONE
 from ratelimited_notify.decision import Decision, new
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.question import ENDLESS, filled_in, questions_among, requests
