@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proxy import Proxy
-from ratelimited_notify import AsyncLimiter, Limiter, StorageError
+from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, StorageError
 from ratelimited_notify.storage.circuit import breaker_for
 from ratelimited_notify.storage.redis.connection import Connections, Places
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
@@ -359,3 +359,17 @@ def test_batches_do_not_hold_up_decisions(valkey: Valkey) -> None:
     assert asyncio.run(main(1)) == 1
     assert asyncio.run(main(2)) == 2
     assert asyncio.run(main(50)) == 3
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+cluster", "redis+sentinel", "memcached"])
+def test_under_trio_it_says_what_works(scheme: str) -> None:
+    """Where no event loop of asyncio runs, the error names the two ways out, instead of the missing loop alone."""
+    import trio
+
+    uri = f"{scheme}://127.0.0.1:1{'/service' if 'sentinel' in scheme else ''}"
+
+    async def main() -> None:
+        await AsyncLimiter(RULES, uri).hit("news", "ana@example.com")
+
+    with pytest.raises(NotifyError, match=r"trio\.to_thread\.run_sync.*anyio"):
+        trio.run(main)
