@@ -75,7 +75,8 @@ def test_one_ping_each_pause(clock: Clock) -> None:
     assert [breaker.may_probe() for _ in range(3)] == [True, False, False]
     assert breaker.state == "half-open"
     clock.now += 0.499
-    assert not breaker.may_probe()
+    breaker.failed(clock.now, timed_out=True)
+    assert (breaker.state, breaker.may_probe()) == ("open", False)
     clock.now += 0.001
     assert breaker.may_probe()
 

@@ -80,10 +80,10 @@ class Breaker:
             return
         with self._lock:
             self.failures += 1
+            self._probing = False
             if self.failures >= circuit.failures and not self.is_open:
                 # A lost connection may have been just that, and trying again costs nobody any time.
                 self._probe_at = time.monotonic() + (circuit.pause if timed_out else 0)
-                self._probing = False
                 self.is_open = True
 
     def answered(self) -> None:

@@ -175,13 +175,14 @@ class MultiplexedConnection:
             self._reading = None
         if inner is not None:
             abort(inner)
-        silent, late = failures.is_silence(error), failures.has_timed_out(error)
-        for slot in slots:
-            if silent:
-                self._breaker.failed(slot.began, timed_out=late)
-            if not slot.answer.done():
-                # Not as an exception: asyncio would complain where the caller is cancelled just now.
-                slot.answer.set_result(self._failed(error, True))
+        left = [slot for slot in slots if not slot.answer.done()]
+        if failures.is_silence(error):
+            # Who was out of time has counted it. If nobody is left, because all were cancelled, it still is a failure.
+            for slot in left or list(slots)[:1]:
+                self._breaker.failed(slot.began, timed_out=failures.has_timed_out(error))
+        for slot in left:
+            # Not as an exception: asyncio would complain where the caller is cancelled just now.
+            slot.answer.set_result(self._failed(error, True))
 
     def _is_stale(self) -> bool:
         """Whether it cannot be used again: it is closed, or something came that nobody asked for."""
@@ -207,8 +208,11 @@ class MultiplexedConnection:
                 self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
                 raise self._failed(RedisTimeoutError(), False)
             error = RedisConnectionError("The event loop ended") if opening.cancelled() else opening.result()
-            if error is not None:
+            if isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
                 raise self._failed(error, False)
+            if error is not None:
+                # Of code of the caller's, such as a credential provider.
+                raise error
 
     async def _connect(self) -> Exception | None:
         """Connect; returns what went wrong, once for all who wait."""
@@ -216,7 +220,7 @@ class MultiplexedConnection:
         try:
             async with asyncio.timeout(self._timeout):
                 self._inner = await self._reach(self._loop.time() + self._timeout)
-        except (*failures.FAILURES, failures.UnexpectedReply) as error:
+        except Exception as error:  # noqa: BLE001  # raised again, for each of them
             if failures.is_silence(error):
                 self._breaker.failed(began, timed_out=failures.has_timed_out(error))
             # Without its frames, which would keep each other alive.
