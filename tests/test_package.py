@@ -247,12 +247,11 @@ SUPPRESSED
         ("Limiter", "valkey://127.0.0.1:1", "redis"),
         ("Limiter", "redis+cluster://127.0.0.1:1", "redis"),
         ("Limiter", "valkey+sentinel://127.0.0.1:1/notices", "redis"),
-        ("Limiter", "memcached://127.0.0.1:1", "memcached"),
         ("AsyncLimiter", "redis://127.0.0.1:1", "redis"),
         ("AsyncLimiter", "valkey://127.0.0.1:1", "redis"),
         ("AsyncLimiter", "valkey+cluster://127.0.0.1:1", "redis"),
         ("AsyncLimiter", "async+redis+sentinel://127.0.0.1:1/notices", "redis"),
-        # The asyncio side of memcached needs no client library.
+        # memcached needs no client library.
     ],
 )
 def test_a_missing_extra_of_a_storage_names_the_command(bare: Path, limiter: str, uri: str, extra: str) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary, finalize
@@ -13,20 +11,27 @@ from weakref import WeakValueDictionary, finalize
 from limits.aio.storage import MemcachedStorage as LimitsMemcachedStorage
 
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.circuit import DEFAULT, Circuit, Circuits, breaker_for
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs, bounded_clock
+from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.memcached import decide, failures
-from ratelimited_notify.storage.memcached.connection import Connection, Refusal
-from ratelimited_notify.storage.memcached.hosts import LANES, choose, hosts_of, lane_of
+from ratelimited_notify.storage.memcached.connection_aio import AsyncConnection, Idle
+from ratelimited_notify.storage.memcached.hosts import choose, hosts_of, lane_of
+from ratelimited_notify.storage.memcached.protocol import FAILURES, Gets, Store, TooLarge, Version
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-    from ratelimited_notify.storage.memcached.decide import Step, Steps, Write
-    from ratelimited_notify.storage.memcached.hosts import Address, Host
+    from ratelimited_notify.storage.circuit import Breaker
+    from ratelimited_notify.storage.memcached.decide import Step, Steps
+    from ratelimited_notify.storage.memcached.hosts import Host
+    from ratelimited_notify.storage.memcached.protocol import Exchange
     from ratelimited_notify.windows import Grant, Request, Token, Window
 
 T = TypeVar("T")
+
+_VERSION = Version()
 
 
 # The ignored difference: `incr` of limits' class has one more argument, which only its own sliding window passes.
@@ -49,6 +54,7 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         *,
         timeout: float = 0.5,
         clock: Callable[[], float] | None = None,
+        circuit: Circuit | None = DEFAULT,
     ) -> None:
         # Past the constructor of limits' class, which would set up a client of its own.
         super(LimitsMemcachedStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
@@ -56,42 +62,51 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         # The wall clock, and why: see `MemcachedStorage`.
         self.now = bounded_clock(clock or time.time)
         self._hosts = hosts_of(uri)
-        self._idle = _Idle()
+        self._circuit = circuit
+        self._breakers = {host.name: breaker_for(host.name, circuit) for host in self._hosts}
+        self.circuits = Circuits(self._breakers)
+        """The state of each host's circuit, by its name."""
+        self._idle = Idle()
         # A lock is tied to its event loop, so each lives only as long as somebody holds or awaits it.
         self._turns: WeakValueDictionary[tuple[int, Host, int], asyncio.Lock] = WeakValueDictionary()
         finalize(self, self._idle.close)
 
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return await self._run(decide.acquire(windows, keys, cost))
+        return await self._run(decide.acquire(windows, keys, cost), self._deadline())
 
     async def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
         grants: list[Grant] = []
+        deadline = 0.0
         try:
             for request in requests:
-                grants.append(await self._run(decide.acquire(*request)))  # noqa: PERF401  # kept for below
-        except StorageError:
-            await self._run(decide.abandon(requests, grants))
+                if len(grants) % decide.GROUP == 0:
+                    deadline = self._deadline()
+                grants.append(await self._run(decide.acquire(*request), deadline))
+        except StorageError as error:
+            kept = await self._run(decide.abandon(requests, grants), self._deadline())
+            if kept:
+                raise failures.batch_counted(error, kept) from error
             raise
         return grants
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return await self._run(decide.peek(windows, keys, cost))
+        return await self._run(decide.peek(windows, keys, cost), self._deadline())
 
     async def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
     ) -> bool:
-        return await self._run(decide.release(windows, keys, cost, tokens))
+        return await self._run(decide.release(windows, keys, cost, tokens), self._deadline())
 
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
-        return await self._run(decide.forget(windows, keys))
+        return await self._run(decide.forget(windows, keys), self._deadline())
 
     async def check(self) -> bool:
         """Whether every host answers."""
-        deadline = asyncio.get_running_loop().time() + self.timeout
+        deadline = self._deadline()
         try:
             for host in self._hosts:
-                async with self._reach(host, "", deadline) as lane:
-                    await lane.gets(b"check")
+                # Asked whatever its circuit says, which learns from it: nothing is counted.
+                await self._on_connection(host, "", deadline, None, is_probe=True)
         except StorageError:
             return False
         return True
@@ -102,8 +117,10 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
     async def close(self) -> None:
         self._idle.close()
 
-    async def _run(self, steps: Steps[T]) -> T:
-        deadline = asyncio.get_running_loop().time() + self.timeout
+    def _deadline(self) -> float:
+        return running_loop().time() + self.timeout
+
+    async def _run(self, steps: Steps[T], deadline: float) -> T:
         try:
             step = next(steps)
             while True:
@@ -119,105 +136,155 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
 
     async def _perform(self, step: Step, deadline: float) -> Any:  # Any: as in `Step`
         host = choose(self._hosts, step.head)
+        breaker = self._breakers[host.name]
+        is_probe = breaker.is_open and breaker.may_probe()
+        if breaker.is_open and not is_probe:
+            # A task that asks again and again must not keep the loop from the one that waits for the answer to its PING.
+            await asyncio.sleep(0)
+            raise failures.not_asked(host, self._circuit or DEFAULT)
+        return await self._on_connection(host, step.head, deadline, step, is_probe=is_probe)
+
+    async def _on_connection(
+        self, host: Host, head: str, deadline: float, step: Step | None, *, is_probe: bool
+    ) -> Any:  # Any: as in `Step`
+        """The answer of a step, where there is one, in this head's turn, until the deadline; its failures in words."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= deadline:
+            raise failures.out_of_time(host, self.timeout)
+        turn = self._turns.setdefault((id(loop), host, lane_of(head)), asyncio.Lock())
+        asking = _Asking(host, self._breakers[host.name], self._idle, self.timeout, deadline)
+        try:
+            async with asyncio.timeout_at(deadline), turn:
+                asking.has_turn = True
+                try:
+                    return await self._ask(asking, step, is_probe=is_probe)
+                finally:
+                    # Cancelled ones too: an answer may still be on the way, and must not be taken for the next one's.
+                    asking.end()
+        except TimeoutError:
+            raise asking.late() from None
+
+    async def _ask(self, asking: _Asking, step: Step | None, *, is_probe: bool) -> Any:  # Any: as in `Step`
+        if is_probe:
+            await asking.ask(_VERSION)
+        elif asking.breaker.is_open:
+            # It opened while this task waited for its turn.
+            await asyncio.sleep(0)
+            raise failures.not_asked(asking.host, self._circuit or DEFAULT)
+        if step is None:
+            return None
         key = step.head.encode()
-        async with self._reach(host, step.head, deadline) as lane:
-            for attempt in count(1):
-                value, unique = await lane.gets(key)
-                answer, write = decide.perform(step, value, self.now(), time.time())
-                if write is None or await lane.store(key, write, unique):
+        gets = Gets(key)
+        for attempt in count(1):
+            value, unique = await asking.ask(gets)
+            answer, write = decide.perform(step, value, self.now(), time.time())
+            if write is None:
+                return answer
+            try:
+                if await asking.ask(Store(key, write.value, write.expire, unique)):
                     return answer
-                pause = decide.pause(attempt)
-                if asyncio.get_running_loop().time() + pause > deadline:
-                    raise failures.contended(host, self.timeout, attempt)
-                await asyncio.sleep(pause)
+            except TooLarge:
+                raise write.outgrown() from None
+            pause = decide.pause(attempt)
+            if asyncio.get_running_loop().time() + pause > asking.deadline:
+                raise failures.contended(asking.host, self.timeout, attempt)
+            await asyncio.sleep(pause)
         raise AssertionError  # pragma: no cover  # `count` never ends; said for the type checker
 
-    @asynccontextmanager
-    async def _reach(self, host: Host, head: str, deadline: float) -> AsyncGenerator[_Lane]:
-        """A connection to a host in this head's turn, until the deadline; its failures in words."""
-        loop = asyncio.get_running_loop()
-        turn = self._turns.setdefault((id(loop), host, lane_of(head)), asyncio.Lock())
-        try:
-            async with asyncio.timeout_at(deadline), turn, self._lane(host) as lane:
-                yield lane
-        except TimeoutError:
-            raise failures.late(host, self.timeout) from None
-        except OSError as error:
-            raise failures.broken(host, error) from error
-        except Refusal as error:
-            raise failures.refused(host, error.said) from None
 
-    @asynccontextmanager
-    async def _lane(self, host: Host) -> AsyncGenerator[_Lane]:
-        idle = self._idle.take(host)
-        lane = _Lane(host.address, idle or await Connection.open(host.address), used=idle is not None)
+class _Asking:
+    """What one task asks a host, and on which connection.
+
+    Arguments:
+        host: the host.
+        breaker: its circuit.
+        idle: where connections are kept.
+        timeout: the most seconds that a decision takes.
+        deadline: by the event loop's clock.
+    """
+
+    __slots__ = (
+        "_began",
+        "_connection",
+        "_has_sent",
+        "_idle",
+        "_left",
+        "_timeout",
+        "breaker",
+        "deadline",
+        "has_turn",
+        "host",
+    )
+
+    def __init__(self, host: Host, breaker: Breaker, idle: Idle, timeout: float, deadline: float) -> None:
+        self.host = host
+        self.breaker = breaker
+        self.deadline = deadline
+        self.has_turn = False
+        self._idle = idle
+        self._timeout = timeout
+        self._connection: AsyncConnection | None = None
+        # Of the exchange that has no answer yet: when it began, how many seconds it had, whether it is a change.
+        self._began: float | None = None
+        self._left = 0.0
+        self._has_sent = False
+
+    async def ask(self, exchange: Exchange[T]) -> T:
+        """The answer to a request; takes a connection, or makes one, where that is needed.
+
+        Raises:
+            StorageError: there is no answer.
+            TooLarge: the value to be stored is too large for the server.
+        """
+        self._began = time.monotonic()
+        self._left = self.deadline - asyncio.get_running_loop().time()
+        self._has_sent = exchange.changes
         try:
-            yield lane
-        except BaseException:
-            # Cancelled ones too: an answer may still be on the way, and must not be taken for the next one's.
-            lane.close()
+            answer = await self._answer(exchange)
+        except TooLarge:
+            self.breaker.answered()
             raise
-        self._idle.put(host, lane.connection)
+        except FAILURES as error:
+            if isinstance(error, OSError):
+                self._failed(is_late=isinstance(error, TimeoutError))
+            else:
+                self.breaker.answered()
+            raise failures.told(self.host, self._timeout, error, sent=exchange.changes) from None
+        self._began = None
+        if self.breaker.failures:
+            self.breaker.answered()
+        return answer
 
+    async def _answer(self, exchange: Exchange[T]) -> T:
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._idle.take(self.host)
+            if connection is not None:
+                try:
+                    return await connection.ask(exchange)
+                except TimeoutError:
+                    raise
+                except OSError:
+                    # A server that was started anew has closed what was kept; what comes first only reads.
+                    connection.close()
+            connection = self._connection = await AsyncConnection.open(self.host.address, self.deadline)
+        return await connection.ask(exchange)
 
-class _Lane:
-    """A connection while it is used: new, or used before by somebody else."""
+    def late(self) -> StorageError:
+        """What to say when the deadline has passed."""
+        if not self.has_turn:
+            return failures.busy(self.host, self._timeout)
+        if self._began is None:
+            return failures.out_of_time(self.host, self._timeout)
+        self._failed(is_late=True)
+        return failures.late(self.host, self._timeout, sent=self._has_sent)
 
-    __slots__ = ("_address", "_used", "connection")
+    def _failed(self, *, is_late: bool) -> None:
+        # A server that was given little time is not blamed for being late.
+        if self._began is not None and (not is_late or self._left >= self._timeout / 2):
+            self.breaker.failed(self._began, timed_out=is_late)
 
-    def __init__(self, address: Address, connection: Connection, *, used: bool) -> None:
-        self._address = address
-        self._used = used
-        self.connection = connection
-
-    async def gets(self, key: bytes) -> tuple[bytes | None, bytes | None]:
-        try:
-            return await self.connection.gets(key)
-        except OSError:
-            # A server that was started anew has closed what was left open; to read twice does no harm.
-            if not self._used:
-                raise
-        self.close()
-        self.connection, self._used = await Connection.open(self._address), False
-        return await self.connection.gets(key)
-
-    async def store(self, key: bytes, write: Write, unique: bytes | None) -> bool:
-        """Whether the value was stored; False if somebody else was quicker. Never sent twice."""
-        try:
-            return await self.connection.store(key, write.value, write.expire, unique)
-        except Refusal as error:
-            if error.said == failures.TOO_LARGE:
-                raise write.outgrown() from None
-            raise
-
-    def close(self) -> None:
-        self.connection.close()
-
-
-class _Idle:
-    """Connections that nobody uses, whichever event loop made them."""
-
-    def __init__(self) -> None:
-        self._process = os.getpid()
-        self._connections: dict[Host, list[Connection]] = {}
-
-    def take(self, host: Host) -> Connection | None:
-        if self._process != os.getpid():
-            # After a fork parent and child hold the same sockets. Closing here leaves the parent's open.
-            self.close()
-            self._process = os.getpid()
-        connections = self._connections.get(host)
-        return connections.pop() if connections else None
-
-    def put(self, host: Host, connection: Connection) -> None:
-        connections = self._connections.setdefault(host, [])
-        if len(connections) < LANES:
-            connections.append(connection)
-        else:
-            connection.close()
-
-    def close(self) -> None:
-        while self._connections:
-            _, connections = self._connections.popitem()
-            for connection in connections:
-                connection.close()
+    def end(self) -> None:
+        """Keep the connection for others if it can be used again."""
+        if self._connection is not None:
+            self._idle.put(self.host, self._connection)

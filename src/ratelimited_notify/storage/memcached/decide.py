@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.keys import split
+from ratelimited_notify.storage.memcached import failures
 from ratelimited_notify.storage.memcached.record import AT_ONCE, Item, time_to_live
 from ratelimited_notify.windows import Grant, look, take
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ratelimited_notify.windows import Reading, Record, Request, Token, Window
 
 T = TypeVar("T")
+
+GROUP = 250
+"""Requests of a batch that have one deadline together."""
 
 _SHORTEST_PAUSE = 0.0002
 _LONGEST_PAUSE = 0.01
@@ -37,6 +40,8 @@ class Step(NamedTuple):
 
     Called anew, with the item as it then is, when somebody else wrote it in the meantime.
     """
+    if_unreadable: Any = None  # Any: as above
+    """The answer where the item cannot be read, and is deleted for that; with None it is an error, and stays."""
 
 
 class Write(NamedTuple):
@@ -57,7 +62,12 @@ def perform(step: Step, value: bytes | None, now: int, wall: float) -> tuple[Any
 
     `now` is the instant of the decision, `wall` the seconds since 1970.
     """
-    item = Item(value)
+    try:
+        item = Item(value)
+    except StorageError:
+        if step.if_unreadable is None:
+            raise
+        return step.if_unreadable, Write(b"", AT_ONCE, Item(None).outgrown)
     answer, changed = step.change(item, now)
     if not changed:
         return answer, None
@@ -111,10 +121,12 @@ def acquire(windows: Sequence[Window], keys: Sequence[str], cost: int) -> Steps[
             grants.append((yield Step(group.head, partial(_take, group, cost))))
             if not grants[-1].granted:
                 break
-    except StorageError:
+    except StorageError as error:
         # The hit is about to be reported as failed: what is known to be counted for it is given back if possible.
-        with suppress(StorageError):
+        try:
             yield from _undone(groups, grants, cost)
+        except StorageError:
+            raise failures.half_counted(error) from error
         raise
     if all(grant.granted for grant in grants):
         return _merged(groups, grants)
@@ -147,11 +159,18 @@ def _undone(groups: Sequence[_Group], grants: Sequence[Grant], cost: int) -> Ste
     return answers
 
 
-def abandon(requests: Sequence[Request], grants: Sequence[Grant]) -> Steps[None]:
-    """Give back what the first requests of a batch were granted, as far as it can be done: the batch failed."""
+def abandon(requests: Sequence[Request], grants: Sequence[Grant]) -> Steps[int]:
+    """Give back what the first requests of a batch were granted, as far as it can be done: the batch failed.
+
+    Returns for how many it could not be done.
+    """
+    kept = 0
     for (windows, keys, cost), grant in zip(requests, grants, strict=False):
-        with suppress(StorageError):
+        try:
             yield from release(windows, keys, cost, [reading.token for reading in grant.readings])
+        except StorageError:
+            kept += 1
+    return kept
 
 
 def peek(windows: Sequence[Window], keys: Sequence[str], cost: int) -> Steps[Grant]:
@@ -177,10 +196,10 @@ def release(windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: S
 
 
 def forget(windows: Sequence[Window], keys: Sequence[str]) -> Steps[int]:
-    """Empty these windows; how many held anything."""
+    """Empty these windows; how many held anything. What cannot be read counts as held, and goes."""
     forgotten = 0
     for group in _groups(windows, keys):
-        forgotten += yield Step(group.head, partial(_forget, group))
+        forgotten += yield Step(group.head, partial(_forget, group), if_unreadable=len(group.rests))
     return forgotten
 
 
@@ -209,8 +228,8 @@ def _undo(group: _Group, cost: int, tokens: Iterable[Token | None], item: Item, 
 
 
 def _forget(group: _Group, item: Item, now: int) -> tuple[int, bool]:
-    held = sum(item.drop(rest, now) for rest in group.rests)
-    return held, held > 0
+    dropped = [item.drop(rest, window, now) for rest, window in zip(group.rests, group.windows, strict=True)]
+    return dropped.count("held"), any(one != "absent" for one in dropped)
 
 
 def _merged(groups: Sequence[_Group], grants: Sequence[Grant]) -> Grant:

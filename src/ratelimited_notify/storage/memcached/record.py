@@ -1,13 +1,15 @@
 """One memcached item: all windows under one key head, as bytes and as records. Pure: no I/O, no clock.
 
 An item is MessagePack: `[format, next mark, {rest of the key: [end, [integers]]}]`. Windows that a decision does not
-ask for stay the bytes they are.
+ask for stay the bytes they are. Whatever an item holds, it is windows that this library may have written, or a
+`StorageError`: never another exception, and never read as empty.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from secrets import randbits
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
@@ -37,6 +39,13 @@ NO_END = 0
 AT_ONCE = -1
 """The time to live of an item that is gone as soon as it is written: a compare-and-swap that deletes."""
 
+_LATEST = 2**57
+"""Microseconds: no window that is read begins or ends later, which would be in the year 6537, nor as long before 1970."""
+
+_LARGEST_COUNT = 2**62
+_LARGEST_MARK = 2**63
+"""What is added to either still fits in 64 bits."""
+
 _ITEM = msgspec.msgpack.Decoder(tuple[int, int, dict[str, tuple[int, msgspec.Raw]]])
 _INTEGERS = msgspec.msgpack.Decoder(list[int])
 _ENCODER = msgspec.msgpack.Encoder()
@@ -54,23 +63,28 @@ class Item:
         self.mark = randbits(40)
         """A number that no hit under this head has yet."""
         if value is not None:
-            version, self.mark, self._stored = _decoded(_ITEM, value)
-            if version != FORMAT:
-                raise _foreign()
+            decoded = _decoded(_ITEM, value)
+            if decoded is None or decoded[0] != FORMAT or not 0 <= decoded[1] < _LARGEST_MARK:
+                raise _unreadable("an item", "these windows")
+            _, self.mark, self._stored = decoded
 
     def record(self, rest: str, window: Window) -> Record:
         """The count of one window, a fresh one where there was none."""
         opened = self._opened.get(rest)
         if opened is None:
             stored = self._stored.get(rest)
-            record = RECORDS[window.strategy]() if stored is None else _unpack(window, _decoded(_INTEGERS, stored[1]))
+            record = RECORDS[window.strategy]() if stored is None else _unpacked(window, stored[1])
+            if record is None:
+                raise _unreadable("a count", f"the rule {window.rule!r}")
             self._opened[rest] = opened = window, record
         return opened[1]
 
-    def drop(self, rest: str, now: int) -> bool:
-        """Forget one window. True if it held anything."""
+    def drop(self, rest: str, window: Window, now: int) -> Literal["absent", "over", "held"]:
+        """Forget one window, which may be one that cannot be read; says whether it was there, and held anything."""
         stored = self._stored.pop(rest, None)
-        return stored is not None and now < stored[0]
+        if stored is None:
+            return "absent"
+        return "held" if now < stored[0] or _unpacked(window, stored[1]) is None else "over"
 
     def encode(self, now: int) -> tuple[bytes, int] | None:
         """The bytes to store, and the instant of the last window's end; None if no window holds anything."""
@@ -87,6 +101,10 @@ class Item:
 
     def outgrown(self) -> StorageError:
         """What to say when the item is too large for memcached: the rule that fills it, and the way out."""
+        if not self._opened:
+            return StorageError(
+                "memcached says that an item is too large for it which is nearly empty. Nothing was counted."
+            )
         moving = [window for window, record in self._opened.values() if isinstance(record, MovingWindow)]
         window = max(moving or (window for window, _ in self._opened.values()), key=lambda window: window.amount)
         return StorageError(
@@ -130,44 +148,76 @@ def _pack_entries(record: MovingWindow) -> list[int]:
     return packed
 
 
-def _unpack(window: Window, packed: list[int]) -> Record:
+def _unpacked(window: Window, stored: msgspec.Raw) -> Record | None:
+    """The count that these bytes are; None if they are none."""
+    packed = _decoded(_INTEGERS, stored)
+    if packed is None:
+        return None
     try:
         if window.strategy == "fixed-window":
-            fixed = FixedWindow()
-            fixed.end, fixed.count, fixed.mark = packed
-            return fixed
+            return _unpack_fixed(packed)
         if window.strategy == "sliding-window-counter":
-            sliding = SlidingWindowCounter()
-            sliding.start, sliding.previous, sliding.current, sliding.mark = packed
-            return sliding
-        return _unpack_entries(packed)
-    except (ValueError, IndexError):
-        raise _foreign() from None
+            return _unpack_sliding(packed)
+        return _unpack_moving(packed)
+    except ValueError:
+        # Too many numbers, or too few.
+        return None
 
 
-def _unpack_entries(packed: list[int]) -> MovingWindow:
-    width = packed[0]
-    stamps, marks = packed[1::width], packed[2::width]
+def _unpack_fixed(packed: list[int]) -> FixedWindow | None:
+    fixed = FixedWindow()
+    fixed.end, fixed.count, fixed.mark = packed
+    return fixed if _is_instant(fixed.end) and _is_count(fixed.count) and _is_mark(fixed.mark) else None
+
+
+def _unpack_sliding(packed: list[int]) -> SlidingWindowCounter | None:
+    sliding = SlidingWindowCounter()
+    sliding.start, sliding.previous, sliding.current, sliding.mark = packed
+    if not _is_instant(sliding.start) or not _is_mark(sliding.mark):
+        return None
+    return sliding if _is_count(sliding.previous) and _is_count(sliding.current) else None
+
+
+def _unpack_moving(packed: list[int]) -> MovingWindow | None:
+    width = packed[0] if packed else 0
+    if width not in {2, 3} or len(packed) % width != 1:
+        return None
+    # The first of each are what they are, the others differences.
+    stamps, marks = list(accumulate(packed[1::width])), list(accumulate(packed[2::width]))
     costs = packed[3::width] if width > 2 else [1] * len(stamps)
-    hits: list[tuple[int, int, int]] = []
-    stamp = mark = 0
-    for later, further, cost in zip(stamps, marks, costs, strict=True):
-        stamp += later
-        mark += further
-        hits.append((stamp, mark, cost))
+    if not stamps:
+        return MovingWindow()
+    if min(costs) < 1 or not _is_count(sum(costs)):
+        return None
+    if not all(map(_is_instant, (min(stamps), max(stamps)))) or not all(map(_is_mark, (min(marks), max(marks)))):
+        return None
     # Earlier releases kept hits of one stamp in the order in which they came.
-    return MovingWindow(sorted(hits))
+    return MovingWindow(sorted(zip(stamps, marks, costs, strict=True)))
 
 
-def _decoded(decoder: msgspec.msgpack.Decoder[T], value: bytes | msgspec.Raw) -> T:
+def _is_instant(number: int) -> bool:
+    return -_LATEST < number < _LATEST
+
+
+def _is_count(number: int) -> bool:
+    return 0 <= number < _LARGEST_COUNT
+
+
+def _is_mark(number: int) -> bool:
+    return 0 <= number < _LARGEST_MARK
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], value: bytes | msgspec.Raw) -> T | None:
     try:
         return decoder.decode(value)
-    except msgspec.MsgspecError:
-        raise _foreign() from None
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        # Not all of msgspec's own: text that is no UTF-8, and arrays in arrays by the thousand.
+        return None
 
 
-def _foreign() -> StorageError:
+def _unreadable(what: str, whose: str) -> StorageError:
     return StorageError(
-        "memcached holds an item under one of this library's keys that this release cannot read. Did another program, "
-        "or another release, write it? Give the limiter a namespace= of its own."
+        f"memcached holds {what} of {whose} that this release cannot read. Nothing was counted. Did another program, or "
+        "another release, write it? `clear` empties the windows of a recipient, and a namespace= of its own keeps this "
+        "limiter apart."
     )

@@ -1,0 +1,168 @@
+"""Connections to memcached for asyncio.
+
+Own code, because neither client that there is survives what asyncio programs do (aiomcache 0.8.2, memcachio 0.5.1, both
+tried): after a cancelled call aiomcache hands that call's reply to the next, and spins for ever when the server closes
+the connection; memcachio loses a place in its pool with each call cancelled while connecting, until none is left.
+
+What always holds, at whatever await a task is cancelled, and whatever else is raised:
+
+1. A connection is clean only while no reply is on its way: it ceases to be before the first byte of a request is sent, and
+   is again when the last byte of the reply has been read and understood. Only clean connections are kept for others.
+2. A connection is in the hands of one task, or kept, or closed.
+3. A request that changes something is sent once. What only reads is sent again, once, if the connection had been kept: a
+   server that was started anew has closed it.
+4. A plain socket belongs to no event loop, so a connection that one loop left serves the next.
+5. A forked child starts with no connection: see `forking`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ratelimited_notify.storage.memcached.forking import close_in_children
+from ratelimited_notify.storage.memcached.hosts import LANES
+from ratelimited_notify.storage.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ratelimited_notify.storage.memcached.hosts import Address, Host
+    from ratelimited_notify.storage.memcached.protocol import Exchange
+
+T = TypeVar("T")
+
+_CHUNK = 65536
+
+
+class AsyncConnection:
+    """One socket, for one task at a time."""
+
+    __slots__ = ("__weakref__", "_socket", "is_clean", "is_stale")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self.is_clean = True
+        self.is_stale = Wire(connected, 0).is_stale
+        close_in_children(self)
+
+    @classmethod
+    async def open(cls, address: Address, deadline: float) -> AsyncConnection:
+        """Connect to the first of the server's addresses that accepts.
+
+        Arguments:
+            address: where the server is.
+            deadline: by the event loop's clock; each address gets its share of what is left.
+        """
+        loop = asyncio.get_running_loop()
+        failure: OSError | None = None
+        found = await _resolved(address)
+        for number, (family, kind, protocol, _, resolved) in enumerate(found):
+            behind = len(found) - number - 1
+            # A silent address leaves time for those behind it.
+            share = (deadline - loop.time()) / (behind + 1) if behind else None
+            connecting = socket.socket(family, kind, protocol)
+            try:
+                connecting.setblocking(False)
+                if family != getattr(socket, "AF_UNIX", None):
+                    connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                async with asyncio.timeout(share):
+                    await loop.sock_connect(connecting, resolved)
+                return cls(connecting)
+            except OSError as error:
+                connecting.close()
+                failure = error
+            except BaseException:
+                connecting.close()
+                raise
+        raise failure or OSError("The name of the host has no address")
+
+    async def ask(self, exchange: Exchange[T]) -> T:
+        """The answer to a request.
+
+        Raises:
+            OSError: the connection is lost.
+            Refusal: the server could not do it.
+            Garbled: what came is no answer.
+        """
+        loop = asyncio.get_running_loop()
+        self.is_clean = False
+        request = exchange.request
+        try:
+            sent = self._socket.send(request)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent < len(request):
+            await loop.sock_sendall(self._socket, memoryview(request)[sent:])
+        received: bytes | bytearray = await loop.sock_recv(self._socket, _CHUNK)
+        if not received:
+            raise ConnectionResetError
+        while (answer := exchange.read(received)) is None:
+            part = await loop.sock_recv(self._socket, _CHUNK)
+            if not part:
+                raise ConnectionResetError
+            received = bytearray(received) if isinstance(received, bytes) else received
+            received += part
+        self.is_clean = True
+        return answer
+
+    def close(self) -> None:
+        """Drop the connection, with whatever reply is still on its way."""
+        self.is_clean = False
+        self._socket.close()
+
+    def __del__(self) -> None:
+        self._socket.close()
+
+
+class Idle:
+    """Connections that nobody uses, whichever event loop made them."""
+
+    __slots__ = ("_connections",)
+
+    def __init__(self) -> None:
+        self._connections: dict[Host, list[AsyncConnection]] = {}
+
+    def take(self, host: Host) -> AsyncConnection | None:
+        """A connection to this host that can be used, if there is one."""
+        connections = self._connections.get(host)
+        while connections:
+            try:
+                connection = connections.pop()
+            except IndexError:
+                # Another thread's event loop was quicker.
+                break
+            if connection.is_clean and not connection.is_stale():
+                return connection
+            connection.close()
+        return None
+
+    def put(self, host: Host, connection: AsyncConnection) -> None:
+        """Keep a connection for others if it is clean and there are few; otherwise close it."""
+        connections = self._connections.setdefault(host, [])
+        if connection.is_clean and len(connections) < LANES:
+            connections.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        while self._connections:
+            _, connections = self._connections.popitem()
+            for connection in connections:
+                connection.close()
+
+
+async def _resolved(address: Address) -> Sequence[tuple[Any, ...]]:  # Any: as `socket.getaddrinfo` has them
+    if isinstance(address, str):
+        return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address)]
+    host, port = address
+    try:
+        # A numeric address needs no resolver, and so no thread.
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):
+        pass
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        raise OSError("The name of the host is none") from None
