@@ -240,7 +240,8 @@ class _Asking:
         self._left = self.deadline - asyncio.get_running_loop().time()
         self._has_sent = exchange.changes
         try:
-            answer = await self._answer(exchange)
+            connection = self._connection
+            answer = await (self._first(exchange) if connection is None else connection.ask(exchange))
         except TooLarge:
             self.breaker.answered()
             raise
@@ -255,19 +256,18 @@ class _Asking:
             self.breaker.answered()
         return answer
 
-    async def _answer(self, exchange: Exchange[T]) -> T:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._idle.take(self.host)
-            if connection is not None:
-                try:
-                    return await connection.ask(exchange)
-                except TimeoutError:
-                    raise
-                except OSError:
-                    # A server that was started anew has closed what was kept; what comes first only reads.
-                    connection.close()
-            connection = self._connection = await AsyncConnection.open(self.host.address, self.deadline)
+    async def _first(self, exchange: Exchange[T]) -> T:
+        """The answer to what comes first, and only reads."""
+        kept = self._connection = self._idle.take(self.host)
+        if kept is not None:
+            try:
+                return await kept.ask(exchange)
+            except TimeoutError:
+                raise
+            except OSError:
+                # A server that was started anew has closed what was kept.
+                kept.close()
+        connection = self._connection = await AsyncConnection.open(self.host.address, self.deadline)
         return await connection.ask(exchange)
 
     def late(self) -> StorageError:
