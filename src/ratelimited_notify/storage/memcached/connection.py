@@ -5,9 +5,11 @@ What always holds, whatever exception passes at whatever byte code (a signal han
 1. A connection is clean only while no reply is on its way: it ceases to be before the first byte of a request is sent, and
    is again when the last byte of the reply has been read and understood. Only a clean connection is used; any other is
    closed, so that nobody reads a reply to somebody else's request.
-2. A place in a lane is a connection object: it is in its lane, in the hands of one thread, or gone. It cannot leak: where
-   an exception came before it was put back, it is gone, and a fresh one takes its place.
-3. Nothing is locked while the server is asked. Lanes are C queues, which signal handlers and destructors may enter.
+2. A lane is one connection and one lock, and whoever holds the lock has the connection for himself. Should a second exception
+   come while the first is on its way to release the lock, the lane is lost: those who wait for it notice that no call which
+   is still alive holds it, and put a new lane in its place. One that was not lost after all is then one too many, no harm.
+3. Who waits for a lane waits until his deadline at most. A thread never waits for itself: a decision within a decision (by a
+   signal handler) has a connection of its own.
 4. A request that changes something is sent once, on the connection on which the item was read. What only reads is sent
    again, once, if the connection had been used before: a server that was started anew has closed it.
 5. A forked child starts with no connection and with new lanes: see `forking`.
@@ -16,16 +18,16 @@ What always holds, whatever exception passes at whatever byte code (a signal han
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 from weakref import ref
 
 from ratelimited_notify.storage.memcached import failures
 from ratelimited_notify.storage.memcached.forking import close_in_children, this_process
 from ratelimited_notify.storage.memcached.hosts import LANES, lane_of
-from ratelimited_notify.storage.memcached.protocol import FAILURES, Garbled, OutOfTime, Refusal, TooLarge
+from ratelimited_notify.storage.memcached.protocol import FAILURES, OutOfTime, TooLarge
 from ratelimited_notify.storage.wire import Wire, connect, resolve
 
 if TYPE_CHECKING:
@@ -40,75 +42,80 @@ T = TypeVar("T")
 
 _CHUNK = 65536
 
+_LOOK = 0.03
+"""Seconds that a thread waits for a lane before it looks whether there is still somebody who holds it."""
+
 _OVERDUE = 1.0
-"""Seconds after the deadline of a thread, when it is certain that it lost its connection and did not put it back."""
+"""Seconds after the deadline of a thread, when it is certain that it does not hold its lane any more."""
 
 
 class Connection:
-    """A place in a lane, and the connection that belongs to it, made when it is first needed."""
+    """One connection to a host, made when it is first needed, for one thread at a time.
 
-    __slots__ = ("__weakref__", "_is_clean", "_lane", "_wire")
+    Arguments:
+        host: the server.
+        breaker: its circuit.
+        timeout: the most seconds that a decision takes.
+    """
 
-    def __init__(self, lane: Lane) -> None:
-        # Not held: a lane that nobody uses any more goes, with what is in it.
-        self._lane: Callable[[], Lane | None] = ref(lane)
+    __slots__ = ("__weakref__", "_breaker", "_host", "_is_clean", "_timeout", "_wire")
+
+    def __init__(self, host: Host, breaker: Breaker, timeout: float) -> None:
+        self._host = host
+        self._breaker = breaker
+        self._timeout = timeout
         self._wire: Wire | None = None
         self._is_clean = False
         close_in_children(self)
 
-    def ask(self, exchange: Exchange[T], lane: Lane, deadline: float) -> T:
+    def ask(self, exchange: Exchange[T], deadline: float) -> T:
         """The answer to a request; connects first where that is needed.
 
         Arguments:
             exchange: what is asked.
-            lane: where this connection belongs.
             deadline: by `time.monotonic`, for all that it takes.
 
         Raises:
-            OutOfTime: there was no time left to ask.
-            OSError: no answer; a `TimeoutError` if none came in time.
-            Refusal: the server could not do it.
-            Garbled: what came is no answer.
+            StorageError: there is no answer.
+            TooLarge: the value to be stored is too large for the server.
         """
         began = time.monotonic()
-        if began >= deadline:
-            raise OutOfTime
-        breaker = lane.breaker
         try:
-            answer = self._asked(exchange, lane, deadline)
-        except OSError as error:
-            self.close()
-            is_late = isinstance(error, TimeoutError)
-            if not is_late or deadline - began >= lane.patience:
-                breaker.failed(began, timed_out=is_late)
-            raise
+            if began >= deadline:
+                raise OutOfTime
+            answer = self._asked(exchange, deadline)
         except BaseException as error:
             self.close()
-            if isinstance(error, (Refusal, Garbled)):
-                breaker.answered()
+            if isinstance(error, FAILURES):
+                self._tell(error, began, deadline)
+                if not isinstance(error, TooLarge):
+                    raise failures.told(self._host, self._timeout, error, sent=exchange.changes) from None
             raise
-        if breaker.failures:
-            breaker.answered()
+        if self._breaker.failures:
+            self._breaker.answered()
         return answer
 
+    def _tell(self, error: Exception, began: float, deadline: float) -> None:
+        """Tell the circuit what became of an exchange."""
+        if not isinstance(error, OSError):
+            # It answered, whatever it said.
+            self._breaker.answered()
+        elif not isinstance(error, TimeoutError):
+            self._breaker.failed(began, timed_out=False)
+        elif deadline - began >= self._timeout / 2:
+            # A server that was given less time is not blamed for being late.
+            self._breaker.failed(began, timed_out=True)
+
     def close(self) -> None:
-        """Drop the connection, with whatever reply is still on its way. The place stays."""
+        """Drop the connection, with whatever reply is still on its way."""
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
 
-    def retire(self) -> None:
-        """Drop the connection and the place."""
-        self._lane = _no_lane
-        self.close()
-
     def __del__(self) -> None:
         self.close()
-        lane = self._lane()
-        if lane is not None:
-            lane.put(Connection(lane))
 
-    def _asked(self, exchange: Exchange[T], lane: Lane, deadline: float) -> T:
+    def _asked(self, exchange: Exchange[T], deadline: float) -> T:
         wire = self._wire
         if exchange.changes:
             if wire is None:
@@ -122,7 +129,7 @@ class Connection:
             except OSError:
                 pass
         self.close()
-        wire = self._wire = Wire(connect(_addresses(lane.host.address), deadline, _prepare), deadline)
+        wire = self._wire = Wire(connect(_addresses(self._host.address), deadline, _prepare), deadline)
         return self._exchange(exchange, wire, deadline)
 
     def _exchange(self, exchange: Exchange[T], wire: Wire, deadline: float) -> T:
@@ -135,10 +142,6 @@ class Connection:
             answer = _rest(exchange, wire, first)
         self._is_clean = True
         return answer
-
-
-def _no_lane() -> None:
-    return None
 
 
 def _rest(exchange: Exchange[T], wire: Wire, first: bytes) -> T:
@@ -167,8 +170,17 @@ def _prepare(connecting: socket.socket) -> None:
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-class Lane(SimpleQueue[Connection]):
-    """Where a connection to a host waits while no thread uses it.
+class Holder:
+    """A call that holds a lane; alive as long as the call is."""
+
+    __slots__ = ("__weakref__", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+
+class Lane:
+    """A connection to a host, and the lock of whoever uses it.
 
     Arguments:
         host: the server.
@@ -176,43 +188,35 @@ class Lane(SimpleQueue[Connection]):
         timeout: the most seconds that a decision takes.
     """
 
+    __slots__ = ("_until", "breaker", "connection", "holder", "lock")
+
     def __init__(self, host: Host, breaker: Breaker, timeout: float) -> None:
-        super().__init__()
-        self.host = host
         self.breaker = breaker
-        self._timeout = timeout
-        self.patience = timeout / 2
-        """Seconds: a server that was given less time than this is not blamed for being late."""
-        self.until = float("-inf")
-        """The deadline of the last thread that took the connection."""
-        self.put(Connection(self))
+        self.connection = Connection(host, breaker, timeout)
+        # Of the kind that knows which thread has it, so that a thread can tell after an exception.
+        self.lock = threading.RLock()
+        self.holder: Callable[[], Holder | None] = nobody
+        """Who has the lock, as far as it is known."""
+        self._until = float("-inf")
 
-    def ask(self, connection: Connection, exchange: Exchange[T], deadline: float) -> T:
-        """The answer to a request, on the connection that was taken from here; failures are in words.
+    def is_held_by(self, holder: Holder, until: float) -> None:
+        """Note who has taken the lock, and by when he is sure to be done."""
+        self._until = until
+        self.holder = ref(holder)
 
-        Raises:
-            StorageError: there is no answer.
-            TooLarge: the value to be stored is too large for the server.
-        """
-        try:
-            return connection.ask(exchange, self, deadline)
-        except TooLarge:
-            raise
-        except FAILURES as error:
-            raise failures.told(self.host, self._timeout, error, sent=exchange.changes) from None
+    def is_held_here(self) -> bool:
+        """Whether this very thread is in the middle of a decision: it asks again from a signal handler, or from its clock."""
+        holder = self.holder()
+        return holder is not None and holder.thread == threading.get_ident()
 
-    def notice_loss(self) -> None:
-        """Put in a fresh connection where one is overdue; for those who waited in vain.
+    def is_lost(self) -> bool:
+        """Whether a lock that cannot be had has nobody who could release it; or somebody has taken it this very moment."""
+        return self.holder() is None or time.monotonic() > self._until + _OVERDUE
 
-        The destructor of a connection has done it long before, unless a signal handler raised just there.
-        """
-        if time.monotonic() > self.until + _OVERDUE and self.empty():
-            self.put(Connection(self))
 
-    def trim(self) -> None:
-        """Let go of a connection too many: one that was overdue came back after all."""
-        with suppress(Empty):
-            self.get_nowait().retire()
+def nobody() -> None:
+    """The holder of a lane that is free."""
+    return
 
 
 class Lanes:
@@ -224,21 +228,54 @@ class Lanes:
         timeout: the most seconds that a decision takes.
     """
 
-    __slots__ = ("_lanes", "process")
+    __slots__ = ("_breakers", "_lanes", "_timeout", "process")
 
     def __init__(self, hosts: Sequence[Host], breakers: Mapping[str, Breaker], timeout: float) -> None:
         self.process = this_process()
-        self._lanes = {host: [Lane(host, breakers[host.name], timeout) for _ in range(LANES)] for host in hosts}
+        self._breakers = breakers
+        self._timeout = timeout
+        self._lanes = {host: [self._lane(host) for _ in range(LANES)] for host in hosts}
+
+    def _lane(self, host: Host) -> Lane:
+        return Lane(host, self._breakers[host.name], self._timeout)
 
     def of(self, host: Host, head: str) -> Lane:
-        """Where the connection waits that serves this head."""
+        """The lane that serves this head."""
         return self._lanes[host][lane_of(head)]
+
+    def take(self, host: Host, head: str, deadline: float) -> Lane | None:
+        """The lane that serves this head, with its lock taken for the caller; None if others had it until the deadline."""
+        lane, wait, is_suspect = self.of(host, head), 0.0, False
+        if lane.is_held_here():
+            lane = self._lane(host)
+        while wait >= 0:
+            try:
+                if lane.lock.acquire(True, min(wait, _LOOK)):
+                    return lane
+            except BaseException:
+                # A signal handler raised, perhaps just after the lock was taken.
+                with suppress(RuntimeError):
+                    lane.lock.release()
+                raise
+            # Lost is what looks so twice: nobody had just taken it.
+            is_lost = wait > 0 and lane.is_lost()
+            if is_lost and is_suspect:
+                self._replace(host, head, lane)
+            is_suspect = is_lost and not is_suspect
+            lane, wait = self.of(host, head), deadline - time.monotonic()
+        return None
+
+    def _replace(self, host: Host, head: str, lost: Lane) -> None:
+        lanes, number = self._lanes[host], lane_of(head)
+        if lanes[number] is lost:
+            lanes[number] = self._lane(host)
 
     def close(self) -> None:
         """Close the connections that nobody uses. Those in use are closed when their threads are done with these lanes."""
         for lanes in self._lanes.values():
             for lane in lanes:
-                with suppress(Empty):
-                    connection = lane.get_nowait()
-                    connection.close()
-                    lane.put(connection)
+                if lane.lock.acquire(blocking=False):
+                    try:
+                        lane.connection.close()
+                    finally:
+                        lane.lock.release()

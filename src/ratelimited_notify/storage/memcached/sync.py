@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from itertools import count
-from queue import Empty
 from typing import TYPE_CHECKING, TypeVar
 
 from limits.storage import MemcachedStorage as LimitsMemcachedStorage
@@ -13,7 +12,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.circuit import DEFAULT, Circuit, Circuits, breaker_for
 from ratelimited_notify.storage.engine import LimitsVerbs, bounded_clock
 from ratelimited_notify.storage.memcached import decide, failures
-from ratelimited_notify.storage.memcached.connection import Lanes
+from ratelimited_notify.storage.memcached.connection import Holder, Lanes, nobody
 from ratelimited_notify.storage.memcached.forking import this_process
 from ratelimited_notify.storage.memcached.hosts import choose, hosts_of
 from ratelimited_notify.storage.memcached.protocol import Gets, Store, TooLarge, Version
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ratelimited_notify.storage.circuit import Breaker
-    from ratelimited_notify.storage.memcached.connection import Connection, Lane
+    from ratelimited_notify.storage.memcached.connection import Connection
     from ratelimited_notify.storage.memcached.decide import Step, Steps
     from ratelimited_notify.storage.memcached.hosts import Host
     from ratelimited_notify.windows import Grant, Request, Token, Window
@@ -162,46 +161,42 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         if self._lanes.process is not this_process():
             # In a forked child. Threads that come here at once each make some, of which one stays.
             self._lanes = self._new_lanes()
-        lane = self._lanes.of(host, head)
-        left = deadline - time.monotonic()
-        if left <= 0:
+        if time.monotonic() >= deadline:
             raise failures.out_of_time(host, self.timeout)
+        holder = Holder()
+        lane = self._lanes.take(host, head, deadline)
+        if lane is None:
+            raise failures.busy(host, self.timeout)
         try:
-            connection = lane.get(True, left)
-        except Empty:
-            lane.notice_loss()
-            raise failures.busy(host, self.timeout) from None
-        try:
-            lane.until = deadline
-            if not lane.empty():
-                lane.trim()
+            lane.is_held_by(holder, deadline)
             if is_probe:
-                lane.ask(connection, _VERSION, deadline)
+                lane.connection.ask(_VERSION, deadline)
             elif lane.breaker.is_open:
                 # It opened while this thread waited for the connection.
                 raise self._not_asked(host, lane.breaker)
-            return None if step is None else self._swap(connection, lane, deadline, step)
+            return None if step is None else self._swap(host, lane.connection, deadline, step)
         finally:
-            # By a C function, and first of all: no signal handler can run before the connection is back.
-            lane.put(connection)
+            # No signal handler can run before the lock is open: they do after calls, and this is the first.
+            lane.holder = nobody
+            lane.lock.release()
 
-    def _swap(self, connection: Connection, lane: Lane, deadline: float, step: Step) -> Any:  # Any: as in `Step`
+    def _swap(self, host: Host, connection: Connection, deadline: float, step: Step) -> Any:  # Any: as in `Step`
         """Read an item and write it back, until nobody else was quicker."""
         key = step.head.encode()
         gets = Gets(key)
         for attempt in count(1):
-            value, unique = lane.ask(connection, gets, deadline)
+            value, unique = connection.ask(gets, deadline)
             answer, write = decide.perform(step, value, self.now(), time.time())
             if write is None:
                 return answer
             try:
-                if lane.ask(connection, Store(key, write.value, write.expire, unique), deadline):
+                if connection.ask(Store(key, write.value, write.expire, unique), deadline):
                     return answer
             except TooLarge:
                 raise write.outgrown() from None
             pause = decide.pause(attempt)
             if time.monotonic() + pause > deadline:
-                raise failures.contended(lane.host, self.timeout, attempt)
+                raise failures.contended(host, self.timeout, attempt)
             time.sleep(pause)
         raise AssertionError  # pragma: no cover  # `count` never ends; said for the type checker
 
