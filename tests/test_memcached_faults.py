@@ -421,8 +421,8 @@ def test_two_hundred_tasks(start_memcached: Callable[..., Memcached], fault: str
         await asyncio.to_thread(stumble, server, fault)
         state["back"] = True
         deadline = time.monotonic() + PATIENT
-        while min(counted.values()) == 0 and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110  # what is waited for are counts of 200 tasks
+        while min(counted.values()) == 0 and time.monotonic() < deadline:  # noqa: ASYNC110  # waits for what 200 tasks have counted
+            await asyncio.sleep(0.02)
         state["stop"] = True
         done, _ = await asyncio.wait(tasks, timeout=PATIENT)
 
