@@ -63,7 +63,7 @@ def open_storage(
     if scheme == "memcached":
         from ratelimited_notify.storage.memcached.sync import MemcachedStorage
 
-        return MemcachedStorage(uri, timeout=timeout, clock=clock)
+        return MemcachedStorage(uri, timeout=timeout, clock=clock, circuit=circuit)
     return adopt(_of_limits(uri, scheme))
 
 
@@ -95,7 +95,7 @@ def open_async_storage(
     if scheme == "memcached":
         from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 
-        return AsyncMemcachedStorage(uri, timeout=timeout, clock=clock)
+        return AsyncMemcachedStorage(uri, timeout=timeout, clock=clock, circuit=circuit)
     return adopt_async(_of_limits(f"async+{uri}", scheme))
 
 

@@ -10,8 +10,9 @@ from weakref import WeakValueDictionary, finalize
 
 from limits.aio.storage import MemcachedStorage as LimitsMemcachedStorage
 
+from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.circuit import DEFAULT, Circuit, Circuits, breaker_for
+from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs, bounded_clock
 from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.memcached import decide, failures
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from ratelimited_notify.circuit import Circuit
     from ratelimited_notify.storage.circuit import Breaker
     from ratelimited_notify.storage.memcached.decide import Step, Steps
     from ratelimited_notify.storage.memcached.hosts import Host
@@ -136,12 +138,13 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
 
     async def _perform(self, step: Step, deadline: float) -> Any:  # Any: as in `Step`
         host = choose(self._hosts, step.head)
-        breaker = self._breakers[host.name]
-        is_probe = breaker.is_open and breaker.may_probe()
-        if breaker.is_open and not is_probe:
+        breaker, is_probe = self._breakers[host.name], False
+        if breaker.is_open:
             # A task that asks again and again must not keep the loop from the one that waits for the answer to its PING.
             await asyncio.sleep(0)
-            raise failures.not_asked(host, self._circuit or DEFAULT)
+            is_probe = breaker.may_probe()
+            if breaker.is_open and not is_probe:
+                raise failures.not_asked(host, self._circuit or DEFAULT)
         return await self._on_connection(host, step.head, deadline, step, is_probe=is_probe)
 
     async def _on_connection(

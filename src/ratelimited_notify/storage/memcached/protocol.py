@@ -7,7 +7,7 @@ The protocol: https://docs.memcached.org/protocols/basic/
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -80,7 +80,7 @@ class Gets:
 
     __slots__ = ("_beginning", "request")
 
-    changes: ClassVar = False
+    changes: bool = False
 
     def __init__(self, key: bytes) -> None:
         self.request = b"gets %b\r\n" % key
@@ -114,7 +114,7 @@ class Store:
 
     __slots__ = ("_lost", "request")
 
-    changes: ClassVar = True
+    changes: bool = True
 
     def __init__(self, key: bytes, value: bytes, expire: int, unique: bytes | None) -> None:
         self._lost: tuple[bytes, ...]
@@ -142,8 +142,8 @@ class Version:
 
     __slots__ = ()
 
-    changes: ClassVar = False
-    request: ClassVar = b"version\r\n"
+    changes: bool = False
+    request: bytes = b"version\r\n"
 
     def read(self, received: Received, /) -> bool | None:
         end_of_line = _end_of_line(received)
