@@ -20,7 +20,7 @@ from memcached_storages import (
     someone,
     storage as storage,
 )
-from proxy import HOST, Proxy, _end
+from proxy import HOST, Proxy
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.keys import split
 from ratelimited_notify.storage.memcached.protocol import (
@@ -165,8 +165,7 @@ class Meddler(Proxy):
         with suppress(OSError):
             while data := server.recv(1 << 20):
                 client.sendall(self.change(data))
-        _end(client)
-        _end(server)
+        self._leave(client, server)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memcached_storages import PATIENT, fixed, hang, item_of, key, moving, opened as opened, someone, statistics
-from proxy import HOST, Proxy, _end
+from proxy import HOST, Proxy
 from ratelimited_notify.circuit import Circuit
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.memcached import decide, failures
@@ -46,39 +46,17 @@ def seconds_of(call: Callable[[], object]) -> tuple[float, str]:
     return time.monotonic() - began, str(raised.value)
 
 
-class Slow(Proxy):
-    """Hands the server's answers back bit by bit."""
-
-    pause = 0.0
-    """Seconds before each byte; 0 hands on as it comes."""
-
-    def _answer(self, server: socket.socket, client: socket.socket, *_: object) -> None:
-        with suppress(OSError):
-            while data := server.recv(1 << 20):
-                for at in range(len(data)) if self.pause else ():
-                    time.sleep(self.pause)
-                    client.sendall(data[at : at + 1])
-                if not self.pause:
-                    client.sendall(data)
-        _end(client)
-        _end(server)
-
-
-@pytest.fixture
-def slow(memcached: Memcached) -> Iterator[Slow]:
-    with Slow(memcached.port) as made:
-        yield made
-
-
 # --- One deadline -------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_drips(opened: Callable[..., Any], slow: Slow) -> None:
+def test_a_server_that_drips(opened: Callable[..., Any], memcached: Memcached) -> None:
     """An answer that comes a byte at a time is given up at the deadline, which does not begin anew with each byte."""
-    storage, name = opened(f"memcached://{HOST}:{slow.port}", timeout=0.4), someone()
-    hit(storage, name)
-    slow.pause = 0.3
-    elapsed, said = seconds_of(lambda: hit(storage, name))
+    name = someone()
+    with Proxy(memcached.port) as proxy:
+        storage = opened(f"memcached://{HOST}:{proxy.port}", timeout=0.4)
+        hit(storage, name)
+        proxy.drip = 0.3
+        elapsed, said = seconds_of(lambda: hit(storage, name))
 
     assert elapsed < MANY
     assert re.search(r"gave no answer within 0\.4 seconds\. Nothing was counted\.", said)
@@ -317,13 +295,12 @@ def test_a_circuit_belongs_to_the_server(start_memcached: Callable[..., Memcache
 def test_answers_do_not_open_a_circuit(opened: Callable[..., Any], memcached: Memcached) -> None:
     """What a server answers, whatever it is, is no reason not to ask it."""
 
-    class Refusing(Slow):
+    class Refusing(Proxy):
         def _answer(self, server: socket.socket, client: socket.socket, *_: object) -> None:
             with suppress(OSError):
                 while server.recv(1 << 20):
                     client.sendall(b"SERVER_ERROR out of memory storing object\r\n")
-            _end(client)
-            _end(server)
+            self._leave(client, server)
 
     with Refusing(memcached.port) as proxy:
         storage, name = opened(f"memcached://{HOST}:{proxy.port}", timeout=PATIENT), someone()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from memcached_storages import PATIENT, fixed, key, someone
+from proxy import HOST, Proxy
 from ratelimited_notify import AsyncLimiter, NotifyError
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.keys import split
@@ -28,7 +29,7 @@ from ratelimited_notify.storage.memcached.hosts import lane_of
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Generator, Iterator
     from types import FrameType
 
     from servers import Memcached
@@ -248,42 +249,72 @@ def test_a_decision_within_a_decision(memcached: Memcached) -> None:
     storage.close()
 
 
+class CancelledAt:
+    """A call that is cancelled where it waits for the n-th time."""
+
+    def __init__(self, call: Coroutine[Any, Any, Any], nth: int) -> None:
+        self._call = call
+        self.left = nth
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        waits = self._call.__await__()
+        while True:
+            try:
+                waited_for = next(waits)
+            except StopIteration as done:
+                return done.value
+            self.left -= 1
+            if self.left == 0:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            try:
+                yield waited_for
+            except BaseException as error:  # noqa: BLE001  # handed on to where the call waits
+                waits.throw(error)
+                raise AssertionError("It went on after it was cancelled.") from None
+
+
 @pytest.mark.parametrize("connected", [True, False], ids=["connected", "connecting"])
-def test_cancelled_at_any_step(memcached: Memcached, *, connected: bool) -> None:
-    """A call that is cancelled at any step of the loop ends by that; the next ones get replies of their own, and no turn is
-    left taken.
+def test_cancelled_at_any_await(memcached: Memcached, *, connected: bool) -> None:
+    """A call that is cancelled wherever it waits ends by that; the next ones get replies of their own, and no turn is left
+    taken.
     """
 
-    async def main() -> int:
-        storage = AsyncMemcachedStorage(memcached.url, timeout=SHORT)
+    async def main(url: str) -> int:
+        storage = AsyncMemcachedStorage(url, timeout=SHORT)
         first, second = neighbours(2)
         keys = [key(first, WINDOW), key(f"{first}-all", SHARED)]
         await storage.acquire([WINDOW], [key(second, WINDOW)], 1000)
-        counted, steps, other = 0, 0, 1000
+        counted, nth, other = 0, 0, 1000
         while True:
+            nth, other = nth + 1, other + 1
             if not connected:
                 await storage.close()
-            call = asyncio.ensure_future(storage.acquire([WINDOW, SHARED], keys, 1))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            came_late = call.done()
-            call.cancel()
-            await asyncio.wait([call], timeout=5)
+            cancelled_at = CancelledAt(storage.acquire([WINDOW, SHARED], keys, 1), nth)
 
-            assert call.cancelled() or came_late
+            async def call(cancelled_at: CancelledAt = cancelled_at) -> None:
+                await cancelled_at
+
+            (outcome,) = await asyncio.gather(asyncio.create_task(call()), return_exceptions=True)
             grants = await asyncio.gather(
                 storage.acquire([WINDOW, SHARED], keys, 1), storage.acquire([WINDOW], [key(second, WINDOW)], 1)
             )
-            now, other = grants[0].readings[0].count, other + 1
+            now = grants[0].readings[0].count
 
             assert now - counted in {1, 2}
             assert grants[1].readings[0].count == other
-            counted, steps = now, steps + 1
-            if came_late:
+            counted = now
+            if cancelled_at.left > 0:
                 await storage.close()
-                return steps
+                return nth
+            assert isinstance(outcome, asyncio.CancelledError)
 
-    assert asyncio.run(main()) > 4
+    with Proxy(memcached.port) as proxy:
+        # So that each reply has to be waited for.
+        proxy.delay = lambda: 0.005
+
+        assert asyncio.run(main(f"memcached://{HOST}:{proxy.port}")) > 4
 
 
 def test_a_fork_of_a_busy_process(memcached: Memcached) -> None:
