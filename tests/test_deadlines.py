@@ -188,7 +188,9 @@ def test_a_script_that_the_server_does_not_know(valkey: Valkey, limiter: Any, se
 def test_a_batch_has_one_deadline_on_memcached(
     proxy: Proxy, limiter: Any, seconds: Any, backend: str, kind: str
 ) -> None:
-    """100 recipients, asked about one after another on a slow link, take one time-out and not one each."""
+    """100 recipients, asked about one after another on a slow link, take one time-out and not one each,
+    and one more at most to be given back.
+    """
     deciding = limiter(uri_of(backend, proxy))
     assert deciding.hit("news", someone()).error is None
     proxy.delay = lambda: 0.1
@@ -199,7 +201,7 @@ def test_a_batch_has_one_deadline_on_memcached(
 
     took = seconds(call, lambda: mended(proxy))
 
-    assert took <= TIMEOUT + SLACK
+    assert took <= 2 * TIMEOUT + SLACK
 
 
 # --- Connecting -----------------------------------------------------------------------------------------------------
