@@ -310,6 +310,27 @@ def test_answers_do_not_open_a_circuit(opened: Callable[..., Any], memcached: Me
             assert "refused: out of memory storing object. Nothing was counted." in said
 
 
+def test_a_blocked_event_loop_is_not_the_servers_fault(memcached: Memcached) -> None:
+    """Decisions that were on their way while something blocked the event loop may be too late, and open no circuit."""
+
+    async def main() -> tuple[int, dict[str, str]]:
+        with Proxy(memcached.port) as proxy:
+            storage = AsyncMemcachedStorage(f"memcached://{HOST}:{proxy.port}", timeout=0.4)
+            proxy.delay = lambda: 0.1
+            hits = [storage.acquire([WINDOW], [key(someone(), WINDOW)], 1) for _ in range(20)]
+            tasks = [asyncio.ensure_future(each) for each in hits]
+            await asyncio.sleep(0.05)
+            time.sleep(1)  # noqa: ASYNC251  # what blocks it
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            await storage.close()
+            return sum(isinstance(each, StorageError) for each in outcomes), dict(storage.circuits)
+
+    late, states = asyncio.run(main())
+
+    assert late >= 3
+    assert set(states.values()) == {"closed"}
+
+
 def test_one_host_of_several(opened: Callable[..., Any], start_memcached: Callable[..., Memcached]) -> None:
     """Each host has a circuit of its own: those whose recipients live on another are served."""
     servers = [start_memcached(), start_memcached()]

@@ -279,7 +279,9 @@ class _Asking:
             return failures.busy(self.host, self._timeout)
         if self._began is None:
             return failures.out_of_time(self.host, self._timeout)
-        self._failed(is_late=True)
+        # A loop that something else has blocked could not have seen the answer: the server is not blamed for that.
+        if asyncio.get_running_loop().time() - self.deadline < self._timeout / 2:
+            self._failed(is_late=True)
         return failures.late(self.host, self._timeout, sent=self._has_sent)
 
     def _failed(self, *, is_late: bool) -> None:
