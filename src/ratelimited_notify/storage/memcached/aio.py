@@ -167,9 +167,21 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         except TimeoutError:
             raise asking.late() from None
 
+    async def _ping(self, asking: _Asking, deadline: float) -> None:
+        """Ask whether the server is there. A decision leaves itself a third of its time, and others a while before the next."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await asking.ask(_VERSION)
+        except (TimeoutError, StorageError) as error:
+            failure = asking.late() if isinstance(error, TimeoutError) else error
+            # A refusal is an answer, and the circuit is closed.
+            if asking.breaker.is_open:
+                raise failures.not_asked(asking.host, self._circuit or DEFAULT) from error
+            raise failure from None
+
     async def _ask(self, asking: _Asking, step: Step | None, *, is_probe: bool) -> Any:  # Any: as in `Step`
         if is_probe:
-            await asking.ask(_VERSION)
+            await self._ping(asking, asking.deadline if step is None else asking.deadline - self.timeout / 3)
         elif asking.breaker.is_open:
             # It opened while this task waited for its turn.
             await asyncio.sleep(0)

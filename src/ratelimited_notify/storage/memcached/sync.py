@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.circuit import Circuit
     from ratelimited_notify.storage.circuit import Breaker
-    from ratelimited_notify.storage.memcached.connection import Connection
+    from ratelimited_notify.storage.memcached.connection import Connection, Lane
     from ratelimited_notify.storage.memcached.decide import Step, Steps
     from ratelimited_notify.storage.memcached.hosts import Host
     from ratelimited_notify.windows import Grant, Request, Token, Window
@@ -172,7 +172,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         try:
             lane.is_held_by(holder, deadline)
             if is_probe:
-                lane.connection.ask(_VERSION, deadline)
+                self._ping(host, lane, deadline if step is None else deadline - self.timeout / 3)
             elif lane.breaker.is_open:
                 # It opened while this thread waited for the connection.
                 raise self._not_asked(host, lane.breaker)
@@ -181,6 +181,16 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
             # No signal handler can run before the lock is open: they do after calls, and this is the first.
             lane.holder = nobody
             lane.lock.release()
+
+    def _ping(self, host: Host, lane: Lane, deadline: float) -> None:
+        """Ask whether the server is there. A decision leaves itself a third of its time, and others a while before the next."""
+        try:
+            lane.connection.ask(_VERSION, deadline)
+        except StorageError as error:
+            # A refusal is an answer, and the circuit is closed.
+            if lane.breaker.is_open:
+                raise failures.not_asked(host, self._circuit or DEFAULT) from error
+            raise
 
     def _swap(self, host: Host, connection: Connection, deadline: float, step: Step) -> Any:  # Any: as in `Step`
         """Read an item and write it back, until nobody else was quicker."""
