@@ -81,6 +81,15 @@ def test_one_ping_each_pause(clock: Clock) -> None:
     assert breaker.may_probe()
 
 
+def test_a_ping_leaves_time_before_the_next(clock: Clock) -> None:
+    """A caller on its own is answered at once most of the time; a link on which a PING takes long is tried with patience."""
+    breaker = Breaker(Circuit(pause=0.5))
+
+    assert [breaker.ping_time(0.5) for _ in range(8)] == [0.25, 0.25, 0.25, 0.5] * 2
+    assert Breaker(Circuit(pause=10)).ping_time(0.5) == 0.25
+    assert Breaker(Circuit(pause=0.1)).ping_time(3) == 0.05
+
+
 def test_lost_connections_are_tried_again_at_once(clock: Clock) -> None:
     """Connections that a healthy server closed cost no pause: the first PING may go at once."""
     breaker = Breaker(Circuit(failures=1, pause=0.5))
@@ -274,6 +283,28 @@ def _is_counted(asked: Asked) -> bool:
     except StorageError:
         return False
     return True
+
+
+def test_a_single_caller_is_answered_at_once(start_valkey: Callable[..., Valkey], asked: Callable[..., Asked]) -> None:
+    """Somebody who asks alone for seconds at a server that hangs waits now and then for a PING, and mostly not at all."""
+    server = start_valkey()
+    alone = asked(server.url, on_storage_error="deny")
+    alone.hit()
+    server.pause()
+    try:
+        for _ in range(3):
+            alone.hit()
+        durations, until = [], time.monotonic() + 2.5
+        while time.monotonic() < until:
+            began = time.monotonic()
+            alone.hit()
+            durations.append(time.monotonic() - began)
+            time.sleep(0.01)
+    finally:
+        server.resume()
+
+    assert len(durations) > 25
+    assert sum(each > 0.1 for each in durations) <= 10
 
 
 def test_a_refusal_is_an_answer(start_valkey: Callable[..., Valkey], asked: Callable[..., Asked]) -> None:

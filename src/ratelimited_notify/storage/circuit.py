@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 State: TypeAlias = Literal["closed", "open", "half-open"]
 """Closed: the server is asked. Open: it is not. Half-open: one caller waits for the answer to a PING."""
 
+_PATIENT = 4
+"""Every PING of so many may take all of the time-out."""
+
 _YIELD_EVERY = 4
 _YIELD = 1e-4
 """Seconds: long enough that another thread runs, which a pause of 0 does not guarantee."""
@@ -41,6 +44,7 @@ class Breaker:
         "_circuit",
         "_closed_at",
         "_lock",
+        "_pings",
         "_probe_at",
         "_probing",
         "_refused",
@@ -59,6 +63,7 @@ class Breaker:
         self._probe_at = 0.0
         self._closed_at = float("-inf")
         self._refused = 0
+        self._pings = 0
 
     @property
     def state(self) -> State:
@@ -106,6 +111,16 @@ class Breaker:
             self._probe_at = now + circuit.pause
             self._probing = True
             return True
+
+    def ping_time(self, timeout: float) -> float:
+        """Seconds that the PING may take which `may_probe` has allowed.
+
+        Half of the pause at most, or a single caller would wait for one PING after another. On a slow link that may be too
+        little to connect, so now and then it is all of the time-out.
+        """
+        pause = timeout if self._circuit is None else self._circuit.pause
+        self._pings += 1
+        return timeout if self._pings % _PATIENT == 0 else min(timeout, pause) / 2
 
     def refused(self) -> None:
         """A call failed at once. Busy threads give way now and then, or the one with the PING would not get to run."""

@@ -168,7 +168,7 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
             raise asking.late() from None
 
     async def _ping(self, asking: _Asking, deadline: float) -> None:
-        """Ask whether the server is there. A decision leaves itself a third of its time, and others a while before the next."""
+        """Ask whether the server is there."""
         try:
             async with asyncio.timeout_at(deadline):
                 await asking.ask(_VERSION)
@@ -181,7 +181,8 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
 
     async def _ask(self, asking: _Asking, step: Step | None, *, is_probe: bool) -> Any:  # Any: as in `Step`
         if is_probe:
-            await self._ping(asking, asking.deadline if step is None else asking.deadline - self.timeout / 3)
+            pinged = asyncio.get_running_loop().time() + asking.breaker.ping_time(self.timeout)
+            await self._ping(asking, asking.deadline if step is None else min(asking.deadline, pinged))
         elif asking.breaker.is_open:
             # It opened while this task waited for its turn.
             await asyncio.sleep(0)

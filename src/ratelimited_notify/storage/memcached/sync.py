@@ -172,7 +172,8 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         try:
             lane.is_held_by(holder, deadline)
             if is_probe:
-                self._ping(host, lane, deadline if step is None else deadline - self.timeout / 3)
+                pinged = deadline if step is None else time.monotonic() + lane.breaker.ping_time(self.timeout)
+                self._ping(host, lane, min(deadline, pinged))
             elif lane.breaker.is_open:
                 # It opened while this thread waited for the connection.
                 raise self._not_asked(host, lane.breaker)
@@ -183,7 +184,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
             lane.lock.release()
 
     def _ping(self, host: Host, lane: Lane, deadline: float) -> None:
-        """Ask whether the server is there. A decision leaves itself a third of its time, and others a while before the next."""
+        """Ask whether the server is there."""
         try:
             lane.connection.ask(_VERSION, deadline)
         except StorageError as error:

@@ -297,7 +297,8 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if not breaker.may_probe():
             raise failures.not_asked(self._where, breaker.failures)
         try:
-            await lanes.decisions.ask(_PING, (scripts.pong,), deadline)
+            until = min(deadline, running_loop().time() + breaker.ping_time(self.timeout))
+            await lanes.decisions.ask(_PING, (scripts.pong,), until)
         except StorageError as error:
             # A refusal is an answer, and the circuit is closed.
             if breaker.is_open:

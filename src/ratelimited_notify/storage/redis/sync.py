@@ -239,7 +239,8 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             breaker.refused()
             raise failures.not_asked(self._where, breaker.failures)
         try:
-            self._exchange(partial(_asked, _PING, scripts.pong), deadline, probing=True)
+            until = min(deadline, time.monotonic() + breaker.ping_time(self.timeout))
+            self._exchange(partial(_asked, _PING, scripts.pong), until, probing=True)
         except StorageError as error:
             # A refusal is an answer, and the circuit is closed.
             if breaker.is_open:
