@@ -19,7 +19,7 @@ _LATE_READS = 8
 
 
 class Wire:
-    """A connected socket, in the form in which redis-py's and pymemcache's code uses one.
+    """A connected socket, in the form in which redis-py's code uses one.
 
     Arguments:
         connected: a socket, or an `ssl.SSLSocket`.
@@ -159,7 +159,10 @@ def connect(
 
 def resolve(host: str, port: int, family: int = 0) -> Sequence[tuple[Any, ...]]:  # Any: as in `connect`
     """The addresses of a host. The system's resolver knows no deadline; a numeric address does not need it."""
-    return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    try:
+        return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    except UnicodeError:
+        raise OSError("This is not a name that a host can have") from None
 
 
 def _left(deadline: float) -> float:

@@ -159,10 +159,7 @@ def _rest(exchange: Exchange[T], wire: Wire, first: bytes) -> T:
 def _addresses(address: Address) -> Sequence[tuple[Any, ...]]:  # Any: as `socket.getaddrinfo` has them
     if isinstance(address, str):
         return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address)]
-    try:
-        return resolve(*address)
-    except UnicodeError:
-        raise OSError("The name of the host is none") from None
+    return resolve(*address)
 
 
 def _prepare(connecting: socket.socket) -> None:

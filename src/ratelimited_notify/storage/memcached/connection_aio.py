@@ -21,6 +21,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ratelimited_notify.storage.event_loop import connect, resolve
 from ratelimited_notify.storage.memcached.forking import close_in_children
 from ratelimited_notify.storage.memcached.hosts import LANES
 from ratelimited_notify.storage.wire import Wire
@@ -55,28 +56,11 @@ class AsyncConnection:
             address: where the server is.
             deadline: by the event loop's clock; each address gets its share of what is left.
         """
-        loop = asyncio.get_running_loop()
-        failure: OSError | None = None
-        found = await _resolved(address)
-        for number, (family, kind, protocol, _, resolved) in enumerate(found):
-            behind = len(found) - number - 1
-            # A silent address leaves time for those behind it.
-            share = (deadline - loop.time()) / (behind + 1) if behind else None
-            connecting = socket.socket(family, kind, protocol)
-            try:
-                connecting.setblocking(False)
-                if family != getattr(socket, "AF_UNIX", None):
-                    connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                async with asyncio.timeout(share):
-                    await loop.sock_connect(connecting, resolved)
-                return cls(connecting)
-            except OSError as error:
-                connecting.close()
-                failure = error
-            except BaseException:
-                connecting.close()
-                raise
-        raise failure or OSError("The name of the host has no address")
+        if isinstance(address, str):
+            found: Sequence[tuple[Any, ...]] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address)]  # Any: an address
+        else:
+            found = await resolve(*address)
+        return cls(await connect(found, deadline, _at_once))
 
     async def ask(self, exchange: Exchange[T]) -> T:
         """The answer to a request.
@@ -153,16 +137,7 @@ class Idle:
                 connection.close()
 
 
-async def _resolved(address: Address) -> Sequence[tuple[Any, ...]]:  # Any: as `socket.getaddrinfo` has them
-    if isinstance(address, str):
-        return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address)]
-    host, port = address
-    try:
-        # A numeric address needs no resolver, and so no thread.
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except (socket.gaierror, UnicodeError):
-        pass
-    try:
-        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:
-        raise OSError("The name of the host is none") from None
+def _at_once(connecting: socket.socket) -> None:
+    """Have what is written sent at once."""
+    if connecting.family != getattr(socket, "AF_UNIX", None):
+        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

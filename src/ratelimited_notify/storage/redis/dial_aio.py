@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ratelimited_notify.storage.event_loop import connect, resolve
 from ratelimited_notify.storage.redis import failures, options
 
 # After `options`, which says what to install where redis is missing.
 import redis.asyncio.connection as redis_connection  # isort: skip
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
 
@@ -34,7 +34,9 @@ class _Dialed:
     _dialed: socket.socket | None = None
 
     async def _connect(self) -> None:
-        self._dialed = await _dial(self.host, self.port, self.deadline)
+        # redis-py sets the options when it is connected.
+        found = await resolve(self.host, self.port)
+        self._dialed = await connect(found, self.deadline, lambda _: None)
         try:
             await super()._connect()  # type: ignore[misc]  # the next class has it
         except BaseException:
@@ -47,32 +49,6 @@ class _Dialed:
         if "ssl" in found:
             found["server_hostname"] = self.host
         return found
-
-
-async def _dial(host: str, port: int, deadline: float) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    try:
-        # A numeric address needs no resolver, and so no thread.
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failure: OSError | None = None
-    for number, (family, kind, protocol, _, address) in enumerate(found):
-        connecting = socket.socket(family, kind, protocol)
-        try:
-            connecting.setblocking(False)
-            # A silent address leaves time for those behind it.
-            async with asyncio.timeout((deadline - loop.time()) / (len(found) - number)):
-                await loop.sock_connect(connecting, address)
-        except OSError as error:
-            connecting.close()
-            failure = error
-        except BaseException:
-            connecting.close()
-            raise
-        else:
-            return connecting
-    raise failure or OSError("The name of the host has no address")
 
 
 @cache
