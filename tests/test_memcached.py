@@ -885,7 +885,9 @@ def test_somebody_is_always_quicker(opened: Callable[..., Any], memcached: Memca
         return clock()
 
     storage = opened(memcached.url, clock=overtaken, timeout=0.2)
-    with pytest.raises(StorageError, match=r"(changed by others \d+ times|no answer) within 0\.2 seconds|0\.2 seconds of"):
+    with pytest.raises(
+        StorageError, match=r"(changed by others \d+ times|no answer) within 0\.2 seconds|0\.2 seconds of"
+    ):
         storage.acquire([window], [key(name, window)], 1)
 
     assert rival.peek([window], [key(name, window)], 1).readings[0].count == lost > 1

@@ -46,7 +46,7 @@ def test_a_place_that_got_lost_is_free_again() -> None:
         assert places.take(soon(0), None) is not None
         gc.collect(0)
 
-    assert len([reference for reference in places._known if reference() is not None]) <= 2
+    assert len([reference for reference in places._known.values() if reference() is not None]) <= 2
 
 
 def test_a_place_in_a_kept_traceback_is_free_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,12 +164,11 @@ def test_who_waits_hears_of_an_open_circuit() -> None:
 
 
 def test_a_forked_child_has_none_of_its_parents() -> None:
-    """Idle connections, those in use and the lock are left to the parent."""
+    """Idle connections and those in use are left to the parent."""
     connections = Connections(never, 1)
     parents = connections.places
     assert parents.take(soon(), None) is not None
-    with parents._counting:
-        connections.forked()
+    connections.forked()
 
     assert connections.places is not parents
     assert connections.places.take(soon(0), None) is not None

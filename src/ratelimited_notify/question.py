@@ -7,6 +7,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, overload
 
 from ratelimited_notify.decision import Decision
+from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pages import Pages
 from ratelimited_notify.rules.plan import Asked
 from ratelimited_notify.windows import Request
@@ -14,7 +15,6 @@ from ratelimited_notify.windows import Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from ratelimited_notify.errors import StorageError
     from ratelimited_notify.notification import Notification
     from ratelimited_notify.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
@@ -56,9 +56,12 @@ class Patience:
         self._last: StorageError | None = None
 
     def check(self) -> None:
-        """Raise what the storage said last, if that was enough."""
+        """Raise an error if that was enough."""
         if self._last is not None and self._failed > 1:
-            raise self._last
+            raise StorageError(
+                "Two groups of this batch before failed, so the storage was not asked about this one, and nothing was "
+                f"counted. The last of them: {self._last}"
+            )
 
     def answered(self) -> None:
         """A group was decided."""

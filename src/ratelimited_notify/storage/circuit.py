@@ -4,17 +4,17 @@ It opens after some time-outs or lost connections in a row. While it is open nob
 `pause` seconds one caller sends a PING, never a hit, since a hit that timed out may still count later. The first answer
 closes the circuit. There is one per process and server, however many limiters use the server.
 
-The pattern: Nygard, "Release It!", 2007. Nothing here does I/O, and no lock is held during a call.
+The pattern: Nygard, "Release It!", 2007. Nothing here does I/O, and nothing takes a lock: one that an interrupt or a fork
+leaves locked would stop every caller. What has to happen once is claimed by `dict.setdefault`, which is one step.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias
-from weakref import WeakValueDictionary
+from weakref import ref
 
 if TYPE_CHECKING:
     from ratelimited_notify.circuit import Circuit
@@ -25,9 +25,20 @@ State: TypeAlias = Literal["closed", "open", "half-open"]
 _PATIENT = 4
 """Every PING of so many may take all of the time-out."""
 
+_CLAIMS = 8
+
 _YIELD_EVERY = 4
 _YIELD = 1e-4
 """Seconds: long enough that another thread runs, which a pause of 0 does not guarantee."""
+
+
+class _Claim:
+    """Who is to send the PING that is due."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at = at
 
 
 class Breaker:
@@ -42,8 +53,8 @@ class Breaker:
     __slots__ = (
         "__weakref__",
         "_circuit",
+        "_claims",
         "_closed_at",
-        "_lock",
         "_pings",
         "_probe_at",
         "_probing",
@@ -54,8 +65,6 @@ class Breaker:
 
     def __init__(self, circuit: Circuit | None) -> None:
         self._circuit = circuit
-        # Reentrant: a signal handler may decide about a notification while its thread holds it.
-        self._lock = threading.RLock()
         self.failures = 0
         """How many calls in a row got no answer."""
         self.is_open = False
@@ -64,13 +73,15 @@ class Breaker:
         self._closed_at = float("-inf")
         self._refused = 0
         self._pings = 0
+        self._claims: dict[float, _Claim] = {}
 
     @property
     def state(self) -> State:
         """Where the circuit stands."""
         if not self.is_open:
             return "closed"
-        return "half-open" if self._probing else "open"
+        # Who sent the PING may have been interrupted.
+        return "half-open" if self._probing and time.monotonic() < self._probe_at else "open"
 
     def failed(self, began: float, *, timed_out: bool) -> None:
         """A call got no answer.
@@ -83,34 +94,38 @@ class Breaker:
         # What began before the circuit was last closed says nothing about the server as it is now.
         if circuit is None or began < self._closed_at:
             return
-        with self._lock:
-            self.failures += 1
-            self._probing = False
-            if self.failures >= circuit.failures and not self.is_open:
-                # A lost connection may have been just that, and trying again costs nobody any time.
-                self._probe_at = time.monotonic() + (circuit.pause if timed_out else 0)
-                self.is_open = True
+        self.failures += 1
+        self._probing = False
+        if self.failures >= circuit.failures and not self.is_open:
+            # A lost connection may have been just that, and trying again costs nobody any time.
+            self._probe_at = time.monotonic() + (circuit.pause if timed_out else 0)
+            self.is_open = True
 
     def answered(self) -> None:
         """The server answered, whatever it said. Needs to be called only if there are `failures`."""
-        with self._lock:
-            self.failures = 0
-            if self.is_open:
-                self._closed_at = time.monotonic()
-                self.is_open = self._probing = False
+        self.failures = 0
+        if self.is_open:
+            self._closed_at = time.monotonic()
+            self.is_open = self._probing = False
 
     def may_probe(self) -> bool:
         """Whether this caller is the one to send a PING now; the pause until the next one begins with it."""
-        circuit = self._circuit
-        if circuit is None or time.monotonic() < self._probe_at:
+        circuit, due, now = self._circuit, self._probe_at, time.monotonic()
+        if circuit is None or now < due or not self.is_open:
             return False
-        with self._lock:
-            now = time.monotonic()
-            if now < self._probe_at or not self.is_open:
-                return False
-            self._probe_at = now + circuit.pause
-            self._probing = True
-            return True
+        claim = _Claim(now)
+        first = self._claims.setdefault(due, claim)
+        if first is not claim:
+            if now > first.at + circuit.pause:
+                # Who had it was interrupted before it could say so.
+                self._claims = {}
+            return False
+        self._probe_at = now + circuit.pause
+        self._probing = True
+        if len(self._claims) > _CLAIMS:
+            # Those who come late still find this one.
+            self._claims = {due: claim}
+        return True
 
     def ping_time(self, timeout: float) -> float:
         """Seconds that the PING may take which `may_probe` has allowed.
@@ -129,15 +144,13 @@ class Breaker:
             time.sleep(_YIELD)
 
     def forked(self) -> None:
-        """Start anew in a child process, with what is known of the server."""
-        # Another thread of the parent may have held the lock, and only the parent's callers can end a probe.
-        self._lock = threading.RLock()
+        """Go on in a child process, with what is known of the server: only the parent's callers can end its PING."""
         self._probing = False
+        self._claims = {}
 
 
 # The breakers that are in use, by server and settings.
-_breakers: WeakValueDictionary[tuple[str, Circuit], Breaker] = WeakValueDictionary()
-_making = threading.RLock()
+_breakers: dict[tuple[str, Circuit], ref[Breaker]] = {}
 
 
 def breaker_for(server: str, circuit: Circuit | None) -> Breaker:
@@ -147,19 +160,29 @@ def breaker_for(server: str, circuit: Circuit | None) -> Breaker:
         server: its address.
         circuit: the settings; None gives a breaker that never opens.
     """
+    made = Breaker(circuit)
     if circuit is None:
-        return Breaker(None)
-    with _making:
-        found = _breakers.get((server, circuit))
+        return made
+    for gone in [key for key, reference in _breakers.copy().items() if reference() is None]:
+        _forget(gone)
+    mine, found = ref(made), None
+    while found is None:
+        found = _breakers.setdefault((server, circuit), mine)()
         if found is None:
-            found = _breakers[server, circuit] = Breaker(circuit)
-        return found
+            # Nobody has used it since just now.
+            _forget((server, circuit))
+    return found
+
+
+def _forget(key: tuple[str, Circuit]) -> None:
+    reference = _breakers.pop(key, None)
+    if reference is not None and reference() is not None:
+        # Somebody else was quicker, and this is a new one.
+        _breakers.setdefault(key, reference)
 
 
 def _after_fork() -> None:
-    global _making  # noqa: PLW0603  # a lock that a thread of the parent held stays locked for ever
-    _making = threading.RLock()
-    for reference in _breakers.valuerefs():
+    for reference in _breakers.copy().values():
         breaker = reference()
         if breaker is not None:
             breaker.forked()

@@ -295,14 +295,15 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if not breaker.is_open:
             return
         if not breaker.may_probe():
-            raise failures.not_asked(self._where, breaker.failures)
+            raise failures.not_asked(self._where)
+        seconds = breaker.ping_time(self.timeout)
         try:
-            until = min(deadline, running_loop().time() + breaker.ping_time(self.timeout))
+            until = min(deadline, running_loop().time() + seconds)
             await lanes.decisions.ask(_PING, (scripts.pong,), until)
         except StorageError as error:
             # A refusal is an answer, and the circuit is closed.
             if breaker.is_open:
-                raise failures.still_silent(error) from error
+                raise failures.still_silent(self._where, seconds) from error
 
     def _refused(self, answer: ResponseError) -> None:
         """What else follows from a refusal."""

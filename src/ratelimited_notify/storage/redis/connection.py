@@ -134,10 +134,9 @@ class Places:
         self._reach = reach
         self.most = most
         self._idle: deque[Connection] = deque()
-        self._known: list[ref[Connection]] = []
+        # Which object has which place. No lock: one that an interrupt leaves locked would stop everybody.
+        self._known: dict[int, ref[Connection]] = {}
         self._waiting: deque[_Waiting] = deque()
-        # Reentrant: a signal handler may ask while its thread holds it.
-        self._counting = threading.RLock()
 
     def take(self, deadline: float, breaker: Breaker | None) -> Connection | None:
         """A connection for this thread alone, until the deadline; None if there is none in time.
@@ -205,19 +204,23 @@ class Places:
 
     def _another(self, deadline: float) -> Connection | None:
         """A new one, if there is a place."""
-        with self._counting:
-            now = time.monotonic()
-            known = [
-                reference
-                for reference in self._known
-                if (connection := reference()) is not None and connection.counts(now)
-            ]
-            made: Connection | None = None
-            if len(known) < self.most:
-                made = Connection(self._reach, deadline + _GRACE)
-                known.append(ref(made))
-            self._known = known
-            return made
+        now = time.monotonic()
+        made = Connection(self._reach, deadline + _GRACE)
+        mine, known = ref(made), self._known
+        for place in range(self.most):
+            reference = known.get(place)
+            connection = None if reference is None else reference()
+            if connection is not None and connection.counts(now):
+                continue
+            if reference is not None:
+                removed = known.pop(place, None)
+                if removed is not None and removed is not reference:
+                    # Somebody else was quicker.
+                    known.setdefault(place, removed)
+                    continue
+            if known.setdefault(place, mine) is mine:
+                return made
+        return None
 
     def _is_first(self, waiting: _Waiting) -> bool:
         try:

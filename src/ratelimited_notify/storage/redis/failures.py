@@ -64,17 +64,19 @@ def crowded(where: str, connections: int) -> StorageError:
     )
 
 
-def not_asked(where: str, failures: int) -> StorageError:
+def not_asked(where: str) -> StorageError:
     """Nothing was sent: the circuit is open."""
     return NothingSent(
-        f"Redis gave no answer {failures} times in a row, so it is not asked until it answers a PING, and nothing was "
-        f"sent. Is the server overloaded, stopped or out of reach? The option circuit= sets when. [Redis at {where}]"
+        "Redis is not asked, because the last attempts got no answer, so nothing was sent. It is asked again when it answers "
+        f"a PING. Is the server overloaded, stopped or out of reach? The option circuit= sets when. [Redis at {where}]"
     )
 
 
-def still_silent(reason: StorageError) -> StorageError:
+def still_silent(where: str, seconds: float) -> StorageError:
     """Nothing was sent: a PING had no answer either."""
-    return NothingSent(f"Redis does not answer a PING either, so nothing was sent. The PING: {reason}")
+    return NothingSent(
+        f"Redis is still silent: it did not answer a PING within {seconds:g} seconds, so nothing was sent. [Redis at {where}]"
+    )
 
 
 def is_silence(error: Exception) -> bool:

@@ -237,21 +237,23 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         breaker = self.breaker
         if not breaker.may_probe():
             breaker.refused()
-            raise failures.not_asked(self._where, breaker.failures)
+            raise failures.not_asked(self._where)
+        seconds = breaker.ping_time(self.timeout)
         try:
-            until = min(deadline, time.monotonic() + breaker.ping_time(self.timeout))
-            self._exchange(partial(_asked, _PING, scripts.pong), until, probing=True)
+            self._exchange(
+                partial(_asked, _PING, scripts.pong), min(deadline, time.monotonic() + seconds), probing=True
+            )
         except StorageError as error:
             # A refusal is an answer, and the circuit is closed.
             if breaker.is_open:
-                raise failures.still_silent(error) from error
+                raise failures.still_silent(self._where, seconds) from error
 
     def _refused(self, answer: ResponseError) -> None:
         """What else follows from a refusal."""
 
     def _no_place(self) -> StorageError:
         if self.breaker.is_open:
-            return failures.not_asked(self._where, self.breaker.failures)
+            return failures.not_asked(self._where)
         return failures.crowded(self._where, self._connections.places.most)
 
     def _failure(self, error: Exception, *, sent: bool) -> StorageError:
