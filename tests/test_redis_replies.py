@@ -299,7 +299,9 @@ class Changing(Proxy):
     opened = 0
     """How many connections there were."""
 
-    def _answer(self, server: socket.socket, client: socket.socket, script: threading.Event) -> None:
+    def _answer(
+        self, server: socket.socket, client: socket.socket, script: threading.Event, begun: threading.Event
+    ) -> None:
         self.opened += 1
         with suppress(OSError):
             while data := server.recv(1 << 20):

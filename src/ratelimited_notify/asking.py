@@ -125,7 +125,7 @@ class Asking(ABC, Generic[_S]):
         """The storage that is meant."""
 
     def _check_clock_of(self, storage: object) -> None:
-        if self._clock is not None and getattr(storage, "clock", None) != self._clock:
+        if self._clock not in (None, getattr(storage, "clock", None)):
             raise NotifyError("clock= goes with a storage that the limiter opens; give it to the storage instead.")
 
     def _opened(self) -> _S:
@@ -299,10 +299,12 @@ class Asking(ABC, Generic[_S]):
     def _failed(self, questions: Sequence[Question], error: StorageError, *, tested: bool = False) -> list[Decision]:
         """The decisions without the storage, where the user chose what they are; where they are only tested, none is logged."""
         if self.raises:
-            raise error
-        allowed = self._on_storage_error == "allow"
+            try:
+                raise error
+            finally:
+                del error  # Or it and this frame, which is in its traceback, keep each other.
+        allowed, said = (True, "allowed") if self._on_storage_error == "allow" else (False, "refused")
         if not tested:
-            said = "allowed" if allowed else "refused"
             uncounted = sum(1 for question in questions if question.windows)
             _log.warning("Notifications %s uncounted (%d), as the storage failed: %s", said, uncounted, error)
         return [

@@ -103,10 +103,11 @@ class Breaker:
 
     def answered(self) -> None:
         """The server answered, whatever it said. Needs to be called only if there are `failures`."""
-        self.failures = 0
         if self.is_open:
             self._closed_at = time.monotonic()
             self.is_open = self._probing = False
+        # Last: an interrupt before it leaves failures, so that the next answer comes here again.
+        self.failures = 0
 
     def may_probe(self) -> bool:
         """Whether this caller is the one to send a PING now; the pause until the next one begins with it."""

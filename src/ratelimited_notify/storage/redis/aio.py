@@ -73,7 +73,7 @@ class Lanes:
     def drop(self, error: Exception) -> None:
         """Close all of them; they are opened again when they are needed."""
         for connection in self.opened:
-            connection.drop(error)
+            connection.drop(error, ours=True)
 
 
 async def _closing(connections: list[MultiplexedConnection]) -> AsyncGenerator[None, None]:
@@ -86,7 +86,7 @@ async def _closing(connections: list[MultiplexedConnection]) -> AsyncGenerator[N
         yield
     finally:
         for connection in connections:
-            connection.drop(RedisConnectionError("The storage was closed"))
+            connection.drop(RedisConnectionError("The storage was closed"), ours=True)
         # The sockets are closed in the next round of the loop.
         await asyncio.sleep(0)
 
@@ -131,6 +131,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         **options: Any,  # Any: whatever redis-py takes.
     ) -> None:
         pool = connection_pool
+        server_options.check_pool(pool)
         if pool is None:
             pool = ConnectionPool(**server_options.settings(uri, timeout, options, parse_url))
         self.timeout: float = server_options.checked(pool).socket_timeout or timeout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -154,14 +155,13 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
             await server.close()
 
     async def _masters(self) -> list[_Server]:
-        now = running_loop().time
-        await self._follow(routing.learn(self._slots, now, now() + self.timeout))
+        await self._follow(routing.learn(self._slots, time.monotonic, time.monotonic() + self.timeout))
         if not self._slots.masters:
             raise routing.unknown(self._slots)
         return [self._server(address) for address in self._slots.masters]
 
     async def _run(self, rounds: spread.Rounds[T]) -> T:
-        return await self._follow(routing.answered(self._slots, rounds, running_loop().time, self.timeout))
+        return await self._follow(routing.answered(self._slots, rounds, time.monotonic, self.timeout))
 
     async def _follow(self, steps: routing.Steps[T]) -> T:
         answer: routing.Delivered | None = None
@@ -189,8 +189,10 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
     async def _hand_over(
         self, address: Address, commands: Sequence[routing.Command], deadline: float
     ) -> list[Any] | StorageError:  # Any: replies
+        # The clocks of two event loops may differ, and the map of the slots is for all of them.
+        until = running_loop().time() + deadline - time.monotonic()
         try:
-            return await self._server(address).several(commands, deadline)
+            return await self._server(address).several(commands, until)
         except StorageError as error:
             return error
 

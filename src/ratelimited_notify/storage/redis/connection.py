@@ -59,7 +59,7 @@ class Connection:
         """Start an exchange that must be over by the deadline; connect if that is needed."""
         self.sent = False
         wire = self._wire
-        if wire is None or wire.is_stale():
+        if wire is None or wire.is_stale() or failures.has_more(self._inner):
             # A server that was started anew has closed what was left open.
             self._close()
             self._inner = self._reach(deadline)
@@ -147,14 +147,14 @@ class Places:
             found = self._idle_one(deadline) or self._another(deadline)
             if found is not None:
                 return found
-        waiting, found = _Waiting(deadline), None
-        self._waiting.append(waiting)
+        waiting, found, patrolling = _Waiting(deadline), None, False
         try:
+            self._waiting.append(waiting)
             if self._idle:
                 self._wake()
             while breaker is None or not breaker.is_open:
                 first = self._is_first(waiting)
-                if waiting.woken or first:
+                if waiting.woken or first or patrolling:
                     # Before it looks, so that who wakes it meanwhile does not do so in vain.
                     waiting.woken = False
                     found = self._idle_one(deadline) or self._another(deadline)
@@ -163,7 +163,8 @@ class Places:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return None
-                waiting.turn.acquire(timeout=min(left, _PATROL if first else 3 * _PATROL))
+                # There may be nobody left to wake it: an interrupted caller can stay at the head of the queue.
+                patrolling = not waiting.turn.acquire(timeout=min(left, _PATROL if first else 2 * _PATROL))
             return None
         finally:
             with suppress(ValueError):

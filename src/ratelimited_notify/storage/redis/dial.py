@@ -7,6 +7,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from ratelimited_notify.storage.interrupts import of_the_caller
 from ratelimited_notify.storage.redis import failures, options
 from ratelimited_notify.storage.wire import Wire, connect, resolve
 
@@ -66,8 +67,10 @@ def connected(kind: type, wanted: Mapping[str, Any], deadline: float) -> Any:  #
     made.driver_info = made.lib_name = made.lib_version = None
     try:
         made.connect()
-    except failures.GARBLED:
+    except failures.GARBLED as error:
         made.disconnect()
+        if of_the_caller(error) is not None:
+            raise
         raise failures.UnexpectedReply from None
     except BaseException:
         made.disconnect()

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ratelimited_notify.storage.event_loop import connect, resolve
+from ratelimited_notify.storage.interrupts import of_the_caller
 from ratelimited_notify.storage.redis import failures, options
 
 # After `options`, which says what to install where redis is missing.
@@ -54,7 +55,9 @@ class _Dialed:
 @cache
 def _dialed(kind: type[Any]) -> type[Any]:  # Any: redis-py does not say
     """A class of redis-py's, or made of one, that keeps to the deadline."""
-    if not issubclass(kind, redis_connection.Connection):
+    stock = vars(redis_connection.Connection)["_connect"]
+    if not issubclass(kind, redis_connection.Connection) or getattr(kind, "_connect", None) is not stock:
+        # It has a way of its own to connect.
         return kind
     return type(kind.__name__, (_Dialed, kind), {})
 
@@ -73,8 +76,10 @@ async def connected(
     made.socket_timeout = made.socket_connect_timeout = None
     try:
         await made.connect()
-    except failures.GARBLED:
+    except failures.GARBLED as error:
         abort(made)
+        if of_the_caller(error) is not None:
+            raise
         raise failures.UnexpectedReply from None
     except BaseException:
         abort(made)

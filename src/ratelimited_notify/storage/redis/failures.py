@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ratelimited_notify.errors import StorageError
 
 # After `options`, which says what to install where redis is missing.
@@ -13,7 +15,15 @@ _TOO_MANY = "max number of clients reached"
 FAILURES = (exceptions.RedisError, exceptions.ChildDeadlockedError, OSError)
 """What redis-py raises."""
 
-GARBLED = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+GARBLED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    exceptions.InvalidResponse,
+)
 """How its parsers stumble over bytes that are no reply."""
 
 
@@ -54,6 +64,16 @@ def failure(error: Exception, where: str, timeout: float, *, sent: bool) -> Stor
 def told(where: str, timeout: float, error: Exception, sent: bool) -> StorageError:
     """The same for whatever a connection ends with, for those who wait for its replies."""
     return UnexpectedReply(where) if isinstance(error, UnexpectedReply) else failure(error, where, timeout, sent=sent)
+
+
+def has_more(inner: Any) -> bool:  # Any: a connection of redis-py's
+    """Whether its parser has read more than it was asked for: then replies and questions no longer match."""
+    parser = inner._parser
+    unread = getattr(getattr(parser, "_buffer", None), "unread_bytes", None)
+    if unread is not None:
+        return bool(unread())
+    reader = getattr(parser, "_reader", None)
+    return reader is not None and bool(reader.has_data())
 
 
 def crowded(where: str, connections: int) -> StorageError:

@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 _GRACE = 0.02
 """Seconds for which a reply that has arrived may wait to be read: the event loop may have been busy."""
 
+_READING: set[asyncio.Task[None]] = set()
+
 
 class Slot:
     """Replies that somebody waits for, or has left."""
 
-    __slots__ = ("answer", "began", "reads", "replies", "until")
+    __slots__ = ("answer", "began", "counted", "reads", "replies", "until")
 
     def __init__(
         self,
@@ -55,6 +57,8 @@ class Slot:
         """By `time.monotonic`."""
         self.until = until
         """By the clock of the event loop."""
+        self.counted = False
+        """Whether the circuit knows that it was waited for in vain."""
 
 
 class MultiplexedConnection:
@@ -138,12 +142,17 @@ class MultiplexedConnection:
                 inner: Any = self._inner  # Any: as above
                 inner._writer.write(command)  # redis-py has no public name for it
             if self._reading is None:
-                self._reading = loop.create_task(self._read(self._inner))
+                reading = loop.create_task(self._read(self._inner))
+                # An eager task may be over by now.
+                self._reading = None if reading.done() else reading
+                # Somebody has to hold it, also when the storage is forgotten meanwhile.
+                _READING.add(reading)
+                reading.add_done_callback(_READING.discard)
             if self._timer is None:
                 self._timer = loop.call_at(slot.until, _look, self._reference, None)
         except BaseException:
             # An interrupt: there may be a slot whose command was not sent.
-            self.drop(RedisConnectionError("It was interrupted"))
+            self.drop(RedisConnectionError("It was interrupted"), ours=True)
             raise
         return slot
 
@@ -158,6 +167,7 @@ class MultiplexedConnection:
                     found = await slot.answer
             except TimeoutError:
                 if not slot.answer.done() or slot.answer.cancelled():
+                    slot.counted = True
                     self._breaker.failed(slot.began, timed_out=True)
                     raise self._failed(RedisTimeoutError(), True) from None
                 found = slot.answer.result()
@@ -165,24 +175,32 @@ class MultiplexedConnection:
             return found
         raise found
 
-    def drop(self, error: Exception) -> None:
-        """Close the connection; whoever waits is told why."""
+    def drop(self, error: Exception, *, ours: bool = False) -> None:
+        """Close the connection; whoever waits is told why. Where it is `ours`, the server has done nothing to deserve it."""
         inner, self._inner = self._inner, None
-        slots, self._slots = self._slots, deque()
+        slots = self._slots
         self._unsent.clear()
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
+        if ours and self._opening is not None:
+            self._opening.cancel()
         if inner is not None:
             abort(inner)
-        left = [slot for slot in slots if not slot.answer.done()]
-        if failures.is_silence(error):
-            # Who was out of time has counted it. If nobody is left, because all were cancelled, it still is a failure.
-            for slot in left or list(slots)[:1]:
-                self._breaker.failed(slot.began, timed_out=failures.has_timed_out(error))
-        for slot in left:
-            # Not as an exception: asyncio would complain where the caller is cancelled just now.
-            slot.answer.set_result(self._failed(error, True))
+        silent, late = failures.is_silence(error) and not ours, failures.has_timed_out(error)
+        # One by one, so that an interrupt leaves those who have not been told yet.
+        while slots:
+            slot = slots[0]
+            if silent and not slot.counted:
+                slot.counted = True
+                self._breaker.failed(slot.began, timed_out=late)
+                # A lost connection is one, however many asked on it.
+                silent = late
+            if not slot.answer.done():
+                # Not as an exception: asyncio would complain where the caller is cancelled just now.
+                slot.answer.set_result(self._failed(error, True))
+            slots.popleft()
+        self._slots = deque()
 
     def _is_stale(self) -> bool:
         """Whether it cannot be used again: it is closed, or something came that nobody asked for."""
@@ -190,7 +208,7 @@ class MultiplexedConnection:
             return False
         stream = self._inner._reader
         # `at_eof` is False as long as there is something in the buffer, for which there is no public name.
-        if not (stream.at_eof() or stream.exception() is not None or stream._buffer):
+        if not (stream.at_eof() or stream.exception() is not None or stream._buffer or failures.has_more(self._inner)):
             return False
         # A server that was started anew has closed what was left open.
         self.drop(RedisConnectionError())
@@ -200,12 +218,16 @@ class MultiplexedConnection:
         while self._inner is None:
             opening = self._opening
             if opening is None:
-                opening = self._opening = self._loop.create_task(self._connect())
+                opening = self._loop.create_task(self._connect())
+                # An eager task may be over by now.
+                self._opening = None if opening.done() else opening
             left = deadline - self._loop.time()
             # Other callers wait for it too, so that it goes on when this one is cancelled or out of time.
             done = left > 0 and (await asyncio.wait((opening,), timeout=left))[0]
             if not done:
-                self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
+                # Where the event loop was busy for long, that says nothing of the server.
+                if self._loop.time() < deadline + _GRACE:
+                    self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
                 raise self._failed(RedisTimeoutError(), False)
             error = RedisConnectionError("The event loop ended") if opening.cancelled() else opening.result()
             if isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
@@ -216,13 +238,20 @@ class MultiplexedConnection:
 
     async def _connect(self) -> Exception | None:
         """Connect; returns what went wrong, once for all who wait."""
-        began = time.monotonic()
+        began, until = time.monotonic(), self._loop.time() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
-                self._inner = await self._reach(self._loop.time() + self._timeout)
+            async with asyncio.timeout_at(until):
+                self._inner = await self._reach(until)
         except Exception as error:  # noqa: BLE001  # raised again, for each of them
-            if failures.is_silence(error):
-                self._breaker.failed(began, timed_out=failures.has_timed_out(error))
+            late = failures.has_timed_out(error)
+            if failures.is_silence(error) and not (late and self._loop.time() > until + _GRACE):
+                self._breaker.failed(began, timed_out=late)
+            elif (
+                isinstance(error, (*failures.FAILURES, failures.UnexpectedReply))
+                and self._breaker.failures
+                and not late
+            ):
+                self._breaker.answered()
             # Without its frames, which would keep each other alive.
             error.__traceback__ = None
             return error
@@ -237,7 +266,7 @@ class MultiplexedConnection:
                 self._unsent.clear()
                 self._inner._writer.write(commands)
         except BaseException:
-            self.drop(RedisConnectionError("It was interrupted"))
+            self.drop(RedisConnectionError("It was interrupted"), ours=True)
             raise
 
     async def _read(self, inner: Any) -> None:  # Any: a connection of redis-py's
@@ -261,45 +290,46 @@ class MultiplexedConnection:
                     if not slot.answer.done():
                         slot.answer.set_result(slot.replies)
                     slots.popleft()
-        except (*failures.FAILURES, failures.UnexpectedReply) as error:
-            self._stumbled(inner, error)
         except failures.GARBLED:
             self._stumbled(inner, failures.UnexpectedReply())
+        except (*failures.FAILURES, failures.UnexpectedReply) as error:
+            self._stumbled(inner, error)
         except BaseException:
             # The event loop ends.
-            self._stumbled(inner, RedisConnectionError("The event loop ended"))
+            self._stumbled(inner, RedisConnectionError("The event loop ended"), ours=True)
             raise
         finally:
             if self._inner is inner:
                 self._reading = None
 
-    def _stumbled(self, inner: Any, error: Exception) -> None:  # Any: as above
+    def _stumbled(self, inner: Any, error: Exception, *, ours: bool = False) -> None:  # Any: as above
         if self._inner is inner:
             # It is this task that ends, by itself.
             self._reading = None
-            self.drop(error)
+            self.drop(error, ours=ours)
 
-    def look_at_the_oldest(self, last: Slot | None) -> None:
-        """Drop the connection if its oldest slot is too old; `last` is the one that was given its last chance."""
+    def look_at_the_oldest(self, before: float | None) -> None:
+        """Drop the connection if its oldest slot is too old; and was so already when this looked `before`."""
         self._timer = None
         if not self._slots:
             return
         oldest = self._slots[0]
         try:
-            if oldest.until > self._loop.time():
+            now = self._loop.time()
+            if oldest.until > now:
                 self._timer = self._loop.call_at(oldest.until, _look, self._reference, None)
-            elif oldest is last:
+            elif before is not None and oldest.until <= before:
                 self.drop(RedisTimeoutError())
             else:
                 # Its reply may have come by now, and be read in this very round of the event loop.
-                self._timer = self._loop.call_later(_GRACE, _look, self._reference, oldest)
+                self._timer = self._loop.call_later(_GRACE, _look, self._reference, now)
         except BaseException:
-            self.drop(RedisConnectionError("It was interrupted"))
+            self.drop(RedisConnectionError("It was interrupted"), ours=True)
             raise
 
 
-def _look(reference: ref[MultiplexedConnection], last: Slot | None) -> None:
+def _look(reference: ref[MultiplexedConnection], before: float | None) -> None:
     # A timer that held the connection would keep alive what everybody else has forgotten.
     connection = reference()
     if connection is not None:
-        connection.look_at_the_oldest(last)
+        connection.look_at_the_oldest(before)

@@ -192,6 +192,18 @@ def checked(pool: Any) -> Any:  # Any: the pools of redis-py's two worlds have n
     return made(pool.connection_class, **pool.connection_kwargs)
 
 
+def check_pool(pool: object) -> None:
+    """Make sure that connections can be made as the pool makes them.
+
+    Raises:
+        NotifyError: it asks Sentinels for the master, in a way of its own that knows no deadline.
+    """
+    if hasattr(pool, "get_master_address"):
+        raise NotifyError(
+            f"A pool of connections to a Sentinel's master cannot be used here; write {SENTINEL_EXAMPLE}."
+        )
+
+
 def once(wanted: Mapping[str, Any]) -> dict[str, Any]:  # Any: as in `settings`.
     """The options of a pool without those that make redis-py ask again, or by itself."""
     return {name: value for name, value in wanted.items() if name not in (*_RETRYING, *_BY_ITSELF)}

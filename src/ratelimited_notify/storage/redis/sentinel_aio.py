@@ -99,7 +99,7 @@ class _Master:
             try:
                 async with asyncio.timeout_at(until):
                     found = await self._asked((host, port), until)
-            except (*failures.FAILURES, failures.UnexpectedReply):
+            except (*failures.FAILURES, *failures.GARBLED, failures.UnexpectedReply):
                 continue
             if found is not None:
                 self._sentinels.knew((host, port))

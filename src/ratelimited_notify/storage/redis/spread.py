@@ -72,15 +72,14 @@ def acquire_many(made: scripts.Scripts, requests: Sequence[Request]) -> Rounds[l
             grants += yield from _wave(made, wave, alone=False)
             # Each wave has a time-out of its own.
             yield ()
-    except StorageError:
+    except StorageError as error:
         yield ()
         taken = [
             (part, [grant.readings[position].token for position in part.positions])
             for request, grant in zip(requests, grants, strict=False)
             for part in _parts(request)
         ]
-        with suppress(StorageError):
-            yield from _give_back(made, taken)
+        yield from _all_back(made, taken, error)
         raise
     return grants
 
@@ -181,12 +180,11 @@ def _wave(made: scripts.Scripts, wave: Sequence[list[Part]], *, alone: bool) -> 
                 grants[number] = [
                     now.get(id(part), grant) for part, grant in zip(wave[number], grants[number], strict=True)
                 ]
-    except StorageError:
+    except StorageError as error:
         # The hits are about to be reported as failed: what is known to be counted is given back if possible.
         if not alone:
             yield ()
-        with suppress(StorageError):
-            yield from _give_back(made, _taken(wave, grants, counted))
+        yield from _all_back(made, _taken(wave, grants, counted), error)
         raise
     return [_merged(parts, known) for parts, known in zip(wave, grants, strict=True)]
 
@@ -252,6 +250,17 @@ def _give_back(made: scripts.Scripts, taken: Iterable[tuple[Part, Sequence[Token
             if price == cost
         ]
     return sum(_known(answers))
+
+
+def _all_back(
+    made: scripts.Scripts, taken: Sequence[tuple[Part, Sequence[Token | None]]], error: StorageError
+) -> Rounds[None]:
+    """Give back what was taken before the error; where that fails, the error has to say that it may count."""
+    given = 0
+    with suppress(StorageError):
+        given = yield from _give_back(made, taken)
+    if given < sum(token is not None for _, tokens in taken for token in tokens):
+        raise StorageError(f"{error} What was counted before in other windows could not all be given back.") from error
 
 
 def _known(answers: Sequence[Any]) -> Sequence[Any]:  # Any: as in `Rounds`

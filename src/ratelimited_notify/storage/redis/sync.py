@@ -13,6 +13,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pages import Pages
 from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import LimitsVerbs
+from ratelimited_notify.storage.interrupts import of_the_caller
 from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
 from ratelimited_notify.storage.redis.connection import Connections
 from ratelimited_notify.storage.redis.dial import connected
@@ -73,6 +74,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         **options: Any,  # Any: whatever redis-py takes.
     ) -> None:
         pool = connection_pool
+        server_options.check_pool(pool)
         if pool is None:
             pool = ConnectionPool(**server_options.settings(uri, timeout, options, parse_url))  # pyright: ignore[reportUnknownArgumentType]  # as above
         self.timeout: float = server_options.bounded(server_options.checked(pool))
@@ -197,13 +199,14 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         breaker = self.breaker
         if breaker.is_open and not probing:
             self._probe(deadline)
-        began = time.monotonic()
+        began = asked = time.monotonic()
         places = self._connections.places
         connection: Connection | None = None
         try:
             connection = places.take(deadline, None if probing else breaker)
             if connection is None:
                 raise self._no_place()
+            asked = time.monotonic()
             connection.begin(deadline)
             answer = talk(connection)
         except BaseException as error:
@@ -214,7 +217,10 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
                 places.freed()
             if not isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
                 raise
-            raise self._unanswered(error, began, sent=sent) from error
+            alarm = of_the_caller(error)
+            if alarm is not None:
+                raise alarm from None
+            raise self._unanswered(error, began, asked, sent=sent) from error
         if places is self._connections.places:
             places.give(connection)
         else:
@@ -224,10 +230,19 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             breaker.answered()
         return answer
 
-    def _unanswered(self, error: Exception, began: float, *, sent: bool) -> StorageError:
+    def _unanswered(self, error: Exception, began: float, asked: float, *, sent: bool) -> StorageError:
         breaker = self.breaker
-        if failures.is_silence(error):
-            breaker.failed(began, timed_out=failures.has_timed_out(error))
+        if isinstance(error, ResponseError):
+            self._refused(error)
+        late = failures.has_timed_out(error)
+        if late and time.monotonic() - asked < self.timeout / 2:
+            # Others have used up the time: of a server that was given so little, it tells nothing.
+            pass
+        elif failures.is_silence(error):
+            breaker.failed(began, timed_out=late)
+            if breaker.is_open:
+                # What lies idle may lead nowhere, too: the PINGs would find that out one by one.
+                self._connections.places.close()
         elif breaker.failures:
             breaker.answered()
         return failures.told(self._where, self.timeout, error, sent)
@@ -278,6 +293,7 @@ def _converse(
         step = next(conversation)
         while True:
             if step:
+                connection.extend(time.monotonic() + timeout)
                 connection.send(step)
                 step = next(conversation)
             else:
