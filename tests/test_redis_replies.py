@@ -306,6 +306,7 @@ class Changing(Proxy):
         with suppress(OSError):
             while data := server.recv(1 << 20):
                 client.sendall(self.instead if script.is_set() and not self.answering else data)
+        self._leave(client, server)
 
 
 def bulk(text: bytes) -> bytes:
