@@ -58,9 +58,9 @@ class RuleError(NotifyError):
 
 
 class StorageError(NotifyError):
-    """The storage could not be asked, or gave no answer in time.
+    """The storage could not be reached, refused, or did not answer in time.
 
-    Whether the hit was counted is then unknown; it is never sent a second time.
+    The message says whether the hit may have been counted. It is never sent again.
     """
 
 
