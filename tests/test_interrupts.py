@@ -227,9 +227,9 @@ os._exit(0)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="There is no fork here.")
 @pytest.mark.parametrize("backend", ["memory", *SERVERS])
-def test_200_forks_while_eight_threads_decide(uri: Callable[..., str], backend: str) -> None:
+def test_forks_while_eight_threads_decide(uri: Callable[..., str], backend: str) -> None:
     """Whatever the parent's threads were doing, a child decides at once, and neither gets the other's answers."""
-    in_a_child(FORKED, uri(backend, 4), crowd(), 60 if backend == "sentinel" else 200, within=150)
+    in_a_child(FORKED, uri(backend, 4), crowd(), 60, within=150)
 
 
 # --- Cancellation ---------------------------------------------------------------------------------------------------
