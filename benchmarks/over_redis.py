@@ -270,8 +270,10 @@ def tasks(effort: Effort, valkey: Address) -> list[Figure]:
     """A thousand tasks at once, and one alone, each with decisions by three rules."""
     import asyncio
 
+    _emptied(valkey)
     crowd = asyncio.run(_tasks(effort, valkey, 1000))
     said = _speed([ours / 1000 for ours, _ in crowd])
+    _emptied(valkey)
     alone = asyncio.run(_tasks(effort, valkey, 1))
     return [
         ratio("asyncio-three", Ratio.of([theirs / ours for ours, theirs in crowd]), note=said),
