@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _GRACE = 0.02
 """Seconds for which a reply that has arrived may wait to be read: the event loop may have been busy."""
 
+_TOGETHER = 64
+"""So many commands go out in one write: the server decides about them while those behind them are made."""
+
 _READING: set[asyncio.Task[None]] = set()
 
 
@@ -134,6 +137,8 @@ class MultiplexedConnection:
             slots.append(slot)
             if self._unsent:
                 self._unsent.append(command)
+                if len(self._unsent) >= _TOGETHER:
+                    self._flush()
             elif len(slots) > 1:
                 self._unsent.append(command)
                 loop.call_soon(self._flush)
