@@ -324,7 +324,7 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
         last=max((one.end - returned for one in uncounted if one.end >= returned), default=0.0),
         slow=max(
             sum(
-                one.end - one.start > load.timeout / 2 and one.end > struck and one.start < returned
+                one.end - one.start > 0.9 * load.timeout and one.end > struck and one.start < returned
                 for one in caller.told
             )
             for caller in load.callers
