@@ -276,7 +276,7 @@ class Run:
     last: float
     """From the return to the last decision that was not counted; 0 where there was none."""
     slow: int
-    """The most calls of one caller that took longer than half the time-out while the server was away."""
+    """The most calls of one caller that took about as long as the time-out while the server was away."""
     longest: float
     """The longest call of all."""
     stuck: int

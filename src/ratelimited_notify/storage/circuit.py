@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
+from threading import get_ident
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from weakref import ref
 
@@ -27,7 +28,6 @@ _PATIENT = 4
 
 _CLAIMS = 8
 
-_YIELD_EVERY = 4
 _YIELD = 1e-4
 """Seconds: long enough that another thread runs, which a pause of 0 does not guarantee."""
 
@@ -58,7 +58,7 @@ class Breaker:
         "_pings",
         "_probe_at",
         "_probing",
-        "_refused",
+        "_refused_last",
         "failures",
         "is_open",
     )
@@ -71,7 +71,7 @@ class Breaker:
         self._probing = False
         self._probe_at = 0.0
         self._closed_at = float("-inf")
-        self._refused = 0
+        self._refused_last = 0
         self._pings = 0
         self._claims: dict[float, _Claim] = {}
 
@@ -139,9 +139,10 @@ class Breaker:
         return timeout if self._pings % _PATIENT == 0 else min(timeout, pause) / 2
 
     def refused(self) -> None:
-        """A call failed at once. Busy threads give way now and then, or the one with the PING would not get to run."""
-        self._refused += 1
-        if self._probing and self._refused % _YIELD_EVERY == 0:
+        """A call failed at once. Where several threads ask, each gives way, or the one that sends the PING would not run."""
+        thread = get_ident()
+        if thread != self._refused_last:
+            self._refused_last = thread
             time.sleep(_YIELD)
 
     def forked(self) -> None:
