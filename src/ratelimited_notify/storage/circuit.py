@@ -28,7 +28,7 @@ _PATIENT = 4
 
 _CLAIMS = 8
 
-_YIELD = 1e-4
+YIELD = 1e-4
 """Seconds: long enough that another thread runs, which a pause of 0 does not guarantee."""
 
 
@@ -139,11 +139,14 @@ class Breaker:
         return timeout if self._pings % _PATIENT == 0 else min(timeout, pause) / 2
 
     def refused(self) -> None:
-        """A call failed at once. Where several threads ask, each gives way, or the one that sends the PING would not run."""
-        thread = get_ident()
-        if thread != self._refused_last:
-            self._refused_last = thread
-            time.sleep(_YIELD)
+        """A thread's call failed at once. Where several ask, each gives way, or the one that sends the PING would not run."""
+        if self.is_crowded(get_ident()):
+            time.sleep(YIELD)
+
+    def is_crowded(self, caller: int) -> bool:
+        """Whether it is somebody else than the last time whose call fails at once."""
+        crowded, self._refused_last = caller != self._refused_last, caller
+        return crowded
 
     def forked(self) -> None:
         """Go on in a child process, with what is known of the server: only the parent's callers can end its PING."""
