@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,3 +66,10 @@ def _started(start: Callable[..., Server]) -> Iterator[Callable[..., Server]]:
     yield start_one
     for server in running:
         server.remove()
+
+
+@pytest.fixture(autouse=True)
+def _no_exception_stays() -> Iterator[None]:
+    """An exception that stays "being handled" after a test would be the context of every later one."""
+    yield
+    assert sys.exc_info() == (None, None, None)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,12 @@ def test_an_exception_anywhere(memcached: Memcached, *, connected: bool, opcodes
     """After an exception at any line or byte code of a decision the next ones get their own replies, at once, with the
     place in use that was; nothing that was granted is missing, and no more than one hit is uncertain.
     """
+    # What is raised between two byte codes of an `except` can stay the exception that its thread handles, for ever.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(_interrupted_anywhere, memcached, connected=connected, opcodes=opcodes).result()
+
+
+def _interrupted_anywhere(memcached: Memcached, *, connected: bool, opcodes: bool) -> None:
     storage = MemcachedStorage(memcached.url, timeout=SHORT)
     first, second = neighbours(2)
     counts = {first: hit(storage, first), second: hit(storage, second, 1000)}
@@ -351,7 +358,7 @@ def ask(name):
             wrong.append((name, expected))
             return
 stop = []
-threads = [threading.Thread(target=ask, args=(name,)) for name in range(8)]
+threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in range(8)]
 for thread in threads: thread.start()
 for trial in range(60):
     time.sleep(random.random() / 200)
@@ -364,7 +371,8 @@ for trial in range(60):
         mine.join()
         links = [os.readlink("/proc/self/fd/" + fd) for fd in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + fd)]
         sockets = [link for link in links if link.startswith("socket:")]
-        os._exit(1 if wrong else 2 if len(sockets) > 16 else 0)
+        # Those that the parent's threads were about to connect have no owner yet who could close them.
+        os._exit(1 if wrong else 2 if len(sockets) > (16 if trial else 24) else 0)
     assert os.waitpid(child, 0)[1] == 0, trial
 stop.append(1)
 for thread in threads: thread.join()
