@@ -251,7 +251,7 @@ def test_tasks_that_come_together_go_out_together(valkey: Valkey) -> None:
     with Proxy(valkey.port) as proxy:
 
         async def main() -> int:
-            async with AsyncLimiter(RULES, proxy.url, timeout=PATIENT) as limiter:
+            async with AsyncLimiter(RULES, proxy.url, timeout=PATIENT, namespace="together") as limiter:
                 await limiter.hit("news", "ana@example.com")
                 proxy.requests = 0
                 decisions = await asyncio.gather(*(limiter.hit("news", f"{n}@example.com") for n in range(1000)))
