@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _giving_back = threading.Lock()
 
 _LEFT_OUT = frozenset({"_asked", "_at", "_grant", "_receipt", "_windows"})
+_USUAL: dict[str, object] = {"cost": 1, "error": None}
 new = object.__new__
 """Makes a decision of which only a part is filled in."""
 
@@ -128,6 +129,8 @@ class Decision:
 
         def __getattr__(self, name: str) -> object:
             # Only what `decided` left out comes here, when it is first asked for.
+            if name in _USUAL:
+                return _USUAL[name]
             outcome = self.outcome if name in _LEFT_OUT else None
             if outcome is not None:
                 found = self.limiter.explanation(self.recipient, self.shortcut, outcome)
@@ -295,9 +298,8 @@ def decided(type: str, recipient: str, limiter: Explains, shortcut: Shortcut, ou
         outcome: what it said.
     """
     decision = new(Decision)
-    decision.type, decision.recipient, decision.cost = type, recipient, 1
-    decision.limiter, decision.shortcut, decision.outcome = limiter, shortcut, outcome
-    decision.allowed, decision.error = outcome[0], None
+    decision.type, decision.recipient, decision.limiter = type, recipient, limiter
+    decision.shortcut, decision.outcome, decision.allowed = shortcut, outcome, outcome[0]
     return decision
 
 

@@ -70,9 +70,8 @@ class Limiter(Asking["Storage"]):
             outcome = None if shortcut is None else shortcut.decide(recipient)  # pyright: ignore[reportArgumentType]  # a text
             if shortcut is not None and outcome is not None:
                 decision = new(Decision)
-                decision.type, decision.recipient, decision.cost = type, recipient, cost
-                decision.limiter, decision.shortcut, decision.outcome = self, shortcut, outcome
-                decision.allowed, decision.error = outcome[0], None
+                decision.type, decision.recipient, decision.limiter = type, recipient, self
+                decision.shortcut, decision.outcome, decision.allowed = shortcut, outcome, outcome[0]
                 return decision
         if self._is_off():
             return Decision(type, recipient, cost, True)

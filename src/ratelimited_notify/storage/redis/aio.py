@@ -153,7 +153,8 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         return f"<{type(self).__name__} at {self._where}>"
 
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return await self._run(self._scripts.acquire(windows, cost), keys, partial(decided.grant, windows=windows))
+        call = self._scripts.acquire(windows, cost)
+        return await self._run(call, keys, call.read)
 
     async def acquire_many(self, requests: Sequence[Request]) -> Pages:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
@@ -174,8 +175,8 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         return Pages(pages)
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        read = partial(decided.grant, windows=windows, taking=False)
-        return await self._run(self._scripts.peek(windows, cost), keys, read)
+        call = self._scripts.peek(windows, cost)
+        return await self._run(call, keys, call.read)
 
     async def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
@@ -225,8 +226,20 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         *,
         batch: bool = False,
     ) -> T:  # Any: a reply
-        deadline = running_loop().time() + self.timeout
-        (answer,) = await self._exchange(call.by_name(keys), (read,), deadline, batch=batch)
+        loop = running_loop()
+        deadline = loop.time() + self.timeout
+        lanes = self._lanes.get(loop)
+        slot = None
+        if lanes is not None and not batch and not self.breaker.is_open:
+            # What `_exchange` does, without the coroutines on the way: a thousand tasks would keep thousands of them alive.
+            slot = lanes.decisions.put_at_once(call.by_name(keys), (read,), deadline)
+        if slot is None:
+            (answer,) = await self._exchange(call.by_name(keys), (read,), deadline, batch=batch)
+        else:
+            heard = await slot.answer
+            if not isinstance(heard, list):
+                raise heard
+            (answer,) = heard
         if isinstance(answer, NoScriptError):
             # Refused before anything ran, so it may be asked again.
             (answer,) = await self._exchange(call.by_text(keys), (read,), deadline, batch=batch)

@@ -131,8 +131,30 @@ class MultiplexedConnection:
                 await self._open(deadline)
             finally:
                 self._joining -= 1
+        return self._send(command, reads, self._loop.time() + self._timeout)
+
+    def put_at_once(
+        self,
+        command: bytes,
+        reads: Sequence[Callable[[Any], Any]],  # Any: as in `Slot`
+        until: float,
+    ) -> Slot | None:
+        """`put` where nothing is to be waited for first; None where it has to connect.
+
+        Arguments:
+            until: when the time-out that begins now is over, by the clock of the event loop. The connection sees to it that
+                the slot's answer has come by then.
+        """
+        return None if self._inner is None or self._is_stale() else self._send(command, reads, until)
+
+    def _send(
+        self,
+        command: bytes,
+        reads: Sequence[Callable[[Any], Any]],  # Any: as in `Slot`
+        until: float,
+    ) -> Slot:
         loop, slots = self._loop, self._slots
-        slot = Slot(loop.create_future(), reads, time.monotonic(), loop.time() + self._timeout)
+        slot = Slot(loop.create_future(), reads, time.monotonic(), until)
         try:
             slots.append(slot)
             if self._unsent:

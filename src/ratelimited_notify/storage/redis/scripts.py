@@ -6,6 +6,7 @@ Pure but for reading the texts of the scripts, which lie beside this module.
 from __future__ import annotations
 
 import re
+from functools import partial
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,16 +15,16 @@ import msgspec
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.keys import STRATEGY_LETTERS, foreign
-from ratelimited_notify.storage.redis.decided import answers as answers
+from ratelimited_notify.storage.redis.decided import answers as answers, grant
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.storage.redis.replies import shaped
 from ratelimited_notify.windows import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from ratelimited_notify.storage.redis.decided import Replies
-    from ratelimited_notify.windows import Request, StrategyName, Token, Window
+    from ratelimited_notify.windows import Grant, Request, StrategyName, Token, Window
 
 LONGEST_PERIOD = 2**50
 """Microseconds, more than 35 years: beyond, Lua's numbers would not be exact."""
@@ -100,6 +101,16 @@ class Call:
         return head + _keys(keys) + self._argument
 
 
+class Deciding(Call):
+    """A call that decides about one hit, with what makes sense of the reply to it."""
+
+    __slots__ = ("read",)
+
+    def __init__(self, script: Script, windows: Sequence[Window], cost: int, taking: int) -> None:
+        super().__init__(script, len(windows), _encode(_plan(windows, cost, taking)))
+        self.read: Callable[[Any], Grant] = partial(grant, windows=windows, taking=bool(taking))  # Any: a reply
+
+
 class Scripts:
     """All of the scripts, and the calls that come again and again.
 
@@ -110,17 +121,17 @@ class Scripts:
     def __init__(self, clock: str = CLOCK) -> None:
         self._texts: dict[tuple[str, ...], Script] = {}
         self._clock = clock
-        self._calls: dict[tuple[object, ...], Call] = {}
+        self._calls: dict[tuple[object, ...], Deciding] = {}
         self._many = self._script(_STRATEGIES, "decide.lua", "many.lua", *_TAKING_BACK)
         self._release = self._script(_STRATEGIES, "trouble.lua", "give.lua", "release.lua")
         self._forget = self._script(_STRATEGIES, "trouble.lua", "forget.lua")
 
-    def acquire(self, windows: Sequence[Window], cost: int) -> Call:
+    def acquire(self, windows: Sequence[Window], cost: int) -> Deciding:
         """Count a hit, or say why not."""
         call = self._calls.get((1, cost, *windows))
         return self._one(windows, cost, 1) if call is None else call
 
-    def peek(self, windows: Sequence[Window], cost: int) -> Call:
+    def peek(self, windows: Sequence[Window], cost: int) -> Deciding:
         """The same without counting."""
         call = self._calls.get((0, cost, *windows))
         return self._one(windows, cost, 0) if call is None else call
@@ -163,11 +174,11 @@ class Scripts:
             plan += _STRATEGIES[window.strategy][0], window.period
         return Call(self._forget, len(windows), _encode(plan))
 
-    def _one(self, windows: Sequence[Window], cost: int, taking: int) -> Call:
+    def _one(self, windows: Sequence[Window], cost: int, taking: int) -> Deciding:
         if len(self._calls) >= _CALLS_KEPT:
             self._calls.clear()
         script = self._script({window.strategy for window in windows}, "decide.lua", "one.lua", *_TAKING_BACK)
-        call = self._calls[taking, cost, *windows] = Call(script, len(windows), _encode(_plan(windows, cost, taking)))
+        call = self._calls[taking, cost, *windows] = Deciding(script, tuple(windows), cost, taking)
         return call
 
     def _script(self, strategies: Iterable[StrategyName], *names: str) -> Script:

@@ -58,7 +58,7 @@ def acquire(made: scripts.Scripts, request: Request) -> Rounds[Grant]:
     if len(parts) == 1:
         part = parts[0]
         call = made.acquire(part.windows, part.cost)
-        question = Question(part.slot, call, part.keys, partial(decided.grant, windows=part.windows))
+        question = Question(part.slot, call, part.keys, call.read)
         grant: Grant = _known((yield [question]))[0]
         return grant
     return (yield from _wave(made, [parts], alone=True))[0]
@@ -218,8 +218,8 @@ def _decide(made: scripts.Scripts, parts: Sequence[tuple[Part, bool]]) -> Rounds
 def _question(made: scripts.Scripts, group: Sequence[tuple[Part, bool]]) -> Question:
     if len(group) == 1:
         part, taking = group[0]
-        call = made.acquire(part.windows, part.cost) if taking else made.peek(part.windows, part.cost)
-        return Question(part.slot, call, part.keys, partial(_one, windows=part.windows, taking=taking))
+        one = made.acquire(part.windows, part.cost) if taking else made.peek(part.windows, part.cost)
+        return Question(part.slot, one, part.keys, partial(_alone, read=one.read))
     requests = [Request(part.windows, part.keys, part.cost) for part, _ in group]
     keys = [key for part, _ in group for key in part.keys]
     takings = [taking for _, taking in group]
@@ -227,8 +227,8 @@ def _question(made: scripts.Scripts, group: Sequence[tuple[Part, bool]]) -> Ques
     return Question(group[0][0].slot, call, keys, partial(decided.grants, requests=requests, taking=takings))
 
 
-def _one(reply: object, windows: Sequence[Window], taking: bool) -> list[Grant]:
-    return [decided.grant(reply, windows, taking=taking)]
+def _alone(reply: object, read: Callable[[object], Grant]) -> list[Grant]:
+    return [read(reply)]
 
 
 def _give_back(made: scripts.Scripts, taken: Iterable[tuple[Part, Sequence[Token | None]]]) -> Rounds[int]:

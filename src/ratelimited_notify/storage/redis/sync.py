@@ -95,7 +95,8 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         return f"<{type(self).__name__} at {self._where}>"
 
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        return self._run(self._scripts.acquire(windows, cost), keys, partial(decided.grant, windows=windows))
+        call = self._scripts.acquire(windows, cost)
+        return self._run(call, keys, call.read)
 
     def acquire_many(self, requests: Sequence[Request]) -> Pages:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
@@ -116,8 +117,8 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         return Pages(pages)
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
-        read = partial(decided.grant, windows=windows, taking=False)
-        return self._run(self._scripts.peek(windows, cost), keys, read)
+        call = self._scripts.peek(windows, cost)
+        return self._run(call, keys, call.read)
 
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
