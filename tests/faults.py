@@ -18,7 +18,7 @@ from redis.crc import key_slot
 
 from cluster_servers import SLOTS, Cluster, View, Watched, cluster_servers, sentinel_servers, wait_for
 from loads import CAPPED, COUNTED, LOADS, Load
-from proxy import Proxy
+from proxy_process import ProxyProcess
 from ratelimited_notify import Limiter
 from servers import HOST, Memcached, Server, Valkey, memcached_server, valkey_server
 
@@ -33,7 +33,8 @@ CAP = 50
 
 _BACK_WITHIN = 30.0
 _BEFORE = 0.2
-_SETTLING = 0.8
+_SETTLING = (0.2, 0.8)
+"""Seconds in which every caller is to be counted again, at least and at most."""
 _QUIET = 0.4
 
 
@@ -59,7 +60,7 @@ class World(ABC):
 class OneServer(World):
     """One server of its own, directly or behind a proxy."""
 
-    def __init__(self, server: Server, proxy: Proxy | None) -> None:
+    def __init__(self, server: Server, proxy: ProxyProcess | None) -> None:
         self._server = server
         self.proxy = proxy
         at = server.address if proxy is None else f"{HOST}:{proxy.port}"
@@ -224,11 +225,11 @@ class Swallowed(Fault):
 
     def strike(self, world: OneServer) -> None:
         assert world.proxy is not None
-        world.proxy.silent = True
+        world.proxy.be_silent()
 
     def heal(self, world: OneServer) -> None:
         assert world.proxy is not None
-        world.proxy.silent = False
+        world.proxy.pass_on()
 
 
 class Failover(Fault):
@@ -262,7 +263,7 @@ def world_for(backend: str, fault: Fault) -> Iterator[World]:
             starting: Callable[..., Valkey | Memcached] = valkey_server if backend == "redis" else memcached_server
             server = starting(*fault.options)
             ending.callback(server.remove)
-            yield OneServer(server, ending.enter_context(Proxy(server.port)) if fault.proxied else None)
+            yield OneServer(server, ending.enter_context(ProxyProcess(server.port)) if fault.proxied else None)
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
         patience: seconds after the return for which a first counted decision is waited for.
     """
     with load:
-        load.warm()
+        warm = load.warm()
         time.sleep(_BEFORE)
         struck = time.monotonic()
         fault.strike(world)
@@ -310,7 +311,10 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
         returned = time.monotonic()
         while load.counted_since(returned) is None and time.monotonic() - returned < patience:
             time.sleep(0.02)
-        time.sleep(_SETTLING)
+        shortest, longest = _SETTLING
+        time.sleep(shortest)
+        while not load.all_counted_since(returned) and time.monotonic() - returned < patience + longest:
+            time.sleep(0.02)
         quiet = time.monotonic()
         time.sleep(_QUIET)
         stuck = [caller.number for caller in load.stuck()]
@@ -333,7 +337,7 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
         stuck=len({caller.number for caller in load.callers if caller.number in stuck or not caller.ended}),
         late=sum(one.start >= quiet for one in uncounted),
         quiet=sum(one.start >= quiet for one in counted),
-        overloaded=any(one.start >= struck - _BEFORE and one.end < struck for one in uncounted),
+        overloaded=not warm or any(one.start >= struck - _BEFORE and one.end < struck for one in uncounted),
         raised=tuple(sorted({repr(error) for caller in load.callers for error in caller.raised})),
         wrong=tuple(_wrong(world, fault, load, struck, returned)),
     )
@@ -361,6 +365,8 @@ def _wrong(world: World, fault: Fault, load: Load, struck: float, returned: floa
                 # Whether one that was not counted reached the server, nobody knows.
                 most[own] += 1
     with Limiter(load.rules, world.uri, timeout=10) as limiter:
+        # Sentinels on a machine that was busy until now may have lost sight of the master.
+        wait_for("the storage answers", limiter.storage.check, _BACK_WITHIN)  # type: ignore[attr-defined]  # a server has it
         for recipient in most:
             (window,) = limiter.windows(COUNTED, recipient)
             held = window.item.amount - window.remaining

@@ -47,8 +47,8 @@ class Caller:
     """When the call that it is in was begun."""
     refused: bool = False
     """Whether it was told that the shared limit is used up."""
-    counted: bool = False
-    """Whether it was told anything that was counted."""
+    counted: float = 0.0
+    """When it was last told something that was counted; 0 for never."""
     ended: bool = False
 
 
@@ -95,14 +95,18 @@ class Load:
         for caller in self.callers:
             yield from caller.told.copy()
 
-    def warm(self, within: float = 60.0) -> None:
-        """Wait until every caller was told something that was counted, and the shared limits are used up."""
+    def warm(self, within: float = 20.0) -> bool:
+        """Wait until every caller was told something that was counted, and the shared limits are used up.
+
+        Returns:
+            Whether that came to be; False where there are more callers than this machine can serve in time.
+        """
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
             if all(caller.counted and caller.refused for caller in self.callers):
-                return
+                return True
             time.sleep(0.02)
-        raise RuntimeError(f"{within} seconds were not enough for {len(self.callers)} callers to begin.")
+        return False
 
     def counted_since(self, instant: float) -> Told | None:
         """A decision that was counted, and ended after this instant."""
@@ -114,6 +118,10 @@ class Load:
                     return one
         return None
 
+    def all_counted_since(self, instant: float) -> bool:
+        """Whether every caller was told something that was counted, after this instant."""
+        return all(caller.counted >= instant for caller in self.callers)
+
     def stuck(self) -> list[Caller]:
         """Who has been in one call for many time-outs."""
         now = time.monotonic()
@@ -122,7 +130,8 @@ class Load:
     def _record(self, caller: Caller, kind: str, decision: Decision) -> None:
         end = time.monotonic()
         counted = decision.error is None
-        caller.counted = caller.counted or counted
+        if counted:
+            caller.counted = end
         caller.refused = caller.refused or (counted and not decision.allowed)
         caller.told.append(Told(caller.since, end, kind, counted, decision.allowed))
 

@@ -48,6 +48,57 @@ def eventually(check: Callable[[], object]) -> bool:
 # --- The breaker ----------------------------------------------------------------------------------------------------
 
 
+def test_one_caller_never_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks alone goes on at once, however often."""
+    slept: list[float] = []
+    monkeypatch.setattr("ratelimited_notify.storage.circuit.time.sleep", slept.append)
+    breaker = Breaker(Circuit())
+    breaker.refused()
+    slept.clear()
+    for _ in range(100):
+        breaker.refused()
+
+    assert slept == []
+
+
+def test_a_crowd_gives_way_the_longer_the_more_there_are() -> None:
+    """Threads that are refused come back some ten thousand times a second in all, so that the PING of one of them gets on."""
+    breaker, rounds, number = Breaker(Circuit()), 10, 100
+    begun = time.monotonic()
+
+    def ask() -> None:
+        for _ in range(rounds):
+            breaker.refused()
+
+    threads = [threading.Thread(target=ask) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    # 10 ms each for a hundred that are all there: without that it would be over in a few.
+    assert time.monotonic() - begun >= rounds * number * 1e-4 / 4
+    assert not breaker._yielding
+
+
+def test_tasks_give_way_too() -> None:
+    """A hundred tasks at once: each is back later than one alone, and nobody is left over, cancelled ones neither."""
+
+    async def main() -> None:
+        breaker = Breaker(Circuit())
+        begun = time.monotonic()
+        tasks = [asyncio.create_task(breaker.refused_task()) for _ in range(100)]
+        await asyncio.sleep(0)
+        tasks[-1].cancel()
+        await asyncio.wait(tasks)
+
+        assert tasks[-1].cancelled()
+        assert time.monotonic() - begun >= 0.005
+        assert not breaker._yielding
+
+    asyncio.run(main())
+
+
 def test_it_opens_after_some_failures_in_a_row(clock: Clock) -> None:
     """Only failures with no answer between them count; the first answer closes it."""
     breaker = Breaker(Circuit(failures=3))

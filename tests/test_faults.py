@@ -51,9 +51,6 @@ def test_decisions_are_counted_again_soon(backend: str, name: str, kind: str, nu
     """Whatever happened to the server: once it is back everybody is counted again, nobody hangs, and the limit was kept."""
     fault = FAULTS[name]()
     with world_for(backend, fault) as world:
-        if kind == "threads" and getattr(world, "proxy", None) is not None:
-            # It runs in this process, and has to share the interpreter with the callers.
-            number = min(number, 20)
         seen = run(world, fault, load_on(world, kind, number))
 
     assert seen.first is not None, seen

@@ -28,8 +28,10 @@ _PATIENT = 4
 
 _CLAIMS = 8
 
-YIELD = 1e-4
+_YIELD = 1e-4
 """Seconds: long enough that another thread runs, which a pause of 0 does not guarantee."""
+
+_LONGEST_YIELD = 0.05
 
 
 class _Claim:
@@ -59,6 +61,7 @@ class Breaker:
         "_probe_at",
         "_probing",
         "_refused_last",
+        "_yielding",
         "failures",
         "is_open",
     )
@@ -72,6 +75,7 @@ class Breaker:
         self._probe_at = 0.0
         self._closed_at = float("-inf")
         self._refused_last = 0
+        self._yielding: set[int] = set()
         self._pings = 0
         self._claims: dict[float, _Claim] = {}
 
@@ -123,6 +127,8 @@ class Breaker:
             return False
         self._probe_at = now + circuit.pause
         self._probing = True
+        # Some may have been interrupted before they said that they go on.
+        self._yielding = set()
         if len(self._claims) > _CLAIMS:
             # Those who come late still find this one.
             self._claims = {due: claim}
@@ -139,19 +145,44 @@ class Breaker:
         return timeout if self._pings % _PATIENT == 0 else min(timeout, pause) / 2
 
     def refused(self) -> None:
-        """A thread's call failed at once. Where several ask, each gives way, or the one that sends the PING would not run."""
-        if self.is_crowded(get_ident()):
-            time.sleep(YIELD)
+        """A thread's call failed at once: give way where others ask too, or the one that sends the PING would not run."""
+        caller = get_ident()
+        seconds = self._yields(caller)
+        if seconds:
+            try:
+                time.sleep(seconds)
+            finally:
+                self._yielding.discard(caller)
 
-    def is_crowded(self, caller: int) -> bool:
-        """Whether it is somebody else than the last time whose call fails at once."""
-        crowded, self._refused_last = caller != self._refused_last, caller
-        return crowded
+    async def refused_task(self) -> None:
+        """The same for a task."""
+        import asyncio
+
+        caller = id(asyncio.current_task())
+        seconds = self._yields(caller)
+        if seconds:
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._yielding.discard(caller)
+
+    def _yields(self, caller: int) -> float:
+        """For how many seconds a caller gives way; 0 for one that asks alone.
+
+        The more there are, the longer each: all together come back some ten thousand times a second, however many they are.
+        """
+        alone = caller == self._refused_last and not self._yielding
+        self._refused_last = caller
+        if alone:
+            return 0.0
+        self._yielding.add(caller)
+        return min(_YIELD * len(self._yielding), _LONGEST_YIELD)
 
     def forked(self) -> None:
         """Go on in a child process, with what is known of the server: only the parent's callers can end its PING."""
         self._probing = False
         self._claims = {}
+        self._yielding = set()
 
 
 # The breakers that are in use, by server and settings.

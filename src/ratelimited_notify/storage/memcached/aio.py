@@ -12,7 +12,7 @@ from limits.aio.storage import MemcachedStorage as LimitsMemcachedStorage
 
 from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.circuit import YIELD, Circuits, breaker_for
+from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs, bounded_clock
 from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.memcached import decide, failures
@@ -144,8 +144,7 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
             await asyncio.sleep(0)
             is_probe = breaker.may_probe()
             if breaker.is_open and not is_probe:
-                if breaker.is_crowded(id(asyncio.current_task())):
-                    await asyncio.sleep(YIELD)
+                await breaker.refused_task()
                 raise failures.not_asked(host, self._circuit or DEFAULT)
         return await self._on_connection(host, step.head, deadline, step, is_probe=is_probe)
 

@@ -13,7 +13,7 @@ from limits.aio.storage import RedisStorage as LimitsRedisStorage
 from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pages import Pages
-from ratelimited_notify.storage.circuit import YIELD, Circuits, breaker_for
+from ratelimited_notify.storage.circuit import Circuits, breaker_for
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
@@ -309,8 +309,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if not breaker.is_open:
             return
         if not breaker.may_probe():
-            if breaker.is_crowded(id(asyncio.current_task())):
-                await asyncio.sleep(YIELD)
+            await breaker.refused_task()
             raise failures.not_asked(self._where)
         seconds = breaker.ping_time(self.timeout)
         try:
