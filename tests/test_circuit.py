@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -61,23 +62,25 @@ def test_one_caller_never_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slept == []
 
 
-def test_a_crowd_gives_way_the_longer_the_more_there_are() -> None:
+def test_a_crowd_gives_way_the_longer_the_more_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads that are refused come back some ten thousand times a second in all, so that the PING of one of them gets on."""
-    breaker, rounds, number = Breaker(Circuit()), 10, 100
-    begun = time.monotonic()
+    number = 100
+    breaker, together, slept = Breaker(Circuit()), threading.Barrier(number), list[float]()
 
-    def ask() -> None:
-        for _ in range(rounds):
-            breaker.refused()
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        together.wait(60)
 
-    threads = [threading.Thread(target=ask) for _ in range(number)]
+    monkeypatch.setattr("ratelimited_notify.storage.circuit.time.sleep", sleep)
+    threads = [threading.Thread(target=breaker.refused) for _ in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    # 10 ms each for a hundred that are all there: without that it would be over in a few.
-    assert time.monotonic() - begun >= rounds * number * 1e-4 / 4
+    assert len(slept) == number
+    assert min(slept) >= 1e-4
+    assert max(slept) == pytest.approx(number * 1e-4)
     assert not breaker._yielding
 
 
