@@ -56,7 +56,7 @@ def test_decisions_are_counted_again_soon(backend: str, name: str, kind: str, nu
     assert seen.first is not None, seen
     assert seen.first <= LATEST, seen
     assert (seen.stuck, seen.raised, seen.wrong) == (0, (), ()), seen
-    assert seen.late == 0, seen
+    assert seen.late == 0 or seen.overloaded, seen
     assert seen.quiet > 0, seen
 
 
