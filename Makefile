@@ -11,8 +11,9 @@ READY := $(VENV)/ready
 PIP := 26.3
 
 # Every branch of these is taken by the tests.
-COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decision.py,*/ratelimited_notify/limiter.py
-COVERED := $(COVERED),*/ratelimited_notify/notifier.py,*/ratelimited_notify/decorator.py
+COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decorator/decorator.py
+COVERED := $(COVERED),*/ratelimited_notify/limiter/decision.py,*/ratelimited_notify/limiter/sync.py,*/ratelimited_notify/limiter/aio.py
+COVERED := $(COVERED),*/ratelimited_notify/notifier/sync.py,*/ratelimited_notify/notifier/aio.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs build bench bench-quick failover faults competitors clean install memcached

@@ -28,7 +28,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis import cluster as redis_cluster, scripts
 from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage
 from ratelimited_notify.storage.redis.slots import slot_of
-from ratelimited_notify.windows import Window
+from ratelimited_notify.windows.strategies import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ratelimited_notify.keys import rest_of, tag_of
-from ratelimited_notify.windows import MICROSECONDS, Window
+from ratelimited_notify.windows.keys import rest_of, tag_of
+from ratelimited_notify.windows.strategies import MICROSECONDS, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Grant, Mode, Request, StrategyName, Token
+    from ratelimited_notify.windows.strategies import Grant, Mode, Request, StrategyName, Token
     from servers import Valkey
 
 SECOND = MICROSECONDS

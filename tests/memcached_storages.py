@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ratelimited_notify.keys import split
 from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
-from ratelimited_notify.windows import MICROSECONDS, Window
+from ratelimited_notify.windows.keys import split
+from ratelimited_notify.windows.strategies import MICROSECONDS, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-from ratelimited_notify.windows import Mode
+from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ratelimited_notify.windows import Grant, Reading, Request, Window
+    from ratelimited_notify.windows.strategies import Grant, Reading, Request, Window
 
 FITS = 0
 NEVER = -1

@@ -16,7 +16,7 @@ from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from ratelimited_notify.windows import Grant, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Grant, Request, Token, Window
 
 CANARY = "ana.secret@example.com"
 """A recipient, and what messages are made of, that no text of the library may show."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.configuration import WornLimits, configuration
+from ratelimited_notify.decorator.configuration import WornLimits, configuration
 from ratelimited_notify.pytest_plugin import Clock
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from limits.strategies import STRATEGIES
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.storage.adapter import Adapter, AsyncAdapter
 from ratelimited_notify.storage.base import AsyncStorage, Storage
-from ratelimited_notify.windows import FITS, MICROSECONDS, NEVER, Mode, Request, StrategyName, Window
+from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode, Request, StrategyName, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ratelimited_notify.windows import Grant
+    from ratelimited_notify.windows.strategies import Grant
     from servers import Memcached
 
 STRATEGY_NAMES: list[StrategyName] = ["moving-window", "fixed-window", "sliding-window-counter"]

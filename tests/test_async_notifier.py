@@ -23,10 +23,10 @@ from ratelimited_notify import (
     Rule,
     Status,
     StorageError,
-    admission,
 )
+from ratelimited_notify.notifier import admission
+from ratelimited_notify.notifier.base import BATCH
 from ratelimited_notify.pytest_plugin import Clock, Outbox
-from ratelimited_notify.sending import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator

@@ -20,7 +20,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis import scripts
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows import Request, Window
+from ratelimited_notify.windows.strategies import Request, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ratelimited_notify import AsyncLimiter, Circuit, Limiter, NotifyError, StorageError
-from ratelimited_notify.storage import circuit
-from ratelimited_notify.storage.circuit import Breaker, Circuits, breaker_for
+from ratelimited_notify.storage import breaker as module
+from ratelimited_notify.storage.breaker import Breaker, Circuits, breaker_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-        monkeypatch.setattr("ratelimited_notify.storage.circuit.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("ratelimited_notify.storage.breaker.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def eventually(check: Callable[[], object]) -> bool:
 def test_one_caller_never_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks alone goes on at once, however often."""
     slept: list[float] = []
-    monkeypatch.setattr("ratelimited_notify.storage.circuit.time.sleep", slept.append)
+    monkeypatch.setattr("ratelimited_notify.storage.breaker.time.sleep", slept.append)
     breaker = Breaker(Circuit())
     breaker.refused()
     slept.clear()
@@ -71,7 +71,7 @@ def test_a_crowd_gives_way_the_longer_the_more_there_are(monkeypatch: pytest.Mon
         slept.append(seconds)
         together.wait(60)
 
-    monkeypatch.setattr("ratelimited_notify.storage.circuit.time.sleep", sleep)
+    monkeypatch.setattr("ratelimited_notify.storage.breaker.time.sleep", sleep)
     threads = [threading.Thread(target=breaker.refused) for _ in range(number)]
     for thread in threads:
         thread.start()
@@ -196,7 +196,7 @@ def test_one_breaker_for_a_server() -> None:
 
     again = breaker_for("server", Circuit())
     assert again.failures == 0
-    assert all(reference() is not None for key, reference in circuit._breakers.items() if key[0] == "server")
+    assert all(reference() is not None for key, reference in module._breakers.items() if key[0] == "server")
 
 
 def test_states_are_those_of_the_moment() -> None:
@@ -226,7 +226,7 @@ def test_a_claim_that_nobody_redeems(clock: Clock, monkeypatch: pytest.MonkeyPat
     """A caller that was interrupted when it was to send the PING does not keep the others from it for longer than a pause."""
     breaker = Breaker(Circuit(failures=1, pause=0.5))
     breaker.failed(clock.now, timed_out=False)
-    breaker._claims.setdefault(breaker._probe_at, circuit._Claim(clock.now))
+    breaker._claims.setdefault(breaker._probe_at, module._Claim(clock.now))
 
     assert not breaker.may_probe()
     clock.now += 0.6

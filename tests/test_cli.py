@@ -28,7 +28,7 @@ from ratelimited_notify.cli.app import app
 from ratelimited_notify.cli.input import LONGEST_LINE, Input
 from ratelimited_notify.cli.report import console, duration, shown
 from ratelimited_notify.cli.send import Route, send
-from ratelimited_notify.sending import BATCH
+from ratelimited_notify.notifier.base import BATCH
 from servers import free_port
 from smtp_server import HANG, FailingServer
 

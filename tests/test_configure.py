@@ -21,11 +21,11 @@ from ratelimited_notify import (
     configure,
     rate_limited,
 )
-from ratelimited_notify.configuration import configuration
+from ratelimited_notify.decorator.configuration import configuration
+from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.pytest_plugin import Clock
 from ratelimited_notify.storage import open_storage
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
-from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -32,7 +32,7 @@ from ratelimited_notify import (
     configure,
     rate_limited,
 )
-from ratelimited_notify.configuration import configuration
+from ratelimited_notify.decorator.configuration import configuration
 from ratelimited_notify.pytest_plugin import Clock
 from ratelimited_notify.storage import open_storage
 
@@ -1201,7 +1201,7 @@ def test_a_limit_on_the_decorator_with_a_limiter() -> None:
 
 def test_limiters_that_are_gone_are_forgotten() -> None:
     """What decorators wrote down for a limiter goes when the limiter goes."""
-    from ratelimited_notify.configuration import _worn
+    from ratelimited_notify.decorator.configuration import _worn
 
     gc.collect()
     before = len(_worn)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, strategies as st
 
-import ratelimited_notify.hits as module
+import ratelimited_notify.windows.hits as module
 from backends import DAY, SECOND, window
-from ratelimited_notify.hits import Hits
 from ratelimited_notify.storage.memory import MemoryStorage
-from ratelimited_notify.windows import MICROSECONDS, MovingWindow
+from ratelimited_notify.windows.hits import Hits
+from ratelimited_notify.windows.strategies import MICROSECONDS, MovingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ratelimited_notify.hits import Hit
-    from ratelimited_notify.windows import Token
+    from ratelimited_notify.windows.hits import Hit
+    from ratelimited_notify.windows.strategies import Token
 
 
 @contextmanager

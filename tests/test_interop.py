@@ -15,12 +15,12 @@ from limits.storage import Storage as EngineStorage
 
 from backends import STRATEGIES, Backend
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.keys import foreign
 from ratelimited_notify.rules.counter import keyed_item
-from ratelimited_notify.windows import FITS, MICROSECONDS, Mode, Window
+from ratelimited_notify.windows.keys import foreign
+from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, Mode, Window
 
 if TYPE_CHECKING:
-    from ratelimited_notify.windows import StrategyName
+    from ratelimited_notify.windows.strategies import StrategyName
 
 # `limits` says periods in whole seconds; keys on real backends live for real ones, so none is short.
 items = st.sampled_from(["3/minute", "5 per 2 minutes", "10/hour", "4/day", "2/month", "1/year", "1/minute"]).map(parse)

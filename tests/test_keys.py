@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given, strategies as st
 
 from backends import STRATEGIES, Backend, window
-from ratelimited_notify.keys import (
+from ratelimited_notify.windows.keys import (
     NAMESPACE_BYTES,
     REST_BYTES,
     TAG_BYTES,
@@ -25,7 +25,7 @@ from ratelimited_notify.keys import (
 )
 
 if TYPE_CHECKING:
-    from ratelimited_notify.windows import StrategyName
+    from ratelimited_notify.windows.strategies import StrategyName
 
 # What separates, escapes or hashes in some backend or other, and lone surrogates, which `st.characters` leaves out.
 TRICKY = "{}:/#% \n\r\0\t\x7f~*?[]\\\"'@+=._-é\u2028\u200b😀\ud800\udfff"

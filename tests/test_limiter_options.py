@@ -14,9 +14,9 @@ from limits.storage import SCHEMES, MemoryStorage as EngineStorage
 
 from limiting import LIMITERS, SECOND, Clock, DrivenLimiter
 from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, Rule, RuleError, RuleSet, StorageError
+from ratelimited_notify.limiter.switch import VARIABLE, switch
 from ratelimited_notify.storage import open_async_storage, open_storage
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
-from ratelimited_notify.switch import VARIABLE, switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -275,7 +275,7 @@ def test_unknown_types_are_logged_within_bounds(
     make: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Types that come from outside fill neither the log nor the memory."""
-    monkeypatch.setattr("ratelimited_notify.asking._MOST_UNKNOWN_TYPES", 10)
+    monkeypatch.setattr("ratelimited_notify.limiter.base._MOST_UNKNOWN_TYPES", 10)
     limiter = make({"news": "1/day"})
     for number in range(30):
         limiter.hit(f"type {number}", WHO)

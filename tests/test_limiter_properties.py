@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from limiting import DAY, HOUR, LIMITERS, MINUTE, SECOND, Clock
 from model import Model
 from ratelimited_notify import Limiter, Rule, RuleSet
-from ratelimited_notify.windows import FITS, NEVER, Mode, Window
+from ratelimited_notify.windows.strategies import FITS, NEVER, Mode, Window
 
 if TYPE_CHECKING:
     from model import Ticket, Verdict

@@ -24,11 +24,11 @@ import ratelimited_notify
 from ratelimited_notify import NotifyError, Rule
 from ratelimited_notify.gateways.smtp.message import Mailbox, compose
 from ratelimited_notify.gateways.smtp.settings import SMTPSettings
-from ratelimited_notify.keys import foreign, tag_of
-from ratelimited_notify.recipient import email
+from ratelimited_notify.notification.recipient import email
 from ratelimited_notify.sources.file import read_rules
 from ratelimited_notify.storage.memcached.hosts import hosts_of
 from ratelimited_notify.storage.redis.options import several
+from ratelimited_notify.windows.keys import foreign, tag_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -45,13 +45,13 @@ from memcached_storages import (
 )
 from proxy import HOST, Proxy
 from ratelimited_notify.errors import NotifyError, StorageError
-from ratelimited_notify.keys import split
 from ratelimited_notify.storage.base import AsyncStorage, Storage
 from ratelimited_notify.storage.memcached import decide, record
 from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 from ratelimited_notify.storage.memcached.hosts import LANES, choose, hosts_of
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
-from ratelimited_notify.windows import FITS, NEVER, RECORDS, Grant, Mode, Request, Window, look, take
+from ratelimited_notify.windows.keys import split
+from ratelimited_notify.windows.strategies import FITS, NEVER, RECORDS, Grant, Mode, Request, Window, look, take
 from servers import memcached_server
 
 if TYPE_CHECKING:
@@ -494,10 +494,10 @@ def test_a_fork_shares_no_connection(memcached: Memcached, kind: str) -> None:
     program = """
 import asyncio, os, sys
 from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
-from ratelimited_notify.keys import split
+from ratelimited_notify.windows.keys import split
 from ratelimited_notify.storage.memcached.hosts import lane_of
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
-from ratelimited_notify.windows import Window
+from ratelimited_notify.windows.strategies import Window
 url, recipient, kind = sys.argv[1:]
 storage = (MemcachedStorage if kind == "sync" else AsyncMemcachedStorage)(url, timeout=30)
 window = Window("fixed-window", 1000, 3600_000_000)
@@ -532,7 +532,7 @@ def test_threads_of_a_fork_share_no_connection(memcached: Memcached) -> None:
     program = """
 import os, sys, threading
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
-from ratelimited_notify.windows import Window
+from ratelimited_notify.windows.strategies import Window
 url, recipient = sys.argv[1:]
 storage = MemcachedStorage(url, timeout=30)
 window = Window("fixed-window", 1000, 3600_000_000)

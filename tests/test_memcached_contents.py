@@ -22,7 +22,6 @@ from memcached_storages import (
 )
 from proxy import HOST, Proxy
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.keys import split
 from ratelimited_notify.storage.memcached.protocol import (
     LARGEST_VALUE,
     Garbled,
@@ -32,6 +31,7 @@ from ratelimited_notify.storage.memcached.protocol import (
     TooLarge,
     Version,
 )
+from ratelimited_notify.windows.keys import split
 
 if TYPE_CHECKING:
     import socket

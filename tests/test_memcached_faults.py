@@ -14,13 +14,13 @@ import pytest
 
 from memcached_storages import PATIENT, fixed, hang, item_of, key, moving, opened as opened, someone, statistics
 from proxy import HOST, Proxy
-from ratelimited_notify.circuit import Circuit
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.circuit import Circuit
 from ratelimited_notify.storage.memcached import decide, failures
 from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 from ratelimited_notify.storage.memcached.hosts import choose, hosts_of
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
-from ratelimited_notify.windows import Request
+from ratelimited_notify.windows.strategies import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

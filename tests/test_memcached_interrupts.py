@@ -23,11 +23,11 @@ from memcached_storages import PATIENT, fixed, key, someone
 from proxy import HOST, Proxy
 from ratelimited_notify import AsyncLimiter, NotifyError
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.keys import split
 from ratelimited_notify.storage.memcached import connection
 from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 from ratelimited_notify.storage.memcached.hosts import lane_of
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
+from ratelimited_notify.windows.keys import split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
@@ -343,7 +343,7 @@ def test_a_fork_of_a_busy_process(memcached: Memcached) -> None:
     program = """
 import os, random, sys, threading, time
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
-from ratelimited_notify.windows import Window
+from ratelimited_notify.windows.strategies import Window
 url, recipient = sys.argv[1:]
 storage = MemcachedStorage(url, timeout=20)
 window = Window("fixed-window", 10**6, 3600_000_000)

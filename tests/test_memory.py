@@ -18,12 +18,12 @@ from ratelimited_notify.storage.base import AsyncStorage, Storage
 from ratelimited_notify.storage.engine import bounded_clock
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
 from ratelimited_notify.storage.memory.packed import unpacked
-from ratelimited_notify.windows import MICROSECONDS, Request, Window
+from ratelimited_notify.windows.strategies import MICROSECONDS, Request, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ratelimited_notify.windows import StrategyName
+    from ratelimited_notify.windows.strategies import StrategyName
 
 
 class Clock:
@@ -333,7 +333,7 @@ def test_a_clock_that_fails_leaves_nothing_locked() -> None:
 _INTERRUPTED = """
 import random, signal
 from ratelimited_notify.storage.memory import MemoryStorage
-from ratelimited_notify.windows import Window
+from ratelimited_notify.windows.strategies import Window
 
 class SoftTimeLimit(Exception):
     pass
@@ -370,7 +370,7 @@ def test_an_exception_out_of_a_signal_handler_locks_nobody_out() -> None:
 _FORK = """
 import os, sys, threading, time
 from ratelimited_notify.storage.memory import MemoryStorage
-from ratelimited_notify.windows import Window
+from ratelimited_notify.windows.strategies import Window
 
 one = Window("moving-window", 3, 60_000_000)
 storage, other = MemoryStorage(), MemoryStorage()

@@ -14,7 +14,6 @@ from hypothesis import example, given, strategies as st
 
 from backends import DAY, HOUR, MINUTE, SECOND, STRATEGIES, window
 from ratelimited_notify import AsyncLimiter, Limiter, Rule, rate_limited
-from ratelimited_notify.keys import rest_of, tag_of
 from ratelimited_notify.pytest_plugin import Clock
 from ratelimited_notify.storage.memory import (
     AsyncMemoryStorage,
@@ -24,13 +23,14 @@ from ratelimited_notify.storage.memory import (
 )
 from ratelimited_notify.storage.memory.packed import MARKS, is_over, packed, unpacked
 from ratelimited_notify.storage.memory.shelves import PARTS, Shelves
-from ratelimited_notify.windows import MICROSECONDS, RECORDS, Mode, Window, take
+from ratelimited_notify.windows.keys import rest_of, tag_of
+from ratelimited_notify.windows.strategies import MICROSECONDS, RECORDS, Mode, Window, take
 from test_keys import NASTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ratelimited_notify.windows import Grant, Shortcut, StrategyName
+    from ratelimited_notify.windows.strategies import Grant, Shortcut, StrategyName
 
 NOW = 1_764_000_000 * SECOND
 PERIODS = (SECOND, MINUTE, HOUR)

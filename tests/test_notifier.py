@@ -26,11 +26,11 @@ from ratelimited_notify import (
     RuleSet,
     Status,
     StorageError,
-    admission,
     configure,
 )
+from ratelimited_notify.notifier import admission
+from ratelimited_notify.notifier.base import BATCH
 from ratelimited_notify.pytest_plugin import Clock, Outbox
-from ratelimited_notify.sending import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -11,11 +11,11 @@ from hypothesis import given, strategies as st
 from limits import RateLimitItemPerDay
 
 from ratelimited_notify import NotifyError, Rule, RuleError, RuleSet
-from ratelimited_notify.recipient import counting_as, text_of
+from ratelimited_notify.notification.recipient import counting_as, text_of
 from ratelimited_notify.rules import plan as planning
 from ratelimited_notify.rules.counter import keyed_item
 from ratelimited_notify.rules.plan import Asked, Plans
-from ratelimited_notify.windows import Mode
+from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from ratelimited_notify import Limiter, NotifyError, RateLimitExceeded, Rule, RuleSet
-from ratelimited_notify.policy import Policy
+from ratelimited_notify.notifier.policy import Policy
 from ratelimited_notify.pytest_plugin import Clock
-from ratelimited_notify.windows import Grant
+from ratelimited_notify.windows.strategies import Grant
 
 if TYPE_CHECKING:
     from ratelimited_notify import Decision

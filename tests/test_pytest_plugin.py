@@ -12,9 +12,9 @@ from hypothesis import given, strategies as st
 
 import ratelimited_notify
 from ratelimited_notify import Notifier
-from ratelimited_notify.configuration import configuration
+from ratelimited_notify.decorator.configuration import configuration
+from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.pytest_plugin import Clock, Outbox
-from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -261,7 +261,7 @@ def test_a_function_that_nobody_limits_may_be_off(passes: Callable[..., None]) -
         """
         import pytest
         from ratelimited_notify import NotifyError, configure, rate_limited
-        from ratelimited_notify.configuration import configuration
+        from ratelimited_notify.decorator.configuration import configuration
 
         @rate_limited("anything")
         def send(to): return "sent"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from ratelimited_notify import NotifyError
-from ratelimited_notify.recipient import counting_as, email, text_of
+from ratelimited_notify.notification.recipient import counting_as, email, text_of
 
 
 class Plain(str):

@@ -32,12 +32,23 @@ from ratelimited_notify.storage.base import AsyncStorage, Storage
 from ratelimited_notify.storage.redis import scripts
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows import FITS, MICROSECONDS, NEVER, RECORDS, Grant, Mode, Request, Window, look, take
+from ratelimited_notify.windows.strategies import (
+    FITS,
+    MICROSECONDS,
+    NEVER,
+    RECORDS,
+    Grant,
+    Mode,
+    Request,
+    Window,
+    look,
+    take,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ratelimited_notify.windows import Record, StrategyName, Token
+    from ratelimited_notify.windows.strategies import Record, StrategyName, Token
     from servers import Valkey
 
 SECOND, MINUTE, DAY = MICROSECONDS, 60 * MICROSECONDS, 24 * 3600 * MICROSECONDS
@@ -959,7 +970,7 @@ def test_a_connection_that_never_comes_free(valkey: Valkey) -> None:
 HAMMER = """
 import sys
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows import Window
+from ratelimited_notify.windows.strategies import Window
 storage, window = RedisStorage(sys.argv[1], timeout=30), Window("moving-window", 100, 60_000_000)
 print("ready", flush=True)
 input()

@@ -15,13 +15,13 @@ import pytest
 from asked import RULES as KNOWN, People
 from proxy import Proxy
 from ratelimited_notify import AsyncLimiter, Circuit, Limiter, NotifyError, StorageError
-from ratelimited_notify.storage.circuit import Breaker, breaker_for
+from ratelimited_notify.storage.breaker import Breaker, breaker_for
 from ratelimited_notify.storage.interrupts import of_the_caller
 from ratelimited_notify.storage.redis import spread
 from ratelimited_notify.storage.redis.failures import NothingSent
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows import Window
+from ratelimited_notify.windows.strategies import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_an_interrupt_while_it_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     breaker = Breaker(Circuit(failures=1))
     breaker.failed(time.monotonic(), timed_out=True)
     with monkeypatch.context() as patch:
-        patch.setattr("ratelimited_notify.storage.circuit.time.monotonic", _interrupted)
+        patch.setattr("ratelimited_notify.storage.breaker.time.monotonic", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             breaker.answered()
 
@@ -242,7 +242,7 @@ def test_what_stays_counted_is_not_called_unsent() -> None:
     rounds = spread.acquire(made, request)
     (first,) = next(rounds)
     assert first.keys == ["n:{ana}:own:f"]
-    from ratelimited_notify.windows import Grant, Reading
+    from ratelimited_notify.windows.strategies import Grant, Reading
 
     taken = Grant(True, 1, [Reading(1, 0, MINUTE, (MINUTE, 0))])
     rounds.send([[taken]])

@@ -31,13 +31,13 @@ from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
 from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
 from ratelimited_notify.storage.redis.slots import SLOTS, Slots, slot_of
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows import FITS, MICROSECONDS, Grant, Mode, Reading, Request, Window
+from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, Grant, Mode, Reading, Request, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cluster_servers import Member
-    from ratelimited_notify.windows import StrategyName
+    from ratelimited_notify.windows.strategies import StrategyName
     from servers import Valkey
 
 MINUTE = 60 * MICROSECONDS

@@ -12,7 +12,7 @@ import pytest
 
 from proxy import Proxy
 from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, StorageError
-from ratelimited_notify.storage.circuit import breaker_for
+from ratelimited_notify.storage.breaker import breaker_for
 from ratelimited_notify.storage.redis.connection import Connections, Places
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
 from ratelimited_notify.storage.redis.sync import RedisStorage

@@ -22,7 +22,7 @@ from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.replies import OddWindow
 from ratelimited_notify.storage.redis.stopped import COMMANDS
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows import MICROSECONDS, Mode, Request, Window
+from ratelimited_notify.windows.strategies import MICROSECONDS, Mode, Request, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis import decided, replies, scripts
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.storage.redis.slots import slot_ranges
-from ratelimited_notify.windows import MICROSECONDS, RECORDS, Grant, Mode, Request, Window, look, take
+from ratelimited_notify.windows.strategies import MICROSECONDS, RECORDS, Grant, Mode, Request, Window, look, take
 
 if TYPE_CHECKING:
     import socket

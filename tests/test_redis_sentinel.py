@@ -27,7 +27,7 @@ from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.storage.base import AsyncStorage, Storage
 from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage
 from ratelimited_notify.storage.redis.sentinel_aio import AsyncRedisSentinelStorage
-from ratelimited_notify.windows import MICROSECONDS, Request, Window
+from ratelimited_notify.windows.strategies import MICROSECONDS, Request, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from outcomes import CANARY, INTERRUPTED, MAYBE_SENT, NOT_SENT, named, raised_by
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.refund import outcome_unknown, refunding
+from ratelimited_notify.limiter.refund import outcome_unknown, refunding
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,9 @@ from hypothesis import given, strategies as st
 
 from limiting import DAY, HOUR, LIMITERS, MINUTE, SECOND, Clock
 from ratelimited_notify import Limiter, NotifyError, Rule, RuleSet, rate_limited
-from ratelimited_notify.refusals import LONGEST, MOST_EACH, MOST_RECIPIENTS, Refusals
+from ratelimited_notify.limiter.refusals import LONGEST, MOST_EACH, MOST_RECIPIENTS, Refusals
 from ratelimited_notify.storage.memory import MemoryStorage
-from ratelimited_notify.windows import FITS, NEVER, Grant, Mode, Reading, Window
+from ratelimited_notify.windows.strategies import FITS, NEVER, Grant, Mode, Reading, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

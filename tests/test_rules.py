@@ -13,7 +13,7 @@ from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, par
 from limits.limits import GRANULARITIES
 
 from ratelimited_notify import Rule, RuleError, RuleSet
-from ratelimited_notify.cost import LARGEST_AMOUNT
+from ratelimited_notify.notification.cost import LARGEST_AMOUNT
 from ratelimited_notify.rules.limit import LONGEST_PERIOD, limits_of
 
 

@@ -21,13 +21,13 @@ from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
 from backends import DAY, HOUR, MINUTE, SECOND, STRATEGIES, Backend, window
 from model import Model, plain
-from ratelimited_notify.windows import FITS, NEVER, Mode, Request, Window
+from ratelimited_notify.windows.strategies import FITS, NEVER, Mode, Request, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model import Ticket
-    from ratelimited_notify.windows import StrategyName, Token
+    from ratelimited_notify.windows.strategies import StrategyName, Token
 
 RECIPIENTS = ("ana@example.com", "bo {x}:\n/%#", "c" * 300)
 # Real backends let keys live for real seconds, so no period is shorter than an example takes.

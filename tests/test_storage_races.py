@@ -17,7 +17,7 @@ from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ratelimited_notify.windows import Grant, StrategyName
+    from ratelimited_notify.windows.strategies import Grant, StrategyName
 
 THREADS = 16
 TRIALS = 300

@@ -10,12 +10,12 @@ from hypothesis import example, given, settings, strategies as st
 
 from backends import DAY, HOUR, MINUTE, STRATEGIES, window
 from model import KINDS, NEVER, Model, plain
-from ratelimited_notify.windows import FITS, RECORDS, Mode, SlidingWindowCounter, look, take
+from ratelimited_notify.windows.strategies import FITS, RECORDS, Mode, SlidingWindowCounter, look, take
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows import Grant, Record, StrategyName, Window
+    from ratelimited_notify.windows.strategies import Grant, Record, StrategyName, Window
 
 periods = st.one_of(st.integers(1, 12), st.sampled_from([MINUTE, HOUR, 10_000 * DAY]))
 amounts = st.one_of(st.integers(0, 8), st.integers(0, 10**9))

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ratelimited_notify._lazy import lazily
 from ratelimited_notify._version import __version__
 
 if TYPE_CHECKING:
-    from ratelimited_notify.circuit import Circuit
-    from ratelimited_notify.configuration import configure
-    from ratelimited_notify.decision import Decision, WindowState
-    from ratelimited_notify.decorator import rate_limited
-    from ratelimited_notify.delivery import Delivery, Status
-    from ratelimited_notify.errors import (
-        MissingExtra,
-        NotifyError,
-        RateLimitExceeded,
-        RuleError,
-        StorageError,
-    )
-    from ratelimited_notify.limiter import AsyncLimiter, Limiter
+    from ratelimited_notify.decorator import configure, rate_limited
+    from ratelimited_notify.errors import MissingExtra, NotifyError, RuleError, StorageError
+    from ratelimited_notify.limiter import AsyncLimiter, Decision, Limiter, RateLimitExceeded, WindowState
     from ratelimited_notify.notification import Notification
-    from ratelimited_notify.notifier import AsyncNotifier, Notifier
-    from ratelimited_notify.rules.rule import Rule
-    from ratelimited_notify.rules.ruleset import RuleSet
+    from ratelimited_notify.notifier import AsyncNotifier, Delivery, Notifier, Status
+    from ratelimited_notify.rules import Rule, RuleSet
+    from ratelimited_notify.storage import Circuit
+else:  # a type checker would take every misspelt name for one that is found here
+    # Who needs the errors does not pay for the decorator.
+    __getattr__ = lazily(
+        __name__,
+        {
+            "decorator.configuration": ("configure",),
+            "decorator.decorator": ("rate_limited",),
+            "errors": ("MissingExtra", "NotifyError", "RuleError", "StorageError"),
+            "limiter.aio": ("AsyncLimiter",),
+            "limiter.decision": ("Decision", "RateLimitExceeded", "WindowState"),
+            "limiter.sync": ("Limiter",),
+            "notification.notification": ("Notification",),
+            "notifier.aio": ("AsyncNotifier",),
+            "notifier.delivery": ("Delivery", "Status"),
+            "notifier.sync": ("Notifier",),
+            "rules.rule": ("Rule",),
+            "rules.ruleset": ("RuleSet",),
+            "storage.circuit": ("Circuit",),
+        },
+    )
 
 __all__ = [
     "AsyncLimiter",
@@ -47,34 +58,6 @@ __all__ = [
     "configure",
     "rate_limited",
 ]
-
-# Each name is loaded when it is first used (PEP 562): who needs the errors does not pay for the decorator.
-_MODULES = {
-    "circuit": ("Circuit",),
-    "configuration": ("configure",),
-    "decision": ("Decision", "WindowState"),
-    "decorator": ("rate_limited",),
-    "delivery": ("Delivery", "Status"),
-    "errors": ("MissingExtra", "NotifyError", "RateLimitExceeded", "RuleError", "StorageError"),
-    "limiter": ("AsyncLimiter", "Limiter"),
-    "notification": ("Notification",),
-    "notifier": ("AsyncNotifier", "Notifier"),
-    "rules.rule": ("Rule",),
-    "rules.ruleset": ("RuleSet",),
-}
-_PLACES = {name: module for module, names in _MODULES.items() for name in names}
-
-
-if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that is found here
-
-    def __getattr__(name: str) -> object:
-        if name not in _PLACES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from importlib import import_module
-
-        found = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-        globals()[name] = found
-        return found
 
 
 def __dir__() -> list[str]:

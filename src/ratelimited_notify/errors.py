@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ratelimited_notify.decision import Decision
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,29}").fullmatch
 
 
@@ -62,27 +60,6 @@ class StorageError(NotifyError):
 
     The message says whether the hit may have been counted. It is never sent again.
     """
-
-
-class RateLimitExceeded(NotifyError):
-    """A rule refused the notification, and `on_limit` says to raise.
-
-    `decision` tells which rule refused, and when the notification would be allowed.
-    """
-
-    def __init__(self, decision: Decision) -> None:
-        super().__init__()
-        self.decision = decision
-
-    def __str__(self) -> str:
-        # Worked out when somebody reads it: most who catch this do not.
-        return str(self.decision)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self)!r})"
-
-    def __reduce__(self) -> tuple[type[RateLimitExceeded], tuple[Decision]]:
-        return type(self), (self.decision,)
 
 
 class MissingExtra(NotifyError, ImportError):

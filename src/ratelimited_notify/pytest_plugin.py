@@ -15,7 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ratelimited_notify.limiter import AsyncLimiter, Limiter
+    from ratelimited_notify.limiter.aio import AsyncLimiter
+    from ratelimited_notify.limiter.sync import Limiter
 
 
 class Clock:
@@ -71,14 +72,14 @@ class Limits:
     @property
     def limiter(self) -> Limiter:
         """What decides about sync functions: for `windows`, `test`, `clear` and the like."""
-        from ratelimited_notify.configuration import configuration
+        from ratelimited_notify.decorator.configuration import configuration
 
         return configuration.limiter()
 
     @property
     def async_limiter(self) -> AsyncLimiter:
         """What decides about async functions, on the same windows."""
-        from ratelimited_notify.configuration import configuration
+        from ratelimited_notify.decorator.configuration import configuration
 
         return configuration.async_limiter()
 
@@ -143,8 +144,8 @@ def notify_limits(notify_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Itera
     decorators; the storage that it names is not opened. A test that wants other rules calls `configure(rules=...)`; what was
     configured before is in force again afterwards. Limiting is on, whatever `RATELIMITED_NOTIFY_DISABLED` says.
     """
-    from ratelimited_notify.configuration import configuration
-    from ratelimited_notify.switch import VARIABLE
+    from ratelimited_notify.decorator.configuration import configuration
+    from ratelimited_notify.limiter.switch import VARIABLE
 
     monkeypatch.delenv(VARIABLE, raising=False)
     with configuration.rehearsing(notify_clock):
@@ -154,7 +155,7 @@ def notify_limits(notify_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Itera
 @pytest.fixture
 def notify_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     """No limits in this test, for anybody: decorated functions, notifiers and limiters send everything, and count nothing."""
-    from ratelimited_notify.switch import switch
+    from ratelimited_notify.limiter.switch import switch
 
     monkeypatch.setattr(switch, "off", True)
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from ratelimited_notify.cli.check import show_rules
 from ratelimited_notify.cli.report import number, say, show, shown, table
 from ratelimited_notify.cli.send import Route, send
-from ratelimited_notify.delivery import Status
 from ratelimited_notify.errors import MissingExtra
+from ratelimited_notify.notifier.delivery import Status
 from ratelimited_notify.sources.file import read_rules
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import msgspec
 
-from ratelimited_notify.cost import LARGEST_AMOUNT
 from ratelimited_notify.errors import NotifyError, is_name
-from ratelimited_notify.notification import Notification
+from ratelimited_notify.notification.cost import LARGEST_AMOUNT
+from ratelimited_notify.notification.notification import Notification
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,13 +18,13 @@ from ratelimited_notify.cli.gateway import open_gateway, rehearsal
 from ratelimited_notify.cli.input import Input, InputError
 from ratelimited_notify.cli.report import report, say
 from ratelimited_notify.cli.tally import COUNTED, Tally
-from ratelimited_notify.delivery import Status
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.gateways.smtp import DeliveryUnknown, ServerUnreachable, SMTPError
-from ratelimited_notify.limiter import Limiter
-from ratelimited_notify.notifier import Notifier
+from ratelimited_notify.limiter.switch import switch
+from ratelimited_notify.limiter.sync import Limiter
+from ratelimited_notify.notifier.delivery import Status
+from ratelimited_notify.notifier.sync import Notifier
 from ratelimited_notify.sources.file import read_rules
-from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
     import os
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from ratelimited_notify.delivery import Delivery
-    from ratelimited_notify.notification import Notification
+    from ratelimited_notify.notification.notification import Notification
+    from ratelimited_notify.notifier.delivery import Delivery
     from ratelimited_notify.rules.ruleset import RuleSet
 
     # A recipient, a subject and a body.

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ratelimited_notify.delivery import Status
+from ratelimited_notify.notifier.delivery import Status
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from ratelimited_notify.decision import Decision, WindowState
-    from ratelimited_notify.delivery import Delivery
+    from ratelimited_notify.limiter.decision import Decision, WindowState
+    from ratelimited_notify.notifier.delivery import Delivery
 
 MOST_ROWS = 1000
 """How many types are told apart: what comes in may make up a new one in each line."""

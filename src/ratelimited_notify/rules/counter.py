@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, cast
 
-from ratelimited_notify.keys import rest_of, tag_of
-from ratelimited_notify.windows import MICROSECONDS, Mode, Window
+from ratelimited_notify.windows.keys import rest_of, tag_of
+from ratelimited_notify.windows.strategies import MICROSECONDS, Mode, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
     from ratelimited_notify.rules.rule import OnLimit, Rule
-    from ratelimited_notify.windows import StrategyName
+    from ratelimited_notify.windows.strategies import StrategyName
 
 
 class _Keyed:

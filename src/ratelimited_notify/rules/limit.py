@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from ratelimited_notify.cost import LARGEST_AMOUNT
 from ratelimited_notify.errors import RuleError
+from ratelimited_notify.notification.cost import LARGEST_AMOUNT
 
 if TYPE_CHECKING:
     from limits import RateLimitItem

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError, is_name
-from ratelimited_notify.keys import tag_of, tags_of
-from ratelimited_notify.recipient import text_of
+from ratelimited_notify.notification.recipient import text_of
 from ratelimited_notify.rules.counter import Counter
-from ratelimited_notify.windows import Mode
+from ratelimited_notify.windows.keys import tag_of, tags_of
+from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from limits import RateLimitItem
 
-    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
-    from ratelimited_notify.windows import Shortcut
+    from ratelimited_notify.windows.strategies import Shortcut
 
     _Shorten: TypeAlias = Callable[["Plan"], Shortcut | None]
     _Counters: TypeAlias = tuple[Sequence[Counter], Sequence[Counter]]

@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
-from ratelimited_notify.recipient import Recipient, text_of
+from ratelimited_notify.notification.recipient import Recipient, text_of
 from ratelimited_notify.rules.limit import limits_of
-from ratelimited_notify.windows import StrategyName
+from ratelimited_notify.windows.strategies import StrategyName
 
 if TYPE_CHECKING:
     from limits import RateLimitItem

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from ratelimited_notify.errors import Problem, RuleError
-from ratelimited_notify.recipient import ARGUMENTS
+from ratelimited_notify.notification.recipient import ARGUMENTS
 from ratelimited_notify.rules.rule import FIELDS, Rule
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from limits.storage import MemcachedStorage
 from limits.strategies import STRATEGIES
 
 from ratelimited_notify.errors import NotifyError, StorageError
-from ratelimited_notify.windows import FITS, MICROSECONDS, NEVER, Grant, Mode, Reading
+from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Grant, Mode, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from limits.storage import Storage as LimitsStorage
     from limits.strategies import RateLimiter
 
-    from ratelimited_notify.windows import Request, StrategyName, Token, Window
+    from ratelimited_notify.windows.strategies import Request, StrategyName, Token, Window
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows import Answer, Grant, Request, Shortcut, Token, Window
+    from ratelimited_notify.windows.strategies import Answer, Grant, Request, Shortcut, Token, Window
 
 
 @runtime_checkable

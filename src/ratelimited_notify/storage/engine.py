@@ -18,14 +18,14 @@ from limits.aio.storage import (
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.keys import foreign
-from ratelimited_notify.windows import MICROSECONDS, Mode, Window
+from ratelimited_notify.windows.keys import foreign
+from ratelimited_notify.windows.strategies import MICROSECONDS, Mode, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Grant, StrategyName
+    from ratelimited_notify.windows.strategies import Grant, StrategyName
 
 # Wide enough that a forced hit is always counted: that is what `incr` does.
 _UNLIMITED = 2**48

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from ratelimited_notify.storage.circuit import Breaker
+    from ratelimited_notify.storage.breaker import Breaker
     from ratelimited_notify.storage.memcached.hosts import Address, Host
     from ratelimited_notify.storage.memcached.protocol import Exchange
 

@@ -12,15 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.keys import split
 from ratelimited_notify.storage.memcached import failures
 from ratelimited_notify.storage.memcached.record import AT_ONCE, Item, time_to_live
-from ratelimited_notify.windows import Grant, look, take
+from ratelimited_notify.windows.keys import split
+from ratelimited_notify.windows.strategies import Grant, look, take
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ratelimited_notify.windows import Reading, Record, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Reading, Record, Request, Token, Window
 
 T = TypeVar("T")
 

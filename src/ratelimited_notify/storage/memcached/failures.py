@@ -11,7 +11,7 @@ from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.storage.memcached.protocol import OutOfTime, Refusal
 
 if TYPE_CHECKING:
-    from ratelimited_notify.circuit import Circuit
+    from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.memcached.hosts import Host
 
 NOTHING = "Nothing was counted."

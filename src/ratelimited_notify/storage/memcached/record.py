@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.windows import MICROSECONDS, RECORDS, FixedWindow, MovingWindow, SlidingWindowCounter
+from ratelimited_notify.windows.strategies import MICROSECONDS, RECORDS, FixedWindow, MovingWindow, SlidingWindowCounter
 
 if TYPE_CHECKING:
-    from ratelimited_notify.windows import Record, Window
+    from ratelimited_notify.windows.strategies import Record, Window
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from limits.storage import MemcachedStorage as LimitsMemcachedStorage
 
-from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.circuit import Circuits, breaker_for
+from ratelimited_notify.storage.breaker import Circuits, breaker_for
+from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.engine import LimitsVerbs, bounded_clock
 from ratelimited_notify.storage.memcached import decide, failures
 from ratelimited_notify.storage.memcached.connection import Holder, Lanes, nobody
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from ratelimited_notify.circuit import Circuit
-    from ratelimited_notify.storage.circuit import Breaker
+    from ratelimited_notify.storage.breaker import Breaker
+    from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.memcached.connection import Connection, Lane
     from ratelimited_notify.storage.memcached.decide import Step, Steps
     from ratelimited_notify.storage.memcached.hosts import Host
-    from ratelimited_notify.windows import Grant, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Grant, Request, Token, Window
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from ratelimited_notify.storage.memory.sync import MemoryStorage
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.windows import Grant, Request, Shortcut, Token, Window
+    from ratelimited_notify.windows.strategies import Grant, Request, Shortcut, Token, Window
 
 
 class AsyncMemoryStorage(AsyncLimitsVerbs, AsyncLimitsStorage):

@@ -20,12 +20,20 @@ from array import array
 from bisect import bisect_left, insort_right
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from ratelimited_notify.windows import FITS, NEVER, RECORDS, FixedWindow, MovingWindow, Reading, SlidingWindowCounter
+from ratelimited_notify.windows.strategies import (
+    FITS,
+    NEVER,
+    RECORDS,
+    FixedWindow,
+    MovingWindow,
+    Reading,
+    SlidingWindowCounter,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows import Record, StrategyName, Token, Window
+    from ratelimited_notify.windows.strategies import Record, StrategyName, Token, Window
 
 Value: TypeAlias = "int | Kept"
 """What is kept for one window: the number, or the record that does not fit into one."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 from sys import getsizeof
 from typing import TYPE_CHECKING, TypeAlias
 
-from ratelimited_notify.keys import tag_in
 from ratelimited_notify.storage.memory.packed import LOWEST, digit, is_over
+from ratelimited_notify.windows.keys import tag_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

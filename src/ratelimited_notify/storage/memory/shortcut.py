@@ -12,18 +12,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from ratelimited_notify.keys import is_plain
 from ratelimited_notify.storage.memory.clock import OutOfTheOrdinary
 from ratelimited_notify.storage.memory.packed import DIGIT, LOWEST, MARKS, MOST_HITS, Kept, Snapshot
 from ratelimited_notify.storage.memory.shelves import PARTS
-from ratelimited_notify.windows import Grant, Mode
+from ratelimited_notify.windows.keys import is_plain
+from ratelimited_notify.windows.strategies import Grant, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ratelimited_notify.storage.memory.clock import MemoryClock
     from ratelimited_notify.storage.memory.packed import Value
-    from ratelimited_notify.storage.memory.sync import MemoryStorage
-    from ratelimited_notify.windows import Answer, Outcome, Window
+    from ratelimited_notify.storage.memory.shelves import Shelves
+    from ratelimited_notify.storage.memory.turns import Turns
+    from ratelimited_notify.windows.strategies import Answer, Outcome, Window
 
 _LONGEST_PERIOD = 1 << 51
 
@@ -54,7 +56,7 @@ def decide(recipient):
         if added:
             shelves.came += added
         {swept}
-    if storage.crowded:
+    if turns.crowded:
         give_way()
     return True, tick, {values}
 """
@@ -107,15 +109,26 @@ class MemoryShortcut:
     """A shortcut to the windows that every recipient has.
 
     Arguments:
-        storage: where the windows are.
+        shelves: where the windows are.
+        turns: who may look at them.
+        clock: what time it is.
+        decided: decides in the ordinary way, at a tick, for those who hold the lock.
         windows: the windows, such as `is_ordinary` says.
         around: for each window, what its key has before and behind the recipient; before it is the same for all.
     """
 
-    def __init__(self, storage: MemoryStorage, windows: Sequence[Window], around: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        shelves: Shelves,
+        turns: Turns,
+        clock: MemoryClock,
+        decided: Callable[[Sequence[Window], Sequence[str], int, int], Grant],
+        windows: Sequence[Window],
+        around: Sequence[tuple[str, str]],
+    ) -> None:
         self.windows = windows
-        self._origin = storage.ticking.origin
-        self.decide: Callable[[str], Outcome | None] = _compiled(storage, windows, around)
+        self._origin = clock.origin
+        self.decide: Callable[[str], Outcome | None] = _compiled(shelves, turns, clock, decided, windows, around)
 
     def explain(self, outcome: Outcome) -> Answer:
         """What the ordinary way would have answered."""
@@ -137,12 +150,15 @@ def is_ordinary(window: Window) -> bool:
 
 
 def _compiled(
-    storage: MemoryStorage, windows: Sequence[Window], around: Sequence[tuple[str, str]]
+    shelves: Shelves,
+    turns: Turns,
+    clock: MemoryClock,
+    decided: Callable[[Sequence[Window], Sequence[str], int, int], Grant],
+    windows: Sequence[Window],
+    around: Sequence[tuple[str, str]],
 ) -> Callable[[str], Outcome | None]:
-    clock, shelves = storage.ticking, storage.shelves
-
     def ordinary(tick: int, *keys: str) -> Outcome:
-        grant = storage.decided(windows, keys, 1, tick + clock.origin)
+        grant = decided(windows, keys, 1, tick + clock.origin)
         return grant.granted, tick, grant
 
     known: dict[str, object] = {
@@ -151,15 +167,15 @@ def _compiled(
         "before": around[0][0],
         "by_hash": shelves.by_hash,
         "is_plain": is_plain,
-        "lock": storage.lock,
+        "lock": turns.lock,
         "shelves": shelves,
-        "give_way": storage.give_way,
-        "storage": storage,
-        "opens": storage.opens,
+        "give_way": turns.give_way,
+        "opens": turns.opens,
         "ordinary": ordinary,
         "origin": clock.origin,
         "sweep": shelves.sweep,
         "ticks": clock.forward,
+        "turns": turns,
     }
     numbers = range(len(windows))
     for n, window, (_, after) in zip(numbers, windows, around, strict=True):

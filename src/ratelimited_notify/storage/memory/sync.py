@@ -6,11 +6,7 @@ looks at a few windows on the way and drops those that are over.
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from limits.storage import Storage as LimitsStorage
 
@@ -20,16 +16,14 @@ from ratelimited_notify.storage.memory.clock import MemoryClock
 from ratelimited_notify.storage.memory.packed import MARKS, is_over, packed, unpacked
 from ratelimited_notify.storage.memory.shelves import Shelves
 from ratelimited_notify.storage.memory.shortcut import MemoryShortcut, is_ordinary
-from ratelimited_notify.windows import look, take
+from ratelimited_notify.storage.memory.turns import Turns
+from ratelimited_notify.windows.strategies import look, take
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.windows import Grant, Record, Request, Shortcut, Token, Window
-
-
-_GIVING_WAY = 1e-4
-"""Seconds: long enough that another thread runs, which a pause of 0 does not see to."""
+    from ratelimited_notify.windows.strategies import Grant, Record, Request, Shortcut, Token, Window
 
 
 class MemoryStorage(LimitsVerbs, LimitsStorage):
@@ -56,11 +50,8 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         self.clock = clock
         self.timeout = timeout
         self.ticking = MemoryClock(clock)
-        self.lock = threading.Lock()
-        self.crowded = False
-        """Whether somebody has waited so long that the others are to give way after each decision."""
+        self.turns = Turns(timeout)
         self.shelves = Shelves()
-        _locks[id(self.lock)] = self.lock
 
     def now(self) -> int:
         """The instant, in microseconds."""
@@ -77,7 +68,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         # A class that is made of this one may decide in another way.
         if type(self) is not MemoryStorage or not windows or not all(map(is_ordinary, windows)):
             return None
-        return MemoryShortcut(self, windows, around)
+        return MemoryShortcut(self.shelves, self.turns, self.ticking, self._decided, windows, around)
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         with self._free():
@@ -131,41 +122,18 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         """How many windows are held, those not yet swept included."""
         return len(self.shelves)
 
-    def opens(self) -> bool:
-        """Whether the lock, which somebody holds, is open within the timeout.
-
-        Not by waiting for it: threads that queue for a lock pass it round one switch interval at a time, which costs nine
-        tenths of the throughput; giving way and looking again does not. Who has looked in vain for long asks the others to
-        give way, too, when the lock is open: otherwise they are most likely stopped while they hold it.
-        """
-        began = time.monotonic()
-        long = False
-        while self.lock.locked():
-            waited = time.monotonic() - began
-            if waited > self.timeout:
-                return False
-            if waited > self.timeout / 8:
-                long = self.crowded = True
-            time.sleep(0)
-        if long:
-            self.crowded = False
-        return True
-
-    def give_way(self) -> None:
-        """Let somebody else come to the lock, which must be open."""
-        time.sleep(_GIVING_WAY)
-
     def _free(self) -> threading.Lock:
         """The lock, to be entered at once: nobody held it just now.
 
         It is not taken here: only `with` on the lock itself is sure to open it again when a signal handler raises.
         """
-        if self.lock.locked() and not self.opens():
+        lock = self.turns.lock
+        if lock.locked() and not self.turns.opens():
             raise StorageError(
                 f"The windows in memory stayed locked for {self.timeout} seconds. "
                 "Is the limiter called from a signal handler, or by its own clock?"
             )
-        return self.lock
+        return lock
 
     def _find(self, windows: Sequence[Window], keys: Sequence[str]) -> list[Record]:
         get = self.shelves.get
@@ -173,12 +141,12 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     def _decide(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
         with self._free():
-            grant = self.decided(windows, keys, cost, self.ticking.tick())
-        if self.crowded:
-            self.give_way()
+            grant = self._decided(windows, keys, cost, self.ticking.tick())
+        if self.turns.crowded:
+            self.turns.give_way()
         return grant
 
-    def decided(self, windows: Sequence[Window], keys: Sequence[str], cost: int, tick: int) -> Grant:
+    def _decided(self, windows: Sequence[Window], keys: Sequence[str], cost: int, tick: int) -> Grant:
         """The decision at this tick, for those who hold the lock."""
         now, mark = divmod(tick, MARKS)
         records = self._find(windows, keys)
@@ -191,25 +159,3 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
                     shelf[key] = packed(record, window.period)
         self.shelves.sweep(now, len(keys))
         return grant
-
-
-_locks: WeakValueDictionary[int, threading.Lock] = WeakValueDictionary()
-_held: list[threading.Lock] = []
-
-
-def _before_fork() -> None:
-    # A child has only the thread that forked: a decision that another was in the middle of would be copied half done, with
-    # a lock that nobody opens.
-    for reference in _locks.valuerefs():
-        lock = reference()
-        if lock is not None and lock.acquire(timeout=0.5):
-            _held.append(lock)
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.aio.storage import RedisStorage as LimitsRedisStorage
 
-from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.pages import Pages
-from ratelimited_notify.storage.circuit import Circuits, breaker_for
+from ratelimited_notify.storage.breaker import Circuits, breaker_for
+from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
 from ratelimited_notify.storage.redis.dial_aio import connected
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
 from ratelimited_notify.storage.redis.replies import OddWindow
+from ratelimited_notify.windows.pages import Pages
 
 # After `options`, which says what to install where redis is missing.
 from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
@@ -28,9 +28,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError, NoScriptEr
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 
-    from ratelimited_notify.circuit import Circuit
+    from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.redis.multiplexed import Slot
-    from ratelimited_notify.windows import Grant, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Grant, Request, Token, Window
 
 T = TypeVar("T")
 

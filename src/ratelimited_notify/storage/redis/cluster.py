@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.storage import RedisClusterStorage as LimitsRedisClusterStorage, RedisStorage as LimitsRedisStorage
 
-from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.circuit import Circuits
+from ratelimited_notify.storage.breaker import Circuits
+from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.redis import options as server_options, replies, routing, scripts, spread
 from ratelimited_notify.storage.redis.slots import Slots
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows import Request
+from ratelimited_notify.windows.strategies import Request
 
 # After `options`, which says what to install where redis is missing.
 from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
@@ -23,11 +23,11 @@ from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.circuit import Circuit
-    from ratelimited_notify.storage.circuit import Breaker
+    from ratelimited_notify.storage.breaker import Breaker
+    from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.redis.connection import Connection
     from ratelimited_notify.storage.redis.slots import Address
-    from ratelimited_notify.windows import Grant, Token, Window
+    from ratelimited_notify.windows.strategies import Grant, Token, Window
 
 T = TypeVar("T")
 

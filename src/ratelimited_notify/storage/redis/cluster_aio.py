@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.aio.storage import RedisClusterStorage as LimitsRedisClusterStorage, RedisStorage as LimitsRedisStorage
 
-from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.circuit import Circuits
+from ratelimited_notify.storage.breaker import Circuits
+from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.redis import options as server_options, replies, routing, scripts, spread
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.slots import Slots
-from ratelimited_notify.windows import Request
+from ratelimited_notify.windows.strategies import Request
 
 # After `options`, as in `sync`.
 from redis.asyncio.connection import parse_url  # isort: skip
@@ -25,10 +25,10 @@ from redis.asyncio.connection import parse_url  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.circuit import Circuit
-    from ratelimited_notify.storage.circuit import Breaker
+    from ratelimited_notify.storage.breaker import Breaker
+    from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.redis.slots import Address
-    from ratelimited_notify.windows import Grant, Token, Window
+    from ratelimited_notify.windows.strategies import Grant, Token, Window
 
 T = TypeVar("T")
 

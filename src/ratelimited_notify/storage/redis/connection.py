@@ -30,7 +30,7 @@ from redis.exceptions import ResponseError  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ratelimited_notify.storage.circuit import Breaker
+    from ratelimited_notify.storage.breaker import Breaker
     from ratelimited_notify.storage.wire import Wire
 
 _GRACE = 1.0

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, overload
 
 import msgspec
 
-from ratelimited_notify.pages import Page
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.storage.redis.replies import odd
-from ratelimited_notify.windows import FITS, NEVER, Grant, Mode, Reading
+from ratelimited_notify.windows.pages import Page
+from ratelimited_notify.windows.strategies import FITS, NEVER, Grant, Mode, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from ratelimited_notify.windows import Request, Token, Window
+    from ratelimited_notify.windows.strategies import Request, Token, Window
 
 _EXACT = 2**53
 _FULL = 5

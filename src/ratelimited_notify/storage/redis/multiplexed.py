@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ratelimited_notify.errors import StorageError
-    from ratelimited_notify.storage.circuit import Breaker
+    from ratelimited_notify.storage.breaker import Breaker
 
 _GRACE = 0.02
 """Seconds for which a reply that has arrived may wait to be read: the event loop may have been busy."""

@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.windows import Window
+    from ratelimited_notify.windows.strategies import Window
 
 T = TypeVar("T")
 

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.keys import STRATEGY_LETTERS, foreign
 from ratelimited_notify.storage.redis.decided import answers as answers, grant
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.storage.redis.replies import shaped
-from ratelimited_notify.windows import Mode
+from ratelimited_notify.windows.keys import STRATEGY_LETTERS, foreign
+from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from ratelimited_notify.storage.redis.decided import Replies
-    from ratelimited_notify.windows import Grant, Request, StrategyName, Token, Window
+    from ratelimited_notify.windows.strategies import Grant, Request, StrategyName, Token, Window
 
 LONGEST_PERIOD = 2**50
 """Microseconds, more than 35 years: beyond, Lua's numbers would not be exact."""

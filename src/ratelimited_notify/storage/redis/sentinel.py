@@ -6,8 +6,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ratelimited_notify.circuit import DEFAULT
-from ratelimited_notify.storage.circuit import Circuits, breaker_for
+from ratelimited_notify.storage.breaker import Circuits, breaker_for
+from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.redis import failures, options as server_options
 from ratelimited_notify.storage.redis.connection import Connection, Connections
 from ratelimited_notify.storage.redis.dial import connected
@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError, ResponseEr
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ratelimited_notify.circuit import Circuit
+    from ratelimited_notify.storage.circuit import Circuit
 
 
 class RedisSentinelStorage(RedisStorage):

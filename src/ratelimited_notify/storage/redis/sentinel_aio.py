@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ratelimited_notify.circuit import DEFAULT
-from ratelimited_notify.storage.circuit import Circuits, breaker_for
+from ratelimited_notify.storage.breaker import Circuits, breaker_for
+from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.redis import failures, options as server_options
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.dial_aio import abort, connected
@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError, ResponseEr
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ratelimited_notify.circuit import Circuit
+    from ratelimited_notify.storage.circuit import Circuit
 
 
 class AsyncRedisSentinelStorage(AsyncRedisStorage):

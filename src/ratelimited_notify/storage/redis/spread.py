@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis import decided, replies, scripts
 from ratelimited_notify.storage.redis.slots import slot_of
-from ratelimited_notify.windows import Grant, Request
+from ratelimited_notify.windows.strategies import Grant, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ratelimited_notify.windows import Reading, Token, Window
+    from ratelimited_notify.windows.strategies import Reading, Token, Window
 
 T = TypeVar("T")
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from limits.storage import RedisStorage as LimitsRedisStorage
 
-from ratelimited_notify.circuit import DEFAULT
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.pages import Pages
-from ratelimited_notify.storage.circuit import Circuits, breaker_for
+from ratelimited_notify.storage.breaker import Circuits, breaker_for
+from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.interrupts import of_the_caller
 from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
 from ratelimited_notify.storage.redis.connection import Connections
 from ratelimited_notify.storage.redis.dial import connected
 from ratelimited_notify.storage.redis.replies import OddWindow
+from ratelimited_notify.windows.pages import Pages
 
 # After `options`, which says what to install where redis is missing.
 from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
@@ -26,9 +26,9 @@ from redis.exceptions import NoScriptError, ResponseError  # isort: skip
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from ratelimited_notify.circuit import Circuit
+    from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.redis.connection import Connection
-    from ratelimited_notify.windows import Grant, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Grant, Request, Token, Window
 
 T = TypeVar("T")
 

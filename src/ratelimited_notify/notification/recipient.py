@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from uuid import UUID
 
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.keys import digest
+from ratelimited_notify.windows.keys import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

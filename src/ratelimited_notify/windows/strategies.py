@@ -12,12 +12,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from ratelimited_notify.hits import Hits
+from ratelimited_notify.windows.hits import Hits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from ratelimited_notify.hits import Hit
+    from ratelimited_notify.windows.hits import Hit
 
 StrategyName: TypeAlias = Literal["moving-window", "fixed-window", "sliding-window-counter"]
 

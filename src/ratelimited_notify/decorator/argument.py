@@ -8,15 +8,15 @@ from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias, cast
 from uuid import UUID
 
-from ratelimited_notify.cost import checked_cost
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.recipient import check_field_names
+from ratelimited_notify.notification.cost import checked_cost
+from ratelimited_notify.notification.recipient import check_field_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from inspect import Signature
 
-    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.notification.recipient import Recipient
 
     Reader: TypeAlias = Callable[[tuple[object, ...], dict[str, object]], object]
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
-from ratelimited_notify.calling import is_async
+from ratelimited_notify.callables import is_async
 from ratelimited_notify.errors import NotifyError
 
 Refund: TypeAlias = (

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
-from ratelimited_notify.circuit import Circuit
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.keys import valid_namespace
+from ratelimited_notify.storage.circuit import Circuit
+from ratelimited_notify.windows.keys import valid_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.notification.recipient import Recipient
 
 OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
 """What a decision is when the storage gives none."""

@@ -7,24 +7,26 @@ import inspect
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
-from ratelimited_notify.admission import admit, admit_async, give_back, give_back_async
-from ratelimited_notify.argument import Call
-from ratelimited_notify.calling import bare, hides_a_coroutine, is_async, is_generator, settled
-from ratelimited_notify.configuration import configuration, wear
-from ratelimited_notify.errors import NotifyError, RateLimitExceeded
-from ratelimited_notify.limiter import AsyncLimiter, Limiter
-from ratelimited_notify.policy import Policy
-from ratelimited_notify.refund import refunding
+from ratelimited_notify.callables import bare, hides_a_coroutine, is_async, is_generator, settled
+from ratelimited_notify.decorator.argument import Call
+from ratelimited_notify.decorator.configuration import configuration, wear
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.limiter.aio import AsyncLimiter
+from ratelimited_notify.limiter.decision import RateLimitExceeded
+from ratelimited_notify.limiter.refund import refunding
+from ratelimited_notify.limiter.switch import switch
+from ratelimited_notify.limiter.sync import Limiter
+from ratelimited_notify.notifier.admission import admit, admit_async, give_back, give_back_async
+from ratelimited_notify.notifier.policy import Policy
 from ratelimited_notify.rules.plan import check_fields
 from ratelimited_notify.rules.rule import Rule
-from ratelimited_notify.switch import switch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
-    from ratelimited_notify.decision import Decision
-    from ratelimited_notify.recipient import Recipient
-    from ratelimited_notify.refund import Refund
+    from ratelimited_notify.limiter.decision import Decision
+    from ratelimited_notify.limiter.refund import Refund
+    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.limit import LimitNotation
 
     _Later: TypeAlias = Coroutine[Any, Any, "R"]  # Any: what a coroutine yields is the event loop's

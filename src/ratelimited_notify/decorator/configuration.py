@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
-from ratelimited_notify.limiter import AsyncLimiter, Limiter
-from ratelimited_notify.options import LimiterOptions, known
-from ratelimited_notify.sources import rules_if_on
-from ratelimited_notify.storage import is_memory
-from ratelimited_notify.switch import switch
+from ratelimited_notify.limiter.aio import AsyncLimiter
+from ratelimited_notify.limiter.options import LimiterOptions, known
+from ratelimited_notify.limiter.switch import switch
+from ratelimited_notify.limiter.sync import Limiter
+from ratelimited_notify.sources.load import rules_if_on
+from ratelimited_notify.storage.open import is_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
-    from ratelimited_notify.sources import Rules
+    from ratelimited_notify.sources.load import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.storage.memory import MemoryStorage
 

@@ -6,16 +6,17 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.asking import stays_counted
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.limiter.base import stays_counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ratelimited_notify.decision import Decision
-    from ratelimited_notify.limiter import AsyncLimiter, Limiter
-    from ratelimited_notify.policy import Policy
-    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.limiter.aio import AsyncLimiter
+    from ratelimited_notify.limiter.decision import Decision
+    from ratelimited_notify.limiter.sync import Limiter
+    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notifier.policy import Policy
 
 PATIENCE = 10.0
 """Seconds of failures after which nothing more is given back: a storage that hangs takes a time-out for each hit."""

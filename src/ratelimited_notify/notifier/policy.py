@@ -5,13 +5,14 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.errors import NotifyError, RateLimitExceeded
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.limiter.decision import RateLimitExceeded
 from ratelimited_notify.rules.rule import on_limit_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ratelimited_notify.decision import Decision
+    from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit, Rule
 

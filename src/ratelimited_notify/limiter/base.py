@@ -8,37 +8,37 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ratelimited_notify.circuit import DEFAULT
-from ratelimited_notify.cost import LARGEST_AMOUNT, ONE, checked_cost
-from ratelimited_notify.decision import Decision, decided
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.notification import check_priority
-from ratelimited_notify.options import check_options
-from ratelimited_notify.question import Alike, Question, Rewriting, alike
-from ratelimited_notify.recipient import counting_as, several, text_of
-from ratelimited_notify.refusals import Refusals
+from ratelimited_notify.limiter.batch import Alike, Question, Rewriting, alike
+from ratelimited_notify.limiter.decision import Decision, decided
+from ratelimited_notify.limiter.options import check_options
+from ratelimited_notify.limiter.refusals import Refusals
+from ratelimited_notify.limiter.switch import switch
+from ratelimited_notify.notification.cost import LARGEST_AMOUNT, ONE, checked_cost
+from ratelimited_notify.notification.notification import check_priority
+from ratelimited_notify.notification.recipient import counting_as, several, text_of
 from ratelimited_notify.rules.plan import Asked, Plans
-from ratelimited_notify.sources import rules_from, rules_if_on
+from ratelimited_notify.sources.load import rules_from, rules_if_on
 from ratelimited_notify.storage.base import WithShortcut
-from ratelimited_notify.switch import switch
+from ratelimited_notify.storage.circuit import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ratelimited_notify.circuit import Circuit
-    from ratelimited_notify.decision import Explanation, Receipt
     from ratelimited_notify.errors import StorageError
-    from ratelimited_notify.notification import Notification
-    from ratelimited_notify.options import OnStorageError
-    from ratelimited_notify.recipient import Recipient
-    from ratelimited_notify.refusals import Instant
+    from ratelimited_notify.limiter.decision import Explanation, Receipt
+    from ratelimited_notify.limiter.options import OnStorageError
+    from ratelimited_notify.limiter.refusals import Instant
+    from ratelimited_notify.notification.notification import Notification
+    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
-    from ratelimited_notify.sources import Rules
+    from ratelimited_notify.sources.load import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Answer, Outcome, Shortcut
+    from ratelimited_notify.storage.circuit import Circuit
+    from ratelimited_notify.windows.strategies import Answer, Outcome, Shortcut
 
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ratelimited_notify.windows import StrategyName
+    from ratelimited_notify.windows.strategies import StrategyName
 
 STRATEGY_LETTERS: dict[StrategyName, str] = {
     "moving-window": "m",

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, overload
 
-from ratelimited_notify.decision import Decision
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.pages import Pages
+from ratelimited_notify.limiter.decision import Decision
 from ratelimited_notify.rules.plan import Asked
-from ratelimited_notify.windows import Request
+from ratelimited_notify.windows.pages import Pages
+from ratelimited_notify.windows.strategies import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from ratelimited_notify.notification import Notification
-    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.notification.notification import Notification
+    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Answer, Outcome, Shortcut
+    from ratelimited_notify.windows.strategies import Answer, Outcome, Shortcut
 
 
 class Question:

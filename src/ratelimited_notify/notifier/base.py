@@ -5,20 +5,20 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypedDict, TypeVar
 
-from ratelimited_notify.calling import is_generator
-from ratelimited_notify.decision import Decision
-from ratelimited_notify.delivery import Delivery, Status
+from ratelimited_notify.callables import is_generator
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.notification import Notification
-from ratelimited_notify.policy import Policy
-from ratelimited_notify.refund import refunding
+from ratelimited_notify.limiter.decision import Decision
+from ratelimited_notify.limiter.refund import refunding
+from ratelimited_notify.notification.notification import Notification
+from ratelimited_notify.notifier.delivery import Delivery, Status
+from ratelimited_notify.notifier.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import Self
 
-    from ratelimited_notify.recipient import Recipient
-    from ratelimited_notify.refund import Refund
+    from ratelimited_notify.limiter.refund import Refund
+    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import OnLimit
 
 BATCH = 250

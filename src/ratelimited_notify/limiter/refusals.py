@@ -10,13 +10,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from ratelimited_notify.keys import tag_in
-from ratelimited_notify.windows import FITS, NEVER, Grant, Mode
+from ratelimited_notify.windows.keys import tag_in
+from ratelimited_notify.windows.strategies import FITS, NEVER, Grant, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.windows import Answer, Outcome, Window
+    from ratelimited_notify.windows.strategies import Answer, Outcome, Window
 
     _Question: TypeAlias = tuple[tuple[Window, ...], tuple[str, ...], int]
 

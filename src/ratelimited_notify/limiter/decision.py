@@ -8,20 +8,21 @@ from datetime import UTC, datetime, timedelta
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from ratelimited_notify.pages import Page
+from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.rules.plan import Asked
-from ratelimited_notify.windows import FITS, MICROSECONDS, NEVER, Mode
+from ratelimited_notify.windows.pages import Page
+from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from limits import RateLimitItem
 
-    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows import Answer, Outcome, Reading, Shortcut, StrategyName, Token
+    from ratelimited_notify.windows.strategies import Answer, Outcome, Reading, Shortcut, StrategyName, Token
 
 # A decision is given back once, whichever threads try.
 _giving_back = threading.Lock()
@@ -330,3 +331,24 @@ def _when(seconds: float) -> str:
 
 def _utc(instant: int) -> datetime:
     return _EPOCH + timedelta(microseconds=instant)
+
+
+class RateLimitExceeded(NotifyError):
+    """A rule refused the notification, and `on_limit` says to raise.
+
+    `decision` tells which rule refused, and when the notification would be allowed.
+    """
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__()
+        self.decision = decision
+
+    def __str__(self) -> str:
+        # Worked out when somebody reads it: most who catch this do not.
+        return str(self.decision)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[type[RateLimitExceeded], tuple[Decision]]:
+        return type(self), (self.decision,)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, overload
 
-from ratelimited_notify.windows import Answer
+from ratelimited_notify.windows.strategies import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.recipient import check_field_names
+from ratelimited_notify.notification.recipient import check_field_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ratelimited_notify.recipient import Recipient
+    from ratelimited_notify.notification.recipient import Recipient
 
 
 class Notification:

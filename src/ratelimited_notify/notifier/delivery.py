@@ -6,8 +6,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from ratelimited_notify.decision import Decision
-    from ratelimited_notify.notification import Notification
+    from ratelimited_notify.limiter.decision import Decision
+    from ratelimited_notify.notification.notification import Notification
 
 R_co = TypeVar("R_co", covariant=True)
 

@@ -1,0 +1,24 @@
+"""The notifier on a function that sends: `@rate_limited`, and `configure` for the whole process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratelimited_notify._lazy import lazily
+
+if TYPE_CHECKING:
+    from ratelimited_notify.decorator.configuration import configure as configure
+    from ratelimited_notify.decorator.decorator import rate_limited as rate_limited
+else:  # a type checker would take every misspelt name for one that is found here
+    __getattr__ = lazily(
+        __name__,
+        {
+            "configuration": ("configure",),
+            "decorator": ("rate_limited",),
+        },
+    )
+
+__all__ = [
+    "configure",
+    "rate_limited",
+]

@@ -1,0 +1,40 @@
+"""Rules times storage: whether a notification may be sent, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratelimited_notify._lazy import lazily
+
+if TYPE_CHECKING:
+    from ratelimited_notify.limiter.aio import AsyncLimiter as AsyncLimiter
+    from ratelimited_notify.limiter.decision import (
+        Decision as Decision,
+        RateLimitExceeded as RateLimitExceeded,
+        WindowState as WindowState,
+    )
+    from ratelimited_notify.limiter.options import OnStorageError as OnStorageError
+    from ratelimited_notify.limiter.refund import Refund as Refund, outcome_unknown as outcome_unknown
+    from ratelimited_notify.limiter.sync import Limiter as Limiter
+else:  # a type checker would take every misspelt name for one that is found here
+    __getattr__ = lazily(
+        __name__,
+        {
+            "aio": ("AsyncLimiter",),
+            "decision": ("Decision", "RateLimitExceeded", "WindowState"),
+            "options": ("OnStorageError",),
+            "refund": ("Refund", "outcome_unknown"),
+            "sync": ("Limiter",),
+        },
+    )
+
+__all__ = [
+    "AsyncLimiter",
+    "Decision",
+    "Limiter",
+    "OnStorageError",
+    "RateLimitExceeded",
+    "Refund",
+    "WindowState",
+    "outcome_unknown",
+]

@@ -1,0 +1,184 @@
+"""A storage by its URI, or around an object that is one already."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.storage.circuit import DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
+    from ratelimited_notify.storage.circuit import Circuit
+
+_REDIS = ("redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix")
+_CLUSTER = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+_SENTINEL = ("redis+sentinel", "rediss+sentinel", "valkey+sentinel", "valkeys+sentinel")
+_MEMORY = ("memory", "notify+memory")
+_CLOCKS = (*_MEMORY, "memcached")
+
+
+def open_storage(
+    uri: str,
+    *,
+    timeout: float = 0.5,
+    clock: Callable[[], float] | None = None,
+    circuit: Circuit | None = DEFAULT,
+) -> Storage:
+    """The storage that a URI names: `memory://`, `redis://host:port/0`, `redis+cluster://host:port,host:port`,
+    `redis+sentinel://host:port,host:port/service`, `memcached://host:port,host:port`, or any other that `limits` knows,
+    with a weaker promise.
+
+    Arguments:
+        uri: the URI, in the notation of `limits`.
+        timeout: the most seconds that a decision waits for the backend.
+        clock: a callable that gives seconds, for windows in memory and on memcached; Redis has the time itself.
+        circuit: when to stop asking a server that does not answer; None never stops.
+
+    Raises:
+        NotifyError: nothing of that name is known.
+        MissingExtra: the backend's client is not installed.
+    """
+    scheme, uri = _scheme(uri, clock)
+    if scheme.startswith("async+"):
+        raise NotifyError(f"{scheme}:// is for an AsyncLimiter; a Limiter takes the URI without 'async+'.")
+    if scheme in _MEMORY:
+        from ratelimited_notify.storage.memory import MemoryStorage
+
+        return MemoryStorage(clock=clock, timeout=timeout)
+    if scheme in _REDIS:
+        from ratelimited_notify.storage.redis.sync import RedisStorage
+
+        return RedisStorage(uri, timeout=timeout, circuit=circuit)
+    if scheme in _CLUSTER:
+        from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
+
+        return RedisClusterStorage(uri, timeout=timeout, circuit=circuit)
+    if scheme in _SENTINEL:
+        from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage
+
+        return RedisSentinelStorage(uri, timeout=timeout, circuit=circuit)
+    if scheme == "memcached":
+        from ratelimited_notify.storage.memcached.sync import MemcachedStorage
+
+        return MemcachedStorage(uri, timeout=timeout, clock=clock, circuit=circuit)
+    return adopt(_of_limits(uri, scheme))
+
+
+def open_async_storage(
+    uri: str,
+    *,
+    timeout: float = 0.5,
+    clock: Callable[[], float] | None = None,
+    circuit: Circuit | None = DEFAULT,
+) -> AsyncStorage:
+    """The same for asyncio; the URI may begin with `async+`, as those of `limits` do, or not."""
+    scheme, uri = _scheme(uri.removeprefix("async+"), clock)
+    if scheme in _MEMORY:
+        from ratelimited_notify.storage.memory import AsyncMemoryStorage
+
+        return AsyncMemoryStorage(clock=clock, timeout=timeout)
+    if scheme in _REDIS:
+        from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
+
+        return AsyncRedisStorage(uri, timeout=timeout, circuit=circuit)
+    if scheme in _CLUSTER:
+        from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
+
+        return AsyncRedisClusterStorage(uri, timeout=timeout, circuit=circuit)
+    if scheme in _SENTINEL:
+        from ratelimited_notify.storage.redis.sentinel_aio import AsyncRedisSentinelStorage
+
+        return AsyncRedisSentinelStorage(uri, timeout=timeout, circuit=circuit)
+    if scheme == "memcached":
+        from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
+
+        return AsyncMemcachedStorage(uri, timeout=timeout, clock=clock, circuit=circuit)
+    return adopt_async(_of_limits(f"async+{uri}", scheme))
+
+
+def is_memory(storage: object) -> bool:
+    """Whether a storage is named by the URI of windows in this process's memory."""
+    return isinstance(storage, str) and storage.partition("://")[0].lower().removeprefix("async+") in _MEMORY
+
+
+def adopt(storage: object) -> Storage:
+    """The storage object itself, or a stock storage of `limits` behind the adapter.
+
+    Raises:
+        NotifyError: it is not a storage that threads can ask.
+    """
+    if _asks(storage) is False:
+        return storage  # type: ignore[return-value]  # it has the verbs, and they are functions
+    from limits.storage import Storage as LimitsStorage
+
+    from ratelimited_notify.storage.adapter import Adapter
+    from ratelimited_notify.storage.memory import AsyncMemoryStorage
+
+    if isinstance(storage, AsyncMemoryStorage):
+        return storage.windows
+    if isinstance(storage, LimitsStorage):
+        return Adapter(storage)
+    raise _not_a_storage(storage, "Limiter", "a URI, a storage of limits or the storage of another Limiter")
+
+
+def adopt_async(storage: object) -> AsyncStorage:
+    """The same for asyncio; windows in memory are shared with those who hold the storage already."""
+    if _asks(storage) is True:
+        return storage  # type: ignore[return-value]  # it has the verbs, and they are coroutine functions
+    from limits.aio.storage import Storage as LimitsStorage
+
+    from ratelimited_notify.storage.adapter import AsyncAdapter
+    from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
+
+    if isinstance(storage, MemoryStorage):
+        return AsyncMemoryStorage(windows=storage)
+    if isinstance(storage, LimitsStorage):
+        return AsyncAdapter(storage)
+    raise _not_a_storage(
+        storage, "AsyncLimiter", "a URI, a storage of limits.aio or the storage of another AsyncLimiter"
+    )
+
+
+def _asks(storage: object) -> bool | None:
+    """Whether the storage is awaited; None where it has not the verbs at all."""
+    from inspect import iscoroutinefunction
+
+    from ratelimited_notify.storage.base import Storage
+
+    return iscoroutinefunction(storage.acquire) if isinstance(storage, Storage) else None
+
+
+def _not_a_storage(storage: object, limiter: str, usable: str) -> NotifyError:
+    return NotifyError(f"A {type(storage).__name__} cannot be the storage of {limiter}; pass {usable}.")
+
+
+def _of_limits(uri: str, scheme: str) -> object:
+    from limits.storage import storage_from_string
+
+    try:
+        return storage_from_string(uri)
+    except Exception as error:  # noqa: BLE001  # a storage that others wrote may raise anything
+        # Its own words may quote the URI.
+        raise NotifyError(
+            f"limits cannot open {scheme}:// ({type(error).__name__}): the scheme is not known, its client is not installed, "
+            "or the rest of the URI is not right. Known are memory://, redis://, redis+cluster://, redis+sentinel://, "
+            "the same with valkey, memcached:// and what limits has a storage for."
+        ) from None
+
+
+def _scheme(uri: str, clock: Callable[[], float] | None) -> tuple[str, str]:
+    """The scheme in lower case, and the URI with it."""
+    # A URI holds credentials, so messages show its scheme and nothing more.
+    scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower()
+    if not separator:
+        raise NotifyError(
+            "A text without '://' is not a storage URI; write 'memory://', 'redis://localhost:6379/0', "
+            "'memcached://localhost:11211', or pass a storage object."
+        )
+    if clock is not None and scheme not in _CLOCKS:
+        raise NotifyError(f"clock= moves windows in memory and on memcached; {scheme}:// has a clock of its own.")
+    return scheme, f"{scheme}://{rest}"
