@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str]
     def load(name: str) -> object:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        from importlib import import_module
+
         found = getattr(import_module(f"{package}.{places[name]}"), name)
         setattr(sys.modules[package], name, found)
         return found

@@ -8,10 +8,8 @@ Every part is escaped to plain ASCII, or hashed where it is long, so no text of 
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
 from string import ascii_letters, digits
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,6 +47,9 @@ def valid_namespace(namespace: str) -> bool:
 
 def digest(text: str, secret: bytes = b"") -> str:
     """32 hexadecimal digits that stand for the text; keyed where a secret is given (BLAKE2b, RFC 7693)."""
+    # Loaded here, as in `escape`: most programs never need it.
+    from hashlib import blake2b
+
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=secret).hexdigest()
 
 
@@ -59,7 +60,11 @@ def is_plain(part: str) -> bool:
 
 def escape(part: str) -> str:
     """The part in plain ASCII without separators, braces, spaces or control characters."""
-    return part if _PLAIN(part) else quote(part, safe="@+=", errors="surrogatepass")
+    if _PLAIN(part):
+        return part
+    from urllib.parse import quote
+
+    return quote(part, safe="@+=", errors="surrogatepass")
 
 
 def tag_of(recipient: str) -> str:
