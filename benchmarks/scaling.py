@@ -82,8 +82,8 @@ much. Above some hundreds, `sliding-window-counter` takes {sliding:.0f} bytes wh
 **memcached** has no cluster of its own: several hosts share the recipients between them. One record per recipient has to fit
 into one item, 1 MB by default, and is evicted when memory is short, which forgets: give it room, and watch evictions.
 
-**The callers.** A process opens at most 50 connections to each server (`max_connections`). A thousand processes with a thousand
-shards would open up to 50 million: lower it there, and let a process ask in batches (`hit_many`, `send_many`), which
+**The callers.** A process opens at most 50 connections to each server (`max_connections`), an event loop five: one for decisions and up
+to four for batches. A thousand processes with a thousand shards would open up to 50 million: lower it there, and let a process ask in batches (`hit_many`, `send_many`), which
 need one connection.
 """
 
@@ -96,7 +96,9 @@ def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
 
     moving, further = value("redis-bytes-moving"), value("redis-bytes-further")
     fixed, sliding = value("redis-bytes-fixed"), value("redis-bytes-sliding")
-    each = moving + (HITS - 1) * further
+    # Rounded as they are shown, or the sum would not seem right.
+    more = round((HITS - 1) * further)
+    each = round(moving) + more
     total, fixed_total = BILLION * RULES * each, BILLION * RULES * fixed
     peak = PEAK * BILLION // 10**6
     return _PAGE.format(
@@ -111,7 +113,7 @@ def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
         people=figures["redis-bytes-moving"].people,
         rules=RULES,
         hits=HITS,
-        more=(HITS - 1) * further,
+        more=more,
         each=each,
         total=total / 1e9,
         server=SERVER / 1e9,

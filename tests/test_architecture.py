@@ -80,6 +80,17 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ratelimited_notify.no_such_name  # noqa: B018  # The access is what is tested.
 
 
+@pytest.mark.parametrize("wing", [path.parent.name for path in PACKAGE.glob("*/__init__.py")])
+def test_a_wing_hands_out_what_its_face_lists(wing: str) -> None:
+    """Every name of a face is there, in a process that has loaded nothing else, and no other is."""
+    program = f"""
+import ratelimited_notify.{wing} as face
+print(all(hasattr(face, name) for name in getattr(face, "__all__", ())), hasattr(face, "no_such_name"), bool(face.__doc__))
+"""
+
+    assert _python(program) == "True False True"
+
+
 def test_the_version_is_that_of_the_distribution() -> None:
     """`__version__` is the number that pip shows."""
     from importlib.metadata import PackageNotFoundError, version

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
     _Show: TypeAlias = Callable[[object], str]
-    LimitNotation: TypeAlias = str | RateLimitItem | Iterable[str | RateLimitItem] | None
+
+LimitNotation: TypeAlias = "str | RateLimitItem | Iterable[str | RateLimitItem] | None"
+"""A limit as `limits` writes it, one or several; None is no limit."""
 
 LONGEST_PERIOD = 10_000 * 86_400
 """The longest period, in seconds: what every backend counts exactly, in microseconds."""
