@@ -302,6 +302,7 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
     """
     with load:
         warm = load.warm()
+        warmed = time.monotonic()
         time.sleep(_BEFORE)
         struck = time.monotonic()
         fault.strike(world)
@@ -337,7 +338,7 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
         stuck=len({caller.number for caller in load.callers if caller.number in stuck or not caller.ended}),
         late=sum(one.start >= quiet for one in uncounted),
         quiet=sum(one.start >= quiet for one in counted),
-        overloaded=not warm or any(one.end < struck for one in uncounted),
+        overloaded=not warm or any(warmed <= one.start and one.end < struck for one in uncounted),
         raised=tuple(sorted({repr(error) for caller in load.callers for error in caller.raised})),
         wrong=tuple(_wrong(world, fault, load, struck, returned)),
     )

@@ -152,13 +152,17 @@ class ThreadLoad(Load):
 
     def __enter__(self) -> Self:
         self.limiter = Limiter(self.rules, self._uri, **self.options)
+        # All begin at once: a thread that is started beside hundreds of busy ones takes long to come up.
+        self._all_started = threading.Event()
         self._threads = [threading.Thread(target=self._decide, args=(caller,), daemon=True) for caller in self.callers]
         for thread in self._threads:
             thread.start()
+        self._all_started.set()
         return self
 
     def _decide(self, caller: Caller) -> None:
         turns = ((CAPPED, self.shared(caller)), (COUNTED, self.own(caller)))
+        self._all_started.wait()
         try:
             while not self._stopped:
                 for kind, recipient in turns:

@@ -151,12 +151,14 @@ class Table:
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, ...]] = []
+        self.failures: list[str] = []
 
     def add(self, backend: str, name: str, load: str, runs: list[Run]) -> None:
         """A line; runs after which nothing was counted are the last of its failures."""
         firsts = [one.first for one in runs]
         known = [first for first in firsts if first is not None]
         never = len(firsts) - len(known)
+        self.failures += [f"{backend}, {name}, {load}: {found}: {one}" for one in runs if (found := failures(one))]
         self.rows.append(
             (
                 *(backend, name, load, str(len(runs))),
@@ -173,7 +175,7 @@ class Table:
 
     def __str__(self) -> str:
         lines = [self.HEAD, tuple("---" for _ in self.HEAD), *self.rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), "", *self.failures, ""])
 
 
 def failures(seen: Run) -> list[str]:

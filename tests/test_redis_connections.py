@@ -12,13 +12,14 @@ import pytest
 
 from proxy import Proxy
 from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, StorageError
-from ratelimited_notify.storage.breaker import breaker_for
-from ratelimited_notify.storage.redis.connection import Connections, Places
+from ratelimited_notify.storage.breaker import Circuits, breaker_for
+from ratelimited_notify.storage.redis.connection import Connections, Places, _Waiting
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
+from ratelimited_notify.storage.redis.options import connection
 from ratelimited_notify.storage.redis.sync import RedisStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from servers import Valkey
 
@@ -138,6 +139,89 @@ def test_one_who_left_without_a_word_keeps_nobody_waiting() -> None:
     places.give(taken)  # type: ignore[arg-type]  # there is time enough
 
     assert places.take(soon(), None) is not None
+
+
+@pytest.fixture
+def collecting() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Has the garbage collector run as often as it can, and call what it is given each time: another thread could run then."""
+    before = gc.get_threshold()
+    called: list[Callable[[str, dict[str, int]], None]] = []
+
+    def start(call: Callable[[], object]) -> None:
+        called.append(lambda _phase, _info: call() and None)
+        gc.callbacks.append(called[0])
+        gc.set_threshold(1)
+
+    yield start
+    gc.set_threshold(*before)
+    for one in called:
+        gc.callbacks.remove(one)
+
+
+def test_the_queue_may_change_while_the_collector_runs(collecting: Callable[[Callable[[], object]], None]) -> None:
+    """Whoever looks for the next in the queue is not disturbed by who joins or leaves, whenever another thread may run."""
+    places = Places(never, 1)
+    changes = 0
+
+    def change() -> None:
+        nonlocal changes
+        changes += 1
+        places._waiting.append(places._waiting.popleft())
+
+    places._waiting.extend(_Waiting(soon()) for _ in range(100))
+    collecting(change)
+    for _ in range(100):
+        places.freed()
+
+    assert changes > 0
+    assert sum(waiting.woken for waiting in places._waiting) == 100
+
+
+def test_servers_may_be_added_while_the_collector_runs(collecting: Callable[[Callable[[], object]], None]) -> None:
+    """Whoever reads the states of a cluster's servers is not disturbed by one that another thread has just met."""
+    breakers = {f"server-{number}": breaker_for(f"server-{number}", None) for number in range(20)}
+    new = [(f"new-{number}", breaker_for("new", None)) for number in range(1000)]
+    circuits = Circuits(breakers)
+    collecting(lambda: breakers.update([new.pop()]) if new else None)
+    for _ in range(100):
+        assert len(list(circuits)) >= 20
+
+    assert len(breakers) > 20
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_nothing_is_read_from_disk_to_connect(
+    valkey: Valkey, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    """redis-py looks for its own version on disk with each connection: ten times what it takes to connect, while others wait."""
+    found: list[str] = []
+    monkeypatch.setattr("importlib.metadata.version", lambda name: found.append(name) or "0")
+    if asynchronous:
+        asyncio.run(_hit(valkey.url))
+    else:
+        with Limiter(RULES, valkey.url) as limiter:
+            limiter.hit("news", "ana@example.com")
+
+    assert found == []
+
+
+def test_a_connection_class_of_your_own_gets_only_what_it_takes(valkey: Valkey) -> None:
+    """A class that passes on what it does not know works as those of redis-py; one with fixed arguments is given no other."""
+    from redis import ConnectionPool
+    from redis.connection import Connection as RedisConnection
+
+    class Open(RedisConnection):
+        def __init__(self, **options: Any) -> None:  # Any: whatever redis-py takes
+            super().__init__(**options)
+
+    class Strict(RedisConnection):
+        def __init__(self, host: str = "", port: int = 0) -> None:
+            super().__init__(host=host, port=port)
+
+    pool = ConnectionPool(connection_class=Open, host="127.0.0.1", port=valkey.port, socket_timeout=1)
+
+    assert RedisStorage(connection_pool=pool).check()
+    assert connection(Strict, {"host": "127.0.0.1"}).host == "127.0.0.1"
 
 
 def test_who_waits_hears_of_an_open_circuit() -> None:

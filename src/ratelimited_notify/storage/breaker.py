@@ -244,7 +244,8 @@ class Circuits(Mapping[str, State]):
         return self._breakers[server].state
 
     def __iter__(self) -> Iterator[str]:
-        return iter(tuple(self._breakers))
+        # Not a tuple: to make one may start the garbage collector, and so let another thread add a server meanwhile.
+        return iter(list(self._breakers))
 
     def __len__(self) -> int:
         return len(self._breakers)

@@ -231,7 +231,8 @@ class Places:
 
     def _wake(self) -> None:
         now = time.monotonic()
-        for waiting in tuple(self._waiting):
+        # Not a tuple: to make one may start the garbage collector, and so let others change the queue meanwhile.
+        for waiting in list(self._waiting):
             if waiting.deadline < now:
                 # It is about to leave, or was interrupted before it could.
                 with suppress(ValueError):

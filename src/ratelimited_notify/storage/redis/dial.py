@@ -61,7 +61,7 @@ def _wired(kind: type) -> type:
 
 def connected(kind: type, wanted: Mapping[str, Any], deadline: float) -> Any:  # Any: whatever redis-py takes and makes
     """A connection of this class, connected before the deadline."""
-    made = options.made(_wired(kind), **wanted)
+    made = options.connection(_wired(kind), wanted)
     made.deadline = deadline
     # CLIENT SETINFO would cost two round trips for each connection. The names are those of redis-py before and since 7.
     made.driver_info = made.lib_name = made.lib_version = None

@@ -68,7 +68,7 @@ async def connected(
     deadline: float,
 ) -> Any:  # Any: what redis-py makes
     """A connection of this class, connected before the deadline, by the clock of the event loop."""
-    made = options.made(_dialed(kind), **wanted)
+    made = options.connection(_dialed(kind), wanted)
     made.deadline = deadline
     # CLIENT SETINFO would cost two round trips for each connection. The names are those of redis-py before and since 7.
     made.driver_info = made.lib_name = made.lib_version = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -189,7 +191,7 @@ def to_sentinels(
 
 def checked(pool: Any) -> Any:  # Any: the pools of redis-py's two worlds have no common type.
     """A connection as the pool makes them, not opened; an error for options that redis-py would refuse."""
-    return made(pool.connection_class, **pool.connection_kwargs)
+    return connection(pool.connection_class, pool.connection_kwargs)
 
 
 def check_pool(pool: object) -> None:
@@ -229,6 +231,28 @@ def made(kind_of: Callable[..., T], *arguments: Any, **options: Any) -> T:  # An
         return kind_of(*arguments, **options)
     except (TypeError, ValueError, exceptions.RedisError) as error:
         raise NotifyError(f"redis-py refuses an option of the Redis storage: {error}") from None
+
+
+def connection(kind: type, wanted: Mapping[str, Any]) -> Any:  # Any: as in `settings`.
+    """A connection of this class of redis-py's, which is not connected yet."""
+    return made(kind, **{**wanted, **unnamed(kind)})
+
+
+@cache
+def unnamed(kind: type) -> Mapping[str, None]:
+    """The option with which a connection of this class does not tell the server its library's name and version.
+
+    redis-py 7 and newer look the version up on disk for each connection, which takes longer than to connect.
+    """
+    for base in kind.__mro__:
+        begun_by = vars(base).get("__init__")
+        if begun_by is not None:
+            taken = signature(begun_by).parameters
+            if "driver_info" in taken:
+                return {"driver_info": None}
+            if all(one.kind is not Parameter.VAR_KEYWORD for one in taken.values()):
+                break
+    return {}
 
 
 def places(pool: Any) -> int:  # Any: as above.
