@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Grant, Mode, Request, StrategyName, Token
+    from ratelimited_notify.windows.strategies import Mode, Request, StrategyName, Token, Verdict
     from servers import Valkey
 
 SECOND = MICROSECONDS
@@ -47,13 +47,13 @@ class Driven:
         """What this awaitable returns."""
         return self.loop.run_until_complete(awaitable)
 
-    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self.run(self.storage.acquire(windows, keys, cost))
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         return self.run(self.storage.acquire_many(requests))
 
-    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self.run(self.storage.peek(windows, keys, cost))
 
     def release(

@@ -16,7 +16,7 @@ from ratelimited_notify.windows.strategies import Mode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ratelimited_notify.windows.strategies import Grant, Reading, Request, Window
+    from ratelimited_notify.windows.strategies import Reading, Request, Verdict, Window
 
 FITS = 0
 NEVER = -1
@@ -36,7 +36,7 @@ class Said(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the model says about a whole decision: the fields of a `Grant`."""
+    """What the model says about a whole decision: the fields of a `Verdict`."""
 
     granted: bool
     now: int
@@ -329,7 +329,7 @@ class Model:
         ]
 
 
-def plain(answer: Grant | Verdict) -> tuple[bool, int, list[tuple[int, int, int, bool]]]:
+def plain(answer: Verdict) -> tuple[bool, int, list[tuple[int, int, int, bool]]]:
     """A storage's answer or the model's, without what cannot be compared: what a token looks like is the storage's affair."""
     readings: Sequence[Reading | Said] = answer.said if isinstance(answer, Verdict) else answer.readings
     return answer.granted, answer.now, [(*reading[:3], reading[3] is not None) for reading in readings]

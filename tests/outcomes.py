@@ -16,7 +16,7 @@ from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from ratelimited_notify.windows.strategies import Grant, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
 
 CANARY = "ana.secret@example.com"
 """A recipient, and what messages are made of, that no text of the library may show."""
@@ -146,11 +146,11 @@ class Unreliable(MemoryStorage):
         if verb in self.failing:
             raise StorageError("The storage does not answer.")
 
-    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         self._fail("acquire")
         return super().acquire(windows, keys, cost)
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         self._fail("acquire_many")
         return super().acquire_many(requests)
 
@@ -175,17 +175,17 @@ class AsyncUnreliable(AsyncMemoryStorage):
         if verb in self.failing:
             raise StorageError("The storage does not answer.")
 
-    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         self._fail("acquire")
-        grant = await super().acquire(windows, keys, cost)
+        verdict = await super().acquire(windows, keys, cost)
         await self._answer("acquire")
-        return grant
+        return verdict
 
-    async def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    async def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         self._fail("acquire_many")
-        grants = await super().acquire_many(requests)
+        verdicts = await super().acquire_many(requests)
         await self._answer("acquire_many")
-        return grants
+        return verdicts
 
     async def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.decorator.configuration import WornLimits, configuration
+from ratelimited_notify.decorator.configuration import DecoratorLimits, configuration
 from ratelimited_notify.pytest_plugin import Clock
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No configuration, no environment and no limits on decorators; afterwards, all of it again."""
     for name in ("RULES", "STORAGE", "DISABLED"):
         monkeypatch.delenv(f"RATELIMITED_NOTIFY_{name}", raising=False)
-    worn = configuration._worn
-    with configuration.rehearsing(Clock()):
-        configuration._rehearsal = None
-        configuration._worn = WornLimits()
+    declared = configuration._declared
+    with configuration.overriding(Clock()):
+        configuration._override = None
+        configuration._declared = DecoratorLimits()
         configuration.reset()
         yield
-    configuration._worn = worn
+    configuration._declared = declared

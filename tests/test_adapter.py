@@ -23,7 +23,7 @@ from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mod
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ratelimited_notify.windows.strategies import Grant
+    from ratelimited_notify.windows.strategies import Verdict
     from servers import Memcached
 
 STRATEGY_NAMES: list[StrategyName] = ["moving-window", "fixed-window", "sliding-window-counter"]
@@ -97,8 +97,8 @@ def usable(adapter: Any) -> list[StrategyName]:
     return STRATEGY_NAMES[1:] if "Memcached" in type(stock).__name__ else STRATEGY_NAMES
 
 
-def counts(grant: Grant) -> list[int]:
-    return [reading.count for reading in grant.readings]
+def counts(verdict: Verdict) -> list[int]:
+    return [reading.count for reading in verdict.readings]
 
 
 def test_is_a_storage_that_is_not_exact() -> None:
@@ -114,26 +114,26 @@ def test_all_are_tested_before_one_is_hit(adapter: Any) -> None:
     """What is refused by one window is counted in none, and each window says when it has room again."""
     windows = [window(strategy, 2 + number) for number, strategy in enumerate(usable(adapter))]
     keys = keys_of(windows)
-    grants = [adapter.acquire(windows, keys, 1) for _ in range(4)]
+    verdicts = [adapter.acquire(windows, keys, 1) for _ in range(4)]
     seen = adapter.peek(windows, keys, 1)
-    first, *others = grants[-1].readings
+    first, *others = verdicts[-1].readings
 
-    assert [grant.granted for grant in grants] == [True, True, False, False]
-    assert [counts(grant) for grant in grants] == [[n] * len(windows) for n in (1, 2, 2, 2)]
+    assert [verdict.granted for verdict in verdicts] == [True, True, False, False]
+    assert [counts(verdict) for verdict in verdicts] == [[n] * len(windows) for n in (1, 2, 2, 2)]
     assert (seen.granted, counts(seen)) == (False, [2] * len(windows))
-    assert 0 < first.retry_at - grants[-1].now <= HOUR
-    assert 0 < first.reset_at - grants[-1].now <= HOUR
+    assert 0 < first.retry_at - verdicts[-1].now <= HOUR
+    assert 0 < first.reset_at - verdicts[-1].now <= HOUR
     assert [reading.retry_at for reading in others] == [FITS] * len(others)
-    assert {reading.token for grant in grants for reading in grant.readings} == {None}
+    assert {reading.token for verdict in verdicts for reading in verdict.readings} == {None}
 
 
 def test_a_batch_in_order(adapter: Any) -> None:
     """A batch is decided in order, and the same recipient twice is counted twice."""
     windows = [window(strategy, 2) for strategy in usable(adapter)]
     keys = keys_of(windows)
-    grants = adapter.acquire_many([Request(windows, keys, 1)] * 3)
+    verdicts = adapter.acquire_many([Request(windows, keys, 1)] * 3)
 
-    assert [grant.granted for grant in grants] == [True, True, False]
+    assert [verdict.granted for verdict in verdicts] == [True, True, False]
 
 
 def test_peek_changes_nothing(adapter: Any) -> None:
@@ -142,7 +142,7 @@ def test_peek_changes_nothing(adapter: Any) -> None:
     keys = keys_of(windows)
     seen = [adapter.peek(windows, keys, 2) for _ in range(3)]
 
-    assert [(grant.granted, counts(grant)) for grant in seen] == [(True, [0] * len(windows))] * 3
+    assert [(verdict.granted, counts(verdict)) for verdict in seen] == [(True, [0] * len(windows))] * 3
 
 
 def test_a_cost_above_the_limit_never_fits(adapter: Any) -> None:
@@ -150,9 +150,9 @@ def test_a_cost_above_the_limit_never_fits(adapter: Any) -> None:
     for strategy in usable(adapter):
         windows = [window(strategy, 3), window(strategy, 0)]
         keys = keys_of(windows)
-        grants = [adapter.acquire(windows[:1], keys[:1], 4), adapter.acquire(windows[1:], keys[1:], 1)]
+        verdicts = [adapter.acquire(windows[:1], keys[:1], 4), adapter.acquire(windows[1:], keys[1:], 1)]
 
-        assert [(grant.granted, counts(grant), grant.readings[0].retry_at) for grant in grants] == [
+        assert [(verdict.granted, counts(verdict), verdict.readings[0].retry_at) for verdict in verdicts] == [
             (False, [0], NEVER)
         ] * 2
 
@@ -162,11 +162,11 @@ def test_forced_hits(adapter: Any) -> None:
     for strategy in usable(adapter):
         forced, enforced = [window(strategy, 2, Mode.FORCE)], [window(strategy, 2)]
         keys = keys_of(forced)
-        grants = [adapter.acquire(forced, keys, 1) for _ in range(6)]
+        verdicts = [adapter.acquire(forced, keys, 1) for _ in range(6)]
 
-        assert [grant.granted for grant in grants] == [True] * 6
-        assert [counts(grant) for grant in grants] == [[1], [2], [3], [4], [4], [4]]
-        assert {grant.readings[0].retry_at for grant in grants} == {FITS}
+        assert [verdict.granted for verdict in verdicts] == [True] * 6
+        assert [counts(verdict) for verdict in verdicts] == [[1], [2], [3], [4], [4], [4]]
+        assert {verdict.readings[0].retry_at for verdict in verdicts} == {FITS}
         assert adapter.acquire(enforced, keys, 1).granted is False
 
 
@@ -175,12 +175,12 @@ def test_shadow_hits(adapter: Any) -> None:
     for strategy in usable(adapter):
         windows = [window(strategy, 2, Mode.SHADOW)]
         keys = keys_of(windows)
-        grants = [adapter.acquire(windows, keys, 1) for _ in range(3)]
+        verdicts = [adapter.acquire(windows, keys, 1) for _ in range(3)]
 
-        assert [grant.granted for grant in grants] == [True] * 3
-        assert [counts(grant) for grant in grants] == [[1], [2], [2]]
-        assert grants[-1].readings[0].retry_at > grants[-1].now
-        assert grants[-2].readings[0].retry_at == FITS
+        assert [verdict.granted for verdict in verdicts] == [True] * 3
+        assert [counts(verdict) for verdict in verdicts] == [[1], [2], [2]]
+        assert verdicts[-1].readings[0].retry_at > verdicts[-1].now
+        assert verdicts[-2].readings[0].retry_at == FITS
 
 
 def test_forget(adapter: Any) -> None:
@@ -197,8 +197,8 @@ def test_nothing_is_given_back(adapter: Any) -> None:
     """release says False and changes nothing: limits has no verb for it. close closes nothing that others opened."""
     windows = [window(strategy, 2) for strategy in usable(adapter)]
     keys = keys_of(windows)
-    grant = adapter.acquire(windows, keys, 1)
-    released = adapter.release(windows, keys, 1, [reading.token for reading in grant.readings])
+    verdict = adapter.acquire(windows, keys, 1)
+    released = adapter.release(windows, keys, 1, [reading.token for reading in verdict.readings])
     adapter.close()
 
     assert released is False
@@ -232,10 +232,10 @@ def test_a_lost_race_takes_nothing_more() -> None:
     adapter = Adapter(Raced())
     windows = [window("fixed-window", 5), window("moving-window", 2), window("sliding-window-counter", 5)]
     keys = keys_of(windows)
-    grant = adapter.acquire(windows, keys, 1)
+    verdict = adapter.acquire(windows, keys, 1)
 
-    assert (grant.granted, counts(grant)) == (False, [1, 2, 0])
-    assert grant.readings[1].retry_at > grant.now
+    assert (verdict.granted, counts(verdict)) == (False, [1, 2, 0])
+    assert verdict.readings[1].retry_at > verdict.now
 
 
 def test_counts_are_those_of_limits() -> None:

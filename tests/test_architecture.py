@@ -75,7 +75,7 @@ def test_dir_lists_the_public_names() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """Asking the package for what it does not have is answered as any module does."""
+    """BaseLimiter the package for what it does not have is answered as any module does."""
     with pytest.raises(AttributeError, match="no_such_name"):
         ratelimited_notify.no_such_name  # noqa: B018  # The access is what is tested.
 

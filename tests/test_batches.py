@@ -153,11 +153,11 @@ def test_a_batch_is_its_recipients_one_by_one(
         ),
         max_size=12,
     ),
-    alike=st.booleans(),
+    is_uniform=st.booleans(),
 )
 @settings(max_examples=100)
 def test_notifications_are_decided_one_by_one(
-    valkey: Valkey, drawn: list[Rule], asked: list[tuple[Any, ...]], alike: bool
+    valkey: Valkey, drawn: list[Rule], asked: list[tuple[Any, ...]], is_uniform: bool
 ) -> None:
     """Notifications that differ, or only in the recipient: each gets its decision, or its own error."""
     with pytest.MonkeyPatch.context() as patch, valkey.client(db=3) as clock:
@@ -165,7 +165,7 @@ def test_notifications_are_decided_one_by_one(
         storage = ClockedStorage(f"redis://{valkey.address}/3", timeout=PATIENT)
         together, singly = (Limiter(drawn, storage, namespace=fresh()) for _ in range(2))
         clock.set("test:clock", 1_800_000_000 * SECOND)
-        if alike:
+        if is_uniform:
             asked = [(asked[0][0], recipient, *asked[0][2:]) for _, recipient, *_ in asked]
         notifications = [
             Notification(type, recipient, priority=priority, cost=cost, fields=given_fields)
@@ -227,7 +227,7 @@ def test_keys_that_are_not_plain_ascii(valkey: Valkey) -> None:
     storage = RedisStorage(valkey.url, timeout=PATIENT)
     requests = [Request([window], [key], 1) for key in keys * 2]
 
-    assert [grant.readings[0].count for grant in storage.acquire_many(requests)] == [1, 1, 2, 2]
+    assert [verdict.readings[0].count for verdict in storage.acquire_many(requests)] == [1, 1, 2, 2]
     assert [storage.acquire([window], [key], 1).readings[0].count for key in keys] == [3, 3]
     with valkey.client() as client:
         assert client.delete(*keys) == 2

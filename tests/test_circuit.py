@@ -247,7 +247,7 @@ def test_many_pings_leave_nothing_behind(clock: Clock) -> None:
 # --- What callers notice --------------------------------------------------------------------------------------------
 
 
-class Asked:
+class Subject:
     """A limiter for threads or for asyncio, called in one way."""
 
     def __init__(self, asynchronous: bool, uri: str, **options: Any) -> None:
@@ -278,12 +278,12 @@ class Asked:
 
 
 @pytest.fixture(params=[False, True], ids=["sync", "async"])
-def asked(request: pytest.FixtureRequest) -> Iterator[Callable[..., Asked]]:
+def asked(request: pytest.FixtureRequest) -> Iterator[Callable[..., Subject]]:
     """Makes limiters for both worlds."""
-    made: list[Asked] = []
+    made: list[Subject] = []
 
-    def make(uri: str, **options: Any) -> Asked:
-        made.append(Asked(request.param, uri, **options))
+    def make(uri: str, **options: Any) -> Subject:
+        made.append(Subject(request.param, uri, **options))
         return made[-1]
 
     yield make
@@ -298,7 +298,7 @@ def scripts_run(server: Valkey) -> int:
     return sum(said.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
 
 
-def test_a_stopped_server_is_left_alone(start_valkey: Callable[..., Valkey], asked: Callable[..., Asked]) -> None:
+def test_a_stopped_server_is_left_alone(start_valkey: Callable[..., Valkey], asked: Callable[..., Subject]) -> None:
     """After three time-outs callers are answered at once; all that is sent meanwhile are PINGs; the first answer ends it."""
     server = start_valkey()
     first, second = asked(server.url, timeout=0.1), asked(server.url, timeout=0.1)
@@ -324,7 +324,7 @@ def test_a_stopped_server_is_left_alone(start_valkey: Callable[..., Valkey], ask
     assert before + 3 <= scripts_run(server) <= before + 3 + 4
 
 
-def _is_counted(asked: Asked) -> bool:
+def _is_counted(asked: Subject) -> bool:
     try:
         asked.hit()
     except StorageError:
@@ -332,7 +332,9 @@ def _is_counted(asked: Asked) -> bool:
     return True
 
 
-def test_a_single_caller_is_answered_at_once(start_valkey: Callable[..., Valkey], asked: Callable[..., Asked]) -> None:
+def test_a_single_caller_is_answered_at_once(
+    start_valkey: Callable[..., Valkey], asked: Callable[..., Subject]
+) -> None:
     """Somebody who asks alone for seconds at a server that hangs waits now and then for a PING, and mostly not at all."""
     server = start_valkey()
     alone = asked(server.url, on_storage_error="deny")
@@ -354,7 +356,7 @@ def test_a_single_caller_is_answered_at_once(start_valkey: Callable[..., Valkey]
     assert sum(each > 0.1 for each in durations) <= 10
 
 
-def test_a_refusal_is_an_answer(start_valkey: Callable[..., Valkey], asked: Callable[..., Asked]) -> None:
+def test_a_refusal_is_an_answer(start_valkey: Callable[..., Valkey], asked: Callable[..., Subject]) -> None:
     """A wrong password, a full memory and a replica are answers: they open no circuit, however often they come."""
     server = start_valkey()
     with server.client() as client:

@@ -232,10 +232,10 @@ def test_one_configure_serves_sync_and_async(uri: str | None, send: Any, send_as
 
 def test_windows_in_memory_outlive_a_configuration(send: Any, send_async: Any) -> None:
     """Configured again, with other rules, nobody gets more than they say; a storage of its own begins afresh."""
-    worn = rate_limited("status", "1/day", on_limit="drop")(news)
-    assert sent(worn, 2) == 1
+    declared = rate_limited("status", "1/day", on_limit="drop")(news)
+    assert sent(declared, 2) == 1
     configure({"news": "2/day"})
-    assert sent(worn, 2) == 0
+    assert sent(declared, 2) == 0
     assert sent(send, 1) + sent(send_async, 2) == 2
     configure({"news": "3/day"})
     assert sent(send, 2) + sent(send_async, 2) == 1
@@ -433,7 +433,7 @@ def test_a_hit_goes_back_where_it_came_from() -> None:
     assert configuration.limiter().test("news", "ana")
 
 
-def test_a_rehearsal_gives_everything_back() -> None:
+def test_an_override_gives_everything_back() -> None:
     """After a rehearsal, as tests have it, what was configured is in force again, counts and all; so are limits on decorators."""
     clock = Clock()
     send = rate_limited("news", on_limit="drop")(news)
@@ -441,7 +441,7 @@ def test_a_rehearsal_gives_everything_back() -> None:
     configure({"news": "2/day"}, enabled=True)
     assert sent(send, 1) + sent(send_async, 1) == 2
 
-    with configuration.rehearsing(clock):
+    with configuration.overriding(clock):
         assert sent(send, 3) + sent(send_async, 3) == 2
         clock.advance(86_400)
         assert sent(send_async, 3) == 2
@@ -457,19 +457,19 @@ def test_a_rehearsal_gives_everything_back() -> None:
     rate_limited("passing", "2/day")(lambda to: None)
 
 
-def test_a_rehearsal_of_what_nobody_has_called() -> None:
+def test_an_override_of_what_nobody_has_called() -> None:
     """Before the first call there is nothing to put back but that nothing was there."""
-    with configuration.rehearsing(Clock()):
+    with configuration.overriding(Clock()):
         assert sent(rate_limited("news", "1/day", on_limit="drop")(news), 2) == 1
         assert sent(rate_limited("local", "1/day", on_limit="drop")(lambda to: "sent"), 2) == 1
 
     assert not configuration.configured
-    assert [rule.type for rule in configuration._worn.rules()] == ["news"]
+    assert [rule.type for rule in configuration._declared.rules()] == ["news"]
 
 
 def test_a_limit_that_a_test_wrote_first_lasts_where_a_module_has_it_too() -> None:
     """A limit that a local function wrote down before a module did is the module's from then on."""
-    with configuration.rehearsing(Clock()):
+    with configuration.overriding(Clock()):
         rate_limited("news", "1/day")(lambda to: None)
         rate_limited("news", "1/day")(news)
 

@@ -383,7 +383,7 @@ def storage(tunnelled: Tunnelled, kind: str) -> Iterator[Any]:
 def test_a_cluster_that_says_nothing(
     tunnelled: Tunnelled, storage: Any, limiter: Any, seconds: Any, kind: str, how: str
 ) -> None:
-    """Asking one server after another who has the slot takes one time-out, for all of them."""
+    """BaseLimiter one server after another who has the slot takes one time-out, for all of them."""
     for proxy in tunnelled.proxies.values():
         if how == "drips":
             proxy.drip = DRIP

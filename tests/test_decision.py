@@ -166,7 +166,7 @@ def test_when_the_storage_failed(clock: Clock) -> None:
     """What it said is there, and nothing is made up about windows or waiting."""
     for choice in ("allow", "deny"):
         limiter = Limiter({"news": "1/day"}, clock=clock, on_storage_error=choice, timeout=0.01)
-        with limiter.storage.turns.lock:
+        with limiter.storage.guard.lock:
             decision = limiter.hit("news", WHO)
 
         assert decision.allowed is (choice == "allow")

@@ -1201,16 +1201,16 @@ def test_a_limit_on_the_decorator_with_a_limiter() -> None:
 
 def test_limiters_that_are_gone_are_forgotten() -> None:
     """What decorators wrote down for a limiter goes when the limiter goes."""
-    from ratelimited_notify.decorator.configuration import _worn
+    from ratelimited_notify.decorator.configuration import _declared
 
     gc.collect()
-    before = len(_worn)
+    before = len(_declared)
     limiter = Limiter()
     send = rate_limited("news", "1/day", limiter=limiter)(lambda to: None)
-    assert len(_worn) == before + 1
+    assert len(_declared) == before + 1
     del limiter, send
     gc.collect()
-    assert len(_worn) == before
+    assert len(_declared) == before
 
 
 # What texts show.

@@ -143,7 +143,7 @@ def full(request: pytest.FixtureRequest) -> tuple[MemoryStorage, Running, list[t
         tokens.append((cost, record.take(clock.now, DAY, cost, number % 1000)))
     from ratelimited_notify.storage.memory.packed import packed
 
-    storage.shelves.of("cap")["cap"] = packed(record, DAY)
+    storage.shards.of("cap")["cap"] = packed(record, DAY)
     return storage, clock, tokens
 
 

@@ -349,11 +349,11 @@ class Strike:
         if not frame.f_code.co_filename.startswith(self.folders):
             return None
         # What is raised in a finalizer goes nowhere.
-        around: FrameType | None = frame
-        while around is not None:
-            if around.f_code.co_name == "__del__":
+        key_parts: FrameType | None = frame
+        while key_parts is not None:
+            if key_parts.f_code.co_name == "__del__":
                 return None
-            around = around.f_back
+            key_parts = key_parts.f_back
         return self._line
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:

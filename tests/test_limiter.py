@@ -175,7 +175,7 @@ def test_a_type_of_another_class_is_the_text_that_it_holds(make: Any) -> None:
     assert one.hit(Kind.NEWS, WHO, tenant=Kind.NEWS).type == "news"
     assert not one.hit("news", WHO)
     other.hit("news", WHO, tenant="news")
-    assert list(_memory(one).shelves) == list(_memory(other).shelves)
+    assert list(_memory(one).shards) == list(_memory(other).shards)
 
 
 def _memory(limiter: Any) -> Any:
@@ -210,8 +210,8 @@ def test_exempt_priorities_pass_and_count(make: Any) -> None:
     assert all(limiter.hit("alert", WHO, priority="critical") for _ in range(9))
     assert not limiter.hit("alert", WHO)
     assert not limiter.hit("alert", WHO, priority="low")
-    kept = _memory(limiter).shelves.get("notify:{ana@example.com}:%2A%20by%20recipient:86400:m")
-    assert len(unpacked(kept, "moving-window").settled()) == 4
+    kept = _memory(limiter).shards.get("notify:{ana@example.com}:%2A%20by%20recipient:86400:m")
+    assert len(unpacked(kept, "moving-window").stored()) == 4
 
 
 def test_exempt_priorities_need_not_count(make: Any) -> None:
@@ -399,7 +399,7 @@ def test_release_of_what_took_nothing(make: Any) -> None:
     limiter.hit("news", WHO)
     took_nothing = [limiter.hit("news", WHO), limiter.test("news", "bo"), limiter.hit("other", WHO)]
 
-    with _memory(limiter).turns.lock:
+    with _memory(limiter).guard.lock:
         assert [limiter.release(decision) for decision in took_nothing] == [False, False, False]
     assert not limiter.test("news", WHO)
 
@@ -501,7 +501,7 @@ def test_reserve_keeps_what_was_sent(make: Any) -> None:
 def test_reserve_raises_the_bodys_error_when_the_storage_fails(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     """What went wrong in the body is what the caller must see; that the hit stays counted goes to the log."""
     limiter = make({"news": "1/day"}, timeout=0.01)
-    lock = _memory(limiter).turns.lock
+    lock = _memory(limiter).guard.lock
 
     with pytest.raises(ValueError, match="bad address"):
         fail_inside(limiter, ValueError("bad address"), meanwhile=lock.acquire)
@@ -679,7 +679,7 @@ def test_a_storage_that_fails_is_an_error_by_default(make: Any) -> None:
         lambda: limiter.release(decision),
         lambda: limiter.reserve("news", WHO).__enter__(),
     ]
-    with _memory(limiter).turns.lock:
+    with _memory(limiter).guard.lock:
         for ask in asking:
             with pytest.raises(StorageError, match="stayed locked") as caught:
                 ask()
@@ -696,7 +696,7 @@ def test_the_user_may_choose_what_a_failure_decides(make: Any, choice: str, capl
     limiter = make([Rule("news", "1/day", overrides={"b": None})], timeout=0.01, on_storage_error=choice)
     expected = choice == "allow"
     assert limiter.raises is False
-    with _memory(limiter).turns.lock:
+    with _memory(limiter).guard.lock:
         decisions = [limiter.hit("news", WHO), limiter.test("news", WHO), *limiter.hit_many("news", [WHO, "b", "c"])]
         answers = limiter.decide([Notification("news", WHO), Notification("news", None), Notification("news", "b")])
 
@@ -720,7 +720,7 @@ def test_decide_gives_the_storages_error_to_those_it_concerns(make: Any) -> None
     """Those that no rule is for, and those that could not be asked about, are answered as always."""
     limiter = make({"news": "1/day"}, timeout=0.01)
     assert limiter.raises is True
-    with _memory(limiter).turns.lock:
+    with _memory(limiter).guard.lock:
         answers = limiter.decide([Notification("news", WHO), Notification("other", WHO), Notification("news", None)])
 
     assert [type(one) for one in answers] == [StorageError, Decision, TypeError]

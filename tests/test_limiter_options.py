@@ -58,7 +58,7 @@ def _fresh_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def keys(limiter: Any) -> list[str]:
     """The keys of what is stored."""
-    return list(getattr(limiter.storage, "windows", limiter.storage).shelves)
+    return list(getattr(limiter.storage, "windows", limiter.storage).shards)
 
 
 # What cannot be used.
@@ -379,13 +379,13 @@ def test_a_changed_strategy_counts_anew(make: Any) -> None:
 def test_a_worn_rule_stands_in_where_no_rule_is_for_its_type(make: Any) -> None:
     """The limit on a decorator holds until a configured rule is for the type, and again when that one goes."""
     limiter = make([Rule("*", "9/day", by="recipient")])
-    limiter.wear(Rule("news", "1/day"))
+    limiter.declare(Rule("news", "1/day"))
 
     def limits() -> list[str]:
         return [str(state.item) for state in limiter.windows("news", WHO)]
 
     assert limits() == ["9 per 1 day", "1 per 1 day"]
-    limiter.wear(Rule("news", "2/day"))
+    limiter.declare(Rule("news", "2/day"))
     assert limits() == ["9 per 1 day", "2 per 1 day"]
     limiter.rules = {"news": "5/day"}
     assert limits() == ["5 per 1 day"]
@@ -400,7 +400,7 @@ def test_a_worn_rule_that_does_not_fit_changes_nothing(make: Any) -> None:
     with pytest.raises(
         RuleError, match=r"rules\[1\]: has the name 'news' and a period of 86400 seconds, as rules\[0\]"
     ):
-        limiter.wear(Rule("news", "2/day"))
+        limiter.declare(Rule("news", "2/day"))
 
     assert limiter.windows("news", WHO) == ()
     limiter.rules = {"other": "1/day"}
@@ -410,7 +410,7 @@ def test_a_worn_rule_that_does_not_fit_changes_nothing(make: Any) -> None:
 def test_rules_that_do_not_fit_a_worn_one_change_nothing(make: Any) -> None:
     """The other way round."""
     limiter = make()
-    limiter.wear(Rule("news", "2/day"))
+    limiter.declare(Rule("news", "2/day"))
     with pytest.raises(RuleError):
         limiter.rules = [Rule("status", "1/day", name="news")]
 
@@ -424,10 +424,10 @@ def test_rules_are_exchanged_under_threads(make: Any) -> None:
     start = threading.Barrier(5)
     seen: set[str] = set()
 
-    def wear(thread: int) -> None:
+    def declare(thread: int) -> None:
         start.wait()
         for number in range(30):
-            limiter.wear(Rule(f"worn {thread} {number}", "1/day"))
+            limiter.declare(Rule(f"worn {thread} {number}", "1/day"))
 
     def edit() -> None:
         start.wait()
@@ -435,7 +435,7 @@ def test_rules_are_exchanged_under_threads(make: Any) -> None:
             limiter.rules = {"live": f"{6 + number % 2}/day"}
             seen.update(str(state.item) for state in limiter.windows("live", WHO))
 
-    threads = [threading.Thread(target=wear, args=[thread]) for thread in range(4)] + [threading.Thread(target=edit)]
+    threads = [threading.Thread(target=declare, args=[thread]) for thread in range(4)] + [threading.Thread(target=edit)]
     for thread in threads:
         thread.start()
     for thread in threads:

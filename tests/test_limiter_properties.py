@@ -409,7 +409,7 @@ def test_no_two_recipients_share_a_window(pairs: tuple[tuple[str, str], tuple[st
 
         assert limiter.hit(*one)
         assert bool(limiter.hit(*other)) == (one != other)
-        stored = list(limiter.storage.shelves)
+        stored = list(limiter.storage.shards)
         assert len(stored) == len({one, other})
         assert all(len(key) <= 200 and key.isascii() and key.isprintable() and " " not in key for key in stored)
 
@@ -423,4 +423,4 @@ def test_no_two_rules_share_a_window(name: str, other: str) -> None:
     limiter = Limiter(RuleSet(rules))
 
     assert limiter.hit("news", "ana")
-    assert len(limiter.storage.shelves) == len(rules)
+    assert len(limiter.storage.shards) == len(rules)

@@ -51,7 +51,7 @@ from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 from ratelimited_notify.storage.memcached.hosts import LANES, choose, hosts_of
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
 from ratelimited_notify.windows.keys import split
-from ratelimited_notify.windows.strategies import FITS, NEVER, RECORDS, Grant, Mode, Request, Window, look, take
+from ratelimited_notify.windows.strategies import FITS, NEVER, RECORDS, Mode, Request, Verdict, Window, look, take
 from servers import memcached_server
 
 if TYPE_CHECKING:
@@ -76,13 +76,13 @@ class Reference:
             self.records.setdefault(key, RECORDS[window.strategy]()) for window, key in zip(windows, keys, strict=True)
         ]
 
-    def acquire(self, windows: list[Window], keys: list[str], cost: int) -> Grant:
+    def acquire(self, windows: list[Window], keys: list[str], cost: int) -> Verdict:
         return take(windows, self.found(windows, keys), self.clock.microseconds, cost, next(self.marks))
 
-    def acquire_many(self, requests: list[Request]) -> list[Grant]:
+    def acquire_many(self, requests: list[Request]) -> list[Verdict]:
         return [self.acquire(*request) for request in requests]
 
-    def peek(self, windows: list[Window], keys: list[str], cost: int) -> Grant:
+    def peek(self, windows: list[Window], keys: list[str], cost: int) -> Verdict:
         return look(windows, self.found(windows, keys), self.clock.microseconds, cost)
 
     def release(self, windows: list[Window], keys: list[str], cost: int, tokens: list[Any]) -> bool:
@@ -101,9 +101,9 @@ class Reference:
         )
 
 
-def without_marks(grant: Grant) -> Any:
-    readings = [reading._replace(token=reading.token and reading.token[0]) for reading in grant.readings]
-    return grant.granted, grant.now, readings
+def without_marks(verdict: Verdict) -> Any:
+    readings = [reading._replace(token=reading.token and reading.token[0]) for reading in verdict.readings]
+    return verdict.granted, verdict.now, readings
 
 
 a_window = st.builds(
@@ -132,7 +132,7 @@ def test_decides_as_the_windows_do(
     """Every answer is that of windows.py deciding over all windows at once, shared ones under heads of their own included."""
     clock, run = Clock(), someone()
     storage, reference = opened(memcached.url, clock=clock, timeout=PATIENT), Reference(clock)
-    earlier: list[tuple[list[str], int, Grant, Grant]] = []
+    earlier: list[tuple[list[str], int, Verdict, Verdict]] = []
 
     def keys(number: int) -> list[str]:
         return [
@@ -204,8 +204,8 @@ def test_two_round_trips(storage: Any, memcached: Memcached) -> None:
 
 def test_no_windows_at_all(storage: Any) -> None:
     """A hit that no window counts is granted."""
-    for grant in (storage.acquire([], [], 1), storage.peek([], [], 1), *storage.acquire_many([Request([], [], 1)])):
-        assert (grant.granted, list(grant.readings)) == (True, [])
+    for verdict in (storage.acquire([], [], 1), storage.peek([], [], 1), *storage.acquire_many([Request([], [], 1)])):
+        assert (verdict.granted, list(verdict.readings)) == (True, [])
 
 
 def test_tells_hits_of_one_instant_apart(opened: Callable[..., Any], memcached: Memcached) -> None:
@@ -233,16 +233,16 @@ def test_stamps_never_run_backwards(opened: Callable[..., Any], memcached: Memca
     one = opened(memcached.url, clock=ahead, timeout=PATIENT).acquire(windows, keys, 1)
     other = opened(memcached.url, clock=behind, timeout=PATIENT).acquire(windows, keys, 1)
 
-    assert [grant.readings[0].token[0] for grant in (one, other)] == [ahead.microseconds] * 2
+    assert [verdict.readings[0].token[0] for verdict in (one, other)] == [ahead.microseconds] * 2
 
 
 def test_the_wall_clock_by_default(storage: Any) -> None:
     """Without clock= the instant is this host's wall clock's."""
     before = time.time_ns() // 1000
     window = moving(1)
-    grant = storage.acquire([window], [key(someone(), window)], 1)
+    verdict = storage.acquire([window], [key(someone(), window)], 1)
 
-    assert before - 1 <= grant.now <= time.time_ns() // 1000 + 1
+    assert before - 1 <= verdict.now <= time.time_ns() // 1000 + 1
 
 
 # How long items live.
@@ -256,10 +256,10 @@ def test_windows_of_a_second_live_for_all_of_it(storage: Any) -> None:
         recipient = someone()
         keys = [key(recipient, window) for window in windows]
         first = storage.acquire(windows, keys, 1)
-        while (grant := storage.acquire(windows, keys, 1)).now < first.now + SECOND:
-            too_early += [grant] * grant.granted
+        while (verdict := storage.acquire(windows, keys, 1)).now < first.now + SECOND:
+            too_early += [verdict] * verdict.granted
             time.sleep(0.01)
-        at_last.append(grant.granted)
+        at_last.append(verdict.granted)
         time.sleep(0.27)
 
     assert too_early == []
@@ -278,8 +278,8 @@ def test_long_windows_limit(storage: Any, memcached: Memcached) -> None:
     time.sleep(1.1)
     again = [storage.acquire(*request, 1) for request in asked.values()]
 
-    assert [grant.granted for grant in again] == [False] * 5
-    assert [[reading.count for reading in grant.readings] for grant in again] == [[1, 1, 1]] * 5
+    assert [verdict.granted for verdict in again] == [False] * 5
+    assert [[reading.count for reading in verdict.readings] for verdict in again] == [[1, 1, 1]] * 5
     assert remaining.pop(10_000) == -1
     assert all(seconds > 2 * days * 86400 for days, seconds in remaining.items())
 
@@ -291,9 +291,9 @@ def test_what_is_over_takes_no_room(opened: Callable[..., Any], memcached: Memca
     short, long = moving(5, 1), moving(5, 100)
     storage.acquire([short], [key(recipient, short, 1)], 1)
     clock.microseconds += 2 * SECOND
-    grant = storage.acquire([long], [key(recipient, long, 2)], 1)
+    verdict = storage.acquire([long], [key(recipient, long, 2)], 1)
     stored = memcached.ask(f"get {item_of(recipient)}\r\n".encode(), b"END\r\n")
-    storage.release([long], [key(recipient, long, 2)], 1, [grant.readings[0].token])
+    storage.release([long], [key(recipient, long, 2)], 1, [verdict.readings[0].token])
 
     assert (b"rule1" in stored, b"rule2" in stored) == (False, True)
     assert memcached.ask(f"get {item_of(recipient)}\r\n".encode(), b"END\r\n") == b"END\r\n"
@@ -368,7 +368,7 @@ def test_what_outgrows_an_item_names_the_rule(storage: Any, memcached: Memcached
     windows, keys = [counter, window], [key(recipient, counter), key(recipient, window)]
     item = item_of(recipient).encode()
     memcached.ask(b"set %b 0 0 %d\r\n%b\r\n" % (item, len(nearly_full), nearly_full), b"STORED\r\n")
-    hits: list[Grant] = []
+    hits: list[Verdict] = []
 
     def hit_on() -> None:
         while len(hits) < 10_000:
@@ -409,8 +409,8 @@ def test_sixteen_threads(memcached: Memcached) -> None:
         for _ in range(100):
             recipient = someone()
             keys = [key(recipient, window) for window in windows]
-            grants = list(threads.map(lambda n, keys=keys: storages[n % 2].acquire(windows, keys, 1), range(16)))
-            admitted.append(sum(grant.granted for grant in grants))
+            verdicts = list(threads.map(lambda n, keys=keys: storages[n % 2].acquire(windows, keys, 1), range(16)))
+            admitted.append(sum(verdict.granted for verdict in verdicts))
 
     assert admitted == [5] * 100
     for each in storages:
@@ -456,7 +456,7 @@ def test_a_thousand_tasks(memcached: Memcached) -> None:
         on_one = await asyncio.gather(*(storage.acquire([window], [key(recipient, window)], 1) for _ in range(1000)))
         on_many = await asyncio.gather(*(storage.acquire([window], [key(someone(), window)], 1) for _ in range(1000)))
         await storage.close()
-        return sum(grant.granted for grant in on_one), sum(grant.granted for grant in on_many)
+        return sum(verdict.granted for verdict in on_one), sum(verdict.granted for verdict in on_many)
 
     before = statistics(memcached)["total_connections"]
     admitted = asyncio.run(main())
@@ -478,7 +478,7 @@ def test_a_shared_window_is_never_over(memcached: Memcached) -> None:
                 return storage.acquire([own, shared], [key(name, own), key(everybody, shared)], 1).granted
 
             admitted = list(threads.map(hit, names))
-            refused = [name for name, grant in zip(names, admitted, strict=True) if not grant]
+            refused = [name for name, verdict in zip(names, admitted, strict=True) if not verdict]
             untouched = [storage.peek([own], [key(name, own)], 1).readings[0].count for name in refused]
             later = [hit(name) for name in refused]
 
@@ -592,8 +592,8 @@ class Items:
 
     def count(self, window: Window, at: str) -> int:
         self.failing = set()
-        grant: Grant = self.run(decide.peek([window], [at], 1))
-        return grant.readings[0].count
+        verdict: Verdict = self.run(decide.peek([window], [at], 1))
+        return verdict.readings[0].count
 
 
 def test_what_a_shared_window_refuses_is_given_back() -> None:
@@ -609,11 +609,11 @@ def test_what_a_shared_window_refuses_is_given_back() -> None:
     items = Items(set())
     items.run(decide.acquire(windows[:3], keys[:3], 1))
     first = "".join(split(head)[0][6] for head in items.heads)
-    grant = items.run(decide.acquire(windows, keys, 1))
-    readings = [(reading.count, reading.retry_at, reading.token) for reading in grant.readings]
+    verdict = items.run(decide.acquire(windows, keys, 1))
+    readings = [(reading.count, reading.retry_at, reading.token) for reading in verdict.readings]
 
     assert first == "abc"  # The recipient's own before those shared.
-    assert grant.granted is False
+    assert verdict.granted is False
     assert readings == [
         (1, 10**15 + 60 * SECOND, None),
         (1, FITS, None),
@@ -656,9 +656,9 @@ def test_release_goes_on_after_a_failure() -> None:
     windows = [moving(5), fixed(5, shared=True)]
     keys = [key("ana", windows[0]), key("all", windows[1])]
     items = Items({3})
-    grant = items.run(decide.acquire(windows, keys, 1))
+    verdict = items.run(decide.acquire(windows, keys, 1))
     with pytest.raises(StorageError, match="step 3"):
-        items.run(decide.release(windows, keys, 1, [reading.token for reading in grant.readings]))
+        items.run(decide.release(windows, keys, 1, [reading.token for reading in verdict.readings]))
 
     assert [items.count(window, at) for window, at in zip(windows, keys, strict=True)] == [1, 0]
 
@@ -688,18 +688,18 @@ def test_two_hosts(start_memcached: Callable[..., Memcached]) -> None:
     sync = MemcachedStorage("memcached://" + ",".join(addresses), timeout=PATIENT)
     window, names = fixed(1, 86400), [someone() for _ in range(40)]
     batch = [Request([window], [key(name, window)], 1) for name in names]
-    admitted = [grant.granted for grant in sync.acquire_many(batch)]
+    admitted = [verdict.granted for verdict in sync.acquire_many(batch)]
     held = [statistics(server)["curr_items"] for server in servers]
 
     async def asked(reports: list[str]) -> None:
         storage = AsyncMemcachedStorage("memcached://" + ",".join(reversed(addresses)), timeout=PATIENT)
         for name in names:
             try:
-                grant = await storage.acquire([window], [key(name, window)], 1)
+                verdict = await storage.acquire([window], [key(name, window)], 1)
             except StorageError as error:
                 reports.append(str(error))
             else:
-                reports.append("admitted" if grant.granted else "refused")
+                reports.append("admitted" if verdict.granted else "refused")
         await storage.close()
 
     both_up: list[str] = []
@@ -815,7 +815,7 @@ def test_a_server_started_anew(opened: Callable[..., Any], start_memcached: Call
     server.start()
     after = storage.acquire([window], [key(name, window)], 1)
 
-    assert [grant.readings[0].count for grant in (before, after)] == [1, 1]
+    assert [verdict.readings[0].count for verdict in (before, after)] == [1, 1]
 
 
 class Cutter:
@@ -1017,14 +1017,14 @@ def test_a_unix_socket(opened: Callable[..., Any], tmp_path: Path) -> None:
         storage, window, name = opened(f"memcached://{path}", timeout=PATIENT), moving(1), someone()
         while not storage.check() and time.monotonic() < deadline:
             time.sleep(0.02)
-        grants = [storage.acquire([window], [key(name, window)], 1).granted for _ in range(2)]
+        verdicts = [storage.acquire([window], [key(name, window)], 1).granted for _ in range(2)]
     finally:
         server.kill()
         server.wait()
     with pytest.raises(StorageError, match=str(path)):
         storage.acquire([window], [key(name, window)], 1)
 
-    assert grants == [True, False]
+    assert verdicts == [True, False]
 
 
 def test_without_pymemcache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1058,8 +1058,8 @@ def test_a_cancelled_call_leaves_no_reply_behind(memcached: Memcached) -> None:
                 if rng.random() < 0.7:
                     task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            grants = [await storage.acquire([window], [key(name, window)], 1) for name in names]
-            seen.append([grant.readings[0].count // 1000 for grant in grants])
+            verdicts = [await storage.acquire([window], [key(name, window)], 1) for name in names]
+            seen.append([verdict.readings[0].count // 1000 for verdict in verdicts])
         await storage.close()
         return seen
 
@@ -1078,9 +1078,9 @@ def test_a_cancelled_call_on_a_slow_server(slow: str) -> None:
         task.cancel()
         await asyncio.wait([task])
         await asyncio.sleep(0.3)  # Until the old reply is there to be read.
-        grants = [await storage.acquire([window], [key(name, window)], 1) for name in (name, someone())]
+        verdicts = [await storage.acquire([window], [key(name, window)], 1) for name in (name, someone())]
         await storage.close()
-        return task.cancelled(), [grant.readings[0].count for grant in grants]
+        return task.cancelled(), [verdict.readings[0].count for verdict in verdicts]
 
     assert asyncio.run(main()) == (True, [8, 1])
 
@@ -1092,8 +1092,8 @@ def test_several_event_loops(memcached: Memcached) -> None:
 
     async def hits(storage: AsyncMemcachedStorage) -> int:
         loops.append(weakref.ref(asyncio.get_running_loop()))
-        grants = await asyncio.gather(*(storage.acquire([window], [key(name, window)], 1) for _ in range(50)))
-        return sum(grant.granted for grant in grants)
+        verdicts = await asyncio.gather(*(storage.acquire([window], [key(name, window)], 1) for _ in range(50)))
+        return sum(verdict.granted for verdict in verdicts)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -181,9 +181,9 @@ def test_each_group_of_a_batch_has_a_deadline(
     with Proxy(memcached.port) as proxy:
         proxy.delay = lambda: 0.05
         storage = opened(f"memcached://{HOST}:{proxy.port}", timeout=1.5)
-        grants = storage.acquire_many([Request([WINDOW], [key(name, WINDOW)], 1) for name in names])
+        verdicts = storage.acquire_many([Request([WINDOW], [key(name, WINDOW)], 1) for name in names])
 
-    assert [grant.readings[0].count for grant in grants] == [1] * 30
+    assert [verdict.readings[0].count for verdict in verdicts] == [1] * 30
 
 
 def test_a_batch_at_a_server_that_hangs(opened: Callable[..., Any], start_memcached: Callable[..., Memcached]) -> None:

@@ -316,13 +316,13 @@ def test_cancelled_at_any_await(memcached: Memcached, *, connected: bool) -> Non
                 await cancelled_at
 
             (outcome,) = await asyncio.gather(asyncio.create_task(call()), return_exceptions=True)
-            grants = await asyncio.gather(
+            verdicts = await asyncio.gather(
                 storage.acquire([WINDOW, SHARED], keys, 1), storage.acquire([WINDOW], [key(second, WINDOW)], 1)
             )
-            now = grants[0].readings[0].count
+            now = verdicts[0].readings[0].count
 
             assert now - counted in {1, 2}
-            assert grants[1].readings[0].count == other
+            assert verdicts[1].readings[0].count == other
             counted = now
             if cancelled_at.left > 0:
                 await storage.close()

@@ -44,7 +44,7 @@ def clock() -> Clock:
 
 def size(storage: MemoryStorage) -> int:
     """Everything that the storage holds, the sweep's list included: what would grow if it leaked."""
-    return len(storage) + len(storage.shelves._keys)
+    return len(storage) + len(storage.shards._keys)
 
 
 @given(
@@ -112,9 +112,9 @@ def test_a_hit_is_given_back_in_every_window(clock: Clock, strategies: tuple[Str
     """All windows that took a hit get it back, not just the first that has it."""
     storage = MemoryStorage(clock=clock)
     windows = [window(strategy, 5) for strategy in strategies]
-    grant = storage.acquire(windows, strategies, 2)
+    verdict = storage.acquire(windows, strategies, 2)
 
-    assert storage.release(windows, strategies, 2, [reading.token for reading in grant.readings])
+    assert storage.release(windows, strategies, 2, [reading.token for reading in verdict.readings])
     assert [reading.count for reading in storage.peek(windows, strategies, 1).readings] == [0, 0, 0]
 
 
@@ -176,11 +176,11 @@ def test_a_moving_window_keeps_no_more_hits_than_are_in_it(clock: Clock) -> None
         clock.seconds += 1
         storage.acquire([one], ["ana"], 1)
 
-    assert len(unpacked(storage.shelves.get("ana"), "moving-window").settled()) == 10
+    assert len(unpacked(storage.shards.get("ana"), "moving-window").stored()) == 10
 
 
 def test_tests_and_refusals_take_no_room(clock: Clock) -> None:
-    """Asking about recipients, or refusing them, stores nothing."""
+    """BaseLimiter about recipients, or refusing them, stores nothing."""
     storage = MemoryStorage(clock=clock)
     never, one = window("moving-window", 0), window("fixed-window", 5)
     for number in range(1000):
@@ -425,7 +425,10 @@ def test_sync_and_async_share(clock: Clock) -> None:
     async def main() -> None:
         second = await view.acquire([one], ["ana"], 1)
         assert second.readings[0].count == 2
-        assert [grant.granted for grant in await view.acquire_many([Request([one], ["ana"], 1)] * 2)] == [True, False]
+        assert [verdict.granted for verdict in await view.acquire_many([Request([one], ["ana"], 1)] * 2)] == [
+            True,
+            False,
+        ]
         assert await view.release([one], ["ana"], 1, [first.readings[0].token])
         assert (await view.peek([one], ["ana"], 1)).readings[0].count == 2
 

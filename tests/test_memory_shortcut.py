@@ -22,7 +22,7 @@ from ratelimited_notify.storage.memory import (
     shortcut as shortcut_module,
 )
 from ratelimited_notify.storage.memory.packed import MARKS, is_over, packed, unpacked
-from ratelimited_notify.storage.memory.shelves import PARTS, Shelves
+from ratelimited_notify.storage.memory.shards import PARTS, Shards
 from ratelimited_notify.windows.keys import rest_of, tag_of
 from ratelimited_notify.windows.strategies import MICROSECONDS, RECORDS, Mode, Window, take
 from test_keys import NASTY
@@ -30,7 +30,7 @@ from test_keys import NASTY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ratelimited_notify.windows.strategies import Grant, Shortcut, StrategyName
+    from ratelimited_notify.windows.strategies import Shortcut, StrategyName, Verdict
 
 NOW = 1_764_000_000 * SECOND
 PERIODS = (SECOND, MINUTE, HOUR)
@@ -66,7 +66,7 @@ class Running(Manual):
         return super().__call__()
 
 
-def around(one: Window, number: int) -> tuple[str, str]:
+def key_parts(one: Window, number: int) -> tuple[str, str]:
     """What surrounds the recipient in the key of this window."""
     return "test:{", "}:" + rest_of([f"rule{number}", str(one.period)], one.strategy)
 
@@ -75,13 +75,13 @@ def keys_of(recipient: str, windows: list[Window]) -> list[str]:
     """The keys as the library makes them."""
     return [
         before + tag_of(recipient) + after
-        for before, after in (around(one, number) for number, one in enumerate(windows))
+        for before, after in (key_parts(one, number) for number, one in enumerate(windows))
     ]
 
 
 def shortcut_to(storage: MemoryStorage, windows: list[Window]) -> Shortcut:
     """The shortcut to these windows, which is there."""
-    found = storage.shortcut(windows, [around(one, number) for number, one in enumerate(windows)])
+    found = storage.shortcut(windows, [key_parts(one, number) for number, one in enumerate(windows)])
     assert found is not None
     return found
 
@@ -95,12 +95,12 @@ def hit(storage: MemoryStorage, shortcut: Shortcut, recipient: str, windows: lis
     return plain(shortcut.explain(outcome))
 
 
-def plain(grant: Any) -> tuple[Any, ...]:
+def plain(verdict: Any) -> tuple[Any, ...]:
     """An answer without marks."""
     return (
-        grant.granted,
-        grant.now,
-        [(*reading[:3], None if reading.token is None else reading.token[0]) for reading in grant.readings],
+        verdict.granted,
+        verdict.now,
+        [(*reading[:3], None if reading.token is None else reading.token[0]) for reading in verdict.readings],
     )
 
 
@@ -159,7 +159,7 @@ def test_it_decides_as_the_ordinary_way_does(
     short, ordinary = MemoryStorage(clock=clock), MemoryStorage(clock=clock)
     windows = [window(strategy, amount, period) for strategy, amount, period in drawn]
     shortcut = shortcut_to(short, windows)
-    taken: list[tuple[str, list[Window], Any, Grant]] = []
+    taken: list[tuple[str, list[Window], Any, Verdict]] = []
     said: list[tuple[Shortcut, Any, Any]] = []
     for step, value in steps:
         if step in ("hit", "hits"):
@@ -229,7 +229,7 @@ def test_what_is_out_of_the_ordinary_has_none(other: Window) -> None:
     storage = MemoryStorage()
     one = window("moving-window", 1)
 
-    assert storage.shortcut([one, other], [around(one, 0), around(other, 1)]) is None
+    assert storage.shortcut([one, other], [key_parts(one, 0), key_parts(other, 1)]) is None
     assert storage.shortcut([], []) is None
 
 
@@ -247,7 +247,7 @@ def test_a_class_made_of_the_storage_is_not_passed_by() -> None:
     limiter = Limiter({"news": "1/day"}, Refusing())
 
     assert not any(limiter.hit("news", "ana") for _ in range(3))
-    assert AsyncRefusing().shortcut([one], [around(one, 0)]) is None
+    assert AsyncRefusing().shortcut([one], [key_parts(one, 0)]) is None
 
 
 def test_a_limiter_takes_it_at_the_second_hit() -> None:
@@ -333,37 +333,37 @@ def test_windows_of_people_are_nothing_to_the_garbage_collector() -> None:
     assert isinstance(storage, MemoryStorage)
 
     assert len(storage) == 3000
-    assert not any(gc.is_tracked(value) for shelf in storage.shelves.by_hash for value in shelf.values())
+    assert not any(gc.is_tracked(value) for shard in storage.shards.by_hash for value in shard.values())
     # Since Python 3.14 every dict is tracked, whatever it holds.
-    assert gc.is_tracked({"key": 1}) or not any(map(gc.is_tracked, storage.shelves.by_hash))
+    assert gc.is_tracked({"key": 1}) or not any(map(gc.is_tracked, storage.shards.by_hash))
 
 
 @given(
     recipients=st.sets(st.integers(0, 10**6), min_size=1, max_size=150),
-    crowded=st.integers(1, 20),
+    contended=st.integers(1, 20),
     sweeps=st.integers(1, 60),
 )
-def test_shelves_divide_and_lose_nothing(recipients: set[int], crowded: int, sweeps: int) -> None:
-    """Each key is found where it is looked for, however often its shelf was divided, and is swept when it is over."""
-    import ratelimited_notify.storage.memory.shelves as module
+def test_shards_divide_and_lose_nothing(recipients: set[int], contended: int, sweeps: int) -> None:
+    """Each key is found where it is looked for, however often its shard was divided, and is swept when it is over."""
+    import ratelimited_notify.storage.memory.shards as module
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "_CROWDED", crowded)
-        shelves = Shelves()
+        patched.setattr(module, "_OVERFULL", contended)
+        shards = Shards()
         ends = {f"n:{{{number}}}:rule:60:f": NOW + number for number in recipients}
         for key, end in ends.items():
-            shelves.of(key)[key] = packed(fixed(end), MINUTE)
-            shelves.came += 1
+            shards.of(key)[key] = packed(fixed(end), MINUTE)
+            shards.came += 1
         for _ in range(sweeps):
-            shelves.sweep(NOW, 50)
+            shards.sweep(NOW, 50)
 
-        found = {key for key in ends if shelves.get(key) is not None}
-        assert {key for key, end in ends.items() if end > NOW} <= found == set(shelves)
-        assert len(shelves) == len(found)
+        found = {key for key in ends if shards.get(key) is not None}
+        assert {key for key, end in ends.items() if end > NOW} <= found == set(shards)
+        assert len(shards) == len(found)
         for _ in range(PARTS):
-            if len(shelves):
-                shelves.sweep(NOW + 10**7, 50)
-        assert (len(shelves), list(shelves)) == (0, [])
+            if len(shards):
+                shards.sweep(NOW + 10**7, 50)
+        assert (len(shards), list(shards)) == (0, [])
 
 
 def fixed(end: int) -> Any:
@@ -403,7 +403,7 @@ def test_the_sweep_comes_round_whatever_the_ticks_are() -> None:
         limiter.test("news", f"u{number}")
         limiter.hit("news", f"u{number}")
 
-    assert len(limiter.storage.shelves) < 3_000  # type: ignore[attr-defined]  # windows in memory
+    assert len(limiter.storage.shards) < 3_000  # type: ignore[attr-defined]  # windows in memory
 
 
 def test_threads_share_it_exactly() -> None:
@@ -572,23 +572,23 @@ def test_a_shelf_that_has_emptied_takes_little_room() -> None:
         limiter.hit("burst", f"person.{number}")
         if number % 100 == 0:
             limiter.hit("news", f"person.{number}")
-    full = sum(map(sys.getsizeof, storage.shelves._all))
+    full = sum(map(sys.getsizeof, storage.shards._all))
     clock.now += 61 * SECOND
     for _ in range(60_000):
         limiter.hit("news", "person.0")
 
     assert len(storage) == 200
-    assert sum(map(sys.getsizeof, storage.shelves._all)) < full / 4
+    assert sum(map(sys.getsizeof, storage.shards._all)) < full / 4
     assert not any(limiter.hit("news", f"person.{number}") for number in range(0, 20_000, 100))
 
 
 def test_a_decision_is_worked_out_when_it_is_asked_for_and_once() -> None:
     """Most decisions are only true or false: what is behind them costs nothing until somebody looks, and is then kept."""
-    explained: list[str] = []
+    decision_from: list[str] = []
 
     class Watched(Limiter):
         def explanation(self, recipient: str, shortcut: Any, outcome: Any) -> Any:
-            explained.append(recipient)
+            decision_from.append(recipient)
             return super().explanation(recipient, shortcut, outcome)
 
     limiter = Watched({"news": "2/day"}, clock=Running())
@@ -599,12 +599,12 @@ def test_a_decision_is_worked_out_when_it_is_asked_for_and_once() -> None:
         ("news", "ana", 1, True, None),
         ("news", "ana", 1, False, None),
     ]
-    assert explained == []
+    assert decision_from == []
 
     assert (allowed.remaining, allowed.windows[0].remaining, allowed.blocked_by) == (1, 1, None)
     assert refused.blocked_by is not None
     assert refused.retry_after > 0
-    assert explained == ["ana", "ana"]
+    assert decision_from == ["ana", "ana"]
     with pytest.raises(AttributeError, match="has no attribute 'colour'"):
         allowed.colour  # type: ignore[attr-defined]  # noqa: B018  # that is what is asked
 

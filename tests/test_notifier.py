@@ -569,7 +569,7 @@ def test_what_a_users_function_says_stays_out_of_decisions() -> None:
     assert CANARY not in str(delivery.decision)
 
 
-class Asked:
+class Subject:
     """An iterable that counts what was taken from it, and may end with an error."""
 
     def __init__(self, length: int, error: BaseException | None = None) -> None:
@@ -628,7 +628,7 @@ def test_a_gateway_that_sends_nothing_is_none() -> None:
 
 def test_iter_many_is_lazy() -> None:
     """Nothing is taken, decided or sent before it is asked for, and then no more than one batch is taken."""
-    gateway, asked = Scripted(), Asked(3 * BATCH)
+    gateway, asked = Scripted(), Subject(3 * BATCH)
     notifier = Notifier(gateway, {"news": "1/day"})
     deliveries = notifier.iter_many(asked)
 
@@ -662,7 +662,7 @@ def test_batches_of_every_length(length: int, failing: bool) -> None:
     deliveries: list[Delivery[str]] = []
 
     def send() -> None:
-        deliveries.extend(Notifier(gateway, MANY).iter_many(Asked(length, error)))
+        deliveries.extend(Notifier(gateway, MANY).iter_many(Subject(length, error)))
 
     if failing:
         with pytest.raises(LookupError) as caught:
@@ -680,7 +680,7 @@ def test_an_interrupt_in_the_iterable_is_not_put_off() -> None:
     gateway, storage = Scripted(), Unreliable()
 
     with pytest.raises(KeyboardInterrupt):
-        list(Notifier(gateway, MANY, storage).iter_many(Asked(3, KeyboardInterrupt())))
+        list(Notifier(gateway, MANY, storage).iter_many(Subject(3, KeyboardInterrupt())))
     assert gateway.seen == []
     assert len(storage) == 0
 

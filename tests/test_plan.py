@@ -14,7 +14,7 @@ from ratelimited_notify import NotifyError, Rule, RuleError, RuleSet
 from ratelimited_notify.notification.recipient import counting_as, text_of
 from ratelimited_notify.rules import plan as planning
 from ratelimited_notify.rules.counter import keyed_item
-from ratelimited_notify.rules.plan import Asked, Plans
+from ratelimited_notify.rules.plan import Plans, Subject
 from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def windows(
     **fields: str,
 ) -> tuple[tuple[Counter, ...], list[str]]:
     """The windows and keys of one notification."""
-    return made.of(type).windows(Asked(type, recipient, fields), priority, tier)
+    return made.of(type).windows(Subject(type, recipient, fields), priority, tier)
 
 
 def shown(found: tuple[tuple[Counter, ...], list[str]]) -> list[tuple[str, int, Mode]]:
@@ -201,8 +201,8 @@ def test_the_quick_way_and_the_long_way_are_one() -> None:
 
     for recipient in ("ana", "{recipient}", "a b:{c}/d\n", "x" * 10_000, "\ud800", "{", "}"):
         assert (
-            quick.of("news").windows(Asked("news", recipient, {}), None, None)[1]
-            == (long.of("news").windows(Asked("news", recipient, {}), None, None)[1])
+            quick.of("news").windows(Subject("news", recipient, {}), None, None)[1]
+            == (long.of("news").windows(Subject("news", recipient, {}), None, None)[1])
         )
         assert len(windows(quick, recipient=recipient, priority="critical")[0]) == 6
 
@@ -361,7 +361,7 @@ def test_every_rule_set_that_is_accepted_makes_windows_of_any_notification(
         return
     made = Plans(accepted, "notify", text_of)
 
-    found, keys = made.of(type).windows(Asked(type, recipient, made.fields(given_fields)), name, name)
+    found, keys = made.of(type).windows(Subject(type, recipient, made.fields(given_fields)), name, name)
 
     assert len(found) == len(keys) == len(set(keys))
     assert all(len(key) <= 200 and key.isascii() and key.isprintable() and " " not in key for key in keys)

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from ratelimited_notify import Limiter, NotifyError, RateLimitExceeded, Rule, RuleSet
 from ratelimited_notify.notifier.policy import Policy
 from ratelimited_notify.pytest_plugin import Clock
-from ratelimited_notify.windows.strategies import Grant
+from ratelimited_notify.windows.strategies import Verdict
 
 if TYPE_CHECKING:
     from ratelimited_notify import Decision
@@ -109,9 +109,9 @@ def test_a_refusal_without_a_time_is_not_asked_again_without_end() -> None:
     limiter = Limiter([Rule("news", "1/day", on_limit="wait")], clock=Clock())
     limiter.hit("news", "ana")
     decision = limiter.hit("news", "ana")
-    grant = decision._grant
-    assert grant is not None
-    decision._grant = Grant(grant.granted, grant.readings[0].retry_at, grant.readings)
+    verdict = decision._verdict
+    assert verdict is not None
+    decision._verdict = Verdict(verdict.granted, verdict.readings[0].retry_at, verdict.readings)
     policy = Policy("wait", 1)
 
     assert decision.retry_after == 0
@@ -124,7 +124,7 @@ def test_a_refusal_without_a_time_is_not_asked_again_without_end() -> None:
 
 @pytest.mark.parametrize("own", ["defer", "digest"])
 def test_what_comes_later_says_so(own: Any) -> None:
-    """Asking for the queue that is not there yet is an error that says what to use."""
+    """BaseLimiter for the queue that is not there yet is an error that says what to use."""
     with pytest.raises(NotifyError, match=rf"^on_limit='{own}' needs the queue of deferred .*; use 'drop'\.$"):
         Policy(own, None)
 

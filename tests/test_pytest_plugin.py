@@ -55,8 +55,8 @@ SHOP = """
 @pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
     """What the programs under test configure in this process goes with them."""
-    with configuration.rehearsing(Clock()):
-        configuration._rehearsal = None
+    with configuration.overriding(Clock()):
+        configuration._override = None
         yield
 
 

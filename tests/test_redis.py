@@ -37,9 +37,9 @@ from ratelimited_notify.windows.strategies import (
     MICROSECONDS,
     NEVER,
     RECORDS,
-    Grant,
     Mode,
     Request,
+    Verdict,
     Window,
     look,
     take,
@@ -158,14 +158,14 @@ class Reference:
     def found(self, windows: list[Window], keys: list[str]) -> list[Record]:
         return [self.records.get(key) or RECORDS[one.strategy]() for one, key in zip(windows, keys, strict=True)]
 
-    def acquire(self, windows: list[Window], keys: list[str], cost: int) -> Grant:
+    def acquire(self, windows: list[Window], keys: list[str], cost: int) -> Verdict:
         records = self.found(windows, keys)
-        grant = take(windows, records, self.now, cost, next(self.marks))
-        if grant.granted:
+        verdict = take(windows, records, self.now, cost, next(self.marks))
+        if verdict.granted:
             self.records.update(zip(keys, records, strict=True))
-        return grant
+        return verdict
 
-    def peek(self, windows: list[Window], keys: list[str], cost: int) -> Grant:
+    def peek(self, windows: list[Window], keys: list[str], cost: int) -> Verdict:
         return look(windows, self.found(windows, keys), self.now, cost)
 
     def release(self, windows: list[Window], keys: list[str], cost: int, tokens: list[Token | None]) -> bool:
@@ -184,9 +184,13 @@ class Reference:
         )
 
 
-def told(grant: Grant) -> tuple[Any, ...]:
+def told(verdict: Verdict) -> tuple[Any, ...]:
     """What a grant says, without the marks, which are a storage's own."""
-    return grant.granted, grant.now, [(*reading[:3], reading.token and reading.token[0]) for reading in grant.readings]
+    return (
+        verdict.granted,
+        verdict.now,
+        [(*reading[:3], reading.token and reading.token[0]) for reading in verdict.readings],
+    )
 
 
 LARGE = st.one_of(st.integers(0, 12), st.integers(10**6, 10**9))
@@ -230,29 +234,29 @@ def test_the_script_is_the_arithmetic_of_windows(valkey: Valkey, data: st.DataOb
             match data.draw(st.sampled_from(["acquire", "acquire", "many", "peek", "release", "forget"])):
                 case "acquire":
                     wanted = windows, keys(recipient), cost()
-                    grants = [reference.acquire(*wanted)], [storage.acquire(*wanted)]
-                    hits.append((*wanted, *(pair[0] for pair in grants)))
+                    verdicts = [reference.acquire(*wanted)], [storage.acquire(*wanted)]
+                    hits.append((*wanted, *(pair[0] for pair in verdicts)))
                 case "many":
                     requests = [
                         Request(windows, keys(data.draw(st.sampled_from(recipients))), cost()) for _ in range(4)
                     ]
-                    grants = [reference.acquire(*request) for request in requests], storage.acquire_many(requests)
-                    hits.extend((*request, *pair) for request, *pair in zip(requests, *grants, strict=True))
+                    verdicts = [reference.acquire(*request) for request in requests], storage.acquire_many(requests)
+                    hits.extend((*request, *pair) for request, *pair in zip(requests, *verdicts, strict=True))
                 case "peek":
                     wanted = windows, keys(recipient), cost()
-                    grants = [reference.peek(*wanted)], [storage.peek(*wanted)]
+                    verdicts = [reference.peek(*wanted)], [storage.peek(*wanted)]
                 case "release":
-                    grants = [], []
+                    verdicts = [], []
                     if hits:
                         *hit, ours, theirs = data.draw(st.sampled_from(hits))
                         expected = reference.release(*hit, [reading.token for reading in ours.readings])
 
                         assert expected == storage.release(*hit, [reading.token for reading in theirs.readings])
                 case _:
-                    grants = [], []
+                    verdicts = [], []
 
                     assert reference.forget(windows, keys(recipient)) == storage.forget(windows, keys(recipient))
-            assert list(map(told, grants[0])) == list(map(told, grants[1]))
+            assert list(map(told, verdicts[0])) == list(map(told, verdicts[1]))
         storage.close()
 
 
@@ -302,14 +306,14 @@ def test_hits_of_one_instant_are_told_apart(valkey: Valkey) -> None:
     storage = ClockedStorage(f"redis://{valkey.address}/1", timeout=PATIENT)
     with valkey.client(db=1) as clock:
         clock.set("test:clock", at)
-        grants = [*storage.acquire_many([Request([window], keys, 2)] * 2)]
+        verdicts = [*storage.acquire_many([Request([window], keys, 2)] * 2)]
         clock.set("test:clock", at - SECOND)
-        grants.append(storage.acquire([window], keys, 2))
-        tokens = [grant.readings[0].token for grant in grants]
+        verdicts.append(storage.acquire([window], keys, 2))
+        tokens = [verdict.readings[0].token for verdict in verdicts]
 
         assert len(set(tokens)) == 3
         assert [token[0] for token in tokens] == [at] * 3
-        assert grants[2].readings[0].reset_at == at + MINUTE
+        assert verdicts[2].readings[0].reset_at == at + MINUTE
         assert storage.release([window], keys, 2, [tokens[1]])
         assert not storage.release([window], keys, 2, [tokens[1]])
         clock.set("test:clock", at - SECOND + 1)
@@ -361,12 +365,12 @@ def test_hundreds_of_requests_are_few_scripts(valkey: Valkey, asynchronous: bool
         storage.release(windows, requests[0].keys, 1, [None] * 3)
         storage.forget(windows, requests[0].keys)
         client.config_resetstat()
-        grants = storage.acquire_many(requests)
+        verdicts = storage.acquire_many(requests)
 
         sent = client.info("commandstats")
         assert sum(sent.get(name, {"calls": 0})["calls"] for name in ("cmdstat_eval", "cmdstat_evalsha")) == 3
-        assert [grant.readings[1].count for grant in grants] == [1] * 200 + [2] * 200 + [3] * 200
-        assert not any(grant.granted for grant in storage.acquire_many(requests[:200]))
+        assert [verdict.readings[1].count for verdict in verdicts] == [1] * 200 + [2] * 200 + [3] * 200
+        assert not any(verdict.granted for verdict in storage.acquire_many(requests[:200]))
 
 
 def test_first_use_costs_one_more_trip_once(proxy: Proxy, asynchronous: bool, client: redis.Redis) -> None:
@@ -753,11 +757,11 @@ def test_a_pool_of_the_callers_own(valkey: Valkey, client: redis.Redis) -> None:
 
         pool = ConnectionPool.from_url(valkey.url, decode_responses=True)
         storage = AsyncRedisStorage(connection_pool=pool)
-        grant = await storage.acquire([window], keys, 1)
+        verdict = await storage.acquire([window], keys, 1)
         await storage.close()
-        assert (await storage.peek([window], keys, 1)).now > grant.now
+        assert (await storage.peek([window], keys, 1)).now > verdict.now
         await pool.disconnect()
-        return grant.readings[0].count
+        return verdict.readings[0].count
 
     assert asyncio.run(asynchronously()) == 2
 
@@ -839,10 +843,10 @@ def test_the_clock_is_the_servers(storage: Both, client: redis.Redis, monkeypatc
     """A host whose clock is an hour ahead blocks nobody and admits nobody."""
     monkeypatch.setattr(time, "time", lambda: 4e9)
     monkeypatch.setattr(time, "time_ns", lambda: 4 * 10**18)
-    grant = storage.acquire([one()], [key(someone(), one())], 1)
+    verdict = storage.acquire([one()], [key(someone(), one())], 1)
     seconds, microseconds = client.time()
 
-    assert 0 <= seconds * SECOND + microseconds - grant.now < 10 * SECOND
+    assert 0 <= seconds * SECOND + microseconds - verdict.now < 10 * SECOND
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -860,7 +864,7 @@ def test_retry_at_is_the_very_instant(storage: Both, strategy: StrategyName) -> 
         asked.append(storage.peek([window], keys, 2))
 
     assert len(asked) > 1
-    assert all(grant.now < retry_at and grant.readings[0].retry_at == retry_at for grant in asked[:-1])
+    assert all(verdict.now < retry_at and verdict.readings[0].retry_at == retry_at for verdict in asked[:-1])
     assert asked[-1].now >= retry_at
 
 
@@ -871,10 +875,10 @@ def test_no_key_is_left_without_an_end(storage: Both, client: redis.Redis) -> No
     keys = [key(someone(), window, n) for n, window in enumerate(windows)]
 
     def check() -> None:
-        grant = storage.peek(windows, keys, 1)
-        for name, reading in zip(keys, grant.readings, strict=True):
+        verdict = storage.peek(windows, keys, 1)
+        for name, reading in zip(keys, verdict.readings, strict=True):
             lives = client.pttl(name) * 1000
-            assert reading.reset_at - grant.now + SECOND * 0.9 < lives < reading.reset_at - grant.now + 5 * SECOND
+            assert reading.reset_at - verdict.now + SECOND * 0.9 < lives < reading.reset_at - verdict.now + 5 * SECOND
 
     first = storage.acquire(windows, keys, 2)
     check()
@@ -927,9 +931,9 @@ def test_sixteen_threads_on_a_fresh_key(valkey: Valkey, strategy: StrategyName) 
             for _ in range(100):
                 window = one(strategy, amount=5)
                 keys = [key(someone(), window)]
-                grants = list(threads.map(lambda _: storage.acquire([window], keys, 1), range(16)))  # noqa: B023  # all are waited for here
+                verdicts = list(threads.map(lambda _: storage.acquire([window], keys, 1), range(16)))  # noqa: B023  # all are waited for here
 
-                assert sum(grant.granted for grant in grants) == 5
+                assert sum(verdict.granted for verdict in verdicts) == 5
     finally:
         sys.setswitchinterval(before)
         storage.close()
@@ -996,9 +1000,9 @@ def test_a_thousand_tasks_at_once(valkey: Valkey, client: redis.Redis) -> None:
         for strategy in STRATEGIES:
             window = one(strategy, amount=100)
             keys = [key(someone(), window)]
-            grants = await asyncio.gather(*(storage.acquire([window], keys, 1) for _ in range(1000)))
+            verdicts = await asyncio.gather(*(storage.acquire([window], keys, 1) for _ in range(1000)))
 
-            assert sum(grant.granted for grant in grants) == 100
+            assert sum(verdict.granted for verdict in verdicts) == 100
         assert sum(one["name"] == "tasks" for one in client.client_list()) <= 50
 
     asyncio.run(main())
@@ -1025,8 +1029,8 @@ def test_several_event_loops(valkey: Valkey, client: redis.Redis) -> None:
     keys = [key(someone(), window)]
 
     async def some() -> int:
-        grants = await asyncio.gather(*(storage.acquire([window], keys, 1) for _ in range(20)))
-        return sum(grant.granted for grant in grants)
+        verdicts = await asyncio.gather(*(storage.acquire([window], keys, 1) for _ in range(20)))
+        return sum(verdict.granted for verdict in verdicts)
 
     for _ in range(3):
         assert asyncio.run(some()) == 20

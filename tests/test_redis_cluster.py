@@ -31,7 +31,7 @@ from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
 from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
 from ratelimited_notify.storage.redis.slots import SLOTS, Slots, slot_of
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, Grant, Mode, Reading, Request, Window
+from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, Mode, Reading, Request, Verdict, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -196,10 +196,10 @@ def test_a_batch_is_one_round_trip_to_each_server(monkeypatch: pytest.MonkeyPatc
         storage.acquire_many(together)
         monkeypatch.setattr(server, "_exchange", counted)
 
-        assert all(grant.granted for grant in storage.acquire_many(alone))
+        assert all(verdict.granted for verdict in storage.acquire_many(alone))
         assert (len(asked), len(set(asked))) == (3, 3)
         asked.clear()
-        assert all(grant.granted for grant in storage.acquire_many(together))
+        assert all(verdict.granted for verdict in storage.acquire_many(together))
         assert (len(asked), len(set(asked))) == (4, 3)
 
 
@@ -208,10 +208,10 @@ def test_answers_belong_to_their_requests(storage: Both) -> None:
     windows = [one(strategy, amount=2) for strategy in STRATEGIES]
     people = [someone() for _ in range(150)]
     requests = [Request(windows, [key(person, window) for window in windows], 1) for person in people * 3]
-    grants = storage.acquire_many(requests)
+    verdicts = storage.acquire_many(requests)
 
-    assert [grant.granted for grant in grants] == [True] * 300 + [False] * 150
-    assert [grant.readings[1].count for grant in grants] == [1] * 150 + [2] * 300
+    assert [verdict.granted for verdict in verdicts] == [True] * 300 + [False] * 150
+    assert [verdict.readings[1].count for verdict in verdicts] == [1] * 150 + [2] * 300
     assert storage.acquire_many([]) == []
     assert storage.acquire([], [], 1).granted
     assert storage.forget([], []) == 0
@@ -322,8 +322,8 @@ def test_a_batch_is_the_same_as_one_by_one(cluster: Cluster, kind: Any, asked: l
             for named, cost in asked
         ]
 
-    def told(grant: Any) -> Any:
-        return grant.granted, [(*reading[:3], reading.token and reading.token[0]) for reading in grant.readings]
+    def told(verdict: Any) -> Any:
+        return verdict.granted, [(*reading[:3], reading.token and reading.token[0]) for reading in verdict.readings]
 
     with Both(kind(cluster.url, timeout=PATIENT)) as storage:
         storage.storage._scripts = scripts.Scripts("local now = 1800000000000000")
@@ -349,7 +349,7 @@ def test_a_wrong_map_is_put_right(storage: Both) -> None:
 
     assert storage.acquire(*requests[0]).readings[0].count == 2
     slots._owners = [slots.masters[1]] * SLOTS
-    assert {grant.readings[0].count for grant in storage.acquire_many(requests[1:])} == {2}
+    assert {verdict.readings[0].count for verdict in storage.acquire_many(requests[1:])} == {2}
     assert len({slots.owner(slot_of(request.keys[0])) for request in requests}) == 3
 
 
@@ -359,9 +359,9 @@ def test_scripts_that_a_server_has_forgotten(storage: Both, cluster: Cluster) ->
     requests = [Request([window], [key(person, window)], 2) for person in people for _ in range(2)]
     for member in cluster.members:
         member.command_line("SCRIPT", "FLUSH")
-    grants = storage.acquire_many(requests)
+    verdicts = storage.acquire_many(requests)
 
-    assert [grant.granted for grant in grants] == [True, False] * 20
+    assert [verdict.granted for verdict in verdicts] == [True, False] * 20
 
 
 def migrate(cluster: Cluster, slot: int) -> tuple[Member, Member]:
@@ -395,10 +395,10 @@ def test_a_slot_on_its_way(own_cluster: Callable[..., Cluster], kind: Any) -> No
             hasty.acquire(windows, [*keys, key(person, windows[1])], 1)
         finishing = threading.Timer(0.3, finish, [cluster, slot, target])
         finishing.start()
-        grant = storage.acquire(windows, [*keys, key(person, windows[1])], 1)
+        verdict = storage.acquire(windows, [*keys, key(person, windows[1])], 1)
         finishing.join()
 
-        assert [reading.count for reading in grant.readings] == [3, 1]
+        assert [reading.count for reading in verdict.readings] == [3, 1]
         assert hasty.peek([window], keys, 1).readings[0].count == 3
 
 
@@ -430,8 +430,8 @@ def test_slots_move_under_load(own_cluster: Callable[..., Cluster], kind: Any) -
         with Both(kind(cluster.url, timeout=PATIENT)) as storage:
             while moves < 12 or set(admitted.values()) != {25}:
                 requests = [Request([window], [key(person, window)], 1) for person in people]
-                for person, grant in zip(people, storage.acquire_many(requests), strict=True):
-                    admitted[person] += grant.granted
+                for person, verdict in zip(people, storage.acquire_many(requests), strict=True):
+                    admitted[person] += verdict.granted
             for _ in range(5):
                 for person in people:
                     assert not storage.acquire([window], [key(person, window)], 1).granted
@@ -533,8 +533,8 @@ def test_a_batch_that_fails_in_part_is_given_back(storage: Both, proxied: Proxie
     lost = cluster.master_of(slot_of(requests[0].keys[0]))
     with Both(kind(proxied.uri, address_remap=proxied.remap)) as through:
         through.acquire_many(requests)
-        for grant, request in zip(through.acquire_many(requests), requests, strict=True):
-            through.release(request.windows, request.keys, 1, [reading.token for reading in grant.readings])
+        for verdict, request in zip(through.acquire_many(requests), requests, strict=True):
+            through.release(request.windows, request.keys, 1, [reading.token for reading in verdict.readings])
         proxied.proxies[lost.port].losing = "all"
         with pytest.raises(StorageError, match="not known"):
             through.acquire_many(requests)
@@ -577,7 +577,7 @@ def test_a_batch_that_cannot_undo_a_refusal_is_given_back() -> None:
             lost = requests[-1].keys[0] in question.keys
             return StorageError("The server is gone.") if lost else len(question.keys)
         fits = [name != everybody or place < 3 for place, name in enumerate(question.keys)]
-        return [Grant(ok, 1, [Reading(1, 0 if ok else 99, 99, (99, 0) if ok else None)]) for ok in fits]
+        return [Verdict(ok, 1, [Reading(1, 0 if ok else 99, 99, (99, 0) if ok else None)]) for ok in fits]
 
     def answered(rounds: spread.Rounds[Any]) -> None:
         questions = next(rounds)
@@ -712,8 +712,8 @@ def test_one_known_server_is_enough(cluster: Cluster, kind: Any) -> None:
         f"valkey+cluster://127.0.0.1:1,{cluster.members[0].address}",
     ):
         with Both(kind(uri, timeout=PATIENT)) as storage:
-            grants = storage.acquire_many([Request([window], [key(person, window)], 1) for person in people])
-            assert all(grant.granted for grant in grants)
+            verdicts = storage.acquire_many([Request([window], [key(person, window)], 1) for person in people])
+            assert all(verdict.granted for verdict in verdicts)
 
 
 def test_credentials(own_cluster: Callable[..., Cluster], kind: Any) -> None:
@@ -724,7 +724,7 @@ def test_credentials(own_cluster: Callable[..., Cluster], kind: Any) -> None:
     hosts = cluster.url.partition("://")[2]
     requests = [Request([window], [key(someone(), window)], 1) for _ in range(10)]
     with Both(kind(f"redis+cluster://default:s3cret%2Fword@{hosts}")) as storage:
-        assert all(grant.granted for grant in storage.acquire_many(requests))
+        assert all(verdict.granted for verdict in storage.acquire_many(requests))
         assert "s3cret" not in repr(storage.storage)
     with Both(kind(f"redis+cluster://:hunter2@{hosts}")) as storage:
         with pytest.raises(StorageError, match="refused the user or password") as raised:
@@ -804,8 +804,8 @@ def test_several_event_loops(cluster: Cluster) -> None:
     keys = [key(someone(), window)]
 
     async def some() -> int:
-        grants = await asyncio.gather(*(storage.acquire([window], keys, 1) for _ in range(20)))
-        return sum(grant.granted for grant in grants)
+        verdicts = await asyncio.gather(*(storage.acquire([window], keys, 1) for _ in range(20)))
+        return sum(verdict.granted for verdict in verdicts)
 
     for _ in range(3):
         assert asyncio.run(some()) == 20

@@ -19,7 +19,7 @@ from limiting import LIMITERS
 from ratelimited_notify import Rule
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
-from ratelimited_notify.storage.redis.replies import OddWindow
+from ratelimited_notify.storage.redis.replies import UnreadableWindow
 from ratelimited_notify.storage.redis.stopped import COMMANDS
 from ratelimited_notify.storage.redis.sync import RedisStorage
 from ratelimited_notify.windows.strategies import MICROSECONDS, Mode, Request, Window
@@ -204,7 +204,7 @@ def test_an_odd_key_is_an_error_and_clear_mends_it(
         lambda: world.storage.peek(windows, keys, 1),
         lambda: world.storage.acquire_many(several),
     ):
-        with pytest.raises(OddWindow, match="The window of rule 'odd'") as raised:
+        with pytest.raises(UnreadableWindow, match="The window of rule 'odd'") as raised:
             ask()
         assert world.name not in str(raised.value)
         assert [held(world.client, key) for key in keys] == before
@@ -228,7 +228,7 @@ def test_what_somebody_pushed_never_makes_room(world: World, kept: int, element:
         world.storage.acquire(windows, keys, 1)
     world.at(NOW + 1)
     getattr(world.client, where)(keys[0], element)
-    with suppress(OddWindow):
+    with suppress(UnreadableWindow):
         assert world.counts(windows, keys)[0] >= kept
         assert world.storage.acquire(windows, keys, 1).readings[0].count >= kept + 1
     # Where it is an error, nothing was trimmed.
@@ -242,7 +242,7 @@ def test_what_is_over_hides_nothing(world: World, amount: int) -> None:
     keys = world.keys(windows)
     world.client.rpush(keys[0], NOW - 2 * MINUTE, NOW - 1, NOW - 2, NOW - 3 * MINUTE)
     for ask in (world.storage.acquire, world.storage.peek):
-        with pytest.raises(OddWindow):
+        with pytest.raises(UnreadableWindow):
             ask(windows, keys, 1)
     assert world.client.llen(keys[0]) == 4
 
@@ -256,7 +256,7 @@ def test_what_is_odd_in_the_middle(world: World, element: str, size: int) -> Non
     world.client.rpush(keys[0], *(NOW - number for number in range(size)))
     world.client.lset(keys[0], 2, element)
     for ask in (world.storage.acquire, world.storage.peek):
-        with pytest.raises(OddWindow, match="rule 'news'"):
+        with pytest.raises(UnreadableWindow, match="rule 'news'"):
             ask(windows, keys, size - 2)
     # Any other entry is a hit like the others.
     assert world.counts(windows, keys) == [size]
@@ -282,13 +282,13 @@ def test_any_contents_are_read_or_an_error(valkey: Valkey, strategy: Any, conten
         world.client.set(keys[0], contents.encode("latin-1"))
     else:
         world.client.rpush(keys[0], *(text.encode("latin-1") for text in contents))
-    with suppress(OddWindow):
+    with suppress(UnreadableWindow):
         world.storage.peek([one], keys, 1)
-    with suppress(OddWindow):
-        grant = world.storage.acquire([one], keys, 1)
-        if grant.granted:
-            assert world.storage.release([one], keys, 1, [grant.readings[0].token])
-    with suppress(OddWindow):
+    with suppress(UnreadableWindow):
+        verdict = world.storage.acquire([one], keys, 1)
+        if verdict.granted:
+            assert world.storage.release([one], keys, 1, [verdict.readings[0].token])
+    with suppress(UnreadableWindow):
         world.storage.acquire_many([Request([one], keys, 1)] * 3)
     world.storage.forget([one], keys)
 
@@ -303,7 +303,7 @@ def test_giving_back_beside_an_odd_window(world: World) -> None:
         keys = world.keys(windows, f"person-{number}")
         tokens = [reading.token for reading in world.storage.acquire(windows, keys, 2).readings]
         put(world.client, keys[number], "hash")
-        with pytest.raises(OddWindow, match=f"rule '{one.rule}'"):
+        with pytest.raises(UnreadableWindow, match=f"rule '{one.rule}'"):
             world.storage.release(windows, keys, 2, tokens)
         others = [place for place in range(3) if place != number]
 
@@ -360,20 +360,20 @@ def test_an_odd_window_costs_no_connection(start_valkey: Callable[..., Valkey]) 
         client.set(keys[0], "x")
         client.set(keys[30], "x")
         *found, batch = asyncio.run(main())
-        assert isinstance(batch, OddWindow)
-        for number, grant in enumerate(found):
+        assert isinstance(batch, UnreadableWindow)
+        for number, verdict in enumerate(found):
             if number // 3 in (0, 30):
-                assert isinstance(grant, OddWindow)
+                assert isinstance(verdict, UnreadableWindow)
             else:
-                assert grant.readings[0].count == number % 3 + 1 + (number // 3 == 59)
+                assert verdict.readings[0].count == number % 3 + 1 + (number // 3 == 59)
         storage = RedisStorage(server.url, timeout=PATIENT)
         storage.acquire([one], keys[1:2], 1)
         before = client.info("stats")["total_connections_received"]
         for _ in range(3):
             for ask in (storage.acquire, storage.peek):
-                with pytest.raises(OddWindow):
+                with pytest.raises(UnreadableWindow):
                     ask([one], keys[:1], 1)
-            with pytest.raises(OddWindow):
+            with pytest.raises(UnreadableWindow):
                 storage.acquire_many([Request([one], keys[:1], 1)])
         assert storage.acquire([one], keys[1:2], 1).readings[0].count == 5
         assert client.info("stats")["total_connections_received"] == before
@@ -438,7 +438,7 @@ def test_a_batch_with_an_odd_window_counts_nothing(valkey: Valkey, batch: Any, b
     windows, keys = [one for one, _ in everything], [key for _, key in everything]
     seen = world.storage.peek(windows, keys, 1)
     asked.insert(batch[1], Request([odd], [odd_key], 1))
-    with pytest.raises(OddWindow, match="rule 'odd'") as raised:
+    with pytest.raises(UnreadableWindow, match="rule 'odd'") as raised:
         world.storage.acquire_many(asked)
 
     assert raised.value.request == batch[1]
@@ -549,7 +549,7 @@ def test_whatever_is_forbidden_no_hit_is_lost(shared: Guarded, forbidden: set[st
     guarded.at(NOW - data.draw(st.integers(1, 90)) * MICROSECONDS)
     guarded.storage.acquire(windows, keys, 2)
     guarded.at(NOW)
-    grant = guarded.storage.acquire(windows, keys, 1)
+    verdict = guarded.storage.acquire(windows, keys, 1)
     before = guarded.counts(windows, keys)
     guarded.forbid(*forbidden)
     with suppress(StorageError):
@@ -558,7 +558,7 @@ def test_whatever_is_forbidden_no_hit_is_lost(shared: Guarded, forbidden: set[st
     after = guarded.counts(windows, keys)
 
     assert all(were <= are <= were + 2 for were, are in zip(before, after, strict=True))
-    tokens = [reading.token for reading in grant.readings]
+    tokens = [reading.token for reading in verdict.readings]
     with suppress(StorageError):
         guarded.theirs.release(windows, keys, 1, tokens)
     assert all(are - 1 <= left <= are for are, left in zip(after, guarded.counts(windows, keys), strict=True))
@@ -592,10 +592,10 @@ def test_what_is_said_to_be_needed_suffices(guarded: Guarded) -> None:
         storage = ClockedStorage(f"redis://bo:pw@{address['host']}:{address['port']}/0", timeout=PATIENT)
         for number in range(20):
             guarded.at(NOW + number * 25 * MICROSECONDS)
-            grant = storage.acquire(windows, keys, 1)
+            verdict = storage.acquire(windows, keys, 1)
             storage.acquire_many([Request(windows, keys, 1)] * 2)
             storage.peek(windows, keys, 1)
-            assert storage.release(windows, keys, 1, [reading.token for reading in grant.readings])
+            assert storage.release(windows, keys, 1, [reading.token for reading in verdict.readings])
         assert storage.forget(windows, keys) == 4
         assert storage.check()
         assert storage.reset() is not None

@@ -16,7 +16,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis import decided, replies, scripts
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.storage.redis.slots import slot_ranges
-from ratelimited_notify.windows.strategies import MICROSECONDS, RECORDS, Grant, Mode, Request, Window, look, take
+from ratelimited_notify.windows.strategies import MICROSECONDS, RECORDS, Mode, Request, Verdict, Window, look, take
 
 if TYPE_CHECKING:
     import socket
@@ -40,47 +40,49 @@ def window(strategy: Any = "moving-window", amount: int = 3, mode: Mode = Mode.E
 # --- Valid replies, made by `windows.py` ----------------------------------------------------------------------------
 
 
-def written(grant: Grant, windows: list[Window], *, brief: bool) -> list[int]:
+def written(verdict: Verdict, windows: list[Window], *, brief: bool) -> list[int]:
     """What `decide.lua` writes for this grant."""
     numbers = []
-    for reading, one in zip(grant.readings, windows, strict=True):
+    for reading, one in zip(verdict.readings, windows, strict=True):
         instant, sequence = reading.token or (-1, 0)
         if brief and instant >= 0 and reading.count > 0 and one.strategy == "fixed-window":
             numbers += [-reading.count, instant]
-        elif brief and (instant, sequence) == (grant.now, 0) and reading.count > 0 and one.strategy == "moving-window":
+        elif (
+            brief and (instant, sequence) == (verdict.now, 0) and reading.count > 0 and one.strategy == "moving-window"
+        ):
             numbers += [-reading.count]
         else:
             numbers += [reading.count, reading.retry_at, reading.reset_at, instant, sequence]
-    return [(1 if grant.granted else -1) * (1 + len(numbers)), *numbers]
+    return [(1 if verdict.granted else -1) * (1 + len(numbers)), *numbers]
 
 
-class Asked:
+class Subject:
     """Requests, whether each was to be counted, and what is granted to them."""
 
     def __init__(self, requests: list[Request], taking: list[bool]) -> None:
         self.requests, self.taking = requests, taking
         records: dict[str, Any] = {}
-        self.grants = []
+        self.verdicts = []
         for (windows, keys, cost), takes in zip(requests, taking, strict=True):
             those = [records.setdefault(key, RECORDS[one.strategy]()) for one, key in zip(windows, keys, strict=True)]
-            self.grants.append(take(windows, those, NOW, cost, 0) if takes else look(windows, those, NOW, cost))
+            self.verdicts.append(take(windows, those, NOW, cost, 0) if takes else look(windows, those, NOW, cost))
 
     @property
     def reply(self) -> list[int]:
         """What a script that decides about several answers."""
         numbers = [NOW]
-        for request, grant in zip(self.requests, self.grants, strict=True):
-            numbers += written(grant, request.windows, brief=True)
+        for request, verdict in zip(self.requests, self.verdicts, strict=True):
+            numbers += written(verdict, request.windows, brief=True)
         return numbers
 
     @property
     def single(self) -> list[int]:
         """What a script that decides about the last one answers."""
-        return [NOW, *written(self.grants[-1], self.requests[-1].windows, brief=False)]
+        return [NOW, *written(self.verdicts[-1], self.requests[-1].windows, brief=False)]
 
 
 @st.composite
-def asked(draw: st.DrawFn) -> Asked:
+def asked(draw: st.DrawFn) -> Subject:
     plans = draw(
         st.lists(
             st.lists(
@@ -97,41 +99,41 @@ def asked(draw: st.DrawFn) -> Asked:
         keys = [f"{recipient}:{number}:{place}" for place in range(len(plans[number]))]
         requests.append(Request(plans[number], keys, draw(st.integers(1, 3))))
         taking.append(draw(st.booleans()))
-    return Asked(requests, draw(st.sampled_from([taking, [True] * len(taking)])))
+    return Subject(requests, draw(st.sampled_from([taking, [True] * len(taking)])))
 
 
-def read_all(made: Asked, reply: object) -> list[Grant]:
+def read_all(made: Subject, reply: object) -> list[Verdict]:
     everything = None if all(made.taking) else made.taking
     found = decided.answers(reply, made.requests, everything)
-    assert list(found.granted) == [grant.granted for grant in found]
-    assert decided.grants(reply, made.requests, everything) == list(found)
+    assert list(found.granted) == [verdict.granted for verdict in found]
+    assert decided.verdicts(reply, made.requests, everything) == list(found)
     return list(found)
 
 
 @given(made=asked())
-def test_valid_replies_are_read(made: Asked) -> None:
+def test_valid_replies_are_read(made: Subject) -> None:
     """What the script says is what the caller is told, however brief."""
     last = made.requests[-1].windows
 
-    assert read_all(made, encode(made.reply)) == made.grants
-    assert decided.grant(encode(made.single), last, taking=made.taking[-1]) == made.grants[-1]
+    assert read_all(made, encode(made.reply)) == made.verdicts
+    assert decided.verdict(encode(made.single), last, taking=made.taking[-1]) == made.verdicts[-1]
 
 
-def makes_sense(grant: Grant, windows: list[Window], *, taking: bool) -> bool:
+def makes_sense(verdict: Verdict, windows: list[Window], *, taking: bool) -> bool:
     """Whether a storage may say this."""
-    enforced = [r for r, one in zip(grant.readings, windows, strict=True) if one.mode is Mode.ENFORCE]
+    enforced = [r for r, one in zip(verdict.readings, windows, strict=True) if one.mode is Mode.ENFORCE]
     return (
-        len(grant.readings) == len(windows)
-        and all(r.count >= 0 and r.retry_at >= -1 and r.reset_at >= 0 for r in grant.readings)
-        and grant.granted == all(r.retry_at == 0 for r in enforced)
-        and all((r.token is not None) == (grant.granted and taking) for r in enforced)
-        and not any(r.token for r in grant.readings if not (grant.granted and taking))
+        len(verdict.readings) == len(windows)
+        and all(r.count >= 0 and r.retry_at >= -1 and r.reset_at >= 0 for r in verdict.readings)
+        and verdict.granted == all(r.retry_at == 0 for r in enforced)
+        and all((r.token is not None) == (verdict.granted and taking) for r in enforced)
+        and not any(r.token for r in verdict.readings if not (verdict.granted and taking))
     )
 
 
 @given(made=asked(), data=st.data())
 @settings(max_examples=300)
-def test_changed_replies_are_errors_or_make_sense(made: Asked, data: st.DataObject) -> None:
+def test_changed_replies_are_errors_or_make_sense(made: Subject, data: st.DataObject) -> None:
     """A number changed, left out or put in: a `StorageError`, or an answer that a storage might have given."""
     numbers = made.reply
     at = data.draw(st.integers(0, len(numbers) - 1))
@@ -153,11 +155,11 @@ def test_changed_replies_are_errors_or_make_sense(made: Asked, data: st.DataObje
         found = read_all(made, encode(numbers))
         assert len(found) == len(made.requests)
         assert all(
-            makes_sense(grant, request.windows, taking=takes)
-            for grant, request, takes in zip(found, made.requests, made.taking, strict=True)
+            makes_sense(verdict, request.windows, taking=takes)
+            for verdict, request, takes in zip(found, made.requests, made.taking, strict=True)
         )
     with suppress(StorageError):
-        one = decided.grant(encode(numbers), made.requests[0].windows, taking=made.taking[0])
+        one = decided.verdict(encode(numbers), made.requests[0].windows, taking=made.taking[0])
         assert makes_sense(one, made.requests[0].windows, taking=made.taking[0])
 
 
@@ -168,10 +170,10 @@ PACKED = st.recursive(
     lambda inner: st.lists(inner, max_size=12),
 ).map(encode)
 READERS: list[Callable[[object], object]] = [
-    lambda reply: decided.grant(reply, [window()]),
-    lambda reply: decided.grant(reply, [window(), window("fixed-window")], taking=False),
+    lambda reply: decided.verdict(reply, [window()]),
+    lambda reply: decided.verdict(reply, [window(), window("fixed-window")], taking=False),
     lambda reply: list(decided.answers(reply, [Request([window()], ["key"], 1)] * 3)),
-    lambda reply: decided.grants(reply, [Request([window("fixed-window")], ["key"], 1)] * 2, [True, False]),
+    lambda reply: decided.verdicts(reply, [Request([window("fixed-window")], ["key"], 1)] * 2, [True, False]),
     lambda reply: replies.given(reply, [window()]),
     lambda reply: replies.number(reply, 3),
     scripts.pong,
@@ -274,14 +276,14 @@ def test_an_odd_window_is_named(place: int) -> None:
     """Which window of which request holds something else: the error names its rule, and the request."""
     rules = [Window("fixed-window", 3, DAY, rule=name) for name in ("one", "two", "three")]
     requests = [Request(rules[:1], ["a"], 1), Request(rules[1:], ["b", "c"], 1)]
-    with pytest.raises(replies.OddWindow, match=f"rule '{rules[place - 1].rule}'") as raised:
+    with pytest.raises(replies.UnreadableWindow, match=f"rule '{rules[place - 1].rule}'") as raised:
         decided.answers(encode([NOW, 0, place]), requests)
 
     assert raised.value.request == min(place - 1, 1)
     assert pickle.loads(pickle.dumps(raised.value)).request == raised.value.request
-    with pytest.raises(replies.OddWindow, match=f"rule '{rules[place - 1].rule}'"):
-        decided.grant(encode([NOW, 0, place]), rules)
-    with pytest.raises(replies.OddWindow, match=f"rule '{rules[place - 1].rule}'"):
+    with pytest.raises(replies.UnreadableWindow, match=f"rule '{rules[place - 1].rule}'"):
+        decided.verdict(encode([NOW, 0, place]), rules)
+    with pytest.raises(replies.UnreadableWindow, match=f"rule '{rules[place - 1].rule}'"):
         replies.given(-place, rules)
     with pytest.raises(UnexpectedReply):
         decided.answers(encode([NOW, 0, 4]), requests)

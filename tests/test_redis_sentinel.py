@@ -356,8 +356,8 @@ def test_several_event_loops(watched: Watched) -> None:
     window, keys = one(10**6), someone()
 
     async def some() -> int:
-        grants = await asyncio.gather(*(storage.acquire([window], keys, 1) for _ in range(20)))
-        return sum(grant.granted for grant in grants)
+        verdicts = await asyncio.gather(*(storage.acquire([window], keys, 1) for _ in range(20)))
+        return sum(verdict.granted for verdict in verdicts)
 
     for _ in range(3):
         assert asyncio.run(some()) == 20
@@ -377,8 +377,8 @@ def test_threads_share_a_limit(watched: Watched) -> None:
     with ThreadPoolExecutor(16) as threads:
         for _ in range(20):
             window, keys = one(5), someone()
-            grants = threads.map(lambda _: storage.acquire([window], keys, 1), range(16))  # noqa: B023  # all are waited for here
-            assert sum(grant.granted for grant in grants) == 5
+            verdicts = threads.map(lambda _: storage.acquire([window], keys, 1), range(16))  # noqa: B023  # all are waited for here
+            assert sum(verdict.granted for verdict in verdicts) == 5
     storage.close()
 
 

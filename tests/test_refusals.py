@@ -10,9 +10,9 @@ from hypothesis import given, strategies as st
 
 from limiting import DAY, HOUR, LIMITERS, MINUTE, SECOND, Clock
 from ratelimited_notify import Limiter, NotifyError, Rule, RuleSet, rate_limited
-from ratelimited_notify.limiter.refusals import LONGEST, MOST_EACH, MOST_RECIPIENTS, Refusals
+from ratelimited_notify.limiter.refusals import LONGEST, MOST_EACH, MOST_RECIPIENTS, RefusalCache
 from ratelimited_notify.storage.memory import MemoryStorage
-from ratelimited_notify.windows.strategies import FITS, NEVER, Grant, Mode, Reading, Window
+from ratelimited_notify.windows.strategies import FITS, NEVER, Mode, Reading, Verdict, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +60,7 @@ def asked(valkey: Valkey, act: Callable[[], object]) -> int:
 
 
 def test_a_refused_recipient_costs_no_round_trip(make: Callable[..., Any], valkey: Valkey) -> None:
-    """Asked again and again, the server is not: the answer is the same one, and the time goes on."""
+    """Subject again and again, the server is not: the answer is the same one, and the time goes on."""
     limiter = make([Rule("news", "2/day"), Rule("*", "5/day", by="recipient")])
     assert [bool(limiter.hit("news", WHO)) for _ in range(3)] == [True, True, False]
     first = limiter.hit("news", WHO)
@@ -214,7 +214,7 @@ def test_alone_it_changes_no_verdict(amounts: tuple[int, int], steps: list[tuple
         )
 
     remembering = Limiter(rules(amounts[0]), Plain(clock=clock), clock=clock, remember_refusals=True)
-    remembering._refusals = Refusals(lambda: clock.now * 1000)
+    remembering._refusals = RefusalCache(lambda: clock.now * 1000)
     other = Limiter(rules(amounts[0]), Plain(clock=clock), clock=clock)
     taken: list[tuple[Any, Any]] = []
     for step, value, cost in steps:
@@ -238,9 +238,9 @@ def test_alone_it_changes_no_verdict(amounts: tuple[int, int], steps: list[tuple
 ONE = Window("moving-window", 1, HOUR, rule="one")
 
 
-def refused(retry_at: int = HOUR) -> Grant:
+def refused(retry_at: int = HOUR) -> Verdict:
     """A refusal at instant 0, until this instant."""
-    return Grant(False, 0, [Reading(1, retry_at, HOUR, None)])
+    return Verdict(False, 0, [Reading(1, retry_at, HOUR, None)])
 
 
 class Monotonic:
@@ -260,38 +260,38 @@ class Monotonic:
 def test_how_long_it_remembers(retry_at: int, lasts: int) -> None:
     """Until the time that the storage said, counted from before it was asked, and five seconds at the most."""
     clock = Monotonic()
-    refusals = Refusals(clock)
-    asking = refusals.asking()
+    refusals = RefusalCache(clock)
+    asked_at = refusals.asked_at()
     clock.now += 700
-    refusals.note([ONE], ["n:{ana}:one:m"], 1, refused(retry_at), asking)
+    refusals.remember([ONE], ["n:{ana}:one:m"], 1, refused(retry_at), asked_at)
     found = []
     for instant in (lasts - 1, lasts):
         clock.now = instant
         found.append(refusals.find([ONE], ["n:{ana}:one:m"], 1))
 
-    assert found == [Grant(False, (lasts - 1) // 1000, refused(retry_at).readings), None]
+    assert found == [Verdict(False, (lasts - 1) // 1000, refused(retry_at).readings), None]
 
 
 def test_what_was_asked_before_a_release_is_not_remembered() -> None:
     """A refusal on its way while something is given back may be of before."""
-    refusals = Refusals(Monotonic())
-    asking = refusals.asking()
+    refusals = RefusalCache(Monotonic())
+    asked_at = refusals.asked_at()
     refusals.drop([ONE], ["n:{bo}:one:m"])
-    refusals.note([ONE], ["n:{ana}:one:m"], 1, refused(), asking)
+    refusals.remember([ONE], ["n:{ana}:one:m"], 1, refused(), asked_at)
 
     assert refusals.find([ONE], ["n:{ana}:one:m"], 1) is None
 
 
 def test_what_is_allowed_or_not_enforced_is_not_remembered() -> None:
     """Only refusals by enforced windows are."""
-    refusals = Refusals(Monotonic())
+    refusals = RefusalCache(Monotonic())
     key = "n:{ana}:one:m"
-    allowed = Grant(True, 0, [Reading(1, FITS, HOUR, (1, 1))])
-    refusals.note([ONE], [key], 1, allowed, refusals.asking())
+    allowed = Verdict(True, 0, [Reading(1, FITS, HOUR, (1, 1))])
+    refusals.remember([ONE], [key], 1, allowed, refusals.asked_at())
     for mode in (Mode.SHADOW, Mode.FORCE):
         other = Window("moving-window", 1, HOUR, mode)
-        grant = Grant(False, 0, [*refused().readings, *refused().readings])
-        refusals.note([ONE, other], [key, key], 1, grant, refusals.asking())
+        verdict = Verdict(False, 0, [*refused().readings, *refused().readings])
+        refusals.remember([ONE, other], [key, key], 1, verdict, refusals.asked_at())
 
     assert len(refusals) == 0
 
@@ -299,17 +299,17 @@ def test_what_is_allowed_or_not_enforced_is_not_remembered() -> None:
 def test_it_is_bounded() -> None:
     """So many recipients, and so many questions of one, are remembered, and what is over goes by itself."""
     clock = Monotonic()
-    refusals = Refusals(clock)
+    refusals = RefusalCache(clock)
     for number in range(MOST_RECIPIENTS + 50):
-        refusals.note([ONE], [f"n:{{{number}}}:one:m"], 1, refused(), refusals.asking())
+        refusals.remember([ONE], [f"n:{{{number}}}:one:m"], 1, refused(), refusals.asked_at())
     assert len(refusals) == MOST_RECIPIENTS
     for cost in range(1, MOST_EACH + 3):
-        refusals.note([ONE], ["n:{ana}:one:m"], cost, refused(), refusals.asking())
+        refusals.remember([ONE], ["n:{ana}:one:m"], cost, refused(), refusals.asked_at())
     assert [refusals.find([ONE], ["n:{ana}:one:m"], cost) is None for cost in (1, MOST_EACH + 2)] == [True, False]
 
     clock.now += LONGEST
     for number in range(MOST_RECIPIENTS):
-        refusals.note([ONE], [f"n:{{late.{number}}}:one:m"], 1, refused(HOUR), refusals.asking())
+        refusals.remember([ONE], [f"n:{{late.{number}}}:one:m"], 1, refused(HOUR), refusals.asked_at())
         if number % 2:
             clock.now += LONGEST
     assert len(refusals) < 10
@@ -317,7 +317,7 @@ def test_it_is_bounded() -> None:
 
 def test_threads_that_note_and_drop() -> None:
     """However they meet, nothing breaks, and what was dropped last is not there."""
-    refusals = Refusals()
+    refusals = RefusalCache()
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -331,12 +331,12 @@ def test_threads_that_note_and_drop() -> None:
             failures.append(error)
             raise
 
-    def note(number: int) -> None:
-        refusals.note([ONE], [f"n:{{{number}}}:one:m"], 1, refused(), refusals.asking())
+    def remember(number: int) -> None:
+        refusals.remember([ONE], [f"n:{{{number}}}:one:m"], 1, refused(), refusals.asked_at())
 
     acts: Sequence[Callable[[int], None]] = (
-        note,
-        note,
+        remember,
+        remember,
         lambda number: refusals.drop([ONE], [f"n:{{{number}}}:one:m"]),
         lambda number: (refusals.find([ONE], [f"n:{{{number}}}:one:m"], 1), None)[1],
     )
@@ -355,9 +355,9 @@ def test_threads_that_note_and_drop() -> None:
 
 def test_windows_that_all_share() -> None:
     """A rule over everybody is remembered too, under what it is counted by."""
-    refusals = Refusals(Monotonic())
+    refusals = RefusalCache(Monotonic())
     shared = Window("moving-window", 1, HOUR, shared=True)
-    refusals.note([shared], ["n:{cap}:cap:m"], 1, refused(), refusals.asking())
+    refusals.remember([shared], ["n:{cap}:cap:m"], 1, refused(), refusals.asked_at())
 
     assert refusals.find([shared], ["n:{cap}:cap:m"], 1) == refused()
     refusals.drop([shared], ["n:{cap}:cap:m"])

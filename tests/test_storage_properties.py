@@ -199,17 +199,17 @@ def test_a_refused_hit_changes_nothing(backend: Backend, drawn: list, hits: list
     """All or none: after a refusal every window says what it said before."""
     windows, keys = arranged(backend, drawn, hits)
     before = [backend.storage.peek([one], [key], 1) for one, key in zip(windows, keys, strict=True)]
-    grant = backend.storage.acquire(windows, keys, cost)
+    verdict = backend.storage.acquire(windows, keys, cost)
     after = [backend.storage.peek([one], [key], 1) for one, key in zip(windows, keys, strict=True)]
 
-    if grant.granted:
+    if verdict.granted:
         assert all(
             reading.count == seen.readings[0].count + (cost if reading.token else 0)
-            for reading, seen in zip(grant.readings, before, strict=True)
+            for reading, seen in zip(verdict.readings, before, strict=True)
         )
     else:
         assert before == after
-        assert [reading.token for reading in grant.readings] == [None] * len(windows)
+        assert [reading.token for reading in verdict.readings] == [None] * len(windows)
 
 
 @given(drawn=windows_drawn, hits=history, cost=st.integers(1, 10))
@@ -217,8 +217,8 @@ def test_a_hit_given_back_was_never_taken(backend: Backend, drawn: list, hits: l
     """A release restores what every window says of counts and room, in every strategy."""
     windows, keys = arranged(backend, drawn, hits)
     before = backend.storage.peek(windows, keys, cost)
-    grant = backend.storage.acquire(windows, keys, cost)
-    tokens = [reading.token for reading in grant.readings]
+    verdict = backend.storage.acquire(windows, keys, cost)
+    tokens = [reading.token for reading in verdict.readings]
     given_back = backend.storage.release(windows, keys, cost, tokens)
 
     assert given_back == any(token is not None for token in tokens)
@@ -278,8 +278,8 @@ def test_never_more_than_the_rule_in_any_true_period(backend: Backend, amount: i
     admitted: list[tuple[int, int]] = []
     for passed, cost, force in steps:
         backend.advance(passed)
-        grant = backend.storage.acquire([forced if force else enforced], [key], cost)
-        if grant.granted and not force:
+        verdict = backend.storage.acquire([forced if force else enforced], [key], cost)
+        if verdict.granted and not force:
             admitted.append((backend.now(), cost))
 
     for begin, _ in admitted:
@@ -372,11 +372,11 @@ def test_forced_hits_count_up_to_twice_the_amount(backend: Backend, strategy: St
     """Exempt hits always pass, and are counted until the count would exceed twice the amount."""
     forced, enforced = window(strategy, 3, mode=Mode.FORCE), window(strategy, 3)
     key = backend.key("ana", forced)
-    grants = [backend.storage.acquire([forced], [key], 1) for _ in range(8)]
+    verdicts = [backend.storage.acquire([forced], [key], 1) for _ in range(8)]
 
-    assert [grant.granted for grant in grants] == [True] * 8
-    assert [grant.readings[0].count for grant in grants] == [1, 2, 3, 4, 5, 6, 6, 6]
-    assert [grant.readings[0].retry_at for grant in grants] == [FITS] * 8
+    assert [verdict.granted for verdict in verdicts] == [True] * 8
+    assert [verdict.readings[0].count for verdict in verdicts] == [1, 2, 3, 4, 5, 6, 6, 6]
+    assert [verdict.readings[0].retry_at for verdict in verdicts] == [FITS] * 8
     assert not backend.storage.acquire([enforced], [key], 1).granted
 
 
@@ -465,7 +465,7 @@ def test_a_batch_counts_the_same_recipient_twice(backend: Backend) -> None:
         Request([personal, shared], [backend.key(recipient, personal), everybody], 1)
         for recipient in ("ana", "ana", "bo", "ana", "cy", "di")
     ]
-    grants = backend.storage.acquire_many(requests)
+    verdicts = backend.storage.acquire_many(requests)
 
-    assert [grant.granted for grant in grants] == [True, True, True, False, True, False]
+    assert [verdict.granted for verdict in verdicts] == [True, True, True, False, True, False]
     assert list(backend.storage.acquire_many([])) == []

@@ -17,7 +17,7 @@ from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ratelimited_notify.windows.strategies import Grant, StrategyName
+    from ratelimited_notify.windows.strategies import StrategyName, Verdict
 
 THREADS = 16
 TRIALS = 300
@@ -121,12 +121,12 @@ def test_threads_that_take_and_give_back(strategy: StrategyName) -> None:
 
     def work(number: int) -> None:
         for _ in range(1000):
-            grant = shared.acquire([one], ["key"], 1)
-            if grant.granted:
+            verdict = shared.acquire([one], ["key"], 1)
+            if verdict.granted:
                 held.append(None)
                 most.append(len(held))
                 held.pop()
-                taken[number] += shared.release([one], ["key"], 1, [grant.readings[0].token])
+                taken[number] += shared.release([one], ["key"], 1, [verdict.readings[0].token])
 
     with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(work, range(THREADS)))
@@ -142,9 +142,9 @@ def test_one_hit_given_back_by_many_threads() -> None:
     gate = threading.Barrier(THREADS)
     with ThreadPoolExecutor(THREADS) as threads:
         for trial in range(100):
-            grants = [shared.acquire([one], [f"{trial}"], 1) for _ in range(5)]
+            verdicts = [shared.acquire([one], [f"{trial}"], 1) for _ in range(5)]
 
-            def give(number: int, token=grants[2].readings[0].token, key=f"{trial}") -> bool:
+            def give(number: int, token=verdicts[2].readings[0].token, key=f"{trial}") -> bool:
                 gate.wait()
                 return shared.release([one], [key], 1, [token])
 
@@ -156,16 +156,16 @@ def test_one_hit_given_back_by_many_threads() -> None:
 def test_a_thousand_tasks(strategy: StrategyName) -> None:
     """1,000 asyncio tasks hit one window: exactly the limit gets in."""
 
-    async def main() -> list[Grant]:
+    async def main() -> list[Verdict]:
         shared, one = AsyncMemoryStorage(), window(strategy, 100)
 
-        async def hit() -> Grant:
+        async def hit() -> Verdict:
             await asyncio.sleep(0)
             return await shared.acquire([one], ["key"], 1)
 
         return await asyncio.gather(*(hit() for _ in range(1000)))
 
-    assert sum(grant.granted for grant in asyncio.run(main())) == 100
+    assert sum(verdict.granted for verdict in asyncio.run(main())) == 100
 
 
 def test_threads_and_tasks_share_one_memory() -> None:
@@ -184,8 +184,8 @@ def test_threads_and_tasks_share_one_memory() -> None:
         def from_a_loop(number: int, shared=shared, key=key, gate=gate) -> int:
             async def main() -> int:
                 view = AsyncMemoryStorage(windows=shared)
-                grants = await asyncio.gather(*(view.acquire([one], [key], 1) for _ in range(150)))
-                return sum(grant.granted for grant in grants)
+                verdicts = await asyncio.gather(*(view.acquire([one], [key], 1) for _ in range(150)))
+                return sum(verdict.granted for verdict in verdicts)
 
             gate.wait()
             return asyncio.run(main())

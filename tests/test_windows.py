@@ -15,7 +15,7 @@ from ratelimited_notify.windows.strategies import FITS, RECORDS, Mode, SlidingWi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows.strategies import Grant, Record, StrategyName, Window
+    from ratelimited_notify.windows.strategies import Record, StrategyName, Verdict, Window
 
 periods = st.one_of(st.integers(1, 12), st.sampled_from([MINUTE, HOUR, 10_000 * DAY]))
 amounts = st.one_of(st.integers(0, 8), st.integers(0, 10**9))
@@ -32,7 +32,7 @@ class Bare:
         self.keys = [str(number) for number in range(len(windows))]
         self._marks = count()
 
-    def both(self, verb: str, now: int, cost: int) -> Grant:
+    def both(self, verb: str, now: int, cost: int) -> Verdict:
         """The answer of `look` or `take`, after it was held against the model's."""
         self.model.now = now
         if verb == "look":
@@ -45,10 +45,10 @@ class Bare:
         assert plain(expected) == plain(got)
         return got
 
-    def give(self, number: int, now: int, cost: int, grant: Grant, ticket: object) -> bool:
+    def give(self, number: int, now: int, cost: int, verdict: Verdict, ticket: object) -> bool:
         """Give back what a grant took from one window, to both."""
         self.model.now = now
-        token = grant.readings[number].token
+        token = verdict.readings[number].token
         if token is None:
             return False
         expected = self.model.release(self.windows[number : number + 1], self.keys[number : number + 1], cost, [ticket])
@@ -69,7 +69,7 @@ def test_records_say_what_the_model_says(drawn: list, start: int, data: st.DataO
     """Hits, looks and releases at any instants, also when the clock begins at 0 or steps back."""
     bare = Bare([window(strategy, amount, period, mode=mode) for strategy, amount, period, mode in drawn])
     now = start
-    hits: list[tuple[int, Grant, list]] = []
+    hits: list[tuple[int, Verdict, list]] = []
     longest = max(one.period for one in bare.windows)
     # Where a window begins is where edges are: whole and half periods away from now, and right beside them.
     away = st.one_of(
@@ -89,16 +89,16 @@ def test_records_say_what_the_model_says(drawn: list, start: int, data: st.DataO
         now += data.draw(away)
         if verb == "give":
             if hits:
-                cost, grant, tickets = data.draw(st.sampled_from(hits))
+                cost, verdict, tickets = data.draw(st.sampled_from(hits))
                 number = data.draw(st.integers(0, len(drawn) - 1))
-                bare.give(number, now, cost, grant, tickets[number])
+                bare.give(number, now, cost, verdict, tickets[number])
         else:
             cost = data.draw(
                 st.one_of(st.integers(1, 4), st.sampled_from([max(1, one.amount) for one in bare.windows]))
             )
-            grant = bare.both(verb, now, cost)
-            if verb == "take" and grant.granted:
-                hits.append((cost, grant, bare.tickets))
+            verdict = bare.both(verb, now, cost)
+            if verb == "take" and verdict.granted:
+                hits.append((cost, verdict, bare.tickets))
 
 
 @given(

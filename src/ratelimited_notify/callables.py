@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _R = TypeVar("_R")
 
 
-def bare(function: object) -> object:
+def without_partial(function: object) -> object:
     """The function without the arguments that a `functools.partial` holds."""
     while isinstance(function, partial):
         function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # of a partial of anything
@@ -23,25 +23,25 @@ def bare(function: object) -> object:
 
 def is_async(function: object) -> bool:
     """Whether calls of it are to be awaited: a coroutine function, an object called by one, or a `partial` of these."""
-    called = bare(function)
+    called = without_partial(function)
     return iscoroutinefunction(called) or iscoroutinefunction(getattr(called, "__call__", None))  # noqa: B004  # asks whether it is a coroutine function, not whether it is callable
 
 
 def is_generator(function: object) -> bool:
     """Whether a call of it does nothing yet: a generator function, or an object that is called by one."""
-    called = bare(function)
+    called = without_partial(function)
     return any(
         isgeneratorfunction(each) or isasyncgenfunction(each)
         for each in (called, getattr(called, "__call__", None))  # noqa: B004  # asks what it is, not whether it is callable
     )
 
 
-def hides_a_coroutine(function: object) -> bool:
+def wraps_coroutine_function(function: object) -> bool:
     """Whether a plain function is wrapped around a coroutine function: a call of it may return what has to be awaited."""
     return callable(function) and not is_async(function) and iscoroutinefunction(unwrap(function))
 
 
-def settled(result: _R, advice: str) -> _R:
+def reject_coroutine(result: _R, advice: str) -> _R:
     """What a call returned, which is the end of it.
 
     Raises:

@@ -8,19 +8,19 @@ from __future__ import annotations
 import asyncio
 
 
-def cancellations() -> int:
+def cancellation_count() -> int:
     """How often the running task has been asked to end."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0
 
 
-def heed(before: int) -> None:
-    """End the task if it has been asked to since there were so many `cancellations`.
+def raise_if_cancelled(before: int) -> None:
+    """End the task if it has been asked to since there were so many `cancellation_count`.
 
     Raises:
         CancelledError: it has.
     """
-    if cancellations() > before:
+    if cancellation_count() > before:
         raise asyncio.CancelledError
 
 

@@ -148,7 +148,7 @@ def notify_limits(notify_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Itera
     from ratelimited_notify.limiter.switch import VARIABLE
 
     monkeypatch.delenv(VARIABLE, raising=False)
-    with configuration.rehearsing(notify_clock):
+    with configuration.overriding(notify_clock):
         yield Limits()
 
 

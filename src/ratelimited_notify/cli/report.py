@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from ratelimited_notify.cli.tally import Cause, Refusals, Tally
+    from ratelimited_notify.cli.tally import Cause, RefusalCount, Tally
 
 WIDTH = 100
 """Columns: what is not a terminal gets this many, and no terminal more."""
@@ -107,7 +107,7 @@ def _numbers(counts: Iterable[int | None], weight: str = "") -> list[Text]:
     return [number(count, f"{style} {weight}") for count, style in zip(counts, _STYLES, strict=True)]
 
 
-def _by_rule(refusals: dict[Cause, Refusals], now: datetime) -> Table:
+def _by_rule(refusals: dict[Cause, RefusalCount], now: datetime) -> Table:
     made = table("Refused by", "rule", "limit", "type", "refused", "allowed again in", "at", numbers=["refused"])
     for cause, refused in refusals.items():
         made.add_row(
@@ -130,7 +130,7 @@ def _cells(cause: Cause) -> list[Text]:
     return [Text(shown(cell)) for cell in cause]
 
 
-def _again(refused: Refusals, now: datetime) -> str:
+def _again(refused: RefusalCount, now: datetime) -> str:
     if refused.first is None or refused.last is None:
         return "never"
     first, last = duration(refused.first - now), duration(refused.last - now)

@@ -249,7 +249,7 @@ def _progress(source: _Counted, aside: Console) -> Generator[Callable[[Tally], N
         console=aside,
         transient=True,
     )
-    task = bar.add_task("Sending", total=source.size, counts="")
+    task = bar.add_task("BaseNotifier", total=source.size, counts="")
 
     def advance(tally: Tally) -> None:
         counts = ", ".join(f"{tally.total(status):,} {status.value}" for status in COUNTED)

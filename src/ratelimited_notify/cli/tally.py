@@ -32,7 +32,7 @@ class Cause(NamedTuple):
 
 
 @dataclass(slots=True)
-class Refusals:
+class RefusalCount:
     """Those of one cause, and when the first and the last of them would be allowed, if nothing else happens."""
 
     count: int = 0
@@ -61,7 +61,7 @@ class Tally:
     shadow: frozenset[str] = frozenset()
     statuses: dict[str, Counter[Status]] = field(default_factory=dict[str, Counter[Status]])
     """How many of each type were sent, suppressed, and failed."""
-    refusals: dict[Cause, Refusals] = field(default_factory=dict[Cause, Refusals])
+    refusals: dict[Cause, RefusalCount] = field(default_factory=dict[Cause, RefusalCount])
     shadowed: dict[Cause, int] = field(default_factory=dict[Cause, int])
     """How many were allowed that a rule in shadow mode would refuse if it were enforced."""
     malformed: int = 0
@@ -84,7 +84,7 @@ class Tally:
         self.line = int(delivery.notification.id)
         blocked_by = decision.blocked_by
         if blocked_by is not None:
-            self.refusals.setdefault(_cause(blocked_by, type), Refusals()).add(decision)
+            self.refusals.setdefault(_cause(blocked_by, type), RefusalCount()).add(decision)
         if self.shadow and decision.allowed:
             for window in decision.windows:
                 if window.rule in self.shadow and window.retry_after > 0:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.limiter.aio import AsyncLimiter
-from ratelimited_notify.limiter.options import LimiterOptions, known
+from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
 from ratelimited_notify.sources.load import rules_if_on
@@ -31,7 +31,7 @@ RULES_VARIABLE = "RATELIMITED_NOTIFY_RULES"
 STORAGE_VARIABLE = "RATELIMITED_NOTIFY_STORAGE"
 
 
-class WornLimits:
+class DecoratorLimits:
     """The limits that decorators wrote down, one for a type."""
 
     __slots__ = ("_by_type",)
@@ -39,7 +39,7 @@ class WornLimits:
     def __init__(self) -> None:
         self._by_type: dict[str, tuple[Rule, str, bool]] = {}
 
-    def taking(self, rule: Rule, place: str, *, again: bool) -> WornLimits:
+    def adding(self, rule: Rule, place: str, *, again: bool) -> DecoratorLimits:
         """The same with the limit that a decorator at `place` wrote down; `again` lets it take the place of its former self.
 
         Raises:
@@ -51,18 +51,18 @@ class WornLimits:
                 f"Two decorators limit {rule.type!r}: {first} to {_listing(other)}, {place} to {_listing(rule)}. "
                 "Write the limit on one of them, or in the rules."
             )
-        taken = WornLimits()
+        taken = DecoratorLimits()
         taken._by_type = {**self._by_type, rule.type: (rule, place if again and not lasts else first, again or lasts)}
         return taken
 
     def rules(self) -> list[Rule]:
-        """What is worn."""
+        """The limits that are declared."""
         return [rule for rule, _, _ in self._by_type.values()]
 
-    def lasting(self, before: WornLimits) -> WornLimits:
-        """What was worn before, and what modules that were imported since then wear for good."""
-        kept = WornLimits()
-        kept._by_type = before._by_type | {type: worn for type, worn in self._by_type.items() if worn[2]}
+    def without_temporary(self, before: DecoratorLimits) -> DecoratorLimits:
+        """The limits declared before, and those that modules imported since then declare for good."""
+        kept = DecoratorLimits()
+        kept._by_type = before._by_type | {type: declared for type, declared in self._by_type.items() if declared[2]}
         return kept
 
 
@@ -71,21 +71,21 @@ class Configuration:
 
     __slots__ = (
         "_async_limiter",
+        "_declared",
         "_limiter",
         "_lock",
         "_memory",
         "_options",
-        "_rehearsal",
+        "_override",
         "_rules",
         "_storage",
-        "_worn",
         "configured",
     )
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._worn = WornLimits()
-        self._rehearsal: MemoryStorage | None = None
+        self._declared = DecoratorLimits()
+        self._override: MemoryStorage | None = None
         self._memory: MemoryStorage | None = None
         """The windows in memory, for the life of the process, however often it is configured."""
         self.reset()
@@ -111,7 +111,7 @@ class Configuration:
         """Replace what was configured, once the new has proved usable."""
         with self._lock:
             made = Configuration()
-            made._worn, made._rehearsal, made._memory = self._worn, self._rehearsal, self._memory
+            made._declared, made._override, made._memory = self._declared, self._override, self._memory
             # Read once: what is an iterator, or a file, gives the limiters for sync and for async functions the same rules.
             made.configured, made._storage, made._options = True, storage, options
             made._rules = rules_if_on(
@@ -150,18 +150,18 @@ class Configuration:
                 if limiter is not None:
                     limiter.rules = rules
 
-    def wear(self, rule: Rule, place: str, *, again: bool) -> None:
-        """Take up the limit that a decorator wrote down, as `WornLimits.taking` does."""
+    def declare(self, rule: Rule, place: str, *, again: bool) -> None:
+        """Take up the limit that a decorator wrote down, as `DecoratorLimits.adding` does."""
         with self._lock:
-            worn = self._worn.taking(rule, place, again=again)
+            declared = self._declared.adding(rule, place, again=again)
             for limiter in (self._limiter, self._async_limiter):
                 if limiter is not None:
-                    _put_on(limiter, rule, place)
+                    _declare_on(limiter, rule, place)
             # Not before: a limit that cannot be used is no limit.
-            self._worn = worn
+            self._declared = declared
 
     @contextmanager
-    def rehearsing(self, clock: Callable[[], float]) -> Generator[None, None, None]:
+    def overriding(self, clock: Callable[[], float]) -> Generator[None, None, None]:
         """For a test: the same rules on fresh windows in memory, by this clock, whatever is configured meanwhile.
 
         What was configured is in force again afterwards, and so are the limits on decorators, but for those of functions
@@ -172,18 +172,18 @@ class Configuration:
         before = Configuration()
         with self._lock:
             before._become(self)
-            before._worn = self._worn.lasting(self._worn)
-            self._rehearsal = MemoryStorage(clock=clock)
+            before._declared = self._declared.without_temporary(self._declared)
+            self._override = MemoryStorage(clock=clock)
             self._limiter = self._async_limiter = None
         try:
             yield
         finally:
             with self._lock:
-                before._worn = self._worn.lasting(before._worn)
+                before._declared = self._declared.without_temporary(before._declared)
                 for limiter in (before._limiter, before._async_limiter):
                     if limiter is not None:
-                        for rule in before._worn.rules():
-                            limiter.wear(rule)
+                        for rule in before._declared.rules():
+                            limiter.declare(rule)
                 self._become(before)
 
     def limiter(self) -> Limiter:
@@ -198,8 +198,8 @@ class Configuration:
         with self._lock:
             if self._limiter is None:
                 made = Limiter(self._found_rules(), self._found_storage(), **self._found_options())  # type: ignore[arg-type]  # the limiter checks what it is given
-                for rule in self._worn.rules():
-                    made.wear(rule)
+                for rule in self._declared.rules():
+                    made.declare(rule)
                 self._limiter = made
             return self._limiter
 
@@ -207,8 +207,8 @@ class Configuration:
         with self._lock:
             if self._async_limiter is None:
                 made = AsyncLimiter(self._found_rules(), self._found_storage(), **self._found_options())
-                for rule in self._worn.rules():
-                    made.wear(rule)
+                for rule in self._declared.rules():
+                    made.declare(rule)
                 self._async_limiter = made
             return self._async_limiter
 
@@ -219,8 +219,8 @@ class Configuration:
         return self._rules
 
     def _found_storage(self) -> str | Storage | AsyncStorage:
-        if self._rehearsal is not None:
-            return self._rehearsal
+        if self._override is not None:
+            return self._override
         storage = self._storage
         if storage is None:
             storage = os.environ.get(STORAGE_VARIABLE) or "memory://"
@@ -241,32 +241,32 @@ class Configuration:
         return self._memory
 
     def _found_options(self) -> LimiterOptions:
-        if self._rehearsal is not None:
-            return {**self._options, "clock": self._rehearsal.clock, "enabled": True}
+        if self._override is not None:
+            return {**self._options, "clock": self._override.clock, "enabled": True}
         return self._options
 
 
 configuration = Configuration()
 """The one configuration of this process."""
 
-_worn: WeakKeyDictionary[Limiter | AsyncLimiter, WornLimits] = WeakKeyDictionary()
-_wearing = threading.Lock()
+_declared: WeakKeyDictionary[Limiter | AsyncLimiter, DecoratorLimits] = WeakKeyDictionary()
+_declaring = threading.Lock()
 
 
-def wear(limiter: Limiter | AsyncLimiter | None, rule: Rule, place: str, *, again: bool) -> None:
-    """Take up the limit that a decorator wrote down: for its `limiter=`, or for the process, as `WornLimits.taking` does."""
+def declare(limiter: Limiter | AsyncLimiter | None, rule: Rule, place: str, *, again: bool) -> None:
+    """Take up the limit that a decorator wrote down: for its `limiter=`, or for the process, as `DecoratorLimits.adding` does."""
     if limiter is None:
-        configuration.wear(rule, place, again=again)
+        configuration.declare(rule, place, again=again)
         return
-    with _wearing:
-        worn = _worn.get(limiter, WornLimits()).taking(rule, place, again=again)
-        _put_on(limiter, rule, place)
-        _worn[limiter] = worn
+    with _declaring:
+        declared = _declared.get(limiter, DecoratorLimits()).adding(rule, place, again=again)
+        _declare_on(limiter, rule, place)
+        _declared[limiter] = declared
 
 
-def _put_on(limiter: Limiter | AsyncLimiter, rule: Rule, place: str) -> None:
+def _declare_on(limiter: Limiter | AsyncLimiter, rule: Rule, place: str) -> None:
     try:
-        limiter.wear(rule)
+        limiter.declare(rule)
     except RuleError as error:
         raise RuleError(
             [Problem("", f"the limit of {place} cannot be used with the rules in force."), *error.problems]
@@ -294,7 +294,7 @@ def configure(
         RuleError: the rules cannot be used; all problems are named, each with its place.
         NotifyError: another argument cannot be used. What was configured before stays.
     """
-    configuration.configure(rules, storage, known(options, configure))
+    configuration.configure(rules, storage, check_option_names(options, configure))
 
 
 def _listing(rule: Rule) -> str:

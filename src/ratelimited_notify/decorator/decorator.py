@@ -1,4 +1,4 @@
-"""A function that sends, limited where it stands: the notifier's rules, worn by the function itself."""
+"""A function that sends, limited where it is defined: the rules of a notifier, declared on the function itself."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import inspect
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
-from ratelimited_notify.callables import bare, hides_a_coroutine, is_async, is_generator, settled
+from ratelimited_notify.callables import (
+    is_async,
+    is_generator,
+    reject_coroutine,
+    without_partial,
+    wraps_coroutine_function,
+)
 from ratelimited_notify.decorator.argument import Call
-from ratelimited_notify.decorator.configuration import configuration, wear
+from ratelimited_notify.decorator.configuration import configuration, declare
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.decision import RateLimitExceeded
@@ -38,7 +44,7 @@ F = TypeVar("F", bound="Callable[..., object] | _ClassMethod[..., object] | stat
 _L = TypeVar("_L", bound="Limiter | AsyncLimiter")
 
 
-class Dropping(Protocol):
+class DroppingDecorator(Protocol):
     """A decorator whose functions return None where a rule refuses."""
 
     @overload
@@ -60,7 +66,7 @@ class Dropping(Protocol):
     def __call__(self, function: _ClassMethod[P, R], /) -> _ClassMethod[P, R | None]: ...
 
 
-class Keeping(Protocol):
+class RaisingDecorator(Protocol):
     """A decorator whose functions keep their type: a refusal is an exception."""
 
     def __call__(self, function: F, /) -> F: ...
@@ -79,7 +85,7 @@ def rate_limited(
     max_wait: float | None = None,
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
-) -> Keeping: ...
+) -> RaisingDecorator: ...
 
 
 @overload
@@ -95,7 +101,7 @@ def rate_limited(
     max_wait: float | None = None,
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
-) -> Dropping: ...
+) -> DroppingDecorator: ...
 
 
 def rate_limited(
@@ -110,7 +116,7 @@ def rate_limited(
     max_wait: float | None = None,
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
-) -> Keeping | Dropping:
+) -> RaisingDecorator | DroppingDecorator:
     """Limit a function that sends: a function, a method, a class or static method, or a coroutine function.
 
     The windows belong to the type: functions of one type share them, whatever they are called.
@@ -137,11 +143,11 @@ def rate_limited(
         RuleError: the limit cannot be used.
         NotifyError: another argument cannot be used, or does not fit the function; told at decoration.
     """
-    worn = _Worn(type, limit, recipient, cost, priority, fields, Policy(on_limit, max_wait), limiter, refund)
-    return cast("Keeping", worn.decorate)
+    declared = _Decorator(type, limit, recipient, cost, priority, fields, Policy(on_limit, max_wait), limiter, refund)
+    return cast("RaisingDecorator", declared.decorate)
 
 
-class _Worn:
+class _Decorator:
     """What is known at decoration."""
 
     def __init__(
@@ -178,7 +184,7 @@ class _Worn:
         self.limiter = limiter
         self.refunded = refunding(refund)
 
-    def decorate(self, function: Any) -> Any:  # Any: Keeping and Dropping say what comes in and goes out
+    def decorate(self, function: Any) -> Any:  # Any: the two protocols say what comes in and goes out
         if issubclass(type(function), (classmethod, staticmethod)):
             return type(function)(self.decorate(function.__func__))
         if not callable(function):
@@ -187,7 +193,7 @@ class _Worn:
                 "Is it written with its arguments, as in @rate_limited('news')?"
             )
         name = _name(function)
-        if is_generator(function) or inspect.isclass(bare(function)):
+        if is_generator(function) or inspect.isclass(without_partial(function)):
             raise NotifyError(f"rate_limited decorates functions that send; {name} is a generator function or a class.")
         awaited = is_async(function)
         if isinstance(self.limiter, Limiter if awaited else AsyncLimiter):
@@ -201,11 +207,14 @@ class _Worn:
             self._check(self.limiter, name)
         if self.rule is not None:
             place = f"{_of(function, '__module__')}.{name}"
-            wear(self.limiter, self.rule, place, again=_is_redefined(function))
+            declare(self.limiter, self.rule, place, again=_is_redefined(function))
         if awaited:
             return _named(self._awaited(cast("Callable[..., Awaitable[object]]", function), call, name), function)
         return _named(
-            self._called(_settling(function) if hides_a_coroutine(function) else function, call, name), function
+            self._called(
+                _rejecting_coroutines(function) if wraps_coroutine_function(function) else function, call, name
+            ),
+            function,
         )
 
     def _check(self, limiter: _L, name: str) -> _L | None:
@@ -256,7 +265,7 @@ class _Worn:
             if outcome is None or not outcome[0]:
                 if shortcut is not None and outcome is not None and policy.drops(shortcut.windows):
                     return None
-                decision = limiter.explained(plain, recipient, shortcut, outcome)
+                decision = limiter.decision_from(plain, recipient, shortcut, outcome)
                 decision = admit(limiter, policy, *read(args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
@@ -264,7 +273,7 @@ class _Worn:
                 return function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
-                    decision = decision or limiter.explained(plain, recipient, shortcut, outcome)
+                    decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
                     give_back(limiter, [decision] if decision else [])
                 raise
 
@@ -298,7 +307,7 @@ class _Worn:
             if outcome is None or not outcome[0]:
                 if shortcut is not None and outcome is not None and policy.drops(shortcut.windows):
                     return None
-                decision = limiter.explained(plain, recipient, shortcut, outcome)
+                decision = limiter.decision_from(plain, recipient, shortcut, outcome)
                 decision = await admit_async(limiter, policy, *read(args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
@@ -306,16 +315,16 @@ class _Worn:
                 return await function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
-                    decision = decision or limiter.explained(plain, recipient, shortcut, outcome)
+                    decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
                     await give_back_async(limiter, [decision] if decision else [])
                 raise
 
         return limited
 
 
-def _settling(function: Callable[..., object]) -> Callable[..., object]:
+def _rejecting_coroutines(function: Callable[..., object]) -> Callable[..., object]:
     def called(*args: object, **kwargs: object) -> object:
-        return settled(
+        return reject_coroutine(
             function(*args, **kwargs), "put @rate_limited below the decorator that hides the async function."
         )
 
@@ -324,7 +333,7 @@ def _settling(function: Callable[..., object]) -> Callable[..., object]:
 
 def _of(function: object, attribute: str) -> object:
     """The attribute of a function, or of the class where an object is called."""
-    called = bare(function)
+    called = without_partial(function)
     return getattr(called, attribute, None) or getattr(type(called), attribute)
 
 
@@ -342,7 +351,7 @@ def _is_redefined(function: object) -> bool:
 
 def _named(limited: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:
     """The limited function, with the name, the documentation and the signature of the one that it limits."""
-    called = bare(function)
+    called = without_partial(function)
     if isinstance(called, FunctionType):
         functools.update_wrapper(limited, called)
     else:

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.limiter.base import Asking, stays_counted
-from ratelimited_notify.limiter.batch import ENDLESS, filled_in, questions_among, requests
+from ratelimited_notify.limiter.base import BaseLimiter, log_stays_counted
+from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision
 from ratelimited_notify.limiter.refund import outcome_unknown
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
     from typing import Self
 
-    from ratelimited_notify.limiter.batch import Patience, Question
+    from ratelimited_notify.limiter.batch import FailureBudget, Query
     from ratelimited_notify.limiter.decision import WindowState
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Answer
+    from ratelimited_notify.windows.strategies import VerdictLike
 
 
-class AsyncLimiter(Asking["AsyncStorage"]):
+class AsyncLimiter(BaseLimiter["AsyncStorage"]):
     """A `Limiter` to await. One object serves several event loops, one after another and at once."""
 
     def _open(self, storage: str | AsyncStorage | Storage) -> AsyncStorage:
@@ -45,21 +45,21 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         **fields: Recipient | None,
     ) -> Decision:
         """As `Limiter.hit`. Where it is cancelled, whether the hit was counted is unknown, and it is not given back."""
-        decision = self._at_once(type, recipient, cost, priority, fields)
+        decision = self._decide_by_shortcut(type, recipient, cost, priority, fields)
         if decision is not None:
             return decision
-        question = self._ask(type, recipient, cost, priority, fields)
-        if not question.windows:
-            return self._unlimited(question)
-        remembered, asked = self._recall(question)
+        query = self._query(type, recipient, cost, priority, fields)
+        if not query.windows:
+            return self._unlimited(query)
+        remembered, asked = self._remembered_refusal(query)
         if remembered is not None:
             return remembered
         try:
-            grant = await self.storage.acquire(question.windows, question.keys, question.cost)
+            verdict = await self.storage.acquire(query.windows, query.keys, query.cost)
         except StorageError as error:
-            return self._failed([question], error)[0]
-        self._note(question, grant, asked)
-        return self._granted(question, grant)
+            return self._failed([query], error)[0]
+        self._remember_refusal(query, verdict, asked)
+        return self._decision(query, verdict)
 
     async def test(
         self,
@@ -74,14 +74,14 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         """As `Limiter.test`."""
         if self._is_off():
             return Decision(type, recipient, cost, True)
-        question = self._ask(type, recipient, cost, priority, fields)
-        if not question.windows:
-            return self._unlimited(question)
+        query = self._query(type, recipient, cost, priority, fields)
+        if not query.windows:
+            return self._unlimited(query)
         try:
-            grant = await self.storage.peek(question.windows, question.keys, question.cost)
+            verdict = await self.storage.peek(query.windows, query.keys, query.cost)
         except StorageError as error:
-            return self._failed([question], error, tested=True)[0]
-        return self._seen(question, grant)
+            return self._failed([query], error, tested=True)[0]
+        return self._test_decision(query, verdict)
 
     async def hit_many(
         self,
@@ -96,28 +96,30 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         """As `Limiter.hit_many`."""
         if self._is_off():
             return [Decision(type, recipient, cost, True) for recipient in recipients]
-        questions = self._ask_each(type, recipients, cost, priority, fields)
+        queries = self._query_each(type, recipients, cost, priority, fields)
         try:
-            grants = await self._acquire_many(questions)
+            verdicts = await self._acquire_many(queries)
         except StorageError as error:
-            return self._failed(questions, error)
-        return self._answers(questions, grants)
+            return self._failed(queries, error)
+        return self._decisions(queries, verdicts)
 
-    async def decide(self, batch: Iterable[Notification], patience: Patience = ENDLESS) -> list[Decision | Exception]:
+    async def decide(
+        self, batch: Iterable[Notification], patience: FailureBudget = ENDLESS
+    ) -> list[Decision | Exception]:
         """As `Limiter.decide`."""
-        known = self._questions(batch)
-        questions = questions_among(known)
+        known = self._queries_for(batch)
+        queries = queries_among(known)
         try:
             patience.check()
-            answers: Sequence[Decision | Exception] = self._answers(questions, await self._acquire_many(questions))
+            answers: Sequence[Decision | Exception] = self._decisions(queries, await self._acquire_many(queries))
             patience.answered()
         except StorageError as error:
             patience.failed(error)
-            answers = self._unanswered(questions, error)
-        return filled_in(known, answers)
+            answers = self._decisions_without_storage(queries, error)
+        return merge_decisions(known, answers)
 
-    async def _acquire_many(self, questions: Iterable[Question]) -> Sequence[Answer]:
-        asked = requests(questions)
+    async def _acquire_many(self, queries: Iterable[Query]) -> Sequence[VerdictLike]:
+        asked = requests(queries)
         return await self.storage.acquire_many(asked) if asked else []
 
     async def release(self, decision: Decision) -> bool:
@@ -128,7 +130,7 @@ class AsyncLimiter(Asking["AsyncStorage"]):
         try:
             return await self.storage.release(*receipt)
         finally:
-            self._given_back(receipt.windows, receipt.keys)
+            self._forget_refusals(receipt.windows, receipt.keys)
 
     @asynccontextmanager
     async def reserve(
@@ -150,24 +152,24 @@ class AsyncLimiter(Asking["AsyncStorage"]):
                 try:
                     await self.release(decision)
                 except StorageError as failure:
-                    stays_counted(failure)
+                    log_stays_counted(failure)
             raise
 
     async def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
         """As `Limiter.windows`."""
-        if self._is_off() or not (question := self._ask(type, recipient, 1, None, fields)).windows:
+        if self._is_off() or not (query := self._query(type, recipient, 1, None, fields)).windows:
             return ()
-        return self._seen(question, await self.storage.peek(question.windows, question.keys, 1)).windows
+        return self._test_decision(query, await self.storage.peek(query.windows, query.keys, 1)).windows
 
     async def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
         """As `Limiter.clear`."""
         if self._is_off():
             return 0
-        windows, keys = self._own_windows(self._ask(type, recipient, 1, None, fields))
+        windows, keys = self._own_windows(self._query(type, recipient, 1, None, fields))
         try:
             return await self.storage.forget(windows, keys) if windows else 0
         finally:
-            self._given_back(windows, keys)
+            self._forget_refusals(windows, keys)
 
     async def wait(self, seconds: float) -> None:
         """As `Limiter.wait`."""

@@ -9,15 +9,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.limiter.batch import Alike, Question, Rewriting, alike
+from ratelimited_notify.limiter.batch import NormalizingShortcut, Query, UniformBatch, is_uniform
 from ratelimited_notify.limiter.decision import Decision, decided
 from ratelimited_notify.limiter.options import check_options
-from ratelimited_notify.limiter.refusals import Refusals
+from ratelimited_notify.limiter.refusals import RefusalCache
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, ONE, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import counting_as, several, text_of
-from ratelimited_notify.rules.plan import Asked, Plans
+from ratelimited_notify.rules.plan import Plans, Subject
 from ratelimited_notify.sources.load import rules_from, rules_if_on
 from ratelimited_notify.storage.base import WithShortcut
 from ratelimited_notify.storage.circuit import DEFAULT
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.limiter.decision import Explanation, Receipt
     from ratelimited_notify.limiter.options import OnStorageError
-    from ratelimited_notify.limiter.refusals import Instant
+    from ratelimited_notify.limiter.refusals import AskedAt
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources.load import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.storage.circuit import Circuit
-    from ratelimited_notify.windows.strategies import Answer, Outcome, Shortcut
+    from ratelimited_notify.windows.strategies import Outcome, Shortcut, VerdictLike
 
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
@@ -47,7 +47,7 @@ _MOST_UNKNOWN_TYPES = 1000
 _log = logging.getLogger("ratelimited_notify")
 
 
-class Asking(ABC, Generic[_S]):
+class BaseLimiter(ABC, Generic[_S]):
     """What both limiters are made of: rules, and the questions and decisions that follow from them."""
 
     def __init__(
@@ -106,19 +106,19 @@ class Asking(ABC, Generic[_S]):
         self._timeout = timeout
         self._clock = clock
         self._circuit = circuit
-        self._refusals = Refusals() if remember_refusals else None
+        self._refusals = RefusalCache() if remember_refusals else None
         off = self._off = not enabled or switch.read()
         self._unknown: set[str] = set()
         # Held while rules are edited, never while they are read.
         self._editing = threading.Lock()
         self._configured = rules_if_on(rules, off=off)
-        self._worn: Mapping[str, Rule] = {}
-        self.plans = self._planned(self._configured, self._worn)
+        self._declared: Mapping[str, Rule] = {}
+        self.plans = self._make_plans(self._configured, self._declared)
         """The rules in force, worked out; another object as soon as they change."""
-        self._meant: str | _S | Storage = storage
+        self._storage_argument: str | _S | Storage = storage
         self._owned = isinstance(storage, str)
         # With the switch off nothing is opened, so that nothing needs to be installed or running.
-        self._storage: _S | None = None if off or switch.off else self._opened()
+        self._storage: _S | None = None if off or switch.off else self._open_storage()
 
     @abstractmethod
     def _open(self, storage: str | _S | Storage) -> _S:
@@ -128,14 +128,14 @@ class Asking(ABC, Generic[_S]):
         if self._clock not in (None, getattr(storage, "clock", None)):
             raise NotifyError("clock= goes with a storage that the limiter opens; give it to the storage instead.")
 
-    def _opened(self) -> _S:
-        self._storage = self._open(self._meant)
+    def _open_storage(self) -> _S:
+        self._storage = self._open(self._storage_argument)
         return self._storage
 
     @property
     def storage(self) -> _S:
         """The storage that is asked: a storage of `limits` too, for `limits`' own strategies."""
-        return self._opened() if self._storage is None else self._storage
+        return self._open_storage() if self._storage is None else self._storage
 
     @property
     def rules(self) -> RuleSet:
@@ -150,25 +150,27 @@ class Asking(ABC, Generic[_S]):
     def rules(self, rules: Rules | None) -> None:
         configured = rules_from(rules)
         with self._editing:
-            self.plans = self._planned(configured, self._worn)
+            self.plans = self._make_plans(configured, self._declared)
             self._configured = configured
 
-    def _planned(self, configured: RuleSet, worn: Mapping[str, Rule]) -> Plans:
+    def _make_plans(self, configured: RuleSet, declared: Mapping[str, Rule]) -> Plans:
         # Limits written on decorators stand in where no configured rule is for the type.
-        standing_in = [rule for rule in worn.values() if not configured.knows(rule.type)]
+        standing_in = [rule for rule in declared.values() if not configured.knows(rule.type)]
         rules = configured.extended(standing_in) if standing_in else configured
-        return Plans(rules, self._namespace, self._counted, self._shorten)
+        return Plans(rules, self._namespace, self._counted, self._shortcut_for)
 
-    def _shorten(self, plan: Plan) -> Shortcut | None:
+    def _shortcut_for(self, plan: Plan) -> Shortcut | None:
         """The quickest way to the windows of a plan that are the same for everybody."""
         storage, shortcut = self.storage, None
-        if plan.steady and isinstance(storage, WithShortcut):
-            shortcut = storage.shortcut(plan.steady, plan.around)
-        elif plan.steady and self._refusals is not None:
-            shortcut = self._refusals.shortcut(plan.steady, plan.around)
-        return shortcut if shortcut is None or self._counted is text_of else Rewriting(shortcut, self._counted)
+        if plan.common_windows and isinstance(storage, WithShortcut):
+            shortcut = storage.shortcut(plan.common_windows, plan.key_parts)
+        elif plan.common_windows and self._refusals is not None:
+            shortcut = self._refusals.shortcut(plan.common_windows, plan.key_parts)
+        return (
+            shortcut if shortcut is None or self._counted is text_of else NormalizingShortcut(shortcut, self._counted)
+        )
 
-    def _at_once(
+    def _decide_by_shortcut(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
     ) -> Decision | None:
         """The decision about a hit where limiting is off, or a shortcut leads to it; otherwise None."""
@@ -185,7 +187,7 @@ class Asking(ABC, Generic[_S]):
             return None
         return decided(type, recipient, self, shortcut, outcome)  # pyright: ignore[reportArgumentType]  # a text
 
-    def explained(
+    def decision_from(
         self, type: str, recipient: object, shortcut: Shortcut | None, outcome: Outcome | None
     ) -> Decision | None:
         """The decision that follows from what a shortcut said; None where it said nothing."""
@@ -198,32 +200,32 @@ class Asking(ABC, Generic[_S]):
         text = recipient if self._counted is text_of else self._counted(recipient)
         return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
 
-    def wear(self, rule: Rule) -> None:
+    def declare(self, rule: Rule) -> None:
         """Add the rule that a decorator wrote down, in place of its former one; a configured rule for its type wins.
 
         Raises:
             RuleError: it cannot be used together with the rules in force, which stay as they are.
         """
         with self._editing:
-            worn = {**self._worn, rule.type: rule}
-            self.plans = self._planned(self._configured, worn)
-            self._worn = worn
+            declared = {**self._declared, rule.type: rule}
+            self.plans = self._make_plans(self._configured, declared)
+            self._declared = declared
 
-    def _ask(
+    def _query(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
-    ) -> Question:
+    ) -> Query:
         if cost.__class__ is not int or not 1 <= cost <= LARGEST_AMOUNT:
             cost = checked_cost(cost)
         if priority is not None:
             check_priority(priority)
         plans = self.plans
         plan = plans.of(type)
-        asked = Asked(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
+        subject = Subject(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
         if not plan.known:
-            self._meet(plan.type)
+            self._warn_unknown_type(plan.type)
         tier = self._tier(recipient) if plan.tiered else None
-        windows, keys = plan.windows(asked, priority, tier)
-        return Question(asked, recipient, cost, windows, keys)
+        windows, keys = plan.windows(subject, priority, tier)
+        return Query(subject, recipient, cost, windows, keys)
 
     def _tier(self, recipient: Recipient) -> str | None:
         tier = None if self._tier_of is None else self._tier_of(recipient)
@@ -231,26 +233,26 @@ class Asking(ABC, Generic[_S]):
             raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
         return tier
 
-    def _ask_each(
+    def _query_each(
         self,
         type: str,
         recipients: Iterable[Recipient],
         cost: int,
         priority: str | None,
         fields: Mapping[str, Recipient | None],
-    ) -> Sequence[Question]:
+    ) -> Sequence[Query]:
         everybody: list[Recipient] = list(several(recipients))
         if not everybody:
             return []
-        first = self._ask(type, everybody[0], cost, priority, fields)
+        first = self._query(type, everybody[0], cost, priority, fields)
         plan = self.plans.of(type)
         windows = plan.constant(priority)
         if windows is None:
-            return [first, *(self._ask(type, recipient, cost, priority, fields) for recipient in everybody[1:])]
-        counted = [first.asked.recipient, *map(self._counted, everybody[1:])]
-        return Alike(plan, windows, everybody, counted, first.asked.fields, first.cost)
+            return [first, *(self._query(type, recipient, cost, priority, fields) for recipient in everybody[1:])]
+        counted = [first.subject.recipient, *map(self._counted, everybody[1:])]
+        return UniformBatch(plan, windows, everybody, counted, first.subject.fields, first.cost)
 
-    def _meet(self, type: str) -> None:
+    def _warn_unknown_type(self, type: str) -> None:
         if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
             self._unknown.add(type)
             _log.warning(
@@ -266,37 +268,37 @@ class Asking(ABC, Generic[_S]):
 
     def _is_off(self) -> bool:
         if self._off or switch.off:
-            switch.say()
+            switch.log_once()
             return True
         return False
 
-    def _granted(self, question: Question, grant: Answer) -> Decision:
+    def _decision(self, query: Query, verdict: VerdictLike) -> Decision:
         """The decision that follows from what the storage took, or refused."""
-        asked, windows = question.asked, question.windows
-        granted = grant.granted
+        subject, windows = query.subject, query.windows
+        granted = verdict.granted
         return Decision(
-            asked.type,
-            question.recipient,
-            question.cost,
+            subject.type,
+            query.recipient,
+            query.cost,
             granted,
-            asked=asked,
+            subject=subject,
             windows=windows,
-            grant=grant,
-            receipt=(self.storage, question.keys) if granted else None,
+            verdict=verdict,
+            receipt=(self.storage, query.keys) if granted else None,
         )
 
-    def _seen(self, question: Question, grant: Answer) -> Decision:
+    def _test_decision(self, query: Query, verdict: VerdictLike) -> Decision:
         """The decision that would follow; there is nothing to give back."""
-        asked = question.asked
+        subject = query.subject
         return Decision(
-            asked.type, question.recipient, question.cost, grant.granted,
-            asked=asked, windows=question.windows, grant=grant,
+            subject.type, query.recipient, query.cost, verdict.granted,
+            subject=subject, windows=query.windows, verdict=verdict,
         )  # fmt: skip
 
-    def _unlimited(self, question: Question) -> Decision:
-        return Decision(question.asked.type, question.recipient, question.cost, True, asked=question.asked)
+    def _unlimited(self, query: Query) -> Decision:
+        return Decision(query.subject.type, query.recipient, query.cost, True, subject=query.subject)
 
-    def _failed(self, questions: Sequence[Question], error: StorageError, *, tested: bool = False) -> list[Decision]:
+    def _failed(self, queries: Sequence[Query], error: StorageError, *, tested: bool = False) -> list[Decision]:
         """The decisions without the storage, where the user chose what they are; where they are only tested, none is logged."""
         if self.raises:
             try:
@@ -305,30 +307,28 @@ class Asking(ABC, Generic[_S]):
                 del error  # Or it and this frame, which is in its traceback, keep each other.
         allowed, said = (True, "allowed") if self._on_storage_error == "allow" else (False, "refused")
         if not tested:
-            uncounted = sum(1 for question in questions if question.windows)
+            uncounted = sum(1 for query in queries if query.windows)
             _log.warning("Notifications %s uncounted (%d), as the storage failed: %s", said, uncounted, error)
         return [
-            Decision(
-                question.asked.type, question.recipient, question.cost, allowed, asked=question.asked, error=str(error)
-            )
-            if question.windows
-            else self._unlimited(question)
-            for question in questions
+            Decision(query.subject.type, query.recipient, query.cost, allowed, subject=query.subject, error=str(error))
+            if query.windows
+            else self._unlimited(query)
+            for query in queries
         ]
 
-    def _recall(self, question: Question) -> tuple[Decision | None, Instant | None]:
-        """The refusal that was given to the same question a moment ago, where one is remembered; and what `_note` needs."""
+    def _remembered_refusal(self, query: Query) -> tuple[Decision | None, AskedAt | None]:
+        """The refusal that was given to the same question a moment ago, where one is remembered; and what `_remember_refusal` needs."""
         if self._refusals is None:
             return None, None
-        grant = self._refusals.find(question.windows, question.keys, question.cost)
-        return (None if grant is None else self._granted(question, grant)), self._refusals.asking()
+        verdict = self._refusals.find(query.windows, query.keys, query.cost)
+        return (None if verdict is None else self._decision(query, verdict)), self._refusals.asked_at()
 
-    def _note(self, question: Question, grant: Answer, asked: Instant | None) -> None:
+    def _remember_refusal(self, query: Query, verdict: VerdictLike, subject: AskedAt | None) -> None:
         """Remember a refusal, where refusals are remembered."""
-        if self._refusals is not None and asked is not None:
-            self._refusals.note(question.windows, question.keys, question.cost, grant, asked)
+        if self._refusals is not None and subject is not None:
+            self._refusals.remember(query.windows, query.keys, query.cost, verdict, subject)
 
-    def _given_back(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
+    def _forget_refusals(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
         """What was remembered of these windows no longer holds."""
         if self._refusals is not None:
             self._refusals.drop(windows, keys)
@@ -344,17 +344,17 @@ class Asking(ABC, Generic[_S]):
             raise NotifyError("The decision was made by a limiter with another storage; release it with that one.")
         return decision.take_receipt()
 
-    def _own_windows(self, question: Question) -> tuple[list[Counter], list[str]]:
+    def _own_windows(self, query: Query) -> tuple[list[Counter], list[str]]:
         """The windows that are counted by this recipient, and their keys."""
-        own = [(window, key) for window, key in zip(question.windows, question.keys, strict=True) if not window.shared]
+        own = [(window, key) for window, key in zip(query.windows, query.keys, strict=True) if not window.shared]
         return [window for window, _ in own], [key for _, key in own]
 
-    def _question(self, notification: Notification) -> Question | Decision | Exception:
+    def _query_for(self, notification: Notification) -> Query | Decision | Exception:
         """What the storage is to be asked, or what is known without asking."""
         if self._is_off():
             return Decision(notification.type, notification.recipient, notification.cost, True)
         try:
-            question = self._ask(
+            query = self._query(
                 notification.type,
                 notification.recipient,
                 notification.cost,
@@ -363,38 +363,37 @@ class Asking(ABC, Generic[_S]):
             )
         except Exception as error:  # noqa: BLE001  # normalize and tier_of are the user's, and may raise anything
             return error
-        return question
+        return query
 
-    def _questions(self, notifications: Iterable[Notification]) -> Sequence[Question | Decision | Exception]:
-        """`_question` for each; in less time where only recipients differ, as they mostly do."""
+    def _queries_for(self, notifications: Iterable[Notification]) -> Sequence[Query | Decision | Exception]:
+        """`_query_for` for each; in less time where only recipients differ, as they mostly do."""
         batch = list(notifications)
-        if len(batch) > 1 and alike(batch) and not self._is_off():
+        if len(batch) > 1 and is_uniform(batch) and not self._is_off():
             first = batch[0]
             recipients = [notification.recipient for notification in batch]
             # What cannot be asked about keeps the others from nothing, so then each is asked about by itself.
             with suppress(Exception):
-                asked = self._ask_each(first.type, recipients, first.cost, first.priority, first.fields)
-                if isinstance(asked, Alike):
-                    return asked
-        return [self._question(notification) for notification in batch]
+                subject = self._query_each(first.type, recipients, first.cost, first.priority, first.fields)
+                if isinstance(subject, UniformBatch):
+                    return subject
+        return [self._query_for(notification) for notification in batch]
 
-    def _answers(self, questions: Iterable[Question], grants: Iterable[Answer]) -> list[Decision]:
+    def _decisions(self, queries: Iterable[Query], verdicts: Iterable[VerdictLike]) -> list[Decision]:
         """The decisions, from what the storage said to those that fall into windows."""
-        if isinstance(questions, Alike):
-            return questions.answers(grants, self.storage)
-        upcoming = iter(grants)
-        return [
-            self._granted(question, next(upcoming)) if question.windows else self._unlimited(question)
-            for question in questions
-        ]
+        if isinstance(queries, UniformBatch):
+            return queries.answers(verdicts, self.storage)
+        upcoming = iter(verdicts)
+        return [self._decision(query, next(upcoming)) if query.windows else self._unlimited(query) for query in queries]
 
-    def _unanswered(self, questions: Sequence[Question], error: StorageError) -> Sequence[Decision | Exception]:
+    def _decisions_without_storage(
+        self, queries: Sequence[Query], error: StorageError
+    ) -> Sequence[Decision | Exception]:
         """What comes of each question when the storage failed."""
         if not self.raises:
-            return self._failed(questions, error)
-        return [error if question.windows else self._unlimited(question) for question in questions]
+            return self._failed(queries, error)
+        return [error if query.windows else self._unlimited(query) for query in queries]
 
 
-def stays_counted(error: StorageError) -> None:
+def log_stays_counted(error: StorageError) -> None:
     """Where a hit is to be given back because of another error, that one is for the caller and this for the log."""
     _log.warning("A hit could not be given back, and stays counted: %s", error)

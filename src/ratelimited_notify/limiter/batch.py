@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, overload
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.decision import Decision
-from ratelimited_notify.rules.plan import Asked
-from ratelimited_notify.windows.pages import Pages
+from ratelimited_notify.rules.plan import Subject
+from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
 from ratelimited_notify.windows.strategies import Request
 
 if TYPE_CHECKING:
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Answer, Outcome, Shortcut
+    from ratelimited_notify.windows.strategies import Outcome, Shortcut, VerdictLike
 
 
-class Question:
+class Query:
     """What is to be decided about one notification."""
 
-    __slots__ = ("asked", "cost", "keys", "recipient", "windows")
+    __slots__ = ("cost", "keys", "recipient", "subject", "windows")
 
     def __init__(
-        self, asked: Asked, recipient: Recipient, cost: int, windows: tuple[Counter, ...], keys: list[str]
+        self, subject: Subject, recipient: Recipient, cost: int, windows: tuple[Counter, ...], keys: list[str]
     ) -> None:
-        self.asked = asked
+        self.subject = subject
         self.recipient = recipient
         self.cost = cost
         self.windows = windows
@@ -41,7 +41,7 @@ class Question:
         return Request(self.windows, self.keys, self.cost)
 
 
-class Patience:
+class FailureBudget:
     """For the groups of one batch: after the second in a row that the storage did not decide, it is not asked any more.
 
     Arguments:
@@ -73,10 +73,10 @@ class Patience:
             self._failed, self._last = self._failed + 1, error
 
 
-ENDLESS = Patience(endless=True)
+ENDLESS = FailureBudget(endless=True)
 
 
-class Rewriting:
+class NormalizingShortcut:
     """A shortcut for recipients who are counted under another text than they are known by.
 
     Arguments:
@@ -93,12 +93,12 @@ class Rewriting:
         """What the shortcut says of the text."""
         return self._shortcut.decide(self._counted(recipient))
 
-    def explain(self, outcome: Outcome) -> Answer:
+    def explain(self, outcome: Outcome) -> VerdictLike:
         """What `acquire` would have answered."""
         return self._shortcut.explain(outcome)
 
 
-class Alike(Sequence[Question]):
+class UniformBatch(Sequence[Query]):
     """Questions about many recipients that all have the same windows.
 
     What differs is made when it is asked for, a part at a time, so that a storage can have the next part ready while the
@@ -125,48 +125,48 @@ class Alike(Sequence[Question]):
         return len(self._counted)
 
     @overload
-    def __getitem__(self, at: int) -> Question: ...
+    def __getitem__(self, at: int) -> Query: ...
 
     @overload
-    def __getitem__(self, at: slice) -> list[Question]: ...
+    def __getitem__(self, at: slice) -> list[Query]: ...
 
-    def __getitem__(self, at: int | slice) -> Question | list[Question]:
+    def __getitem__(self, at: int | slice) -> Query | list[Query]:
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
         text = self._counted[at]
-        asked = Asked(self._plan.type, text, self._fields)
-        return Question(asked, self._recipients[at], self._cost, self._windows, self._plan.keys(text))
+        subject = Subject(self._plan.type, text, self._fields)
+        return Query(subject, self._recipients[at], self._cost, self._windows, self._plan.keys(text))
 
     def requests(self) -> Sequence[Request]:
         """What the storage is to be asked, in order."""
         return _Requests(self._plan, self._windows, self._counted, self._cost) if self._windows else ()
 
-    def answers(self, grants: Iterable[Answer], storage: Storage | AsyncStorage) -> list[Decision]:
+    def answers(self, verdicts: Iterable[VerdictLike], storage: Storage | AsyncStorage) -> list[Decision]:
         """The decisions that follow from what the storage said."""
         type, cost, fields, windows = self._plan.type, self._cost, self._fields, self._windows
-        asked: Sequence[Asked | str] = (
-            self._counted if not fields else [Asked(type, text, fields) for text in self._counted]
+        subject: Sequence[Subject | str] = (
+            self._counted if not fields else [Subject(type, text, fields) for text in self._counted]
         )
         if not windows:
             return [
                 Decision(type, recipient, cost, True, each)
-                for recipient, each in zip(self._recipients, asked, strict=True)
+                for recipient, each in zip(self._recipients, subject, strict=True)
             ]
         receipt = (storage, None)
-        if isinstance(grants, Pages):
-            waiting = zip(self._recipients, asked, strict=True)
+        if isinstance(verdicts, GroupedVerdicts):
+            waiting = zip(self._recipients, subject, strict=True)
             return [
                 Decision(
                     type, recipient, cost, granted, each, windows, None, None, receipt if granted else None, page, at
                 )
-                for page in grants.pages
+                for page in verdicts.pages
                 for at, (granted, (recipient, each)) in enumerate(zip(page.granted, waiting, strict=False))
             ]
         return [
-            Decision(type, recipient, cost, True, each, windows, grant, None, receipt)
-            if grant.granted
-            else Decision(type, recipient, cost, False, each, windows, grant)
-            for recipient, each, grant in zip(self._recipients, asked, grants, strict=True)
+            Decision(type, recipient, cost, True, each, windows, verdict, None, receipt)
+            if verdict.granted
+            else Decision(type, recipient, cost, False, each, windows, verdict)
+            for recipient, each, verdict in zip(self._recipients, subject, verdicts, strict=True)
         ]
 
 
@@ -197,7 +197,7 @@ class _Requests(Sequence[Request]):
         return Request(windows, self._plan.keys(self._counted[at]), cost)
 
 
-def alike(notifications: Sequence[Notification]) -> bool:
+def is_uniform(notifications: Sequence[Notification]) -> bool:
     """Whether only the recipients differ, as far as deciding goes."""
     first = notifications[0]
     type, cost, priority, fields = first.type, first.cost, first.priority, first.fields
@@ -210,25 +210,25 @@ def alike(notifications: Sequence[Notification]) -> bool:
     )
 
 
-def requests(questions: Iterable[Question]) -> Sequence[Request]:
+def requests(queries: Iterable[Query]) -> Sequence[Request]:
     """What the storage is to be asked, in order."""
-    if isinstance(questions, Alike):
-        return questions.requests()
-    return [question.request() for question in questions if question.windows]
+    if isinstance(queries, UniformBatch):
+        return queries.requests()
+    return [query.request() for query in queries if query.windows]
 
 
-def questions_among(known: Sequence[Question | Decision | Exception]) -> Sequence[Question]:
+def queries_among(known: Sequence[Query | Decision | Exception]) -> Sequence[Query]:
     """Those that are not known without asking."""
-    if isinstance(known, Alike):
+    if isinstance(known, UniformBatch):
         return known
-    return [each for each in known if isinstance(each, Question)]
+    return [each for each in known if isinstance(each, Query)]
 
 
-def filled_in(
-    known: Sequence[Question | Decision | Exception], answers: Iterable[Decision | Exception]
+def merge_decisions(
+    known: Sequence[Query | Decision | Exception], answers: Iterable[Decision | Exception]
 ) -> list[Decision | Exception]:
     """What is known, with the answers in the places of the questions."""
-    if isinstance(known, Alike):
+    if isinstance(known, UniformBatch):
         return list(answers)
     upcoming = iter(answers)
-    return [next(upcoming) if isinstance(each, Question) else each for each in known]
+    return [next(upcoming) if isinstance(each, Query) else each for each in known]

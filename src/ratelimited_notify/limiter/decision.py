@@ -9,8 +9,8 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.rules.plan import Asked
-from ratelimited_notify.windows.pages import Page
+from ratelimited_notify.rules.plan import Subject
+from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
 from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Answer, Outcome, Reading, Shortcut, StrategyName, Token
+    from ratelimited_notify.windows.strategies import Outcome, Reading, Shortcut, StrategyName, Token, VerdictLike
 
 # A decision is given back once, whichever threads try.
 _giving_back = threading.Lock()
 
-_LEFT_OUT = frozenset({"_asked", "_at", "_grant", "_receipt", "_windows"})
+_LEFT_OUT = frozenset({"_subject", "_at", "_verdict", "_receipt", "_windows"})
 _USUAL: dict[str, object] = {"cost": 1, "error": None}
 new = object.__new__
 """Makes a decision of which only a part is filled in."""
@@ -68,11 +68,11 @@ class Receipt(NamedTuple):
     tokens: Sequence[Token | None]
 
 
-Explanation: TypeAlias = "tuple[str, Sequence[Counter], Answer, tuple[Storage | AsyncStorage, None] | None]"
+Explanation: TypeAlias = "tuple[str, Sequence[Counter], VerdictLike, tuple[Storage | AsyncStorage, None] | None]"
 """The recipient as it is counted, the windows, what the storage said, and what it takes to give the hit back."""
 
 
-class Explains(Protocol):
+class Explainer(Protocol):
     """A limiter, as far as a decision knows it."""
 
     def explanation(self, recipient: str, shortcut: Shortcut, outcome: Outcome) -> Explanation: ...
@@ -85,10 +85,21 @@ class Decision:
     """
 
     __slots__ = (
-        "_asked", "_at", "_grant", "_receipt", "_windows", "allowed", "cost", "error", "limiter", "outcome", "recipient",
-        "shortcut", "type",
+        "_at",
+        "_receipt",
+        "_subject",
+        "_verdict",
+        "_windows",
+        "allowed",
+        "cost",
+        "error",
+        "limiter",
+        "outcome",
+        "recipient",
+        "shortcut",
+        "type",
     )  # fmt: skip
-    limiter: Explains
+    limiter: Explainer
     shortcut: Shortcut
     outcome: Outcome | None
 
@@ -98,12 +109,12 @@ class Decision:
         recipient: Recipient,
         cost: int,
         allowed: bool,
-        asked: Asked | str | None = None,
+        subject: Subject | str | None = None,
         windows: Sequence[Counter] = (),
-        grant: Answer | None = None,
+        verdict: VerdictLike | None = None,
         error: str | None = None,
         receipt: tuple[Storage | AsyncStorage, Sequence[str] | None] | None = None,
-        page: Page | None = None,
+        page: LazyVerdicts | None = None,
         at: int = 0,
     ) -> None:
         self.type = type
@@ -117,10 +128,10 @@ class Decision:
         self.error = error
         """What the storage said, where it failed and `on_storage_error` decided; otherwise None."""
         # Only the recipient as it is counted, where no further fields are known.
-        self._asked = asked
+        self._subject = subject
         self._windows = windows
         # The answer, or those to a whole batch and the place of this one: it is made when somebody asks, and most are never.
-        self._grant: Answer | Page | None = grant if page is None else page
+        self._verdict: VerdictLike | LazyVerdicts | None = verdict if page is None else page
         self._at = at
         # The storage that granted the hit, and the keys where they are at hand: what it takes to give it back, once.
         self._receipt = receipt
@@ -139,8 +150,8 @@ class Decision:
                     # Another thread may have been quicker, and have given the hit back since.
                     if self.outcome is not None:
                         # What was asked comes last: who has that has all of it, also where a signal handler raises in between.
-                        asked, self._windows, self._grant, self._receipt = found
-                        self._at, self._asked, self.outcome = 0, asked, None
+                        subject, self._windows, self._verdict, self._receipt = found
+                        self._at, self._subject, self.outcome = 0, subject, None
             return object.__getattribute__(self, name)
 
     def __bool__(self) -> bool:
@@ -149,12 +160,12 @@ class Decision:
     @property
     def windows(self) -> tuple[WindowState, ...]:
         """Every window that the notification falls into, in the order of the rules."""
-        asked, grant = self._about(), self._answer()
-        if grant is None or asked is None:
+        subject, verdict = self._about(), self._answer()
+        if verdict is None or subject is None:
             return ()
         return tuple(
-            _state(asked, window, reading, grant.now)
-            for window, reading in zip(self._windows, grant.readings, strict=True)
+            _state(subject, window, reading, verdict.now)
+            for window, reading in zip(self._windows, verdict.readings, strict=True)
         )
 
     @property
@@ -163,8 +174,8 @@ class Decision:
 
         `str()` of the decision is a sentence for a log in each of these cases.
         """
-        asked, grant = self._about(), self._answer()
-        if self.allowed or grant is None or asked is None:
+        subject, verdict = self._about(), self._answer()
+        if self.allowed or verdict is None or subject is None:
             return None
         refusing = [
             (inf if reading.retry_at == NEVER else reading.retry_at, window, reading)
@@ -172,7 +183,7 @@ class Decision:
             if reading.retry_at != FITS
         ]
         _, window, reading = max(refusing, key=lambda refused: refused[0])
-        return _state(asked, window, reading, grant.now)
+        return _state(subject, window, reading, verdict.now)
 
     @property
     def refusals(self) -> tuple[OnLimit | None, ...]:
@@ -194,10 +205,10 @@ class Decision:
         Where the storage failed and `on_storage_error="deny"` refused, it is not known: 0.
         """
         retry_at = self._retry_at()
-        grant = self._answer()
-        if retry_at is None or grant is None:
+        verdict = self._answer()
+        if retry_at is None or verdict is None:
             return 0.0
-        return inf if retry_at == NEVER else (retry_at - grant.now) / MICROSECONDS
+        return inf if retry_at == NEVER else (retry_at - verdict.now) / MICROSECONDS
 
     @property
     def retry_at(self) -> datetime | None:
@@ -225,32 +236,32 @@ class Decision:
 
     def take_receipt(self) -> Receipt | None:
         """What it takes to give the hit back, for a limiter: the first time, and never again."""
-        asked, grant = self._about(), self._answer()
+        subject, verdict = self._about(), self._answer()
         with _giving_back:
             receipt, self._receipt = self._receipt, None
-        if receipt is None or grant is None or asked is None:
+        if receipt is None or verdict is None or subject is None:
             return None
         keys = receipt[1]
         if keys is None:
             # Few decisions are given back, so those of a batch do without their keys until then.
-            keys = [window.key(asked.identifiers(window.by) or ()) for window in self._windows]
-        return Receipt(self._windows, keys, self.cost, [reading.token for reading in grant.readings])
+            keys = [window.key(subject.identifiers(window.by) or ()) for window in self._windows]
+        return Receipt(self._windows, keys, self.cost, [reading.token for reading in verdict.readings])
 
-    def _about(self) -> Asked | None:
-        asked = self._asked
-        return Asked(self.type, asked, {}) if isinstance(asked, str) else asked
+    def _about(self) -> Subject | None:
+        subject = self._subject
+        return Subject(self.type, subject, {}) if isinstance(subject, str) else subject
 
-    def _answer(self) -> Answer | None:
-        grant = self._grant
-        return grant[self._at] if isinstance(grant, Page) else grant
+    def _answer(self) -> VerdictLike | None:
+        verdict = self._verdict
+        return verdict[self._at] if isinstance(verdict, LazyVerdicts) else verdict
 
     def _enforced(self) -> list[tuple[Counter, Reading]]:
-        grant = self._answer()
-        if grant is None:
+        verdict = self._answer()
+        if verdict is None:
             return []
         return [
             (window, reading)
-            for window, reading in zip(self._windows, grant.readings, strict=True)
+            for window, reading in zip(self._windows, verdict.readings, strict=True)
             if window.mode is Mode.ENFORCE
         ]
 
@@ -281,14 +292,14 @@ class Decision:
         kept = [name for name in self.__slots__ if name not in ("limiter", "shortcut", "outcome")]
         state: dict[str, object] = {name: getattr(self, name) for name in kept}
         state["outcome"] = None
-        return {**state, "_receipt": None, "_grant": self._answer()}
+        return {**state, "_receipt": None, "_verdict": self._answer()}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
 
 
-def decided(type: str, recipient: str, limiter: Explains, shortcut: Shortcut, outcome: Outcome) -> Decision:
+def decided(type: str, recipient: str, limiter: Explainer, shortcut: Shortcut, outcome: Outcome) -> Decision:
     """The decision that follows from what a shortcut said: why it was made is worked out when somebody asks, and most never do.
 
     Arguments:
@@ -304,7 +315,7 @@ def decided(type: str, recipient: str, limiter: Explains, shortcut: Shortcut, ou
     return decision
 
 
-def _state(asked: Asked, window: Counter, reading: Reading, now: int) -> WindowState:
+def _state(subject: Subject, window: Counter, reading: Reading, now: int) -> WindowState:
     if reading.retry_at == NEVER:
         retry_after = inf
     elif reading.retry_at == FITS:
@@ -314,7 +325,7 @@ def _state(asked: Asked, window: Counter, reading: Reading, now: int) -> WindowS
     return WindowState(
         rule=window.rule,
         item=window.item,
-        identifiers=asked.identifiers(window.by) or (),
+        identifiers=subject.identifiers(window.by) or (),
         strategy=window.strategy,
         remaining=max(0, window.amount - reading.count),
         reset_at=_utc(reading.reset_at),

@@ -32,7 +32,7 @@ class LimiterOptions(TypedDict, total=False):
     circuit: Circuit | None
 
 
-def known(options: LimiterOptions, function: Callable[..., object]) -> LimiterOptions:
+def check_option_names(options: LimiterOptions, function: Callable[..., object]) -> LimiterOptions:
     """The options, if a limiter has them all.
 
     Arguments:

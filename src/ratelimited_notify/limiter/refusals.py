@@ -11,12 +11,12 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ratelimited_notify.windows.keys import tag_in
-from ratelimited_notify.windows.strategies import FITS, NEVER, Grant, Mode
+from ratelimited_notify.windows.strategies import FITS, NEVER, Mode, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.windows.strategies import Answer, Outcome, Window
+    from ratelimited_notify.windows.strategies import Outcome, VerdictLike, Window
 
     _Question: TypeAlias = tuple[tuple[Window, ...], tuple[str, ...], int]
 
@@ -33,16 +33,16 @@ MOST_EACH = 32
 class Refusal(NamedTuple):
     """What the storage said, when it was asked, and for how long that holds; on the monotonic clock, in nanoseconds."""
 
-    grant: Answer
+    verdict: VerdictLike
     asked: int
     until: int
 
-    def as_of(self, now: int) -> Grant:
+    def as_of(self, now: int) -> Verdict:
         """The same answer some time later: the instants stay, and the present has moved on."""
-        return Grant(False, self.grant.now + (now - self.asked) // 1000, self.grant.readings)
+        return Verdict(False, self.verdict.now + (now - self.asked) // 1000, self.verdict.readings)
 
 
-class Instant(NamedTuple):
+class AskedAt(NamedTuple):
     """When the storage was asked, and how much had been dropped by then."""
 
     instant: int
@@ -50,7 +50,7 @@ class Instant(NamedTuple):
     drops: int
 
 
-class Refusals:
+class RefusalCache:
     """Who was refused lately, by windows, keys and cost. The windows belong to one rule set, and stand for their limits.
 
     Arguments:
@@ -65,16 +65,18 @@ class Refusals:
         # Not held while somebody looks something up.
         self._writing = threading.Lock()
 
-    def asking(self) -> Instant:
-        """To be taken before the storage is asked, and handed to `note`."""
-        return Instant(self._monotonic(), self._drops)
+    def asked_at(self) -> AskedAt:
+        """To be taken before the storage is asked, and handed to `remember`."""
+        return AskedAt(self._monotonic(), self._drops)
 
-    def note(self, windows: Sequence[Window], keys: Sequence[str], cost: int, grant: Answer, asked: Instant) -> None:
+    def remember(
+        self, windows: Sequence[Window], keys: Sequence[str], cost: int, verdict: VerdictLike, asked: AskedAt
+    ) -> None:
         """Remember what the storage answered, if that is a refusal by enforced windows alone."""
-        if grant.granted or any(window.mode is not Mode.ENFORCE for window in windows):
+        if verdict.granted or any(window.mode is not Mode.ENFORCE for window in windows):
             return
-        retries = [reading.retry_at for reading in grant.readings if reading.retry_at != FITS]
-        lasts = LONGEST if NEVER in retries else min(LONGEST, (max(retries) - grant.now) * 1000)
+        retries = [reading.retry_at for reading in verdict.readings if reading.retry_at != FITS]
+        lasts = LONGEST if NEVER in retries else min(LONGEST, (max(retries) - verdict.now) * 1000)
         with self._writing:
             if asked.drops != self._drops:
                 # Something was given back or cleared since then, perhaps after the storage had looked.
@@ -84,11 +86,11 @@ class Refusals:
             if len(mine) >= MOST_EACH:
                 mine.clear()
             # Counted from before the question: the storage looked later, so this ends no later than what it said.
-            mine[tuple(windows), tuple(keys), cost] = Refusal(grant, asked.instant, asked.instant + lasts)
+            mine[tuple(windows), tuple(keys), cost] = Refusal(verdict, asked.instant, asked.instant + lasts)
             self._refused[tag] = mine
-            self._forget_some()
+            self._evict()
 
-    def _forget_some(self) -> None:
+    def _evict(self) -> None:
         # More than come, so that those who do not come again are gone in time.
         now = self._monotonic()
         for _ in range(2):
@@ -100,7 +102,7 @@ class Refusals:
             if not self._refused:
                 return
 
-    def find(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant | None:
+    def find(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict | None:
         """What the storage would most likely say once more; None where it has to be asked."""
         mine = self._refused.get(_tag(windows, keys))
         refusal = None if mine is None else mine.get((tuple(windows), tuple(keys), cost))
@@ -117,9 +119,9 @@ class Refusals:
                 for key in keys:
                     self._refused.pop(tag_in(key), None)
 
-    def shortcut(self, windows: tuple[Window, ...], around: Sequence[tuple[str, str]]) -> RefusalShortcut:
+    def shortcut(self, windows: tuple[Window, ...], key_parts: Sequence[tuple[str, str]]) -> RefusalShortcut:
         """A shortcut to what is remembered of windows that are always the same."""
-        return RefusalShortcut(self._refused, self._monotonic, windows, around)
+        return RefusalShortcut(self._refused, self._monotonic, windows, key_parts)
 
     def __len__(self) -> int:
         """Of how many recipients anything is remembered, though it may be over."""
@@ -134,10 +136,10 @@ class RefusalShortcut:
         refused: dict[str, dict[_Question, Refusal]],
         monotonic: Callable[[], int],
         windows: tuple[Window, ...],
-        around: Sequence[tuple[str, str]],
+        key_parts: Sequence[tuple[str, str]],
     ) -> None:
         self.windows = windows
-        self._around = around
+        self._around = key_parts
         self._refused = refused
         self._monotonic = monotonic
 
@@ -156,7 +158,7 @@ class RefusalShortcut:
         """Where the windows of this recipient are kept."""
         return [f"{before}{recipient}{after}" if after else before for before, after in self._around]
 
-    def explain(self, outcome: Outcome) -> Grant:
+    def explain(self, outcome: Outcome) -> Verdict:
         """What the storage would most likely say once more."""
         refusal: Refusal = outcome[1]
         return refusal.as_of(outcome[2])

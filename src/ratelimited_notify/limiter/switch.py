@@ -37,7 +37,7 @@ class Switch:
             return False
         raise NotifyError(f"{VARIABLE} is set to something that is neither yes nor no; use 1 or 0.")
 
-    def say(self) -> None:
+    def log_once(self) -> None:
         """Tell the log, once in the life of the process."""
         if not self._said:
             self._said = True

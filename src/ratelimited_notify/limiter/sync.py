@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.limiter.base import Asking, stays_counted
-from ratelimited_notify.limiter.batch import ENDLESS, filled_in, questions_among, requests
+from ratelimited_notify.limiter.base import BaseLimiter, log_stays_counted
+from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision, new
 from ratelimited_notify.limiter.refund import outcome_unknown
 from ratelimited_notify.limiter.switch import switch
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
     from typing import Self
 
-    from ratelimited_notify.limiter.batch import Patience, Question
+    from ratelimited_notify.limiter.batch import FailureBudget, Query
     from ratelimited_notify.limiter.decision import WindowState
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.storage.base import Storage
-    from ratelimited_notify.windows.strategies import Answer
+    from ratelimited_notify.windows.strategies import VerdictLike
 
 
-class Limiter(Asking["Storage"]):
+class Limiter(BaseLimiter["Storage"]):
     """Decides whether notifications may be sent. Any thread may ask."""
 
     def _open(self, storage: str | Storage) -> Storage:
@@ -64,7 +64,7 @@ class Limiter(Asking["Storage"]):
             NotifyError: the recipient is empty, the field is not declared, or no rule is for the type and the rules say so.
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
         """
-        # What `_at_once` and `decided` do, without the calls: most hits go no further.
+        # What `_decide_by_shortcut` and `decided` do, without the calls: most hits go no further.
         if cost is ONE and priority is None and not fields and type.__class__ is recipient.__class__ is str:
             shortcut = None if switch.off else self.plans.shortcuts.get(type)
             outcome = None if shortcut is None else shortcut.decide(recipient)  # pyright: ignore[reportArgumentType]  # a text
@@ -75,18 +75,18 @@ class Limiter(Asking["Storage"]):
                 return decision
         if self._is_off():
             return Decision(type, recipient, cost, True)
-        question = self._ask(type, recipient, cost, priority, fields)
-        if not question.windows:
-            return self._unlimited(question)
-        remembered, asked = self._recall(question)
+        query = self._query(type, recipient, cost, priority, fields)
+        if not query.windows:
+            return self._unlimited(query)
+        remembered, asked = self._remembered_refusal(query)
         if remembered is not None:
             return remembered
         try:
-            grant = self.storage.acquire(question.windows, question.keys, question.cost)
+            verdict = self.storage.acquire(query.windows, query.keys, query.cost)
         except StorageError as error:
-            return self._failed([question], error)[0]
-        self._note(question, grant, asked)
-        return self._granted(question, grant)
+            return self._failed([query], error)[0]
+        self._remember_refusal(query, verdict, asked)
+        return self._decision(query, verdict)
 
     def test(
         self,
@@ -101,14 +101,14 @@ class Limiter(Asking["Storage"]):
         """What `hit` would decide, with nothing counted. Arguments and errors are those of `hit`."""
         if self._is_off():
             return Decision(type, recipient, cost, True)
-        question = self._ask(type, recipient, cost, priority, fields)
-        if not question.windows:
-            return self._unlimited(question)
+        query = self._query(type, recipient, cost, priority, fields)
+        if not query.windows:
+            return self._unlimited(query)
         try:
-            grant = self.storage.peek(question.windows, question.keys, question.cost)
+            verdict = self.storage.peek(query.windows, query.keys, query.cost)
         except StorageError as error:
-            return self._failed([question], error, tested=True)[0]
-        return self._seen(question, grant)
+            return self._failed([query], error, tested=True)[0]
+        return self._test_decision(query, verdict)
 
     def hit_many(
         self,
@@ -126,29 +126,29 @@ class Limiter(Asking["Storage"]):
         """
         if self._is_off():
             return [Decision(type, recipient, cost, True) for recipient in recipients]
-        questions = self._ask_each(type, recipients, cost, priority, fields)
+        queries = self._query_each(type, recipients, cost, priority, fields)
         try:
-            grants = self._acquire_many(questions)
+            verdicts = self._acquire_many(queries)
         except StorageError as error:
-            return self._failed(questions, error)
-        return self._answers(questions, grants)
+            return self._failed(queries, error)
+        return self._decisions(queries, verdicts)
 
-    def _acquire_many(self, questions: Iterable[Question]) -> Sequence[Answer]:
-        asked = requests(questions)
+    def _acquire_many(self, queries: Iterable[Query]) -> Sequence[VerdictLike]:
+        asked = requests(queries)
         return self.storage.acquire_many(asked) if asked else []
 
-    def decide(self, batch: Iterable[Notification], patience: Patience = ENDLESS) -> list[Decision | Exception]:
+    def decide(self, batch: Iterable[Notification], patience: FailureBudget = ENDLESS) -> list[Decision | Exception]:
         """For each notification, in the order given, a decision, or the error that `hit` would have raised."""
-        known = self._questions(batch)
-        questions = questions_among(known)
+        known = self._queries_for(batch)
+        queries = queries_among(known)
         try:
             patience.check()
-            answers: Sequence[Decision | Exception] = self._answers(questions, self._acquire_many(questions))
+            answers: Sequence[Decision | Exception] = self._decisions(queries, self._acquire_many(queries))
             patience.answered()
         except StorageError as error:
             patience.failed(error)
-            answers = self._unanswered(questions, error)
-        return filled_in(known, answers)
+            answers = self._decisions_without_storage(queries, error)
+        return merge_decisions(known, answers)
 
     def release(self, decision: Decision) -> bool:
         """Give back what an allowed decision took, once, wherever its windows still are.
@@ -165,7 +165,7 @@ class Limiter(Asking["Storage"]):
         try:
             return self.storage.release(*receipt)
         finally:
-            self._given_back(receipt.windows, receipt.keys)
+            self._forget_refusals(receipt.windows, receipt.keys)
 
     @contextmanager
     def reserve(
@@ -190,14 +190,14 @@ class Limiter(Asking["Storage"]):
                 try:
                     self.release(decision)
                 except StorageError as failure:
-                    stays_counted(failure)
+                    log_stays_counted(failure)
             raise
 
     def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
         """The windows that such a notification falls into as they are now, with nothing counted."""
-        if self._is_off() or not (question := self._ask(type, recipient, 1, None, fields)).windows:
+        if self._is_off() or not (query := self._query(type, recipient, 1, None, fields)).windows:
             return ()
-        return self._seen(question, self.storage.peek(question.windows, question.keys, 1)).windows
+        return self._test_decision(query, self.storage.peek(query.windows, query.keys, 1)).windows
 
     def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
         """Empty the windows that are counted by this recipient, never those that others share.
@@ -207,11 +207,11 @@ class Limiter(Asking["Storage"]):
         """
         if self._is_off():
             return 0
-        windows, keys = self._own_windows(self._ask(type, recipient, 1, None, fields))
+        windows, keys = self._own_windows(self._query(type, recipient, 1, None, fields))
         try:
             return self.storage.forget(windows, keys) if windows else 0
         finally:
-            self._given_back(windows, keys)
+            self._forget_refusals(windows, keys)
 
     def wait(self, seconds: float) -> None:
         """Let this many seconds pass, by the limiter's clock."""
@@ -220,7 +220,7 @@ class Limiter(Asking["Storage"]):
     def close(self) -> None:
         """Close the storage, if this limiter opened it: its connections, or its windows in memory, which are forgotten.
 
-        Asked after it, a storage of this library connects anew, or begins with empty windows, and is to be closed again.
+        Subject after it, a storage of this library connects anew, or begins with empty windows, and is to be closed again.
         """
         if self._owned and self._storage is not None:
             self._storage.close()

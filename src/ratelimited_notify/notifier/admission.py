@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.limiter.base import stays_counted
+from ratelimited_notify.limiter.base import log_stays_counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -94,7 +94,7 @@ def give_back(limiter: Limiter, decisions: Iterable[Decision | Exception]) -> No
             limiter.release(decision)
         except StorageError as error:
             failing += time.monotonic() - started
-            stays_counted(error)
+            log_stays_counted(error)
 
 
 async def give_back_async(limiter: AsyncLimiter, decisions: Iterable[Decision | Exception]) -> None:
@@ -111,7 +111,7 @@ async def give_back_async(limiter: AsyncLimiter, decisions: Iterable[Decision | 
             await limiter.release(decision)
         except StorageError as error:
             failing += time.monotonic() - started
-            stays_counted(error)
+            log_stays_counted(error)
 
 
 def _given_up() -> None:

@@ -11,12 +11,21 @@ from ratelimited_notify.callables import is_async, outcome_of
 from ratelimited_notify.cancellation import is_cancelled
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
-from ratelimited_notify.limiter.batch import ENDLESS, Patience
+from ratelimited_notify.limiter.batch import ENDLESS, FailureBudget
 from ratelimited_notify.limiter.decision import RateLimitExceeded
-from ratelimited_notify.limiter.options import LimiterOptions, known
+from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.notifier.admission import admit_async, give_back_async
-from ratelimited_notify.notifier.base import P, R, Sending, batches, check_gateway, check_limiter, gave_back, given
+from ratelimited_notify.notifier.base import (
+    BaseNotifier,
+    P,
+    R,
+    batches,
+    check_gateway,
+    check_limiter,
+    limiter_arguments,
+    was_released,
+)
 from ratelimited_notify.notifier.delivery import Delivery, Status
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ if TYPE_CHECKING:
     _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair
 
 
-class AsyncNotifier(Sending[P, R]):
+class AsyncNotifier(BaseNotifier[P, R]):
     """A `Notifier` to await. Gateways are coroutine functions, or plain functions, which run in a thread."""
 
     @overload
@@ -94,9 +103,11 @@ class AsyncNotifier(Sending[P, R]):
         self._awaits = is_async(gateway)
         self._concurrency = concurrency
         if limiter is None:
-            limiter = AsyncLimiter(rules, storage, **known(options, AsyncNotifier))
+            limiter = AsyncLimiter(rules, storage, **check_option_names(options, AsyncNotifier))
         else:
-            check_limiter(limiter, AsyncLimiter, given(rules, storage, known(options, AsyncNotifier)))
+            check_limiter(
+                limiter, AsyncLimiter, limiter_arguments(rules, storage, check_option_names(options, AsyncNotifier))
+            )
         self.limiter = limiter
         """What decides."""
         self._policy.check(limiter.rules)
@@ -118,14 +129,14 @@ class AsyncNotifier(Sending[P, R]):
         """As `Notifier.send_many`, with as many sent at once as `concurrency` says."""
         each = several(recipients)
         notifications = (self._notification(type, recipient, args, kwargs) for recipient in each)
-        return [delivery async for delivery in self._deliver_each(notifications, Patience())]
+        return [delivery async for delivery in self._deliver_each(notifications, FailureBudget())]
 
     def iter_many(self, notifications: Iterable[Notification]) -> AsyncGenerator[Delivery[R], None]:
         """As `Notifier.iter_many`; deliveries come in the order of the notifications."""
         return self._deliver_each(notifications, ENDLESS)
 
     async def _deliver_each(
-        self, notifications: Iterable[Notification], patience: Patience
+        self, notifications: Iterable[Notification], patience: FailureBudget
     ) -> AsyncGenerator[Delivery[R]]:
         for batch, failure in batches(notifications):
             decisions = await self.limiter.decide(batch, patience)
@@ -149,7 +160,7 @@ class AsyncNotifier(Sending[P, R]):
             nonlocal freed
             begun.add(id(decision))
             delivery = await self._deliver_one(notification, decision, freed)
-            freed = freed or gave_back(delivery)
+            freed = freed or was_released(delivery)
             return delivery
 
         try:

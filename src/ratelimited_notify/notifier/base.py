@@ -34,7 +34,7 @@ class _Bound(TypedDict, total=False):
     cost: int
 
 
-class Sending(Generic[P, R]):
+class BaseNotifier(Generic[P, R]):
     """What both notifiers are made of: the policy, and what is bound."""
 
     def __init__(self, on_limit: OnLimit, max_wait: float | None, refund: Refund, *, owned: bool) -> None:
@@ -93,12 +93,12 @@ def check_gateway(gateway: object) -> None:
         raise NotifyError("The gateway is a generator function: a call of it would send nothing.")
 
 
-def gave_back(delivery: Delivery[object]) -> bool:
+def was_released(delivery: Delivery[object]) -> bool:
     """Whether the hit of a send that failed was given back, so that there may be room for others."""
     return delivery.status is Status.FAILED and delivery.decision.allowed and delivery.decision.granted_by is None
 
 
-def check_limiter(limiter: object, kind: type[object], given: Mapping[str, object]) -> None:
+def check_limiter(limiter: object, kind: type[object], limiter_arguments: Mapping[str, object]) -> None:
     """Make sure that a limiter of the right kind was passed, and nothing that it has already.
 
     Raises:
@@ -106,11 +106,13 @@ def check_limiter(limiter: object, kind: type[object], given: Mapping[str, objec
     """
     if not isinstance(limiter, kind):
         raise NotifyError(f"limiter= is a {type(limiter).__name__}; this needs one of the type {kind.__name__}.")
-    if given:
-        raise NotifyError(f"Pass {', '.join(f'{name}=' for name in given)} to the limiter, or no limiter=: not both.")
+    if limiter_arguments:
+        raise NotifyError(
+            f"Pass {', '.join(f'{name}=' for name in limiter_arguments)} to the limiter, or no limiter=: not both."
+        )
 
 
-def given(rules: object, storage: object, options: Mapping[str, object]) -> dict[str, object]:
+def limiter_arguments(rules: object, storage: object, options: Mapping[str, object]) -> dict[str, object]:
     """What was passed that belongs to a limiter."""
     found = dict(options)
     if rules is not None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias
 
-from ratelimited_notify.callables import is_async, settled
+from ratelimited_notify.callables import is_async, reject_coroutine
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.limiter.batch import ENDLESS, Patience
+from ratelimited_notify.limiter.batch import ENDLESS, FailureBudget
 from ratelimited_notify.limiter.decision import RateLimitExceeded
-from ratelimited_notify.limiter.options import LimiterOptions, known
+from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.limiter.sync import Limiter
 from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.notifier.admission import admit, give_back
-from ratelimited_notify.notifier.base import P, R, Sending, batches, check_gateway, check_limiter, gave_back, given
+from ratelimited_notify.notifier.base import (
+    BaseNotifier,
+    P,
+    R,
+    batches,
+    check_gateway,
+    check_limiter,
+    limiter_arguments,
+    was_released,
+)
 from ratelimited_notify.notifier.delivery import Delivery, Status
 
 if TYPE_CHECKING:
@@ -31,7 +40,7 @@ if TYPE_CHECKING:
     _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair
 
 
-class Notifier(Sending[P, R]):
+class Notifier(BaseNotifier[P, R]):
     """Stands between code that notifies and the gateway that sends; any thread may send."""
 
     def __init__(
@@ -70,9 +79,9 @@ class Notifier(Sending[P, R]):
         super().__init__(on_limit, max_wait, refund, owned=limiter is None)
         self._gateway = gateway
         if limiter is None:
-            limiter = Limiter(rules, storage, **known(options, Notifier))
+            limiter = Limiter(rules, storage, **check_option_names(options, Notifier))
         else:
-            check_limiter(limiter, Limiter, given(rules, storage, known(options, Notifier)))
+            check_limiter(limiter, Limiter, limiter_arguments(rules, storage, check_option_names(options, Notifier)))
         self.limiter = limiter
         """What decides."""
         self._policy.check(limiter.rules)
@@ -114,7 +123,7 @@ class Notifier(Sending[P, R]):
         """
         each = several(recipients)
         notifications = (self._notification(type, recipient, args, kwargs) for recipient in each)
-        return list(self._deliver_each(notifications, Patience()))
+        return list(self._deliver_each(notifications, FailureBudget()))
 
     def iter_many(self, notifications: Iterable[Notification]) -> Generator[Delivery[R], None, None]:
         """`send_many` for notifications that differ, lazily: each is sent when its delivery is asked for.
@@ -123,14 +132,14 @@ class Notifier(Sending[P, R]):
         """
         return self._deliver_each(notifications, ENDLESS)
 
-    def _deliver_each(self, notifications: Iterable[Notification], patience: Patience) -> Generator[Delivery[R]]:
+    def _deliver_each(self, notifications: Iterable[Notification], patience: FailureBudget) -> Generator[Delivery[R]]:
         for batch, failure in batches(notifications):
             decisions = deque(self.limiter.decide(batch, patience))
             freed = False
             try:
                 for notification in batch:
                     delivery = self._deliver_one(notification, decisions.popleft(), freed)
-                    freed = freed or gave_back(delivery)
+                    freed = freed or was_released(delivery)
                     yield delivery
             finally:
                 give_back(self.limiter, decisions)
@@ -167,7 +176,7 @@ class Notifier(Sending[P, R]):
 
     def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
         try:
-            result = settled(
+            result = reject_coroutine(
                 self._gateway(notification.recipient, *notification.args, **notification.kwargs),  # type: ignore[arg-type]  # as the caller gave them
                 "use AsyncNotifier.",
             )

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.windows.strategies import Shortcut
 
-    _Shorten: TypeAlias = Callable[["Plan"], Shortcut | None]
+    _ShortcutFor: TypeAlias = Callable[["Plan"], Shortcut | None]
     _Counters: TypeAlias = tuple[Sequence[Counter], Sequence[Counter]]
 
 MOST_TYPES = 4096
-"""How many types a book of plans remembers; with more it starts over."""
+"""How many types the plans are kept for; with more, all are made anew."""
 
 
-class Asked:
+class Subject:
     """Who and what a decision is about, as far as windows count by it."""
 
     __slots__ = ("fields", "recipient", "type")
@@ -49,7 +49,7 @@ class Asked:
         return tuple(values)
 
 
-class Step:
+class CompiledRule:
     """One rule on the way, with its counters in every mode in which it can count.
 
     Raises:
@@ -110,24 +110,24 @@ class Step:
 class Plan:
     """The windows of one type of notification."""
 
-    __slots__ = ("_exempt", "_steps", "around", "known", "steady", "tiered", "type")
+    __slots__ = ("_compiled_rules", "_exempt", "common_windows", "key_parts", "known", "tiered", "type")
 
-    def __init__(self, type: str, steps: Sequence[Step], *, known: bool) -> None:
+    def __init__(self, type: str, compiled_rules: Sequence[CompiledRule], *, known: bool) -> None:
         self.type = type
         self.known = known
         """Whether a rule, or the default, is for this type."""
-        self.tiered = any(step.rule.tiers for step in steps)
-        self._steps = steps
-        self._exempt = frozenset[str]().union(*(step.rule.exempt for step in steps))
+        self.tiered = any(compiled.rule.tiers for compiled in compiled_rules)
+        self._compiled_rules = compiled_rules
+        self._exempt = frozenset[str]().union(*(compiled.rule.exempt for compiled in compiled_rules))
         # Where only type and recipient count and all recipients have one limit, the windows are always the same, and each
         # key is the recipient's tag between two constants.
-        self.steady: tuple[Counter, ...] | None = None
+        self.common_windows: tuple[Counter, ...] | None = None
         """The windows of every recipient, as long as no priority is exempt; None where it depends."""
-        self.around: list[tuple[str, str]] = []
+        self.key_parts: list[tuple[str, str]] = []
         """For each of them, what its key has before and behind the recipient."""
-        if all(step.constant for step in steps):
-            self.steady = tuple(counter for step in steps for counter in step.base[0])
-            self.around = [self._constants(counter) for counter in self.steady]
+        if all(compiled.constant for compiled in compiled_rules):
+            self.common_windows = tuple(counter for compiled in compiled_rules for counter in compiled.base[0])
+            self.key_parts = [self._constants(counter) for counter in self.common_windows]
 
     def _constants(self, counter: Counter) -> tuple[str, str]:
         """A key's part before and after the tag; all of it before, where the tag is not the recipient."""
@@ -139,12 +139,12 @@ class Plan:
 
     def constant(self, priority: str | None) -> tuple[Counter, ...] | None:
         """The windows of every recipient with this priority; None where they depend on more than that."""
-        return None if priority in self._exempt else self.steady
+        return None if priority in self._exempt else self.common_windows
 
     def keys(self, recipient: str) -> list[str]:
         """The keys of the constant windows, for a recipient as it is counted."""
         tag = tag_of(recipient)
-        return [f"{before}{tag}{after}" if after else before for before, after in self.around]
+        return [f"{before}{tag}{after}" if after else before for before, after in self.key_parts]
 
     def keys_of_each(self, recipients: Sequence[str]) -> Iterator[tuple[str, ...]]:
         """`keys` for each, in less time."""
@@ -152,22 +152,24 @@ class Plan:
         return zip(
             *(
                 [before + tag + after for tag in tags] if after else [before] * len(tags)
-                for before, after in self.around
+                for before, after in self.key_parts
             ),
             strict=True,
         )
 
-    def windows(self, asked: Asked, priority: str | None, tier: str | None) -> tuple[tuple[Counter, ...], list[str]]:
+    def windows(
+        self, subject: Subject, priority: str | None, tier: str | None
+    ) -> tuple[tuple[Counter, ...], list[str]]:
         """The windows that a notification falls into, and their keys."""
         constant = self.constant(priority)
         if constant is not None:
-            return constant, self.keys(asked.recipient)
+            return constant, self.keys(subject.recipient)
         windows: list[Counter] = []
         keys: list[str] = []
-        for step in self._steps:
-            identifiers = asked.identifiers(step.rule.by)
+        for compiled in self._compiled_rules:
+            identifiers = subject.identifiers(compiled.rule.by)
             if identifiers is not None:
-                for counter in step.counters(asked.recipient, priority, tier):
+                for counter in compiled.counters(subject.recipient, priority, tier):
                     windows.append(counter)
                     keys.append(counter.key(identifiers))
         return tuple(windows), keys
@@ -180,31 +182,35 @@ class Plans:
         rules: the rules in force.
         namespace: how every key begins.
         counted: the text that a recipient is counted as.
-        shorten: gives the shortcut to a plan, if there is one.
+        shortcut_for: gives the shortcut to a plan, if there is one.
 
     Raises:
         RuleError: an override cannot be used with what recipients are counted as; all problems are named.
     """
 
-    __slots__ = ("_plans", "_shorten", "_steps", "rules", "shortcuts")
+    __slots__ = ("_compiled_rules", "_plans", "_shortcut_for", "rules", "shortcuts")
 
     def __init__(
-        self, rules: RuleSet, namespace: str, counted: Callable[[Recipient], str], shorten: _Shorten | None = None
+        self,
+        rules: RuleSet,
+        namespace: str,
+        counted: Callable[[Recipient], str],
+        shortcut_for: _ShortcutFor | None = None,
     ) -> None:
         self.rules = rules
         self.shortcuts: dict[str, Shortcut] = {}
         """By type, where a notification that says no more than type and recipient can be decided about without any of this."""
-        self._shorten = shorten
+        self._shortcut_for = shortcut_for
         self._plans: dict[str, Plan] = {}
-        self._steps: dict[Rule, Step] = {}
+        self._compiled_rules: dict[Rule, CompiledRule] = {}
         problems: list[Problem] = []
         for index, rule in enumerate(rules):
             try:
-                self._steps[rule] = Step(namespace, rule, counted)
+                self._compiled_rules[rule] = CompiledRule(namespace, rule, counted)
             except RuleError as error:
                 problems += (problem.under(f"rules[{index}]") for problem in error.problems)
         if rules.default is not None:
-            self._steps[rules.default] = Step(namespace, rules.default, counted)
+            self._compiled_rules[rules.default] = CompiledRule(namespace, rules.default, counted)
         if problems:
             raise RuleError(problems)
 
@@ -235,12 +241,12 @@ class Plans:
                 f"No rule is for notifications of type {name!r}, and unknown_type='raise' makes that an error. "
                 "Add a rule, or a default."
             )
-        plan = Plan(name, [self._steps[rule] for rule in rules.matching(name)], known=known)
+        plan = Plan(name, [self._compiled_rules[rule] for rule in rules.matching(name)], known=known)
         if len(self._plans) >= MOST_TYPES:
             self._plans.clear()
             self.shortcuts.clear()
         self._plans[name] = plan
-        shortcut = None if self._shorten is None else self._shorten(plan)
+        shortcut = None if self._shortcut_for is None else self._shortcut_for(plan)
         if shortcut is not None:
             self.shortcuts[name] = shortcut
         return plan

@@ -21,7 +21,7 @@ from limits.storage import MemcachedStorage
 from limits.strategies import STRATEGIES
 
 from ratelimited_notify.errors import NotifyError, StorageError
-from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Grant, Mode, Reading
+from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode, Reading, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,13 +57,13 @@ class Adapter:
         """The storage of `limits` itself."""
         self._limiters = _Limiters(storage, STRATEGIES)
 
-    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self._run(_acquire(self._limiters.places(windows, keys), cost))
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         return [self.acquire(*request) for request in requests]
 
-    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self._run(_peek(self._limiters.places(windows, keys), cost))
 
     def release(
@@ -101,13 +101,13 @@ class AsyncAdapter:
         """The storage of `limits.aio` itself."""
         self._limiters = _Limiters(storage, ASYNC_STRATEGIES)
 
-    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return await self._run(_acquire(self._limiters.places(windows, keys), cost))
 
-    async def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    async def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         return [await self.acquire(*request) for request in requests]
 
-    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return await self._run(_peek(self._limiters.places(windows, keys), cost))
 
     async def release(
@@ -204,7 +204,7 @@ class _Limiters:
             )
 
 
-def _acquire(places: Sequence[_Place], cost: int) -> Calls[Grant]:
+def _acquire(places: Sequence[_Place], cost: int) -> Calls[Verdict]:
     fits = yield from _tested(places, cost)
     granted = _all_granted(places, fits)
     if granted:
@@ -218,7 +218,7 @@ def _acquire(places: Sequence[_Place], cost: int) -> Calls[Grant]:
     return (yield from _told(places, cost, fits, granted=granted))
 
 
-def _peek(places: Sequence[_Place], cost: int) -> Calls[Grant]:
+def _peek(places: Sequence[_Place], cost: int) -> Calls[Verdict]:
     fits = yield from _tested(places, cost)
     return (yield from _told(places, cost, fits, granted=_all_granted(places, fits)))
 
@@ -243,7 +243,7 @@ def _all_granted(places: Sequence[_Place], fits: Sequence[bool]) -> bool:
     return all(fit or place.window.mode is not Mode.ENFORCE for place, fit in zip(places, fits, strict=True))
 
 
-def _told(places: Sequence[_Place], cost: int, fits: Sequence[bool], *, granted: bool) -> Calls[Grant]:
+def _told(places: Sequence[_Place], cost: int, fits: Sequence[bool], *, granted: bool) -> Calls[Verdict]:
     """What the windows say after the decision, as far as `limits` tells."""
     readings: list[Reading] = []
     now = round(time.time() * MICROSECONDS)
@@ -257,7 +257,7 @@ def _told(places: Sequence[_Place], cost: int, fits: Sequence[bool], *, granted:
         else:
             retry_at = NEVER if cost > window.amount else eased_at
         readings.append(Reading(count, retry_at, _empty_at(window, count, now, eased_at), None))
-    return Grant(granted, now, readings)
+    return Verdict(granted, now, readings)
 
 
 def _empty_at(window: Window, count: int, now: int, eased_at: int) -> int:

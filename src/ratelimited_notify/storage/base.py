@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows.strategies import Answer, Grant, Request, Shortcut, Token, Window
+    from ratelimited_notify.windows.strategies import Request, Shortcut, Token, Verdict, VerdictLike, Window
 
 
 @runtime_checkable
 class WithShortcut(Protocol):
     """A storage that is so quick that what leads to it would cost more than the decision."""
 
-    def shortcut(self, windows: Sequence[Window], around: Sequence[tuple[str, str]]) -> Shortcut | None:
-        """A shortcut to these windows, if there is one; `around` is what each key has before and behind the recipient."""
+    def shortcut(self, windows: Sequence[Window], key_parts: Sequence[tuple[str, str]]) -> Shortcut | None:
+        """A shortcut to these windows, if there is one; `key_parts` is what each key has before and behind the recipient."""
         ...
 
 
@@ -29,15 +29,15 @@ class Storage(Protocol):
     exact: bool
     """True where several windows are taken all or none, hits can be given back and no race lets one too many through."""
 
-    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         """Count a hit in all windows, or in none where an enforced window has no room; never sent twice."""
         ...
 
-    def acquire_many(self, requests: Sequence[Request]) -> Sequence[Answer]:
+    def acquire_many(self, requests: Sequence[Request]) -> Sequence[VerdictLike]:
         """`acquire` for each request, in the order given; earlier ones count for later ones."""
         ...
 
-    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         """What `acquire` would say, changing nothing."""
         ...
 
@@ -62,11 +62,11 @@ class AsyncStorage(Protocol):
 
     exact: bool
 
-    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant: ...
+    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict: ...
 
-    async def acquire_many(self, requests: Sequence[Request]) -> Sequence[Answer]: ...
+    async def acquire_many(self, requests: Sequence[Request]) -> Sequence[VerdictLike]: ...
 
-    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant: ...
+    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict: ...
 
     async def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]

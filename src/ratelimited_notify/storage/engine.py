@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Grant, StrategyName
+    from ratelimited_notify.windows.strategies import StrategyName, Verdict
 
 # Wide enough that a forced hit is always counted: that is what `incr` does.
 _UNLIMITED = 2**48
@@ -62,24 +62,24 @@ def _window(strategy: StrategyName, limit: int, expiry: int, mode: Mode = Mode.E
     return Window(strategy, limit, expiry * MICROSECONDS, mode, rule="limits")
 
 
-def _counted(grant: Grant) -> int:
-    return grant.readings[0].count
+def _counted(verdict: Verdict) -> int:
+    return verdict.readings[0].count
 
 
-def _resets(grant: Grant) -> float:
-    return grant.readings[0].reset_at / MICROSECONDS
+def _resets(verdict: Verdict) -> float:
+    return verdict.readings[0].reset_at / MICROSECONDS
 
 
-def _sliding(grant: Grant) -> tuple[int, float, int, float]:
+def _sliding(verdict: Verdict) -> tuple[int, float, int, float]:
     # The weighing is done already: an empty previous window and the weighted count make the same verdicts.
-    reading = grant.readings[0]
-    return 0, 0.0, reading.count, max(0, reading.reset_at - grant.now) / MICROSECONDS
+    reading = verdict.readings[0]
+    return 0, 0.0, reading.count, max(0, reading.reset_at - verdict.now) / MICROSECONDS
 
 
-def _oldest(grant: Grant, expiry: int) -> float:
+def _oldest(verdict: Verdict, expiry: int) -> float:
     """When the window's oldest hit was, from the instant at which room is made for one more than fits."""
-    retry_at = grant.readings[0].retry_at
-    return retry_at / MICROSECONDS - expiry if retry_at > 0 else grant.now / MICROSECONDS
+    retry_at = verdict.readings[0].retry_at
+    return retry_at / MICROSECONDS - expiry if retry_at > 0 else verdict.now / MICROSECONDS
 
 
 class LimitsVerbs(MovingWindowSupport, SlidingWindowCounterSupport):

@@ -8,28 +8,28 @@ from ratelimited_notify._lazy import lazily
 
 if TYPE_CHECKING:
     from ratelimited_notify.windows.strategies import (
-        Grant as Grant,
         Mode as Mode,
         Reading as Reading,
         Request as Request,
         StrategyName as StrategyName,
         Token as Token,
+        Verdict as Verdict,
         Window as Window,
     )
 else:  # a type checker would take every misspelt name for one that is found here
     __getattr__ = lazily(
         __name__,
         {
-            "strategies": ("Grant", "Mode", "Reading", "Request", "StrategyName", "Token", "Window"),
+            "strategies": ("Mode", "Reading", "Request", "StrategyName", "Token", "Verdict", "Window"),
         },
     )
 
 __all__ = [
-    "Grant",
     "Mode",
     "Reading",
     "Request",
     "StrategyName",
     "Token",
+    "Verdict",
     "Window",
 ]

@@ -94,7 +94,7 @@ class Reading(NamedTuple):
     """What was taken here, to give it back; None where nothing was."""
 
 
-class Grant(NamedTuple):
+class Verdict(NamedTuple):
     """A storage's answer: was everything taken, at what instant, and what each window says."""
 
     granted: bool
@@ -102,8 +102,8 @@ class Grant(NamedTuple):
     readings: Sequence[Reading]
 
 
-class Answer(Protocol):
-    """What a decision is made of: a `Grant`, or what will be one as soon as somebody asks for the readings."""
+class VerdictLike(Protocol):
+    """What a decision is made of: a `Verdict`, or what will be one as soon as somebody asks for the readings."""
 
     @property
     def granted(self) -> bool: ...
@@ -139,7 +139,7 @@ class Shortcut(Protocol):
         """Those that it decides about."""
         ...
 
-    def explain(self, outcome: Outcome) -> Answer:
+    def explain(self, outcome: Outcome) -> VerdictLike:
         """What `acquire` would have answered."""
         ...
 
@@ -324,7 +324,7 @@ RECORDS: dict[StrategyName, Callable[[], Record]] = {
 """The class that keeps a window's count, by strategy."""
 
 
-def look(windows: Sequence[Window], records: Sequence[Record], now: int, cost: int) -> Grant:
+def look(windows: Sequence[Window], records: Sequence[Record], now: int, cost: int) -> Verdict:
     """What a hit of `cost` would be told, with nothing taken."""
     granted = True
     readings: list[Reading] = []
@@ -335,10 +335,10 @@ def look(windows: Sequence[Window], records: Sequence[Record], now: int, cost: i
         elif window.mode is Mode.FORCE:
             retry_at = FITS
         readings.append(Reading(count, retry_at, reset_at, None))
-    return Grant(granted, now, readings)
+    return Verdict(granted, now, readings)
 
 
-def take(windows: Sequence[Window], records: Sequence[Record], now: int, cost: int, mark: int) -> Grant:
+def take(windows: Sequence[Window], records: Sequence[Record], now: int, cost: int, mark: int) -> Verdict:
     """Count a hit of `cost` in all of the windows or, where an enforced one has no room, in none.
 
     `records` holds one record per window, fresh ones where the storage had none. `mark` tells this hit from every other
@@ -359,4 +359,4 @@ def take(windows: Sequence[Window], records: Sequence[Record], now: int, cost: i
             readings.append(Reading(count, FITS, reset_at, token))
         else:
             readings.append(reading)
-    return Grant(True, now, readings)
+    return Verdict(True, now, readings)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.cancellation import cancellations, heed
+from ratelimited_notify.cancellation import cancellation_count, raise_if_cancelled
 from ratelimited_notify.errors import MissingExtra
 from ratelimited_notify.gateways.smtp.conversation import (
     Line,
@@ -156,13 +156,13 @@ class AsyncSMTPGateway(SMTPSettings):
 
     async def _deliver(self, letter: Letter, connection: _Connection, pool: _Pool) -> str:
         conversation = hand_over(letter, connection, connection.client.esmtp_extensions, self._place)
-        before = cancellations()
+        before = cancellation_count()
         try:
             with suppress(StopIteration):
                 step = next(conversation)
                 while True:
                     step = conversation.send(await self._exchange(connection, step))
-                    heed(before)
+                    raise_if_cancelled(before)
             return letter.message_id
         finally:
             # Nothing is awaited here: a cancellation would take the place of a success.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.memcached.decide import Step, Steps
     from ratelimited_notify.storage.memcached.hosts import Host
     from ratelimited_notify.storage.memcached.protocol import Exchange
-    from ratelimited_notify.windows.strategies import Grant, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
 
 T = TypeVar("T")
 
@@ -73,25 +73,25 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         self._turns: WeakValueDictionary[tuple[int, Host, int], asyncio.Lock] = WeakValueDictionary()
         finalize(self, self._idle.close)
 
-    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return await self._run(decide.acquire(windows, keys, cost), self._deadline())
 
-    async def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
-        grants: list[Grant] = []
+    async def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
+        verdicts: list[Verdict] = []
         deadline = 0.0
         try:
             for request in requests:
-                if len(grants) % decide.GROUP == 0:
+                if len(verdicts) % decide.GROUP == 0:
                     deadline = self._deadline()
-                grants.append(await self._run(decide.acquire(*request), deadline))
+                verdicts.append(await self._run(decide.acquire(*request), deadline))
         except StorageError as error:
-            kept = await self._run(decide.abandon(requests, grants), self._deadline())
+            kept = await self._run(decide.abandon(requests, verdicts), self._deadline())
             if kept:
                 raise failures.batch_counted(error, kept) from error
             raise
-        return grants
+        return verdicts
 
-    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return await self._run(decide.peek(windows, keys, cost), self._deadline())
 
     async def release(
@@ -107,7 +107,7 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         deadline = self._deadline()
         try:
             for host in self._hosts:
-                # Asked whatever its circuit says, which learns from it: nothing is counted.
+                # Subject whatever its circuit says, which learns from it: nothing is counted.
                 await self._on_connection(host, "", deadline, None, is_probe=True)
         except StorageError:
             return False
@@ -267,7 +267,7 @@ class _Asking:
                 self._failed(is_late=isinstance(error, TimeoutError))
             else:
                 self.breaker.answered()
-            raise failures.told(self.host, self._timeout, error, sent=exchange.changes) from None
+            raise failures.storage_error(self.host, self._timeout, error, sent=exchange.changes) from None
         self._began = None
         if self.breaker.failures:
             self.breaker.answered()

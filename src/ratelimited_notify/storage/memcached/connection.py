@@ -89,7 +89,7 @@ class Connection:
             if isinstance(error, FAILURES):
                 self._tell(error, began, deadline)
                 if not isinstance(error, TooLarge):
-                    raise failures.told(self._host, self._timeout, error, sent=exchange.changes) from None
+                    raise failures.storage_error(self._host, self._timeout, error, sent=exchange.changes) from None
             raise
         if self._breaker.failures:
             self._breaker.answered()

@@ -15,7 +15,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.memcached import failures
 from ratelimited_notify.storage.memcached.record import AT_ONCE, Item, time_to_live
 from ratelimited_notify.windows.keys import split
-from ratelimited_notify.windows.strategies import Grant, look, take
+from ratelimited_notify.windows.strategies import Verdict, look, take
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -109,47 +109,47 @@ def _groups(windows: Sequence[Window], keys: Sequence[str]) -> list[_Group]:
     return sorted(groups.values(), key=lambda group: all(window.shared for window in group.windows))
 
 
-def acquire(windows: Sequence[Window], keys: Sequence[str], cost: int) -> Steps[Grant]:
+def acquire(windows: Sequence[Window], keys: Sequence[str], cost: int) -> Steps[Verdict]:
     """Take a hit in all windows or in none.
 
     Where they lie in several items, each takes in turn; what a later one refuses, the earlier ones are given back.
     """
     groups = _groups(windows, keys)
-    grants: list[Grant] = []
+    verdicts: list[Verdict] = []
     try:
         for group in groups:
-            grants.append((yield Step(group.head, partial(_take, group, cost))))
-            if not grants[-1].granted:
+            verdicts.append((yield Step(group.head, partial(_take, group, cost))))
+            if not verdicts[-1].granted:
                 break
     except StorageError as error:
         # The hit is about to be reported as failed: what is known to be counted for it is given back if possible.
         try:
-            yield from _undone(groups, grants, cost)
+            yield from _undone(groups, verdicts, cost)
         except StorageError:
             raise failures.half_counted(error) from error
         raise
-    if all(grant.granted for grant in grants):
-        return _merged(groups, grants)
-    answers = yield from _undone(groups, grants[:-1], cost)
-    answers.append(grants[-1])
+    if all(verdict.granted for verdict in verdicts):
+        return _merged(groups, verdicts)
+    answers = yield from _undone(groups, verdicts[:-1], cost)
+    answers.append(verdicts[-1])
     answers += yield from _seen(groups[len(answers) :], cost)
     return _merged(groups, answers)
 
 
-def _seen(groups: Sequence[_Group], cost: int) -> Steps[list[Grant]]:
-    grants: list[Grant] = []
+def _seen(groups: Sequence[_Group], cost: int) -> Steps[list[Verdict]]:
+    verdicts: list[Verdict] = []
     for group in groups:
-        grant: Grant = yield Step(group.head, partial(_look, group, cost))
-        grants.append(grant)
-    return grants
+        verdict: Verdict = yield Step(group.head, partial(_look, group, cost))
+        verdicts.append(verdict)
+    return verdicts
 
 
-def _undone(groups: Sequence[_Group], grants: Sequence[Grant], cost: int) -> Steps[list[Grant]]:
+def _undone(groups: Sequence[_Group], verdicts: Sequence[Verdict], cost: int) -> Steps[list[Verdict]]:
     """Give back all that was granted, and look again; an item that fails keeps no other from giving back."""
-    answers: list[Grant] = []
+    answers: list[Verdict] = []
     failure: StorageError | None = None
-    for group, grant in zip(groups, grants, strict=False):
-        tokens = [reading.token for reading in grant.readings]
+    for group, verdict in zip(groups, verdicts, strict=False):
+        tokens = [reading.token for reading in verdict.readings]
         try:
             answers.append((yield Step(group.head, partial(_undo, group, cost, tokens))))
         except StorageError as error:
@@ -159,21 +159,21 @@ def _undone(groups: Sequence[_Group], grants: Sequence[Grant], cost: int) -> Ste
     return answers
 
 
-def abandon(requests: Sequence[Request], grants: Sequence[Grant]) -> Steps[int]:
+def abandon(requests: Sequence[Request], verdicts: Sequence[Verdict]) -> Steps[int]:
     """Give back what the first requests of a batch were granted, as far as it can be done: the batch failed.
 
     Returns for how many it could not be done.
     """
     kept = 0
-    for (windows, keys, cost), grant in zip(requests, grants, strict=False):
+    for (windows, keys, cost), verdict in zip(requests, verdicts, strict=False):
         try:
-            yield from release(windows, keys, cost, [reading.token for reading in grant.readings])
+            yield from release(windows, keys, cost, [reading.token for reading in verdict.readings])
         except StorageError:
             kept += 1
     return kept
 
 
-def peek(windows: Sequence[Window], keys: Sequence[str], cost: int) -> Steps[Grant]:
+def peek(windows: Sequence[Window], keys: Sequence[str], cost: int) -> Steps[Verdict]:
     """What `acquire` would say, changing nothing."""
     groups = _groups(windows, keys)
     return _merged(groups, (yield from _seen(groups, cost)))
@@ -203,14 +203,14 @@ def forget(windows: Sequence[Window], keys: Sequence[str]) -> Steps[int]:
     return forgotten
 
 
-def _take(group: _Group, cost: int, item: Item, now: int) -> tuple[Grant, bool]:
-    grant = take(group.windows, group.records(item), now, cost, item.mark)
-    taken = any(reading.token is not None for reading in grant.readings)
+def _take(group: _Group, cost: int, item: Item, now: int) -> tuple[Verdict, bool]:
+    verdict = take(group.windows, group.records(item), now, cost, item.mark)
+    taken = any(reading.token is not None for reading in verdict.readings)
     item.mark += taken
-    return grant, taken
+    return verdict, taken
 
 
-def _look(group: _Group, cost: int, item: Item, now: int) -> tuple[Grant, bool]:
+def _look(group: _Group, cost: int, item: Item, now: int) -> tuple[Verdict, bool]:
     return look(group.windows, group.records(item), now, cost), False
 
 
@@ -222,7 +222,7 @@ def _give(group: _Group, cost: int, tokens: Iterable[Token | None], item: Item, 
     return given, given
 
 
-def _undo(group: _Group, cost: int, tokens: Iterable[Token | None], item: Item, now: int) -> tuple[Grant, bool]:
+def _undo(group: _Group, cost: int, tokens: Iterable[Token | None], item: Item, now: int) -> tuple[Verdict, bool]:
     _, given = _give(group, cost, tokens, item, now)
     return look(group.windows, group.records(item), now, cost), given
 
@@ -232,14 +232,14 @@ def _forget(group: _Group, item: Item, now: int) -> tuple[int, bool]:
     return dropped.count("held"), any(one != "absent" for one in dropped)
 
 
-def _merged(groups: Sequence[_Group], grants: Sequence[Grant]) -> Grant:
+def _merged(groups: Sequence[_Group], verdicts: Sequence[Verdict]) -> Verdict:
     """One answer, with the windows in the order in which they were asked for."""
     placed: dict[int, Reading] = {}
-    for group, grant in zip(groups, grants, strict=True):
-        placed.update(zip(group.positions, grant.readings, strict=True))
-    return Grant(
-        all(grant.granted for grant in grants),
+    for group, verdict in zip(groups, verdicts, strict=True):
+        placed.update(zip(group.positions, verdict.readings, strict=True))
+    return Verdict(
+        all(verdict.granted for verdict in verdicts),
         # Of no windows at all there is nothing to tell that an instant would matter to.
-        max((grant.now for grant in grants), default=0),
+        max((verdict.now for verdict in verdicts), default=0),
         [placed[position] for position in range(len(placed))],
     )

@@ -23,7 +23,7 @@ def _so(*, sent: bool) -> str:
     return UNKNOWN if sent else NOTHING
 
 
-def told(host: Host, seconds: float, error: Exception, *, sent: bool) -> StorageError:
+def storage_error(host: Host, seconds: float, error: Exception, *, sent: bool) -> StorageError:
     """An exchange failed.
 
     Arguments:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.memcached.connection import Connection, Lane
     from ratelimited_notify.storage.memcached.decide import Step, Steps
     from ratelimited_notify.storage.memcached.hosts import Host
-    from ratelimited_notify.windows.strategies import Grant, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
 
 T = TypeVar("T")
 
@@ -77,25 +77,25 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         """The state of each host's circuit, by its name."""
         self._lanes = self._new_lanes()
 
-    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self._run(decide.acquire(windows, keys, cost), self._deadline())
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
-        grants: list[Grant] = []
+    def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
+        verdicts: list[Verdict] = []
         deadline = 0.0
         try:
             for request in requests:
-                if len(grants) % decide.GROUP == 0:
+                if len(verdicts) % decide.GROUP == 0:
                     deadline = self._deadline()
-                grants.append(self._run(decide.acquire(*request), deadline))
+                verdicts.append(self._run(decide.acquire(*request), deadline))
         except StorageError as error:
-            kept = self._run(decide.abandon(requests, grants), self._deadline())
+            kept = self._run(decide.abandon(requests, verdicts), self._deadline())
             if kept:
                 raise failures.batch_counted(error, kept) from error
             raise
-        return grants
+        return verdicts
 
-    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self._run(decide.peek(windows, keys, cost), self._deadline())
 
     def release(
@@ -118,7 +118,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         """Make sure that every host answers; raises a `StorageError` that says which does not, and why."""
         deadline = self._deadline()
         for host in self._hosts:
-            # Asked whatever its circuit says, which learns from it: nothing is counted.
+            # Subject whatever its circuit says, which learns from it: nothing is counted.
             self._on_connection(host, "", deadline, None, is_probe=True)
 
     def reset(self) -> int | None:

@@ -12,7 +12,7 @@ from ratelimited_notify.storage.memory.sync import MemoryStorage
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.windows.strategies import Grant, Request, Shortcut, Token, Window
+    from ratelimited_notify.windows.strategies import Request, Shortcut, Token, Verdict, Window
 
 
 class AsyncMemoryStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
@@ -35,16 +35,16 @@ class AsyncMemoryStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
         self.windows = MemoryStorage(clock=clock, timeout=timeout) if windows is None else windows
         self.clock = self.windows.clock
 
-    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self.windows.acquire(windows, keys, cost)
 
-    async def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    async def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         return self.windows.acquire_many(requests)
 
-    def shortcut(self, windows: Sequence[Window], around: Sequence[tuple[str, str]]) -> Shortcut | None:
-        return self.windows.shortcut(windows, around) if type(self) is AsyncMemoryStorage else None
+    def shortcut(self, windows: Sequence[Window], key_parts: Sequence[tuple[str, str]]) -> Shortcut | None:
+        return self.windows.shortcut(windows, key_parts) if type(self) is AsyncMemoryStorage else None
 
-    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self.windows.peek(windows, keys, cost)
 
     async def release(

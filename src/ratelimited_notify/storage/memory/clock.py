@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class OutOfTheOrdinary(Exception):
+class IrregularClock(Exception):
     """The caller's clock says less than it did, or more than fits into a number."""
 
 
@@ -32,7 +32,7 @@ class MemoryClock:
         self._ticks, self.origin = ticking(clock)
         self._latest = 0
         self.forward = self._ticks if clock is None else self._forward
-        """A tick behind all others; `OutOfTheOrdinary` where the clock does not give one."""
+        """A tick behind all others; `IrregularClock` where the clock does not give one."""
 
     def tick(self) -> int:
         """What the clock says."""
@@ -43,6 +43,6 @@ class MemoryClock:
     def _forward(self) -> int:
         tick = self._ticks()
         if not self._latest < tick <= _LAST:
-            raise OutOfTheOrdinary
+            raise IrregularClock
         self._latest = tick
         return tick

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.windows.strategies import Record, StrategyName, Token, Window
 
-Value: TypeAlias = "int | Kept"
+Value: TypeAlias = "int | UnpackedRecord"
 """What is kept for one window: the number, or the record that does not fit into one."""
 
 MARKS = 1000
@@ -48,7 +48,7 @@ DIGIT = 64
 LOWEST = (1 << DIGIT) - 1
 
 
-class Kept:
+class UnpackedRecord:
     """A record, and the window's period."""
 
     __slots__ = ("period", "record")
@@ -78,7 +78,7 @@ class Digits:
             self._digits.frombytes(number.to_bytes((number.bit_length() + DIGIT - 1) // DIGIT * 8, "little"))
             _lowest_first(self._digits).reverse()
 
-    def settled(self) -> array[int] | MovingWindow:
+    def stored(self) -> array[int] | MovingWindow:
         """What is to be kept: the digits, or what they have become."""
         return self._moving or self._digits
 
@@ -146,17 +146,17 @@ def packed(record: Record, period: int) -> Value:
     """The window's count as a number, or as it is where it does not fit."""
     number: int | None = None
     if isinstance(record, Digits):
-        settled = record.settled()
-        if isinstance(settled, array):
-            return _number(settled)
-        record = settled
+        stored = record.stored()
+        if isinstance(stored, array):
+            return _number(stored)
+        record = stored
     if isinstance(record, MovingWindow):
         number = _moving(record, period)
     elif isinstance(record, FixedWindow):
         number = _fixed(record)
     elif isinstance(record, SlidingWindowCounter):
         number = _sliding(record, period)
-    return Kept(record, period) if number is None else number
+    return UnpackedRecord(record, period) if number is None else number
 
 
 def _moving(record: MovingWindow, period: int) -> int | None:
@@ -198,7 +198,7 @@ def _fits(ends: int, mark: int) -> bool:
 
 def unpacked(value: Value | None, strategy: StrategyName) -> Record:
     """The record that the number stands for; a fresh one for None."""
-    if isinstance(value, Kept):
+    if isinstance(value, UnpackedRecord):
         return value.record
     if strategy == "moving-window":
         return Digits(value)
@@ -226,7 +226,7 @@ def _lowest_first(digits: array[int]) -> array[int]:
 class Snapshot:
     """What windows held when one hit was decided; what there is to say about them is worked out when somebody asks.
 
-    As `windows.Grant`, for a hit of cost 1 that enforced windows took or refused.
+    As `windows.Verdict`, for a hit of cost 1 that enforced windows took or refused.
     """
 
     __slots__ = ("_readings", "_values", "_windows", "granted", "now")

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from ratelimited_notify.storage.memory.clock import OutOfTheOrdinary
-from ratelimited_notify.storage.memory.packed import DIGIT, LOWEST, MARKS, MOST_HITS, Kept, Snapshot
-from ratelimited_notify.storage.memory.shelves import PARTS
+from ratelimited_notify.storage.memory.clock import IrregularClock
+from ratelimited_notify.storage.memory.packed import DIGIT, LOWEST, MARKS, MOST_HITS, Snapshot, UnpackedRecord
+from ratelimited_notify.storage.memory.shards import PARTS
 from ratelimited_notify.windows.keys import is_plain
-from ratelimited_notify.windows.strategies import Grant, Mode
+from ratelimited_notify.windows.strategies import Mode, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ratelimited_notify.storage.memory.clock import MemoryClock
     from ratelimited_notify.storage.memory.packed import Value
-    from ratelimited_notify.storage.memory.shelves import Shelves
-    from ratelimited_notify.storage.memory.turns import Turns
-    from ratelimited_notify.windows.strategies import Answer, Outcome, Window
+    from ratelimited_notify.storage.memory.shards import Shards
+    from ratelimited_notify.storage.memory.yielding_lock import YieldingLock
+    from ratelimited_notify.windows.strategies import Outcome, VerdictLike, Window
 
 _LONGEST_PERIOD = 1 << 51
 
@@ -36,16 +36,16 @@ _RARELY = 61
 # than at one each time.
 _FUNCTION = """
 def decide(recipient):
-    if "%" in recipient or (lock.locked() and not opens()):
+    if "%" in recipient or (lock.locked() and not wait_until_open()):
         return None
     {keys}
     with lock:
         try:
             tick = ticks()
-        except OutOfTheOrdinary:
+        except IrregularClock:
             return None
         try:
-            shelf = by_hash[hash(recipient) & {last_part}]
+            shard = by_hash[hash(recipient) & {last_part}]
             added = 0
             {windows}
         except TypeError:
@@ -54,10 +54,10 @@ def decide(recipient):
             return None
         {stored}
         if added:
-            shelves.came += added
+            shards.came += added
         {swept}
-    if turns.crowded:
-        give_way()
+    if guard.contended:
+        yield_to_others()
     return True, tick, {values}
 """
 
@@ -65,7 +65,7 @@ _ONE_KEY = 'key0 = f"{before}{recipient}{after0}"'
 _SEVERAL_KEYS = "head = before + recipient; "
 
 _MOVING = """
-            value{n} = shelf.get(key{n})
+            value{n} = shard.get(key{n})
             if value{n} is None:
                 added += 1
                 value{n} = tick + lasting{n}
@@ -80,7 +80,7 @@ _MOVING = """
 """
 
 _FIXED = """
-            value{n} = shelf.get(key{n})
+            value{n} = shard.get(key{n})
             if value{n} is None:
                 added += 1
                 value{n} = tick + lasting{n} + full{n}
@@ -109,8 +109,8 @@ class MemoryShortcut:
     """A shortcut to the windows that every recipient has.
 
     Arguments:
-        shelves: where the windows are.
-        turns: who may look at them.
+        shards: where the windows are.
+        guard: the lock around them.
         clock: what time it is.
         decided: decides in the ordinary way, at a tick, for those who hold the lock.
         windows: the windows, such as `is_ordinary` says.
@@ -119,21 +119,21 @@ class MemoryShortcut:
 
     def __init__(
         self,
-        shelves: Shelves,
-        turns: Turns,
+        shards: Shards,
+        guard: YieldingLock,
         clock: MemoryClock,
-        decided: Callable[[Sequence[Window], Sequence[str], int, int], Grant],
+        decided: Callable[[Sequence[Window], Sequence[str], int, int], Verdict],
         windows: Sequence[Window],
-        around: Sequence[tuple[str, str]],
+        key_parts: Sequence[tuple[str, str]],
     ) -> None:
         self.windows = windows
         self._origin = clock.origin
-        self.decide: Callable[[str], Outcome | None] = _compiled(shelves, turns, clock, decided, windows, around)
+        self.decide: Callable[[str], Outcome | None] = _compiled(shards, guard, clock, decided, windows, key_parts)
 
-    def explain(self, outcome: Outcome) -> Answer:
+    def explain(self, outcome: Outcome) -> VerdictLike:
         """What the ordinary way would have answered."""
         granted, tick, *values = outcome
-        if isinstance(values[0], Grant):
+        if isinstance(values[0], Verdict):
             return values[0]
         return Snapshot(granted, (tick + self._origin) // MARKS, self.windows, cast("list[Value | None]", values))
 
@@ -150,35 +150,35 @@ def is_ordinary(window: Window) -> bool:
 
 
 def _compiled(
-    shelves: Shelves,
-    turns: Turns,
+    shards: Shards,
+    guard: YieldingLock,
     clock: MemoryClock,
-    decided: Callable[[Sequence[Window], Sequence[str], int, int], Grant],
+    decided: Callable[[Sequence[Window], Sequence[str], int, int], Verdict],
     windows: Sequence[Window],
-    around: Sequence[tuple[str, str]],
+    key_parts: Sequence[tuple[str, str]],
 ) -> Callable[[str], Outcome | None]:
     def ordinary(tick: int, *keys: str) -> Outcome:
-        grant = decided(windows, keys, 1, tick + clock.origin)
-        return grant.granted, tick, grant
+        verdict = decided(windows, keys, 1, tick + clock.origin)
+        return verdict.granted, tick, verdict
 
     known: dict[str, object] = {
-        "Kept": Kept,
-        "OutOfTheOrdinary": OutOfTheOrdinary,
-        "before": around[0][0],
-        "by_hash": shelves.by_hash,
+        "UnpackedRecord": UnpackedRecord,
+        "IrregularClock": IrregularClock,
+        "before": key_parts[0][0],
+        "by_hash": shards.by_hash,
         "is_plain": is_plain,
-        "lock": turns.lock,
-        "shelves": shelves,
-        "give_way": turns.give_way,
-        "opens": turns.opens,
+        "lock": guard.lock,
+        "shards": shards,
+        "yield_to_others": guard.yield_to_others,
+        "wait_until_open": guard.wait_until_open,
         "ordinary": ordinary,
         "origin": clock.origin,
-        "sweep": shelves.sweep,
+        "sweep": shards.sweep,
         "ticks": clock.forward,
-        "turns": turns,
+        "guard": guard,
     }
     numbers = range(len(windows))
-    for n, window, (_, after) in zip(numbers, windows, around, strict=True):
+    for n, window, (_, after) in zip(numbers, windows, key_parts, strict=True):
         known[f"after{n}"] = after
         known[f"lasting{n}"] = window.period * MARKS + clock.origin
         known[f"full{n}"], known[f"last{n}"] = _bounds(window)
@@ -187,8 +187,8 @@ def _compiled(
         return between.join(text.format(n=n) for n in numbers)
 
     def refused(by: int) -> str:
-        kept = " or ".join(f"shelf.get(key{n}).__class__ is Kept" for n in numbers[by + 1 :])
-        found, all_keys = each("shelf.get(key{n})"), each("key{n}")
+        kept = " or ".join(f"shard.get(key{n}).__class__ is UnpackedRecord" for n in numbers[by + 1 :])
+        found, all_keys = each("shard.get(key{n})"), each("key{n}")
         text = _REFUSED_UNLESS_KEPT + _REFUSED if kept else _REFUSED
         return text.format(kept=kept, found=found, all_keys=all_keys, swept=swept)
 
@@ -202,7 +202,7 @@ def _compiled(
             )
             for n, window in enumerate(windows)
         ).strip(),
-        stored=each("shelf[key{n}] = value{n}", "; "),
+        stored=each("shard[key{n}] = value{n}", "; "),
         values=each("value{n}"),
         all_keys=each("key{n}"),
         swept=swept,

@@ -14,16 +14,16 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.memory.clock import MemoryClock
 from ratelimited_notify.storage.memory.packed import MARKS, is_over, packed, unpacked
-from ratelimited_notify.storage.memory.shelves import Shelves
+from ratelimited_notify.storage.memory.shards import Shards
 from ratelimited_notify.storage.memory.shortcut import MemoryShortcut, is_ordinary
-from ratelimited_notify.storage.memory.turns import Turns
+from ratelimited_notify.storage.memory.yielding_lock import YieldingLock
 from ratelimited_notify.windows.strategies import look, take
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.windows.strategies import Grant, Record, Request, Shortcut, Token, Window
+    from ratelimited_notify.windows.strategies import Record, Request, Shortcut, Token, Verdict, Window
 
 
 class MemoryStorage(LimitsVerbs, LimitsStorage):
@@ -50,32 +50,32 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         self.clock = clock
         self.timeout = timeout
         self.ticking = MemoryClock(clock)
-        self.turns = Turns(timeout)
-        self.shelves = Shelves()
+        self.guard = YieldingLock(timeout)
+        self.shards = Shards()
 
     def now(self) -> int:
         """The instant, in microseconds."""
         return self.ticking.tick() // MARKS
 
-    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self._decide(windows, keys, cost)
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         # One after the other, so that others are not kept waiting.
         return [self._decide(windows, keys, cost) for windows, keys, cost in requests]
 
-    def shortcut(self, windows: Sequence[Window], around: Sequence[tuple[str, str]]) -> Shortcut | None:
+    def shortcut(self, windows: Sequence[Window], key_parts: Sequence[tuple[str, str]]) -> Shortcut | None:
         # A class that is made of this one may decide in another way.
         if type(self) is not MemoryStorage or not windows or not all(map(is_ordinary, windows)):
             return None
-        return MemoryShortcut(self.shelves, self.turns, self.ticking, self._decided, windows, around)
+        return MemoryShortcut(self.shards, self.guard, self.ticking, self._decided, windows, key_parts)
 
-    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         with self._free():
             now = self.now()
-            grant = look(windows, self._find(windows, keys), now, cost)
-            self.shelves.sweep(now, len(keys))
-        return grant
+            verdict = look(windows, self._find(windows, keys), now, cost)
+            self.shards.sweep(now, len(keys))
+        return verdict
 
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
@@ -84,17 +84,17 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         with self._free():
             now = self.now()
             for window, key, token in zip(windows, keys, tokens, strict=True):
-                shelf = self.shelves.of(key)
-                kept = shelf.get(key)
+                shard = self.shards.of(key)
+                kept = shard.get(key)
                 if token is None or kept is None:
                     continue
                 record = unpacked(kept, window.strategy)
                 if record.give(now, window.period, cost, token):
                     given = True
                     if record.ends(now, window.period) > now:
-                        shelf[key] = packed(record, window.period)
+                        shard[key] = packed(record, window.period)
                     else:
-                        del shelf[key]
+                        del shard[key]
         return given
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
@@ -102,7 +102,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         with self._free():
             now = self.now()
             for key in keys:
-                kept = self.shelves.of(key).pop(key, None)
+                kept = self.shards.of(key).pop(key, None)
                 forgotten += kept is not None and not is_over(kept, now)
         return forgotten
 
@@ -111,8 +111,8 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     def reset(self) -> int | None:
         with self._free():
-            held = len(self.shelves)
-            self.shelves.clear()
+            held = len(self.shards)
+            self.shards.clear()
         return held
 
     def close(self) -> None:
@@ -120,15 +120,15 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     def __len__(self) -> int:
         """How many windows are held, those not yet swept included."""
-        return len(self.shelves)
+        return len(self.shards)
 
     def _free(self) -> threading.Lock:
         """The lock, to be entered at once: nobody held it just now.
 
         It is not taken here: only `with` on the lock itself is sure to open it again when a signal handler raises.
         """
-        lock = self.turns.lock
-        if lock.locked() and not self.turns.opens():
+        lock = self.guard.lock
+        if lock.locked() and not self.guard.wait_until_open():
             raise StorageError(
                 f"The windows in memory stayed locked for {self.timeout} seconds. "
                 "Is the limiter called from a signal handler, or by its own clock?"
@@ -136,26 +136,26 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         return lock
 
     def _find(self, windows: Sequence[Window], keys: Sequence[str]) -> list[Record]:
-        get = self.shelves.get
+        get = self.shards.get
         return [unpacked(get(key), window.strategy) for window, key in zip(windows, keys, strict=True)]
 
-    def _decide(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def _decide(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         with self._free():
-            grant = self._decided(windows, keys, cost, self.ticking.tick())
-        if self.turns.crowded:
-            self.turns.give_way()
-        return grant
+            verdict = self._decided(windows, keys, cost, self.ticking.tick())
+        if self.guard.contended:
+            self.guard.yield_to_others()
+        return verdict
 
-    def _decided(self, windows: Sequence[Window], keys: Sequence[str], cost: int, tick: int) -> Grant:
+    def _decided(self, windows: Sequence[Window], keys: Sequence[str], cost: int, tick: int) -> Verdict:
         """The decision at this tick, for those who hold the lock."""
         now, mark = divmod(tick, MARKS)
         records = self._find(windows, keys)
-        grant = take(windows, records, now, cost, mark)
-        if grant.granted:
-            for window, key, record, reading in zip(windows, keys, records, grant.readings, strict=True):
+        verdict = take(windows, records, now, cost, mark)
+        if verdict.granted:
+            for window, key, record, reading in zip(windows, keys, records, verdict.readings, strict=True):
                 if reading.token is not None:
-                    shelf = self.shelves.of(key)
-                    self.shelves.came += key not in shelf
-                    shelf[key] = packed(record, window.period)
-        self.shelves.sweep(now, len(keys))
-        return grant
+                    shard = self.shards.of(key)
+                    self.shards.came += key not in shard
+                    shard[key] = packed(record, window.period)
+        self.shards.sweep(now, len(keys))
+        return verdict

@@ -18,8 +18,8 @@ from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
 from ratelimited_notify.storage.redis.dial_aio import connected
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
-from ratelimited_notify.storage.redis.replies import OddWindow
-from ratelimited_notify.windows.pages import Pages
+from ratelimited_notify.storage.redis.replies import UnreadableWindow
+from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
 
 # After `options`, which says what to install where redis is missing.
 from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.redis.multiplexed import Slot
-    from ratelimited_notify.windows.strategies import Grant, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
 
 T = TypeVar("T")
 
@@ -152,11 +152,11 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._where}>"
 
-    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         call = self._scripts.acquire(windows, cost)
         return await self._run(call, keys, call.read)
 
-    async def acquire_many(self, requests: Sequence[Request]) -> Pages:
+    async def acquire_many(self, requests: Sequence[Request]) -> GroupedVerdicts:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
 
         Where a later round trip fails, what the earlier ones took stays taken, and what the one behind it takes, which is on
@@ -165,16 +165,16 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if len(requests) <= scripts.REQUESTS_PER_CALL:
             batch = requests[:]
             if not batch:
-                return Pages(())
+                return GroupedVerdicts(())
             read = partial(scripts.answers, requests=batch)
             call = self._scripts.acquire_many(batch)
-            return Pages((await self._run(call, scripts.keys_of(batch), read, batch=True),))
+            return GroupedVerdicts((await self._run(call, scripts.keys_of(batch), read, batch=True),))
         pages: list[decided.Replies] = []
         for turn in scripts.turns(requests):
             pages += await self._converse(scripts.conversation(self._scripts, turn))
-        return Pages(pages)
+        return GroupedVerdicts(pages)
 
-    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         call = self._scripts.peek(windows, cost)
         return await self._run(call, keys, call.read)
 
@@ -236,10 +236,10 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if slot is None:
             (answer,) = await self._exchange(call.by_name(keys), (read,), deadline, batch=batch)
         else:
-            heard = await slot.answer
-            if not isinstance(heard, list):
-                raise heard
-            (answer,) = heard
+            checked_reply = await slot.answer
+            if not isinstance(checked_reply, list):
+                raise checked_reply
+            (answer,) = checked_reply
         if isinstance(answer, NoScriptError):
             # Refused before anything ran, so it may be asked again.
             (answer,) = await self._exchange(call.by_text(keys), (read,), deadline, batch=batch)
@@ -252,11 +252,11 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         found: T = self._checked(answer)
         return found
 
-    def _checked(self, answer: T | ResponseError | OddWindow) -> T:
+    def _checked(self, answer: T | ResponseError | UnreadableWindow) -> T:
         if isinstance(answer, ResponseError):
             self._refused(answer)
             raise failures.failure(answer, self._where, self.timeout, sent=True) from None
-        if isinstance(answer, OddWindow):
+        if isinstance(answer, UnreadableWindow):
             raise answer
         return answer
 
@@ -295,7 +295,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             return done.value  # type: ignore[no-any-return]  # what the generator returned
         except failures.UnexpectedReply as error:
             connection.drop(error)
-            raise failures.told(self._where, self.timeout, error, True) from error
+            raise failures.storage_error(self._where, self.timeout, error, True) from error
         finally:
             for slot in slots:
                 # Nobody waits for its reply any more.
@@ -330,8 +330,8 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
     def _open(self, loop: asyncio.AbstractEventLoop) -> Lanes:
         for other in [other for other in self._lanes.copy() if other.is_closed()]:
             self._lanes.pop(other, None)
-        told = partial(failures.told, self._where, self.timeout)
-        make = partial(MultiplexedConnection, loop, self._reach, self.timeout, self.breaker, told)
+        storage_error = partial(failures.storage_error, self._where, self.timeout)
+        make = partial(MultiplexedConnection, loop, self._reach, self.timeout, self.breaker, storage_error)
         lanes = self._lanes[loop] = Lanes(make, self._most)
         return lanes
 

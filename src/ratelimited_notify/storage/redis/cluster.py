@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.redis.connection import Connection
     from ratelimited_notify.storage.redis.slots import Address
-    from ratelimited_notify.windows.strategies import Grant, Token, Window
+    from ratelimited_notify.windows.strategies import Token, Verdict, Window
 
 T = TypeVar("T")
 
@@ -115,17 +115,17 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {', '.join(map(routing.where, self._slots.seeds))}>"
 
-    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self._run(spread.acquire(self._scripts, Request(windows, keys, cost)))
 
-    def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` at a time.
 
         Where a server fails, what the others took is given back as far as possible.
         """
         return self._run(spread.acquire_many(self._scripts, requests))
 
-    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self._run(spread.peek(self._scripts, Request(windows, keys, cost)))
 
     def release(
@@ -214,4 +214,4 @@ def _several(commands: Sequence[routing.Command], connection: Connection) -> lis
     connection.send(b"".join(packed for packed, _ in commands))
     # All of them, before one that is no answer ends the reading.
     answered = [connection.reply() for _ in commands]
-    return [replies.heard(read, reply) for (_, read), reply in zip(commands, answered, strict=True)]
+    return [replies.checked_reply(read, reply) for (_, read), reply in zip(commands, answered, strict=True)]

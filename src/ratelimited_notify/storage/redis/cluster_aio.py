@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.breaker import Breaker
     from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.redis.slots import Address
-    from ratelimited_notify.windows.strategies import Grant, Token, Window
+    from ratelimited_notify.windows.strategies import Token, Verdict, Window
 
 T = TypeVar("T")
 
@@ -114,17 +114,17 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {', '.join(map(routing.where, self._slots.seeds))}>"
 
-    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return await self._run(spread.acquire(self._scripts, Request(windows, keys, cost)))
 
-    async def acquire_many(self, requests: Sequence[Request]) -> list[Grant]:
+    async def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` at a time.
 
         Where a server fails, what the others took is given back as far as possible.
         """
         return await self._run(spread.acquire_many(self._scripts, requests))
 
-    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return await self._run(spread.peek(self._scripts, Request(windows, keys, cost)))
 
     async def release(

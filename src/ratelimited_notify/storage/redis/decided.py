@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, overload
 import msgspec
 
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
-from ratelimited_notify.storage.redis.replies import odd
-from ratelimited_notify.windows.pages import Page
-from ratelimited_notify.windows.strategies import FITS, NEVER, Grant, Mode, Reading
+from ratelimited_notify.storage.redis.replies import unreadable_window
+from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
+from ratelimited_notify.windows.strategies import FITS, NEVER, Mode, Reading, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +37,7 @@ _made: Callable[[type[Reading], tuple[int, int, int, Token | None]], Reading] = 
 _decode = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-_EXACT, le=_EXACT)]]).decode
 
 
-def grant(reply: object, windows: Sequence[Window], *, taking: bool = True) -> Grant:
+def verdict(reply: object, windows: Sequence[Window], *, taking: bool = True) -> Verdict:
     """The answer to one request.
 
     Arguments:
@@ -46,7 +46,7 @@ def grant(reply: object, windows: Sequence[Window], *, taking: bool = True) -> G
         taking: whether the hit was to be counted; False where it was only looked at.
 
     Raises:
-        OddWindow: one of the windows holds something else.
+        UnreadableWindow: one of the windows holds something else.
         UnexpectedReply: this is no answer to the request.
     """
     numbers = _numbers(reply)
@@ -78,12 +78,12 @@ def grant(reply: object, windows: Sequence[Window], *, taking: bool = True) -> G
         readings.append(_made(Reading, (count, retry_at, reset_at, None)))
     if granted is blocked:
         raise UnexpectedReply
-    return Grant(granted, numbers[0], readings)
+    return Verdict(granted, numbers[0], readings)
 
 
-def grants(reply: object, requests: Sequence[Request], taking: Sequence[bool] | None = None) -> list[Grant]:
+def verdicts(reply: object, requests: Sequence[Request], taking: Sequence[bool] | None = None) -> list[Verdict]:
     """The answers to several; the arguments and errors are those of `answers`."""
-    return [Grant(answer.granted, answer.now, answer.readings) for answer in answers(reply, requests, taking)]
+    return [Verdict(answer.granted, answer.now, answer.readings) for answer in answers(reply, requests, taking)]
 
 
 def answers(reply: object, requests: Sequence[Request], taking: Sequence[bool] | None = None) -> Replies:
@@ -95,13 +95,13 @@ def answers(reply: object, requests: Sequence[Request], taking: Sequence[bool] |
         taking: for each of them, whether the hit was to be counted; by default all were.
 
     Raises:
-        OddWindow: one of the windows holds something else, and nothing was counted.
+        UnreadableWindow: one of the windows holds something else, and nothing was counted.
         UnexpectedReply: this is no answer to the requests.
     """
     return Replies(_numbers(reply), [windows for windows, _, _ in requests], taking)
 
 
-class Replies(Page):
+class Replies(LazyVerdicts):
     """The answers as numbers, in one list: most are never looked at by anybody."""
 
     __slots__ = ("_numbers", "_places", "_windows")
@@ -165,15 +165,15 @@ class Replies(Page):
         return len(self._places)
 
     @overload
-    def __getitem__(self, at: int) -> Grant: ...
+    def __getitem__(self, at: int) -> Verdict: ...
 
     @overload
-    def __getitem__(self, at: slice) -> list[Grant]: ...
+    def __getitem__(self, at: slice) -> list[Verdict]: ...
 
-    def __getitem__(self, at: int | slice) -> Grant | list[Grant]:
+    def __getitem__(self, at: int | slice) -> Verdict | list[Verdict]:
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
-        return Grant(self.granted[at], self._numbers[0], self._readings(self._places[at] + 1, self._windows[at]))
+        return Verdict(self.granted[at], self._numbers[0], self._readings(self._places[at] + 1, self._windows[at]))
 
     def _readings(self, at: int, windows: Sequence[Window]) -> list[Reading]:
         numbers, now = self._numbers, self._numbers[0]
@@ -214,7 +214,7 @@ def _refuse(numbers: list[int], windows: Iterable[Sequence[Window]]) -> NoReturn
         place = numbers[2]
         for request, each in enumerate(windows):
             if place <= len(each):
-                raise odd(each[place - 1], request)
+                raise unreadable_window(each[place - 1], request)
             place -= len(each)
     raise UnexpectedReply
 

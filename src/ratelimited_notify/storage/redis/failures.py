@@ -61,7 +61,7 @@ def failure(error: Exception, where: str, timeout: float, *, sent: bool) -> Stor
     return kind(f"{_said(error, timeout, sent)} [Redis at {where}]")
 
 
-def told(where: str, timeout: float, error: Exception, sent: bool) -> StorageError:
+def storage_error(where: str, timeout: float, error: Exception, sent: bool) -> StorageError:
     """The same for whatever a connection ends with, for those who wait for its replies."""
     return UnexpectedReply(where) if isinstance(error, UnexpectedReply) else failure(error, where, timeout, sent=sent)
 
@@ -76,7 +76,7 @@ def has_more(inner: Any) -> bool:  # Any: a connection of redis-py's
     return reader is not None and bool(reader.has_data())
 
 
-def crowded(where: str, connections: int) -> StorageError:
+def no_free_connection(where: str, connections: int) -> StorageError:
     """Nothing was sent: every connection was busy for too long."""
     return NothingSent(
         f"All {connections} connections to Redis were busy for too long, so nothing was sent. Raise max_connections, "
@@ -114,7 +114,7 @@ def has_timed_out(error: Exception) -> bool:
     return isinstance(error, exceptions.TimeoutError | TimeoutError)
 
 
-def circles(where: str) -> StorageError:
+def redirected_in_circles(where: str) -> StorageError:
     """A question was sent on from server to server, and each knew another one to ask."""
     return StorageError(
         "The servers of the Redis cluster send each other's callers round in circles, so nothing was counted. "

@@ -309,7 +309,7 @@ class MultiplexedConnection:
                     error.__traceback__ = None
                     slot.replies.append(error)
                 else:
-                    slot.replies.append(replies.heard(slot.reads[len(slot.replies)], reply))
+                    slot.replies.append(replies.checked_reply(slot.reads[len(slot.replies)], reply))
                 if breaker.failures:
                     breaker.answered()
                 if len(slot.replies) == len(slot.reads):

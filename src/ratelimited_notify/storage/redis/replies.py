@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class OddWindow(StorageError):
+class UnreadableWindow(StorageError):
     """A window's key holds something that this library did not write.
 
     Of the decisions that were asked for in the same run of a script, none was counted. The connection is as good as before.
@@ -35,7 +35,7 @@ class OddWindow(StorageError):
     """The place of the window's request among those of that run."""
 
 
-def heard(read: Callable[[Any], T], reply: Any) -> T | ResponseError | OddWindow:  # Any: a reply
+def checked_reply(read: Callable[[Any], T], reply: Any) -> T | ResponseError | UnreadableWindow:  # Any: a reply
     """What is read of a reply, or the error that it is: one that was understood, so that the connection may go on.
 
     Raises:
@@ -45,13 +45,13 @@ def heard(read: Callable[[Any], T], reply: Any) -> T | ResponseError | OddWindow
         return reply
     try:
         return read(reply)
-    except OddWindow as error:
+    except UnreadableWindow as error:
         return error
 
 
-def odd(window: Window, request: int = 0, outcome: str = "nothing was counted") -> OddWindow:
+def unreadable_window(window: Window, request: int = 0, outcome: str = "nothing was counted") -> UnreadableWindow:
     """The error for a window whose key holds something else."""
-    error = OddWindow(
+    error = UnreadableWindow(
         f"The window of rule {window.rule!r} in Redis holds something that this library did not write, so {outcome}. "
         "Clear it, and give the limits a database or a namespace of their own, which nothing else writes to."
     )
@@ -63,12 +63,12 @@ def given(reply: object, windows: Sequence[Window]) -> int:
     """In how many of the windows the hit that was to be given back was found.
 
     Raises:
-        OddWindow: one of them holds something else; the others have got back what they held.
+        UnreadableWindow: one of them holds something else; the others have got back what they held.
         UnexpectedReply: this is no answer.
     """
     place = -reply if isinstance(reply, int) else 0
     if 0 < place <= len(windows):
-        raise odd(windows[place - 1], outcome="what was counted there is not given back")
+        raise unreadable_window(windows[place - 1], outcome="what was counted there is not given back")
     return number(reply, len(windows))
 
 

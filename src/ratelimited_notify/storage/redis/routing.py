@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ratelimited_notify.storage.redis.slots import Address, Slots
-    from ratelimited_notify.storage.redis.spread import Question, Rounds
+    from ratelimited_notify.storage.redis.spread import Rounds, ScriptCall
 
 T = TypeVar("T")
 
@@ -81,13 +81,13 @@ _ASKING = Command(scripts.command(b"ASKING"), scripts.okay)
 _MAP = Command(scripts.command(b"CLUSTER", b"SLOTS"), slot_ranges)
 
 
-class _Letter:
+class _PendingCall:
     """One question on its way."""
 
-    __slots__ = ("asking", "by_text", "question", "redirected", "redirections")
+    __slots__ = ("asking", "by_text", "redirected", "redirections", "script_call")
 
-    def __init__(self, question: Question) -> None:
-        self.question = question
+    def __init__(self, script_call: ScriptCall) -> None:
+        self.script_call = script_call
         self.redirected: Address | None = None
         """Where to go, other than to the owner of the slot."""
         self.asking = False
@@ -111,33 +111,33 @@ def answered(slots: Slots, rounds: Rounds[T], clock: Callable[[], float], timeou
     deadline = clock() + timeout
     while True:
         try:
-            questions = rounds.send(answers)
+            script_calls = rounds.send(answers)
         except StopIteration as done:
             result: T = done.value
             return result
-        if questions:
-            answers = yield from ask(slots, questions, clock, deadline, timeout)
+        if script_calls:
+            answers = yield from ask(slots, script_calls, clock, deadline, timeout)
         else:
             answers, deadline = [], clock() + timeout
 
 
 def ask(
-    slots: Slots, questions: Sequence[Question], clock: Callable[[], float], deadline: float, timeout: float
+    slots: Slots, script_calls: Sequence[ScriptCall], clock: Callable[[], float], deadline: float, timeout: float
 ) -> Steps[list[Any]]:  # Any: the answers
     """The answers to one round of questions, each what its `read` makes of it, or a `StorageError`."""
-    journey = _Journey(slots, questions, timeout)
+    routing = _Routing(slots, script_calls, timeout)
     if slots.doubtful:
         yield from learn(slots, clock, deadline)
     while True:
-        parcels = journey.pack()
+        parcels = routing.pack()
         if parcels:
-            journey.unpack((yield Send(parcels, deadline)))
-        if journey.unreached:
+            routing.unpack((yield Send(parcels, deadline)))
+        if routing.unreached:
             yield from learn(slots, clock, deadline)
-            journey.turn_to_successors()
-        if not journey.left or (journey.early and clock() + PAUSE + _LEAST >= deadline):
-            return journey.answers
-        if journey.early:
+            routing.follow_promoted_replicas()
+        if not routing.left or (routing.early and clock() + PAUSE + _LEAST >= deadline):
+            return routing.answers
+        if routing.early:
             yield Pause(PAUSE)
             yield from learn(slots, clock, deadline)
 
@@ -167,14 +167,14 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
             slots.troubles[address] = failures.failure(answer[0], where(address), 0, sent=True)
 
 
-class _Journey:
+class _Routing:
     """Where the questions are, and what has come back so far."""
 
-    def __init__(self, slots: Slots, questions: Sequence[Question], timeout: float) -> None:
+    def __init__(self, slots: Slots, script_calls: Sequence[ScriptCall], timeout: float) -> None:
         self._slots = slots
         self._timeout = timeout
-        self.answers: list[Any] = [None] * len(questions)  # Any: see `ask`
-        self.left = {number: _Letter(question) for number, question in enumerate(questions)}
+        self.answers: list[Any] = [None] * len(script_calls)  # Any: see `ask`
+        self.left = {number: _PendingCall(script_call) for number, script_call in enumerate(script_calls)}
         self._sent: dict[Address, list[int]] = {}
         self.unreached: dict[int, Address] = {}
         """What did not get to the server that it was for."""
@@ -184,8 +184,8 @@ class _Journey:
     def pack(self) -> dict[Address, list[Command]]:
         """What to send where."""
         self._sent, self.early, self.unreached = {}, False, {}
-        for number, letter in self.left.items():
-            at = letter.redirected or self._slots.owner(letter.question.slot)
+        for number, pending in self.left.items():
+            at = pending.redirected or self._slots.owner(pending.script_call.slot)
             if at is not None:
                 self._sent.setdefault(at, []).append(number)
                 continue
@@ -197,12 +197,12 @@ class _Journey:
         commands: list[Command] = []
         texts: set[bytes] = set()
         for number in numbers:
-            letter = self.left[number]
-            call, keys, read = letter.question.call, letter.question.keys, letter.question.read
-            if letter.asking:
+            pending = self.left[number]
+            call, keys, read = pending.script_call.call, pending.script_call.keys, pending.script_call.read
+            if pending.asking:
                 commands.append(_ASKING)
             # Once is enough for those behind it.
-            if letter.by_text and call.script.sha not in texts:
+            if pending.by_text and call.script.sha not in texts:
                 texts.add(call.script.sha)
                 commands.append(Command(call.by_text(keys), read))
             else:
@@ -229,19 +229,19 @@ class _Journey:
             else:
                 del self.left[number]
 
-    def turn_to_successors(self) -> None:
+    def follow_promoted_replicas(self) -> None:
         """Go on to who has the slot now, instead of who could not be reached; give up where there is nobody else."""
         for number, at in self.unreached.items():
-            letter = self.left[number]
-            letter.redirected, letter.asking = None, False
-            letter.redirections += 1
-            if self._slots.owner(letter.question.slot) in (None, at) or letter.redirections > REDIRECTIONS:
+            pending = self.left[number]
+            pending.redirected, pending.asking = None, False
+            pending.redirections += 1
+            if self._slots.owner(pending.script_call.slot) in (None, at) or pending.redirections > REDIRECTIONS:
                 del self.left[number]
 
     def _replied(self, at: Address, numbers: Sequence[int], replies: Iterator[Any]) -> None:  # Any: see `Send`
         for number in numbers:
-            letter = self.left[number]
-            if letter.asking:
+            pending = self.left[number]
+            if pending.asking:
                 next(replies)
             reply = next(replies)
             if not isinstance(reply, ResponseError):
@@ -249,33 +249,33 @@ class _Journey:
                 del self.left[number]
                 continue
             self.answers[number] = (
-                failures.circles(where(at))
+                failures.redirected_in_circles(where(at))
                 if isinstance(reply, AskError)
                 else failures.failure(reply, where(at), self._timeout, sent=True)
             )
-            if not self._goes_on(letter, reply, at):
+            if not self._goes_on(pending, reply, at):
                 del self.left[number]
 
-    def _goes_on(self, letter: _Letter, reply: ResponseError, at: Address) -> bool:
+    def _goes_on(self, pending: _PendingCall, reply: ResponseError, at: Address) -> bool:
         """Whether the question was refused before anything ran, and may be asked again, elsewhere or later."""
         if isinstance(reply, NoScriptError):
             # The same place, and in the same way but for this.
-            letter.redirections += letter.by_text
-            letter.redirected, letter.by_text = at, True
-            return letter.redirections <= REDIRECTIONS
-        letter.redirected, letter.asking = None, False
+            pending.redirections += pending.by_text
+            pending.redirected, pending.by_text = at, True
+            return pending.redirections <= REDIRECTIONS
+        pending.redirected, pending.asking = None, False
         if isinstance(reply, AskError):
             elsewhere = str(reply.host), int(reply.port)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]  # redis-py does not say
             if isinstance(reply, MovedError):
-                self._slots.moved(letter.question.slot, elsewhere, at)
+                self._slots.moved(pending.script_call.slot, elsewhere, at)
             else:
-                letter.redirected, letter.asking = self._slots.place(elsewhere, at), True
-            letter.redirections += 1
-            return letter.redirections <= REDIRECTIONS
+                pending.redirected, pending.asking = self._slots.place(elsewhere, at), True
+            pending.redirections += 1
+            return pending.redirections <= REDIRECTIONS
         if isinstance(reply, ClusterDownError | TryAgainError):
             # From here on the way may be another one.
             self._slots.doubtful = self.early = True
-            letter.redirections = 0
+            pending.redirections = 0
             return True
         return False
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.redis.decided import answers as answers, grant
+from ratelimited_notify.storage.redis.decided import answers as answers, verdict
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.storage.redis.replies import shaped
 from ratelimited_notify.windows.keys import STRATEGY_LETTERS, foreign
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from ratelimited_notify.storage.redis.decided import Replies
-    from ratelimited_notify.windows.strategies import Grant, Request, StrategyName, Token, Window
+    from ratelimited_notify.windows.strategies import Request, StrategyName, Token, Verdict, Window
 
 LONGEST_PERIOD = 2**50
 """Microseconds, more than 35 years: beyond, Lua's numbers would not be exact."""
@@ -48,7 +48,7 @@ _STRATEGIES: dict[StrategyName, tuple[int, str]] = {
     "sliding-window-counter": (2, "sliding.lua"),
 }
 _PACKAGE = "ratelimited_notify.storage.redis"
-_LETTERS: dict[str, StrategyName] = {letter: strategy for strategy, letter in STRATEGY_LETTERS.items()}
+_LETTERS: dict[str, StrategyName] = {pending: strategy for strategy, pending in STRATEGY_LETTERS.items()}
 _CALLS_KEPT = 1024
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -108,7 +108,7 @@ class Deciding(Call):
 
     def __init__(self, script: Script, windows: Sequence[Window], cost: int, taking: int) -> None:
         super().__init__(script, len(windows), _encode(_plan(windows, cost, taking)))
-        self.read: Callable[[Any], Grant] = partial(grant, windows=windows, taking=bool(taking))  # Any: a reply
+        self.read: Callable[[Any], Verdict] = partial(verdict, windows=windows, taking=bool(taking))  # Any: a reply
 
 
 class Scripts:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis import decided, replies, scripts
 from ratelimited_notify.storage.redis.slots import slot_of
-from ratelimited_notify.windows.strategies import Grant, Request
+from ratelimited_notify.windows.strategies import Request, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Question(NamedTuple):
+class ScriptCall(NamedTuple):
     """One run of a script in one slot."""
 
     slot: int
@@ -39,7 +39,7 @@ class Question(NamedTuple):
     """Makes sense of the server's answer."""
 
 
-Rounds: TypeAlias = Generator[Sequence[Question], Sequence[Any], T]  # Any: answers, as above, or `StorageError`
+Rounds: TypeAlias = Generator[Sequence[ScriptCall], Sequence[Any], T]  # Any: answers, as above, or `StorageError`
 
 
 class Part(NamedTuple):
@@ -52,39 +52,39 @@ class Part(NamedTuple):
     cost: int
 
 
-def acquire(made: scripts.Scripts, request: Request) -> Rounds[Grant]:
+def acquire(made: scripts.Scripts, request: Request) -> Rounds[Verdict]:
     """All of the windows or none; where that fails, what was taken is given back if possible."""
     parts = _parts(request)
     if len(parts) == 1:
         part = parts[0]
         call = made.acquire(part.windows, part.cost)
-        question = Question(part.slot, call, part.keys, call.read)
-        grant: Grant = _known((yield [question]))[0]
-        return grant
+        script_call = ScriptCall(part.slot, call, part.keys, call.read)
+        verdict: Verdict = _known((yield [script_call]))[0]
+        return verdict
     return (yield from _wave(made, [parts], alone=True))[0]
 
 
-def acquire_many(made: scripts.Scripts, requests: Sequence[Request]) -> Rounds[list[Grant]]:
+def acquire_many(made: scripts.Scripts, requests: Sequence[Request]) -> Rounds[list[Verdict]]:
     """`acquire` for each request, in order; where one fails, what the others took is given back if possible."""
-    grants: list[Grant] = []
+    verdicts: list[Verdict] = []
     try:
         for wave in _waves(requests):
-            grants += yield from _wave(made, wave, alone=False)
+            verdicts += yield from _wave(made, wave, alone=False)
             # Each wave has a time-out of its own.
             yield ()
     except StorageError as error:
         yield ()
         taken = [
-            (part, [grant.readings[position].token for position in part.positions])
-            for request, grant in zip(requests, grants, strict=False)
+            (part, [verdict.readings[position].token for position in part.positions])
+            for request, verdict in zip(requests, verdicts, strict=False)
             for part in _parts(request)
         ]
         yield from _all_back(made, taken, error)
         raise
-    return grants
+    return verdicts
 
 
-def peek(made: scripts.Scripts, request: Request) -> Rounds[Grant]:
+def peek(made: scripts.Scripts, request: Request) -> Rounds[Verdict]:
     """What `acquire_many` would say to this one request, changing nothing."""
     parts = _parts(request)
     return _merged(parts, _known((yield from _decide(made, [(part, False) for part in parts]))))
@@ -100,7 +100,7 @@ def forget(made: scripts.Scripts, windows: Sequence[Window], keys: Sequence[str]
     """Empty these windows; how many held anything."""
     parts = _parts(Request(windows, keys, 1))
     answers = yield [
-        Question(part.slot, made.forget(part.windows), part.keys, partial(replies.number, most=len(part.keys)))
+        ScriptCall(part.slot, made.forget(part.windows), part.keys, partial(replies.number, most=len(part.keys)))
         for part in parts
     ]
     return sum(_known(answers))
@@ -151,12 +151,12 @@ def _waves(requests: Sequence[Request]) -> Iterator[list[list[Part]]]:
         yield wave
 
 
-def _wave(made: scripts.Scripts, wave: Sequence[list[Part]], *, alone: bool) -> Rounds[list[Grant]]:
+def _wave(made: scripts.Scripts, wave: Sequence[list[Part]], *, alone: bool) -> Rounds[list[Verdict]]:
     """Requests that do not get in each other's way: first the first part of each, then the second, and so on.
 
     Where it is `alone`, all of it keeps to one time-out. What a failure leaves counted for want of time stays so.
     """
-    grants: list[list[Grant]] = [[] for _ in wave]
+    verdicts: list[list[Verdict]] = [[] for _ in wave]
     going = [True] * len(wave)
     counted: Iterable[int] = range(len(wave))
     try:
@@ -165,39 +165,39 @@ def _wave(made: scripts.Scripts, wave: Sequence[list[Part]], *, alone: bool) -> 
             # What is refused already is still looked at, in its turn: when it fits again depends on all of its parts.
             answers = yield from _decide(made, [(wave[number][level], going[number]) for number in asked])
             for number, answer in zip(asked, answers, strict=True):
-                if isinstance(answer, Grant):
-                    grants[number].append(answer)
+                if isinstance(answer, Verdict):
+                    verdicts[number].append(answer)
                     going[number] &= answer.granted
             _known(answers)
         counted = [number for number, goes in enumerate(going) if goes]
         refused = [number for number, goes in enumerate(going) if not goes]
-        undone = _taken(wave, grants, refused)
+        undone = _taken(wave, verdicts, refused)
         if undone:
             yield from _give_back(made, undone)
             seen = yield from _decide(made, [(part, False) for part, _ in undone])
             now = dict(zip((id(part) for part, _ in undone), _known(seen), strict=True))
             for number in refused:
-                grants[number] = [
-                    now.get(id(part), grant) for part, grant in zip(wave[number], grants[number], strict=True)
+                verdicts[number] = [
+                    now.get(id(part), verdict) for part, verdict in zip(wave[number], verdicts[number], strict=True)
                 ]
     except StorageError as error:
         # The hits are about to be reported as failed: what is known to be counted is given back if possible.
         if not alone:
             yield ()
-        yield from _all_back(made, _taken(wave, grants, counted), error)
+        yield from _all_back(made, _taken(wave, verdicts, counted), error)
         raise
-    return [_merged(parts, known) for parts, known in zip(wave, grants, strict=True)]
+    return [_merged(parts, known) for parts, known in zip(wave, verdicts, strict=True)]
 
 
 def _taken(
-    wave: Sequence[Sequence[Part]], grants: Sequence[Sequence[Grant]], numbers: Iterable[int]
+    wave: Sequence[Sequence[Part]], verdicts: Sequence[Sequence[Verdict]], numbers: Iterable[int]
 ) -> list[tuple[Part, list[Token | None]]]:
     """The parts of these requests in which a hit was counted, with what it left."""
     return [
         (part, tokens)
         for number in numbers
-        for part, grant in zip(wave[number], grants[number], strict=False)
-        if any(tokens := [reading.token for reading in grant.readings])
+        for part, verdict in zip(wave[number], verdicts[number], strict=False)
+        if any(tokens := [reading.token for reading in verdict.readings])
     ]
 
 
@@ -206,7 +206,7 @@ def _decide(made: scripts.Scripts, parts: Sequence[tuple[Part, bool]]) -> Rounds
     groups: dict[int, list[int]] = {}
     for number, (part, _) in enumerate(parts):
         groups.setdefault(part.slot, []).append(number)
-    answers = yield [_question(made, [parts[number] for number in numbers]) for numbers in groups.values()]
+    answers = yield [_script_call(made, [parts[number] for number in numbers]) for numbers in groups.values()]
     placed: list[Any] = [None] * len(parts)  # Any: as above
     for numbers, answer in zip(groups.values(), answers, strict=True):
         each = [answer] * len(numbers) if isinstance(answer, StorageError) else answer
@@ -215,19 +215,19 @@ def _decide(made: scripts.Scripts, parts: Sequence[tuple[Part, bool]]) -> Rounds
     return placed
 
 
-def _question(made: scripts.Scripts, group: Sequence[tuple[Part, bool]]) -> Question:
+def _script_call(made: scripts.Scripts, group: Sequence[tuple[Part, bool]]) -> ScriptCall:
     if len(group) == 1:
         part, taking = group[0]
         one = made.acquire(part.windows, part.cost) if taking else made.peek(part.windows, part.cost)
-        return Question(part.slot, one, part.keys, partial(_alone, read=one.read))
+        return ScriptCall(part.slot, one, part.keys, partial(_alone, read=one.read))
     requests = [Request(part.windows, part.keys, part.cost) for part, _ in group]
     keys = [key for part, _ in group for key in part.keys]
     takings = [taking for _, taking in group]
     call = made.many(requests, takings)
-    return Question(group[0][0].slot, call, keys, partial(decided.grants, requests=requests, taking=takings))
+    return ScriptCall(group[0][0].slot, call, keys, partial(decided.verdicts, requests=requests, taking=takings))
 
 
-def _alone(reply: object, read: Callable[[object], Grant]) -> list[Grant]:
+def _alone(reply: object, read: Callable[[object], Verdict]) -> list[Verdict]:
     return [read(reply)]
 
 
@@ -245,7 +245,7 @@ def _give_back(made: scripts.Scripts, taken: Iterable[tuple[Part, Sequence[Token
     answers: list[Any] = []  # Any: numbers, and errors instead
     for cost in sorted({cost for cost, _ in left}):
         answers += yield [
-            Question(slot, made.release(counted, cost), counted.keys, partial(replies.given, windows=counted.windows))
+            ScriptCall(slot, made.release(counted, cost), counted.keys, partial(replies.given, windows=counted.windows))
             for (price, slot), counted in left.items()
             if price == cost
         ]
@@ -271,16 +271,16 @@ def _known(answers: Sequence[Any]) -> Sequence[Any]:  # Any: as in `Rounds`
     return answers
 
 
-def _merged(parts: Sequence[Part], grants: Sequence[Grant]) -> Grant:
+def _merged(parts: Sequence[Part], verdicts: Sequence[Verdict]) -> Verdict:
     """One answer, with the windows in the order in which they were asked for."""
     if len(parts) == 1:
-        return grants[0]
+        return verdicts[0]
     placed: dict[int, Reading] = {}
-    for part, grant in zip(parts, grants, strict=True):
-        placed.update(zip(part.positions, grant.readings, strict=True))
-    return Grant(
-        all(grant.granted for grant in grants),
+    for part, verdict in zip(parts, verdicts, strict=True):
+        placed.update(zip(part.positions, verdict.readings, strict=True))
+    return Verdict(
+        all(verdict.granted for verdict in verdicts),
         # Of no windows at all there is nothing to tell that an instant would matter to.
-        max((grant.now for grant in grants), default=0),
+        max((verdict.now for verdict in verdicts), default=0),
         [placed[position] for position in range(len(placed))],
     )

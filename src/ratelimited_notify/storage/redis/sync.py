@@ -16,8 +16,8 @@ from ratelimited_notify.storage.interrupts import of_the_caller
 from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
 from ratelimited_notify.storage.redis.connection import Connections
 from ratelimited_notify.storage.redis.dial import connected
-from ratelimited_notify.storage.redis.replies import OddWindow
-from ratelimited_notify.windows.pages import Pages
+from ratelimited_notify.storage.redis.replies import UnreadableWindow
+from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
 
 # After `options`, which says what to install where redis is missing.
 from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.redis.connection import Connection
-    from ratelimited_notify.windows.strategies import Grant, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
 
 T = TypeVar("T")
 
@@ -94,11 +94,11 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._where}>"
 
-    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         call = self._scripts.acquire(windows, cost)
         return self._run(call, keys, call.read)
 
-    def acquire_many(self, requests: Sequence[Request]) -> Pages:
+    def acquire_many(self, requests: Sequence[Request]) -> GroupedVerdicts:
         """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
 
         Where a later round trip fails, what the earlier ones took stays taken, and what the one behind it takes, which is on
@@ -107,16 +107,16 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         if len(requests) <= scripts.REQUESTS_PER_CALL:
             batch = requests[:]
             if not batch:
-                return Pages(())
+                return GroupedVerdicts(())
             read = partial(scripts.answers, requests=batch)
-            return Pages((self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch), read),))
+            return GroupedVerdicts((self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch), read),))
         pages: list[decided.Replies] = []
         for turn in scripts.turns(requests):
             conversation = scripts.conversation(self._scripts, turn)
             pages += self._exchange(partial(_converse, conversation, self.timeout), self._deadline())
-        return Pages(pages)
+        return GroupedVerdicts(pages)
 
-    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Grant:
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         call = self._scripts.peek(windows, cost)
         return self._run(call, keys, call.read)
 
@@ -178,11 +178,11 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         answer = self._exchange(partial(_asked, command, read), self._deadline())
         return self._checked(answer)
 
-    def _checked(self, answer: T | ResponseError | OddWindow) -> T:
+    def _checked(self, answer: T | ResponseError | UnreadableWindow) -> T:
         if isinstance(answer, ResponseError):
             self._refused(answer)
             raise self._failure(answer, sent=True) from None
-        if isinstance(answer, OddWindow):
+        if isinstance(answer, UnreadableWindow):
             raise answer
         return answer
 
@@ -246,7 +246,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
                 self._connections.places.close()
         elif breaker.failures:
             breaker.answered()
-        return failures.told(self._where, self.timeout, error, sent)
+        return failures.storage_error(self._where, self.timeout, error, sent)
 
     def _probe(self, deadline: float) -> None:
         """Return when the server has answered a PING; raise at once where it is not this caller's turn to send one."""
@@ -270,7 +270,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
     def _no_place(self) -> StorageError:
         if self.breaker.is_open:
             return failures.not_asked(self._where)
-        return failures.crowded(self._where, self._connections.places.most)
+        return failures.no_free_connection(self._where, self._connections.places.most)
 
     def _failure(self, error: Exception, *, sent: bool) -> StorageError:
         return failures.failure(error, self._where, self.timeout, sent=sent)
@@ -280,9 +280,9 @@ def _asked(
     command: bytes,
     read: Callable[[Any], T],  # Any: a reply
     connection: Connection,
-) -> T | ResponseError | OddWindow:
+) -> T | ResponseError | UnreadableWindow:
     # It is read while the connection is held, so that one with a wrong reply is dropped.
-    return replies.heard(read, connection.ask(command))
+    return replies.checked_reply(read, connection.ask(command))
 
 
 def _converse(

@@ -7,27 +7,27 @@ import threading
 import time
 from weakref import WeakValueDictionary
 
-_GIVING_WAY = 1e-4
+_YIELD = 1e-4
 """Seconds: long enough that another thread runs, which a pause of 0 does not see to."""
 
 
-class Turns:
+class YieldingLock:
     """The lock of the windows in memory.
 
     Arguments:
         timeout: the longest wait for another thread's decision, in seconds.
     """
 
-    __slots__ = ("crowded", "lock", "timeout")
+    __slots__ = ("contended", "lock", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.lock = threading.Lock()
-        self.crowded = False
+        self.contended = False
         """Whether somebody has waited so long that the others are to give way after each decision."""
         _locks[id(self.lock)] = self.lock
 
-    def opens(self) -> bool:
+    def wait_until_open(self) -> bool:
         """Whether the lock, which somebody holds, is open within the timeout.
 
         Not by waiting for it: threads that queue for a lock pass it round one switch interval at a time, which costs nine
@@ -41,15 +41,15 @@ class Turns:
             if waited > self.timeout:
                 return False
             if waited > self.timeout / 8:
-                long = self.crowded = True
+                long = self.contended = True
             time.sleep(0)
         if long:
-            self.crowded = False
+            self.contended = False
         return True
 
-    def give_way(self) -> None:
+    def yield_to_others(self) -> None:
         """Let somebody else come to the lock, which must be open."""
-        time.sleep(_GIVING_WAY)
+        time.sleep(_YIELD)
 
 
 _locks: WeakValueDictionary[int, threading.Lock] = WeakValueDictionary()

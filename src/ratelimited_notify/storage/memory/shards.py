@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.memory.packed import Value
 
 # Plain dicts: as long as they hold texts and numbers, the garbage collector passes them by.
-Shelf: TypeAlias = "dict[str, Value]"
+Shard: TypeAlias = "dict[str, Value]"
 
 PARTS = 512
-"""The most shelves."""
+"""The most shards."""
 
-_CROWDED = 1024
+_OVERFULL = 1024
 _INTO_BITS = 3
 _INTO = 1 << _INTO_BITS
 _DEEPEST = PARTS.bit_length() - 1
@@ -36,37 +36,37 @@ _LOOKS_PER_WINDOW = 2
 
 _ROOM = 1000
 _ROOM_EACH = 200
-"""The most bytes that a shelf may take by itself and for each window; a dict that has just grown takes some 100 for each."""
+"""The most bytes that a shard may take by itself and for each window; a dict that has just grown takes some 100 for each."""
 
 _MOST_FINDS = 256
 """The most windows that one sweep drops: a pause of some twenty microseconds."""
 
 
-class Shelves:
+class Shards:
     """The windows, and a sweep that drops those that are over. To be used under a lock."""
 
     def __init__(self) -> None:
-        self.by_hash: list[Shelf] = []
-        """The shelf for each `hash(tag) % PARTS`; the list itself stays the same object."""
+        self.by_hash: list[Shard] = []
+        """The shard for each `hash(tag) % PARTS`; the list itself stays the same object."""
         self.clear()
 
     def clear(self) -> None:
         """Drop everything."""
-        only: Shelf = {}
+        only: Shard = {}
         self.by_hash[:] = [only] * PARTS
         self._all = [only]
-        # By number: how many of the lowest bits of their tags' hashes the keys of a shelf have in common, and which.
+        # By number: how many of the lowest bits of their tags' hashes the keys of a shard have in common, and which.
         self._depths = [0]
         self._bits = [0]
-        # What the sweep has before it: the shelf that it has come to, and what was there then.
+        # What the sweep has before it: the shard that it has come to, and what was there then.
         self._turn = 0
         self._keys: list[str] = []
         self._values: list[Value] = []
         self.came = 0
         """How many windows were stored anew since the last sweep; those who store them count them here."""
 
-    def of(self, key: str) -> Shelf:
-        """The shelf where this key lies, or would."""
+    def of(self, key: str) -> Shard:
+        """The shard where this key lies, or would."""
         return self.by_hash[hash(tag_in(key)) % PARTS]
 
     def get(self, key: str) -> Value | None:
@@ -74,11 +74,11 @@ class Shelves:
         return self.of(key).get(key)
 
     def _divide(self, number: int) -> None:
-        shelf, depth, bits = self._all[number], self._depths[number], self._bits[number]
+        shard, depth, bits = self._all[number], self._depths[number], self._bits[number]
         # Into several at once, since each division goes through all keys.
         step, last = 1 << depth, _INTO - 1
-        parts: list[Shelf] = [{} for _ in range(_INTO)]
-        for key, value in shelf.items():
+        parts: list[Shard] = [{} for _ in range(_INTO)]
+        for key, value in shard.items():
             parts[hash(tag_in(key)) >> depth & last][key] = value
         self._all[number] = parts[0]
         self._depths[number] = depth + _INTO_BITS
@@ -86,53 +86,53 @@ class Shelves:
             self._all.append(parts[part])
             self._depths.append(depth + _INTO_BITS)
             self._bits.append(bits + part * step)
-        # Wherever the old shelf was found: at the places that end in its keys' bits.
+        # Wherever the old shard was found: at the places that end in its keys' bits.
         for place in range(bits, PARTS, step):
             self.by_hash[place] = parts[place >> depth & last]
 
     def sweep(self, now: int, least: int) -> None:
         """Look at a few windows, and drop those that are over: at least so many, and more where more have come.
 
-        As long as it finds such windows it goes on for a while. A shelf that has become crowded is divided.
+        As long as it finds such windows it goes on for a while. A shard that has become crowded is divided.
         """
         looks, self.came = max(least, self.came * _LOOKS_PER_WINDOW), 0
         finds = _MOST_FINDS
-        shelf, keys, values = self._all[self._turn], self._keys, self._values
+        shard, keys, values = self._all[self._turn], self._keys, self._values
         first = digit(now + 1, 0)
         while looks > 0 and finds > 0:
             if not keys:
                 looks -= 1
-                shelf, keys, values = self._next()
+                shard, keys, values = self._next()
                 continue
             key, value = keys.pop(), values.pop()
             # What was there then tells mostly enough, and at less cost than looking it up. Numbers first, with as little ado as
             # there can be: `is_over` says the same.
             if (value & LOWEST < first) if isinstance(value, int) else is_over(value, now):
-                current = shelf.get(key)
+                current = shard.get(key)
                 if current is not None and is_over(current, now):
-                    del shelf[key]
+                    del shard[key]
                     finds -= 1
                     continue
             looks -= 1
 
-    def _next(self) -> tuple[Shelf, list[str], list[Value]]:
-        """The next shelf, and what is there; divided if it has become crowded, and made anew if it has become mostly empty."""
+    def _next(self) -> tuple[Shard, list[str], list[Value]]:
+        """The next shard, and what is there; divided if it has become crowded, and made anew if it has become mostly empty."""
         self._turn = turn = (self._turn + 1) % len(self._all)
-        shelf = self._all[turn]
-        if len(shelf) > _CROWDED and self._depths[turn] < _DEEPEST:
+        shard = self._all[turn]
+        if len(shard) > _OVERFULL and self._depths[turn] < _DEEPEST:
             self._divide(turn)
-        elif getsizeof(shelf) > _ROOM + len(shelf) * _ROOM_EACH:
+        elif getsizeof(shard) > _ROOM + len(shard) * _ROOM_EACH:
             # A dict keeps its room, however much of it is deleted. All places change at once: a signal handler that raises
             # between two of them would leave hits behind in the old one.
             places = range(self._bits[turn], PARTS, 1 << self._depths[turn])
-            self.by_hash[places.start :: places.step] = [dict(shelf)] * len(places)
-        self._all[turn] = shelf = self.by_hash[self._bits[turn]]
-        self._keys, self._values = list(shelf), list(shelf.values())
-        return shelf, self._keys, self._values
+            self.by_hash[places.start :: places.step] = [dict(shard)] * len(places)
+        self._all[turn] = shard = self.by_hash[self._bits[turn]]
+        self._keys, self._values = list(shard), list(shard.values())
+        return shard, self._keys, self._values
 
     def __len__(self) -> int:
         return sum(map(len, self._all))
 
     def __iter__(self) -> Iterator[str]:
-        for shelf in self._all:
-            yield from shelf
+        for shard in self._all:
+            yield from shard

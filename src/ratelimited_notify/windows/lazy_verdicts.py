@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, overload
 
-from ratelimited_notify.windows.strategies import Answer
+from ratelimited_notify.windows.strategies import VerdictLike
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Page(Sequence[Answer]):
+class LazyVerdicts(Sequence[VerdictLike]):
     """The answers to several requests, each of them made when somebody asks for it."""
 
     __slots__ = ("granted",)
@@ -24,27 +24,27 @@ class Page(Sequence[Answer]):
     """Whether it was, for each of them."""
 
 
-class Pages(Sequence[Answer]):
+class GroupedVerdicts(Sequence[VerdictLike]):
     """The answers to many requests, on pages of one length but the last."""
 
     __slots__ = ("pages",)
 
-    def __init__(self, pages: Sequence[Page]) -> None:
+    def __init__(self, pages: Sequence[LazyVerdicts]) -> None:
         self.pages = pages
 
     def __len__(self) -> int:
         return sum(map(len, self.pages))
 
-    def __iter__(self) -> Iterator[Answer]:
+    def __iter__(self) -> Iterator[VerdictLike]:
         return chain.from_iterable(self.pages)
 
     @overload
-    def __getitem__(self, at: int) -> Answer: ...
+    def __getitem__(self, at: int) -> VerdictLike: ...
 
     @overload
-    def __getitem__(self, at: slice) -> list[Answer]: ...
+    def __getitem__(self, at: slice) -> list[VerdictLike]: ...
 
-    def __getitem__(self, at: int | slice) -> Answer | list[Answer]:
+    def __getitem__(self, at: int | slice) -> VerdictLike | list[VerdictLike]:
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
         page, place = divmod(range(len(self))[at], len(self.pages[0]))
