@@ -473,5 +473,5 @@ def test_a_limit_that_a_test_wrote_first_lasts_where_a_module_has_it_too() -> No
         rate_limited("news", "1/day")(lambda to: None)
         rate_limited("news", "1/day")(news)
 
-    with pytest.raises(NotifyError, match=r"test_configure\.news to 1 per 1 day"):
+    with pytest.raises(NotifyError, match=r"test_configure\.news to 1 per day"):
         rate_limited("news", "2/day")(lambda to: None)

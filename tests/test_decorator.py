@@ -803,7 +803,7 @@ def test_raise_is_the_default(sender: Callable[..., Any], clock: Clock) -> None:
     with pytest.raises(RateLimitExceeded) as caught:
         send("ana")
     assert caught.value.decision.retry_after == 86_400
-    assert str(caught.value) == "'news' refused by rule 'news' (1 per 1 day), fits in 86400 s"
+    assert str(caught.value) == "'news' refused by rule 'news' (1 per day), try again in 1 day"
     assert send("bob") == "sent"
     clock.advance(86_399.999999)
     with pytest.raises(RateLimitExceeded):
@@ -1129,8 +1129,8 @@ def test_two_limits_for_one_type_are_an_error(own: bool) -> None:
     with pytest.raises(NotifyError) as caught:
         rate_limited("news", "2/day; 9/month", limiter=limiter)(_second)
     assert str(caught.value) == (
-        "Two decorators limit 'news': test_decorator._first to 1 per 1 day, test_decorator._second to 2 per 1 day; "
-        "9 per 1 month. Write the limit on one of them, or in the rules."
+        "Two decorators limit 'news': test_decorator._first to 1 per day, test_decorator._second to 2 per day; "
+        "9 per month. Write the limit on one of them, or in the rules."
     )
     rate_limited("news", "2/day", limiter=Limiter())(_second)
 
@@ -1151,10 +1151,10 @@ def test_functions_that_cannot_be_told_apart_may_not_disagree() -> None:
         with pytest.raises(NotifyError, match=r"^Two decorators limit 'news': "):
             other()
     rate_limited("parts", "1/day")(functools.partial(_first))
-    with pytest.raises(NotifyError, match=r"_first to 1 per 1 day, test_decorator\._first to 2 per 1 day\."):
+    with pytest.raises(NotifyError, match=r"_first to 1 per day, test_decorator\._first to 2 per day\."):
         rate_limited("parts", "2/day")(functools.partial(_first))
     rate_limited("objects", "1/day")(_Called("a"))
-    with pytest.raises(NotifyError, match=r"_Called to 1 per 1 day, test_decorator\._Called to 2 per 1 day\."):
+    with pytest.raises(NotifyError, match=r"_Called to 1 per day, test_decorator\._Called to 2 per day\."):
         rate_limited("objects", "2/day")(_Called("b"))
 
 
@@ -1182,7 +1182,7 @@ def test_a_module_that_is_loaded_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert [shop.send("ana"), shop.send("ana"), shop.send("ana")] == ["sent", "sent", None]
 
     write("other_mails", "9/day")
-    with pytest.raises(NotifyError, match=r"shop_mails\.send to 3 per 1 day, other_mails\.send to 9 per 1 day\."):
+    with pytest.raises(NotifyError, match=r"shop_mails\.send to 3 per day, other_mails\.send to 9 per day\."):
         importlib.import_module("other_mails")
     for name in ("shop_mails", "other_mails"):
         sys.modules.pop(name, None)

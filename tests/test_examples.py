@@ -15,7 +15,7 @@ SHOWN = {
     "decorated.py": [
         "to ana@example.com: building",
         "to ana@example.com: testing",
-        "not sent (deploying): 'status' refused by rule 'status' (2 per 1 minute), fits in 60 s",
+        "not sent (deploying): 'status' refused by rule 'status' (2 per minute), try again in 1 min",
         "to ben@example.com: building",
     ],
     "campaign.py": [
@@ -23,24 +23,24 @@ SHOWN = {
         "marketing.shoes: 1000 sent, {} refused",
         "marketing.hats: 1000 sent, {} refused",
         "marketing.socks: 0 sent, {'marketing': 1000} refused",
-        "ordinary mail after the alarms: <Delivery suppressed: 'news' refused by rule 'everything' (5 per 1 day), fits in 86400 s>",
+        "ordinary mail after the alarms: <Delivery suppressed: 'news' refused by rule 'everything' (5 per day), try again in 1 day>",
     ],
     "alerts.py": [
         "page oncall: disk full on web-1",
-        "suppressed (web-1): 'alert' refused by rule 'alert by recipient+dedupe_key' (1 per 1 hour), fits in 3600 s",
+        "suppressed (web-1): 'alert' refused by rule 'alert by recipient+dedupe_key' (1 per hour), try again in 1 h",
         "page oncall: disk full on web-2",
-        "suppressed (web-1): 'alert' refused by rule 'alert by recipient+dedupe_key' (1 per 1 hour), fits in 3600 s",
+        "suppressed (web-1): 'alert' refused by rule 'alert by recipient+dedupe_key' (1 per hour), try again in 1 h",
     ],
     "one_time_codes.py": [
         "the carrier refused; nothing is used up",
         "again at once: sent",
         "too soon: 60 s",
-        "one asker, many numbers: 'code' refused by rule 'code by ip' (3 per 1 hour), fits in 3600 s",
+        "one asker, many numbers: 'code' refused by rule 'code by ip' (3 per hour), try again in 1 h",
     ],
     "service.py": [
         "acme ['sent', 'sent', 'sent', 'sent', 'suppressed']",
         "globex ['sent', 'sent', 'sent', 'sent', 'suppressed']",
-        "again: 'reminder' refused by rule 'reminder by tenant+recipient' (1 per 1 hour), fits in 3600 s",
+        "again: 'reminder' refused by rule 'reminder by tenant+recipient' (1 per hour), try again in 1 h",
     ],
 }
 

@@ -322,7 +322,7 @@ def test_raise_raises() -> None:
         notifier.send("news", CANARY)
 
     assert caught.value.decision.retry_after == 86_400
-    assert str(caught.value) == "'news' refused by rule 'news' (1 per 1 day), fits in 86400 s"
+    assert str(caught.value) == "'news' refused by rule 'news' (1 per day), try again in 1 day"
 
 
 def test_wait_waits_until_it_is_allowed() -> None:

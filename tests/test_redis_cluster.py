@@ -25,7 +25,7 @@ from proxy import Proxy
 from ratelimited_notify import Limiter, Rule
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.storage.base import AsyncStorage, Storage
-from ratelimited_notify.storage.redis import routing, scripts, spread
+from ratelimited_notify.storage.redis import failures, routing, scripts, spread
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
 from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
@@ -151,6 +151,85 @@ def test_a_map_is_read_whole_or_not_at_all() -> None:
 
 
 # --- Round trips ----------------------------------------------------------------------------------------------------
+
+
+MAP = [[0, 16383, [b"master", 1]]]
+
+
+def test_one_caller_asks_for_a_map_and_the_others_wait() -> None:
+    """A thousand callers that doubt the map at once send one CLUSTER SLOTS, not a thousand."""
+    slots, now = Slots([("seed", 1)]), 0.0
+    asking = routing.learn(slots, lambda: now, 1.0)
+    waiting = [routing.learn(slots, lambda: now, 1.0) for _ in range(1000)]
+    sent = next(asking)
+    pauses = [next(each) for each in waiting]
+    assert isinstance(sent, routing.Send)
+    assert all(isinstance(pause, routing.Pause) for pause in pauses)
+    with pytest.raises(StopIteration):
+        asking.send({("seed", 1): [MAP]})
+    for each in waiting:
+        with pytest.raises(StopIteration):
+            each.send(None)
+
+    assert slots.owner(5) == ("master", 1)
+    assert (slots.doubtful, slots.pausing) == (False, 0)
+
+
+def test_callers_that_wait_try_less_often_the_more_they_are() -> None:
+    """One comes back after 20 ms, a thousand come back some five thousand times a second in all."""
+    slots = Slots([("seed", 1)])
+    pauses = [routing.pause(slots) for _ in range(1000)]
+    seconds = [next(each).seconds for each in pauses]  # type: ignore[union-attr]  # nothing else is yielded
+
+    assert seconds[0] == pytest.approx(0.02, abs=0.001)
+    assert seconds[-1] == pytest.approx(0.2)
+    for each in pauses:
+        each.close()
+    assert slots.pausing == 0
+
+
+def test_a_caller_that_is_interrupted_while_it_asks_for_a_map_stops_nobody() -> None:
+    """Somebody else asks at once; and where even that went wrong, when its time is over."""
+    slots, now = Slots([("seed", 1)]), 0.0
+    interrupted = routing.learn(slots, lambda: now, 1.0)
+    next(interrupted)
+    interrupted.close()
+    assert isinstance(next(routing.learn(slots, lambda: now, 1.0)), routing.Send)
+    slots.learning_until = 1.0
+    now = 1.0
+
+    assert isinstance(next(routing.learn(slots, lambda: now, 2.0)), routing.Send)
+
+
+def test_nobody_waits_for_a_map_who_has_one() -> None:
+    """While somebody asks whether the map still holds, decisions go to where it says."""
+    slots, now = Slots([("seed", 1)]), 0.0
+    slots.learn(MAP, ("seed", 1), -100.0)
+    slots.doubtful = True
+    next(routing.learn(slots, lambda: now, 1.0))
+    call = spread.ScriptCall(5, scripts.Scripts().forget([Window("fixed-window", 1, 1)]), ["n:{ana}:news:f"], int)
+    sent = next(routing.ask(slots, [call], lambda: now, 1.0, 1.0))
+
+    assert isinstance(sent, routing.Send)
+    assert list(sent.parcels) == [("master", 1)]
+
+
+def test_a_process_with_too_few_connections_does_not_doubt_the_map() -> None:
+    """That says nothing about the servers, and to ask them for a map would take connections from those that wait."""
+    slots = Slots([("seed", 1)])
+    slots.learn(MAP, ("seed", 1), 0.0)
+    call = spread.ScriptCall(5, scripts.Scripts().forget([Window("fixed-window", 1, 1)]), ["n:{ana}:news:f"], int)
+    for error in (
+        failures.no_free_connection("master:1", 50),
+        failures.out_of_time("master:1", 0.5, TimeoutError()),
+    ):
+        asked = routing.ask(slots, [call], lambda: 100.0, 101.0, 1.0)
+        next(asked)
+        with pytest.raises(StopIteration) as done:
+            asked.send({("master", 1): error})
+
+        assert done.value.value == [error]
+        assert (slots.doubtful, slots.troubles) == (False, {})
 
 
 def test_a_decision_is_one_round_trip_to_one_server(proxied: Proxied, kind: Any) -> None:

@@ -125,6 +125,39 @@ def test_first_come_first_served() -> None:
     assert served == list(range(10))
 
 
+def test_who_has_no_time_left_is_passed_over() -> None:
+    """Of too many callers those are served who have time to be: one about to give up would waste the connection."""
+    places = Places(never, 1)
+    taken = places.take(soon(), None)
+    late, fresh = _Waiting(soon()), _Waiting(soon())
+    late.late_at = time.monotonic()
+    places._waiting.extend((late, fresh))
+    places.give(taken)  # type: ignore[arg-type]  # there is time enough
+
+    assert (late.woken, fresh.woken) == (False, True)
+
+
+def test_where_all_are_late_the_newest_is_served() -> None:
+    """It has the best chance; and no place lies idle while somebody waits."""
+    places = Places(never, 1)
+    taken = places.take(soon(), None)
+    callers = [_Waiting(soon()) for _ in range(3)]
+    for waiting in callers:
+        waiting.late_at = time.monotonic()
+    places._waiting.extend(callers)
+    places.give(taken)  # type: ignore[arg-type]  # there is time enough
+
+    assert [waiting.woken for waiting in callers] == [False, False, True]
+
+
+def test_the_last_quarter_of_the_time_is_late() -> None:
+    """However long the time-out is."""
+    begun = time.monotonic()
+    waiting = _Waiting(begun + 100)
+
+    assert begun + 74.9 < waiting.late_at < time.monotonic() + 75.1
+
+
 def test_one_who_left_without_a_word_keeps_nobody_waiting() -> None:
     """A waiting thread that was interrupted before it could leave the queue does not stop those behind it."""
     places = Places(never, 1)

@@ -15,6 +15,7 @@ from limits.limits import GRANULARITIES
 from ratelimited_notify import Rule, RuleError, RuleSet
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT
 from ratelimited_notify.rules.limit import LONGEST_PERIOD, limits_of
+from ratelimited_notify.rules.wording import duration_text, limits_text
 
 
 class Kind(str, Enum):  # noqa: UP042  # what StrEnum replaced: its str() is "Kind.NEWS"
@@ -95,7 +96,7 @@ def test_limits_are_written_as_limits_does(notation: Any, expected: list[str]) -
         (True, "True is not a limit"),
         (["1/day", 5], "5 is not a limit"),
         ([], "names no limit"),
-        ("1/day; 2/day", "'1 per 1 day; 2 per 1 day' has one period twice"),
+        ("1/day; 2/day", "'1 per day; 2 per day' has one period twice"),
         ("1/day; 2 per 24 hours", "has one period twice"),
         (RateLimitItemPerDay(-1), "has an amount out of"),
         (RateLimitItemPerDay(1, -1), "has a period out of"),
@@ -611,3 +612,56 @@ def test_a_rule_error_says_where_it_comes_from() -> None:
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
     assert str(RuleError("all is odd")) == "all is odd"
+
+
+# --- As people say it -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("1/day", "1 per day"),
+        ("3 per 1 hour", "3 per hour"),
+        ("3 per 2 hours", "3 per 2 hours"),
+        ("0/second", "0 per second"),
+        ("3/hour; 10 per 7 days", "3 per hour; 10 per 7 days"),
+        (None, "none"),
+    ],
+)
+def test_limits_are_said_as_people_say_them(limit: str | None, expected: str) -> None:
+    """A message says "1 per day", and can be written back as a limit."""
+    assert limits_text(limits_of(limit)) == expected
+    assert limit is None or limits_of(expected) == limits_of(limit)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (-1, "0 s"),
+        (0, "0 s"),
+        (1e-6, "1 s"),
+        (59, "59 s"),
+        (59.000001, "1 min"),
+        (61, "1 min 1 s"),
+        (3599.5, "1 h"),
+        (3601, "1 h 1 min"),
+        (86_399, "1 day"),
+        (86_281, "23 h 59 min"),
+        (29 * 86_400 + 82_860, "30 days"),
+        (86_400 + 7_200, "1 day 2 h"),
+        (2 * 86_400 + 1, "2 days 1 h"),
+    ],
+)
+def test_durations_are_rounded_up(seconds: float, expected: str) -> None:
+    """After waiting as long as a message says you have waited long enough."""
+    assert duration_text(seconds) == expected
+
+
+@given(st.floats(min_value=0, max_value=1e9))
+def test_no_duration_is_too_short(seconds: float) -> None:
+    """Read back, it is no less than what it stands for, and at most one smaller unit more."""
+    sizes = {"day": 86_400, "days": 86_400, "h": 3_600, "min": 60, "s": 1}
+    words = duration_text(seconds).split()
+    read = sum(int(number) * sizes[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+
+    assert seconds <= read < seconds + (3_600 if read > 86_400 else 60 if read > 3_600 else 1) + 1

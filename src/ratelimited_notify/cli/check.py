@@ -8,6 +8,7 @@ from rich.text import Text
 
 from ratelimited_notify.cli.report import say, show, shown, table
 from ratelimited_notify.rules.rule import FIELDS
+from ratelimited_notify.rules.wording import limits_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def show_rules(screen: Console, rules: RuleSet, title: str = "Rules") -> None:
 
 
 def _cells(rule: Rule) -> tuple[str, str, str, str, str]:
-    limits = "; ".join(map(str, rule.limits)) or "none"
+    limits = limits_text(rule.limits)
     return shown(rule.name), shown(rule.type), limits, " and ".join(rule.by) or _NOTHING, "; ".join(_besides(rule))
 
 

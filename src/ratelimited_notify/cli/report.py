@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from itertools import pairwise
-from math import ceil
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -13,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ratelimited_notify.cli.tally import COUNTED
+from ratelimited_notify.rules.wording import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +24,6 @@ WIDTH = 100
 
 _LONGEST = 40
 _STYLES = ("green", "yellow", "red", "")
-_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -133,7 +131,7 @@ def _cells(cause: Cause) -> list[Text]:
 def _again(refused: RefusalCount, now: datetime) -> str:
     if refused.first is None or refused.last is None:
         return "never"
-    first, last = duration(refused.first - now), duration(refused.last - now)
+    first, last = _until(refused.first, now), _until(refused.last, now)
     when = first if first == last else f"{first} to {last}"
     return f"{when}; {refused.never:,} never" if refused.never else when
 
@@ -146,19 +144,8 @@ def _at(instant: datetime | None, now: datetime) -> str:
     return f"{local:%H:%M:%S}" if local.date() == now.astimezone().date() else f"{local:%Y-%m-%d %H:%M:%S}"
 
 
-def duration(time: timedelta) -> str:
-    """How long, in its two largest units, rounded up: a reader who waits so long has waited long enough."""
-    seconds = ceil(time / timedelta(seconds=1))
-    if seconds <= 0:
-        return "0 s"
-    for (unit, size), (small, part) in pairwise(_UNITS):
-        if seconds >= size:
-            rounded = -(-seconds // part) * part
-            if rounded != seconds:
-                return duration(timedelta(seconds=rounded))
-            rest = seconds % size // part
-            return f"{seconds // size} {unit} {rest} {small}" if rest else f"{seconds // size} {unit}"
-    return f"{seconds} s"
+def _until(instant: datetime, now: datetime) -> str:
+    return duration_text((instant - now).total_seconds())
 
 
 def _stop(tally: Tally) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from ratelimited_notify.notifier.delivery import Status
+from ratelimited_notify.rules.wording import limit_text
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -104,4 +105,4 @@ class Tally:
 
 
 def _cause(window: WindowState, type: str) -> Cause:
-    return Cause(window.rule, str(window.item), type)
+    return Cause(window.rule, limit_text(window.item), type)

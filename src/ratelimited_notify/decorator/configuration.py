@@ -14,6 +14,7 @@ from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
+from ratelimited_notify.rules.wording import limits_text
 from ratelimited_notify.sources.load import rules_if_on
 from ratelimited_notify.storage.open import is_memory
 
@@ -48,7 +49,7 @@ class DecoratorLimits:
         other, first, lasts = self._by_type.get(rule.type, (rule, place, again))
         if other != rule and not (again and first == place):
             raise NotifyError(
-                f"Two decorators limit {rule.type!r}: {first} to {_listing(other)}, {place} to {_listing(rule)}. "
+                f"Two decorators limit {rule.type!r}: {first} to {limits_text(other.limits)}, {place} to {limits_text(rule.limits)}. "
                 "Write the limit on one of them, or in the rules."
             )
         taken = DecoratorLimits()
@@ -295,7 +296,3 @@ def configure(
         NotifyError: another argument cannot be used. What was configured before stays.
     """
     configuration.configure(rules, storage, check_option_names(options, configure))
-
-
-def _listing(rule: Rule) -> str:
-    return "; ".join(map(str, rule.limits)) or "none"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.rules.plan import Subject
+from ratelimited_notify.rules.wording import duration_text, limit_text
 from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
 from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode
 
@@ -282,7 +283,7 @@ class Decision:
         blocked_by = self.blocked_by
         if blocked_by is None:
             return f"{what} refused"
-        return f"{what} refused by rule {blocked_by.rule!r} ({blocked_by.item}), {_when(self.retry_after)}"
+        return f"{what} refused by rule {blocked_by.rule!r} ({limit_text(blocked_by.item)}), {_when(self.retry_after)}"
 
     def __repr__(self) -> str:
         return f"<Decision: {self}>"
@@ -336,8 +337,8 @@ def _state(subject: Subject, window: Counter, reading: Reading, now: int) -> Win
 
 def _when(seconds: float) -> str:
     if seconds == inf:
-        return "never fits"
-    return f"fits in {seconds:.3g} s" if seconds < 10 else f"fits in {ceil(seconds)} s"
+        return "and waiting does not help"
+    return f"try again in {duration_text(seconds)}"
 
 
 def _utc(instant: int) -> datetime:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ratelimited_notify.errors import RuleError
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT
+from ratelimited_notify.rules.wording import limit_text, limits_text
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -118,10 +119,12 @@ def _out_of_bounds(items: list[RateLimitItem], show: _Show) -> list[str]:
     for item in items:
         period = item.get_expiry()
         if not 0 <= item.amount <= LARGEST_AMOUNT:
-            problems.append(f"{show(str(item))} has an amount out of 0 to {LARGEST_AMOUNT:,}.")
+            problems.append(f"{show(limit_text(item))} has an amount out of 0 to {LARGEST_AMOUNT:,}.")
         if not 1 <= period <= LONGEST_PERIOD:
-            problems.append(f"{show(str(item))} has a period out of 1 second to {LONGEST_PERIOD // 86_400:,} days.")
+            problems.append(
+                f"{show(limit_text(item))} has a period out of 1 second to {LONGEST_PERIOD // 86_400:,} days."
+            )
         if period in seen:
-            problems.append(f"{show(f'{seen[period]}; {item}')} has one period twice; keep the smaller limit.")
+            problems.append(f"{show(limits_text((seen[period], item)))} has one period twice; keep the smaller limit.")
         seen[period] = item
     return problems

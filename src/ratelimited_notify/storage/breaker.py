@@ -28,10 +28,10 @@ _PATIENT = 4
 
 _CLAIMS = 8
 
-_YIELD = 1e-4
+_YIELD = 2.5e-4
 """Seconds: long enough that another thread runs, which a pause of 0 does not guarantee."""
 
-_LONGEST_YIELD = 0.05
+_LONGEST_YIELD = 0.25
 
 
 class _Claim:
@@ -169,7 +169,7 @@ class Breaker:
     def _yields(self, caller: int) -> float:
         """For how many seconds a caller gives way; 0 for one that asks alone.
 
-        The more there are, the longer each: all together come back some ten thousand times a second, however many they are.
+        The more there are, the longer each: all together come back some four thousand times a second, however many they are.
         """
         alone = caller == self._refused_last and not self._yielding
         self._refused_last = caller

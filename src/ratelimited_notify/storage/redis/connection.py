@@ -39,6 +39,12 @@ _GRACE = 1.0
 _PATROL = 0.1
 """Seconds after which a waiting thread looks by itself: an interrupted one wakes nobody."""
 
+_PATROLS = 500
+"""How many waiting threads at most look by themselves in a second, all together."""
+
+_TOO_LATE = 0.25
+"""Who has less than this part of its time left is passed over while somebody waits who has more."""
+
 
 class Connection:
     """One place, with a connection that is opened when it is first needed."""
@@ -113,10 +119,11 @@ class Connection:
 class _Waiting:
     """A thread that waits for a place."""
 
-    __slots__ = ("deadline", "turn", "woken")
+    __slots__ = ("deadline", "late_at", "turn", "woken")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
+        self.late_at = deadline - _TOO_LATE * (deadline - time.monotonic())
         self.turn = threading.Lock()
         self.turn.acquire()
         self.woken = False
@@ -164,7 +171,8 @@ class Places:
                 if left <= 0:
                     return None
                 # There may be nobody left to wake it: an interrupted caller can stay at the head of the queue.
-                patrolling = not waiting.turn.acquire(timeout=min(left, _PATROL if first else 2 * _PATROL))
+                pause = _PATROL if first else max(2 * _PATROL, len(self._waiting) / _PATROLS)
+                patrolling = not waiting.turn.acquire(timeout=min(left, pause))
             return None
         finally:
             with suppress(ValueError):
@@ -230,7 +238,12 @@ class Places:
             return False
 
     def _wake(self) -> None:
-        now = time.monotonic()
+        """Let the one look that has waited longest, of those who have time enough left to be served.
+
+        First come, first served would serve only those who are about to give up, once there are too many: what they begin
+        is not finished, and costs the next one a new connection.
+        """
+        now, newest = time.monotonic(), None
         # Not a tuple: to make one may start the garbage collector, and so let others change the queue meanwhile.
         for waiting in list(self._waiting):
             if waiting.deadline < now:
@@ -238,10 +251,13 @@ class Places:
                 with suppress(ValueError):
                     self._waiting.remove(waiting)
             elif not waiting.woken:
-                waiting.woken = True
-                with suppress(RuntimeError):
-                    waiting.turn.release()
-                return
+                newest = waiting
+                if now < waiting.late_at:
+                    break
+        if newest is not None:
+            newest.woken = True
+            with suppress(RuntimeError):
+                newest.turn.release()
 
 
 class Connections:

@@ -31,6 +31,10 @@ class NothingSent(StorageError):
     """The question did not leave this process, so it took no effect and may be put to another server."""
 
 
+class OutOfTime(NothingSent):
+    """Other callers of this process used up the time, which says nothing about the server."""
+
+
 class UnexpectedReply(StorageError):
     """What came is no answer to what was asked."""
 
@@ -66,6 +70,11 @@ def storage_error(where: str, timeout: float, error: Exception, sent: bool) -> S
     return UnexpectedReply(where) if isinstance(error, UnexpectedReply) else failure(error, where, timeout, sent=sent)
 
 
+def out_of_time(where: str, timeout: float, error: Exception) -> StorageError:
+    """Nothing was sent: there was no time left to connect when it was this caller's turn."""
+    return OutOfTime(f"{_said(error, timeout, sent=False)} [Redis at {where}]")
+
+
 def has_more(inner: Any) -> bool:  # Any: a connection of redis-py's
     """Whether its parser has read more than it was asked for: then replies and questions no longer match."""
     parser = inner._parser
@@ -78,7 +87,7 @@ def has_more(inner: Any) -> bool:  # Any: a connection of redis-py's
 
 def no_free_connection(where: str, connections: int) -> StorageError:
     """Nothing was sent: every connection was busy for too long."""
-    return NothingSent(
+    return OutOfTime(
         f"All {connections} connections to Redis were busy for too long, so nothing was sent. Raise max_connections, "
         f"or let fewer callers ask at once. [Redis at {where}]"
     )

@@ -36,7 +36,12 @@ REDIRECTIONS = 5
 """So many a question follows; more are a cluster at odds with itself."""
 
 PAUSE = 0.02
-"""Seconds between two attempts where the cluster is not ready."""
+"""Seconds between two attempts where the cluster is not ready, for a caller that waits alone."""
+
+_PAUSE_EACH = 2e-4
+"""Seconds that each further caller that waits adds to the pause, so that all together try some 5,000 times a second."""
+
+_LONGEST_PAUSE = 0.2
 
 _LEAST = 2 * PAUSE
 """Seconds that must be left to try again: what is cut off leaves a doubt whether it took effect."""
@@ -126,7 +131,7 @@ def ask(
 ) -> Steps[list[Any]]:  # Any: the answers
     """The answers to one round of questions, each what its `read` makes of it, or a `StorageError`."""
     routing = _Routing(slots, script_calls, timeout)
-    if slots.doubtful:
+    if slots.doubtful and not slots.is_being_learned(clock()):
         yield from learn(slots, clock, deadline)
     while True:
         parcels = routing.pack()
@@ -138,14 +143,41 @@ def ask(
         if not routing.left or (routing.early and clock() + PAUSE + _LEAST >= deadline):
             return routing.answers
         if routing.early:
-            yield Pause(PAUSE)
+            yield from pause(slots)
             yield from learn(slots, clock, deadline)
 
 
 def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[None]:
-    """Bring the map up to date, if somebody who knows it answers in time."""
-    if slots.fresh(clock()):
+    """Bring the map up to date, if a server that knows it answers in time.
+
+    One caller asks, the others wait for what it learns: a map for each of a thousand callers would keep the process busy
+    for longer than any of them may wait.
+    """
+    now = clock()
+    if slots.fresh(now):
         return
+    if slots.is_being_learned(now):
+        while slots.is_being_learned(now) and now + PAUSE + _LEAST < deadline:
+            yield from pause(slots)
+            now = clock()
+        return
+    slots.learning_until = deadline
+    try:
+        yield from _learn(slots, clock, deadline)
+    finally:
+        slots.learning_until = float("-inf")
+
+
+def pause(slots: Slots) -> Steps[None]:
+    """Wait a little before the next attempt: longer, the more callers do."""
+    slots.pausing += 1
+    try:
+        yield Pause(min(PAUSE + slots.pausing * _PAUSE_EACH, _LONGEST_PAUSE))
+    finally:
+        slots.pausing -= 1
+
+
+def _learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[None]:
     for asked, address in enumerate(slots.informants()):
         now = clock()
         if asked and now + _LEAST >= deadline:
@@ -220,6 +252,12 @@ class _Routing:
                 self._replied(at, numbers, iter(replies))
 
     def _lost(self, at: Address, numbers: Sequence[int], error: StorageError) -> None:
+        if isinstance(error, failures.OutOfTime):
+            # The map is as good as before, and to ask for a new one would take connections from those that wait.
+            for number in numbers:
+                self.answers[number] = error
+                del self.left[number]
+            return
         self._slots.doubtful = True
         self._slots.troubles[at] = error
         for number in numbers:

@@ -48,7 +48,7 @@ _STRATEGIES: dict[StrategyName, tuple[int, str]] = {
     "sliding-window-counter": (2, "sliding.lua"),
 }
 _PACKAGE = "ratelimited_notify.storage.redis"
-_LETTERS: dict[str, StrategyName] = {pending: strategy for strategy, pending in STRATEGY_LETTERS.items()}
+_LETTERS: dict[str, StrategyName] = {letter: strategy for strategy, letter in STRATEGY_LETTERS.items()}
 _CALLS_KEPT = 1024
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -53,6 +53,11 @@ class Slots:
         """What was wrong with those who gave no answer when they were last asked."""
         self.doubtful = True
         """Whether something has happened that the map does not explain."""
+        # Neither is exact where threads meet: then two ask, or one waits a little longer or shorter.
+        self.learning_until = float("-inf")
+        """Until when a caller that asks for a new map may take, by the clock of the callers; in the past while nobody asks."""
+        self.pausing = 0
+        """How many callers wait before they try again."""
 
     @property
     def masters(self) -> tuple[Address, ...]:
@@ -70,6 +75,10 @@ class Slots:
     def fresh(self, now: float) -> bool:
         """Whether the map is so new, at this time in seconds, that there is no point in asking again."""
         return now < self._learned + SUFFICES
+
+    def is_being_learned(self, now: float) -> bool:
+        """Whether a caller is asking for a new map."""
+        return now < self.learning_until
 
     def informants(self) -> list[Address]:
         """Whom to ask for the map, one after another: each time somebody else first, and those last who gave no answer."""

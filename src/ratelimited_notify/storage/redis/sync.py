@@ -238,7 +238,8 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         late = failures.has_timed_out(error)
         if late and time.monotonic() - asked < self.timeout / 2:
             # Others have used up the time: of a server that was given so little, it tells nothing.
-            pass
+            if not sent:
+                return failures.out_of_time(self._where, self.timeout, error)
         elif failures.is_silence(error):
             breaker.failed(began, timed_out=late)
             if breaker.is_open:

@@ -1,0 +1,44 @@
+"""Limits and durations as people say them, for messages and tables."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import ceil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+
+_UNITS = (("day", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def limit_text(limit: RateLimitItem) -> str:
+    """A limit such as "1 per day" or "3 per 2 hours"."""
+    period = limit.GRANULARITY.name
+    return f"{limit.amount} per {period if limit.multiples == 1 else f'{limit.multiples} {period}s'}"
+
+
+def limits_text(limits: tuple[RateLimitItem, ...]) -> str:
+    """Several limits, or "none"."""
+    return "; ".join(map(limit_text, limits)) or "none"
+
+
+def duration_text(seconds: float) -> str:
+    """How long, in the two largest units, rounded up: after waiting that long you have waited long enough."""
+    whole = ceil(seconds)
+    if whole <= 0:
+        return "0 s"
+    for (unit, size), (smaller, part) in pairwise(_UNITS):
+        if whole >= size:
+            rounded = -(-whole // part) * part
+            if rounded != whole:
+                return duration_text(rounded)
+            rest = whole % size // part
+            return (
+                f"{_counted(whole // size, unit)} {_counted(rest, smaller)}" if rest else _counted(whole // size, unit)
+            )
+    return f"{whole} s"
+
+
+def _counted(number: int, unit: str) -> str:
+    return f"{number} {unit}s" if unit == "day" and number != 1 else f"{number} {unit}"
