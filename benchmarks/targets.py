@@ -8,18 +8,22 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of a table.
+
+    Measurements hand over ratios of times where the sense is "at most", and ratios of speeds where it is "at least". The
+    page shows both as speeds, so that more is better in every comparison.
+    """
 
     name: str
     work: str
     """What this library does; moving windows unless said."""
     against: str
-    """What it is divided by, or what is counted."""
+    """What it is compared with; empty where the figure is an amount."""
     bound: float | None
-    """What must be reached; None where the figure is only told."""
+    """What must be reached; None where the figure is only shown."""
     sense: Literal["at most", "at least"] = "at most"
-    unit: Literal["", "bytes", "ms", "a second"] = ""
-    """Without a unit the figure is a count, or a ratio: of times where the sense is "at most", of speeds where it is "at least"."""
+    unit: str = ""
+    """The unit of an amount; empty where the figure is a ratio."""
 
     def reached(self, value: float) -> bool | None:
         """Whether this figure is good enough; None where nothing was asked."""
@@ -27,55 +31,69 @@ class Row:
             return None
         return value <= self.bound if self.sense == "at most" else value >= self.bound
 
+    @property
+    def compares(self) -> bool:
+        """Whether the figure compares two speeds; else it is an amount, with its unit."""
+        return not self.unit
+
+    def speed(self, ratio: float) -> float:
+        """How many times as fast this library is, of a ratio as it was measured."""
+        return ratio if self.sense == "at least" else 1 / ratio
+
 
 BARE = "`limits`, one fixed-window `hit`"
+BARE_REFUSED = "`limits`, one refused fixed-window `hit`"
 MOVING = "`limits`, one moving-window `hit`"
+MOVING_REFUSED = "`limits`, one refused moving-window `hit`"
 THREE = "`limits`, three moving-window `hit`s"
+LOOP = "`limits`, three moving-window `hit`s for each recipient, in a loop"
+ASYNC_THREE = "`limits.aio` with redis-py, three moving-window `hit`s"
+CALL = "a decorated call"
 
 ROWS = (
     Row("import", "`import ratelimited_notify`", "`import limits`", 0.3),
-    Row("import-use", "import, and decorate a function with a limit on memory", "`import limits`", None),
-    Row("memory-one", "memory: decorated call, one rule, allowed", BARE, 0.5),
-    Row("memory-one-moving", "memory: the same", MOVING, None),
-    Row("memory-three", "memory: decorated call, three rules, allowed", BARE, 0.8),
-    Row("memory-refused", "memory: decorated call, one rule, refused (dropped)", "the allowed call", 1.0),
-    Row("memory-refused-three", "memory: decorated call, three rules, refused (dropped)", "the allowed call", 1.0),
-    Row("memory-refused-bare", "memory: decorated call, one rule, refused (dropped)", f"{BARE}, refused", None),
-    Row("memory-raised", "memory: decorated call, one rule, refused (raised and caught)", f"{BARE}, refused", None),
-    Row("memory-million", "memory: decorated call, one rule, {people} recipients, random order", BARE, 0.5),
-    Row("memory-hit", "memory: `Limiter.hit`, one rule, {people} recipients, random order", BARE, 0.5),
-    Row("memory-filling", "memory: the same, while filling, each recipient's first hit", BARE, None),
-    Row("memory-pause", "memory: 99.99% of calls, {people} recipients coming and going", "time of one call", 1.0, unit="ms"),
-    Row("memory-pause-worst", "memory: the longest of these calls", "time of one call", 5.0, unit="ms"),
-    Row("memory-bytes", "memory: one live window with one hit, three rules, moving", "bytes a window", 300, unit="bytes"),
-    Row("memory-bytes-fixed", "memory: the same, fixed windows", "bytes a window", None, unit="bytes"),
-    Row("memory-threads", "memory: 8 threads, total throughput", "one thread", 0.8, "at least"),
+    Row("import-use", "import, and decorate a function with a limit in memory", "`import limits`", None),
+    Row("memory-one", f"memory: {CALL}, one rule, allowed", BARE, 0.5),
+    Row("memory-one-moving", f"memory: {CALL}, one rule, allowed", MOVING, None),
+    Row("memory-three", f"memory: {CALL}, three rules, allowed", BARE, 0.8),
+    Row("memory-refused", f"memory: {CALL}, one rule, refused (dropped)", "the same call, allowed", 1.0),
+    Row("memory-refused-three", f"memory: {CALL}, three rules, refused (dropped)", "the same call, allowed", 1.0),
+    Row("memory-refused-bare", f"memory: {CALL}, one rule, refused (dropped)", BARE_REFUSED, None),
+    Row("memory-raised", f"memory: {CALL}, one rule, refused (raised and caught)", BARE_REFUSED, None),
+    Row("memory-million", f"memory: {CALL}, one rule, {{people}} recipients in random order", BARE, 0.5),
+    Row("memory-hit", "memory: `Limiter.hit`, one rule, {people} recipients in random order", BARE, 0.5),
+    Row("memory-filling", f"memory: {CALL}, one rule, each of {{people}} recipients' first hit", BARE, None),
+    Row("memory-pause", "memory: 99.99% of calls take no longer, three rules, {people} recipients who come and go", "", 1.0, unit="ms"),
+    Row("memory-pause-worst", "memory: the longest of all these calls", "", 5.0, unit="ms"),
+    Row("memory-bytes", "memory: one moving window with one hit, of three rules", "", 300, unit="bytes"),
+    Row("memory-bytes-fixed", "memory: one fixed window with one hit, of three rules", "", None, unit="bytes"),
+    Row("memory-threads", "memory: 8 threads together", "one thread", 0.8, "at least"),
     Row("redis-one", "Redis: `Limiter.hit`, one rule, allowed", MOVING, 1.05),
-    Row("redis-one-refused", "Redis: the same, refused", f"{MOVING}, refused", 1.05),
+    Row("redis-one-refused", "Redis: `Limiter.hit`, one rule, refused", MOVING_REFUSED, 1.05),
     Row("redis-three", "Redis: `Limiter.hit`, three rules, allowed", THREE, 0.45),
-    Row("redis-three-refused", "Redis: the same, refused by the last of the rules", f"{THREE}, the last refused", 0.45),
-    Row("redis-commands", "Redis: three rules", "commands a decision", 1),
-    Row("redis-hit-many", "Redis: `hit_many`, {people} recipients, three rules", f"a loop of {THREE}", 20, "at least"),
-    Row("redis-send-many", "Redis: `send_many`, {people} recipients, three rules", f"a loop of {THREE}", 20, "at least"),
+    Row("redis-three-refused", "Redis: `Limiter.hit`, three rules, refused by the last", f"{THREE}, refused by the last", 0.45),
+    Row("redis-commands", "Redis: one decision by three rules", "", 1, unit="command"),
+    Row("redis-hit-many", "Redis: `hit_many`, three rules, {people} recipients", LOOP, 20, "at least"),
+    Row("redis-send-many", "Redis: `send_many`, three rules, {people} recipients", LOOP, 20, "at least"),
     Row(
         "redis-ceiling",
-        "Redis: `hit_many`, {people} recipients, one fixed-window rule",
-        "the server's own ceiling: a one-key script, 64 in a pipeline",
+        "Redis: `hit_many`, one fixed-window rule, {people} recipients",
+        "the most the server can do: a script with one key, 64 in a pipeline",
         0.5,
         "at least",
     ),
-    Row("redis-speed", "Redis: the same, three rules", "decisions, one caller, on this machine", None, "at least", "a second"),
-    Row("redis-remembered", "Redis: decorated call, refused a moment ago and remembered", f"{MOVING}, refused", 50, "at least"),
-    Row("redis-remembered-hit", "Redis: `Limiter.hit`, likewise", f"{MOVING}, refused", None, "at least"),
-    Row("redis-bytes-moving", "Valkey: one window with one hit, moving, {people} recipients", "bytes a window", None, unit="bytes"),
-    Row("redis-bytes-further", "Valkey: each further hit of such a window, of five", "bytes a hit", None, unit="bytes"),
-    Row("redis-bytes-fixed", "Valkey: one window with one hit, fixed, {people} recipients", "bytes a window", None, unit="bytes"),
-    Row("redis-bytes-sliding", "Valkey: one window with one hit, sliding counter, {people} recipients", "bytes a window", None, unit="bytes"),
-    Row("asyncio-three", "Redis, asyncio: 1,000 tasks, three rules", "`limits.aio` (redis-py), three moving-window `hit`s", 8, "at least"),
-    Row("asyncio-alone", "Redis, asyncio: one task, three rules", "`limits.aio` (redis-py), three moving-window `hit`s", 0.45),
-    Row("memcached-trips", "memcached: three rules, uncontended", "round trips a decision", 2),
-    Row("stopped-call", "Redis stopped: a call after three in a row waited in vain, median", "time of one call", 0.05, unit="ms"),
-    Row("stopped-threads", "Redis stopped for 1.2 s: 80 threads, until one is counted again", "time since it goes on", 1000, unit="ms"),
-    Row("stopped-tasks", "Redis stopped for 1.2 s: 1,000 tasks, until one is counted again", "time since it goes on", 1000, unit="ms"),
-    Row("memcached-three", "memcached: `Limiter.hit`, three rules, allowed", "`limits`, three fixed-window `hit`s (it has no moving ones)", None),
+    Row("redis-speed", "Redis: `hit_many`, three rules, one caller", "", None, "at least", "decisions a second"),
+    Row("redis-remembered", f"Redis: {CALL}, three rules, refused again within seconds, with `remember_refusals=True`", MOVING_REFUSED, 50, "at least"),
+    Row("redis-remembered-hit", "Redis: `Limiter.hit`, three rules, refused again within seconds, with `remember_refusals=True`", MOVING_REFUSED, None, "at least"),
+    Row("redis-bytes-moving", "Valkey: one moving window with one hit, {people} recipients", "", None, unit="bytes"),
+    Row("redis-bytes-further", "Valkey: each further hit of such a window, of five", "", None, unit="bytes"),
+    Row("redis-bytes-fixed", "Valkey: one fixed window with one hit, {people} recipients", "", None, unit="bytes"),
+    Row("redis-bytes-sliding", "Valkey: one sliding-window counter with one hit, {people} recipients", "", None, unit="bytes"),
+    Row("asyncio-three", "Redis, asyncio: 1,000 tasks at once, three rules", ASYNC_THREE, 8, "at least"),
+    Row("asyncio-alone", "Redis, asyncio: one task, three rules", ASYNC_THREE, 0.45),
+    Row("memcached-trips", "memcached: one decision by three rules, no other caller", "", 2, unit="round trips"),
+    Row("stopped-call", "Redis hangs: a call after three time-outs in a row, median", "", 0.05, unit="ms"),
+    Row("stopped-threads", "Redis hung for 1.2 s: from its return until one of 80 threads is counted again", "", 1000, unit="ms"),
+    Row("stopped-tasks", "Redis hung for 1.2 s: from its return until one of 1,000 tasks is counted again", "", 1000, unit="ms"),
+    Row("memcached-three", "memcached: `Limiter.hit`, three rules, allowed", "`limits`, three fixed-window `hit`s (it has no moving ones there)", None),
 )  # fmt: skip
