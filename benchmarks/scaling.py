@@ -15,76 +15,78 @@ RULES = 3
 HITS = 2
 """Hits in a window, on average, when it is fullest."""
 SERVER = 64 * 10**9
-"""Bytes of memory of one server of the reckoning."""
+"""Bytes of memory of one server in the calculation."""
 USABLE = 0.6
-"""The share of it that windows may take: the rest is for the copy that a snapshot or a new replica needs, and for growth."""
+"""The share of it that windows may use: the rest is for the copy that a snapshot or a new replica needs, and for growth."""
 PEAK = 20
 """Notifications a second for each million recipients: a billion in fourteen hours."""
 
-_PAGE = """% Made by `make bench`; what is written here by hand is lost.
+_PAGE = """% Made by `make bench`. Do not edit: the next run overwrites it.
 
-# How far it goes
+# Scaling
 
-What a billion recipients cost, worked out from what was measured on one machine ({processor}, {date}). The figures are
-those of [the benchmarks](../benchmarks.md); every step of the reckoning is here, so that you can put in your own.
+This page works out what a billion recipients need, from what was measured on one machine ({processor},
+{date}). The figures are those of [the benchmarks](../benchmarks.md). Every step of the calculation is here, so that you can use
+your own numbers.
 
 ## What one window takes
 
-| where | strategy | bytes a window with one hit, key included |
+| where | strategy | bytes for a window with one hit, including its key |
 | --- | --- | --- |
 | Valkey | moving-window | {moving:.0f}, and {further:.0f} for each further hit |
-| Valkey | fixed-window | {fixed:.0f}, however many hits |
-| Valkey | sliding-window-counter | {sliding:.0f}, however many hits |
+| Valkey | fixed-window | {fixed:.0f}, no matter how many hits |
+| Valkey | sliding-window-counter | {sliding:.0f}, no matter how many hits |
 | in memory | moving-window | {memory:.0f}, and about 9 for each further hit |
-| in memory | fixed-window | {memory_fixed:.0f}, however many hits |
+| in memory | fixed-window | {memory_fixed:.0f}, no matter how many hits |
 
-Those on Valkey were measured with {people:,} recipients, those in memory with three rules; the addresses had about twenty-five
-letters. A longer name of a rule or of a recipient takes its length more; no key is longer than 200 bytes.
+The windows on Valkey were measured with {people:,} recipients, those in memory with three rules. The addresses had about 25
+characters. If the name of a rule or a recipient is longer, the window takes that much more. No key is longer than 200 bytes.
 
-A window exists from its first hit until its last has left it. Who got nothing for as long as the longest period of the rules
-costs nothing: the server drops the key by itself, and memory sweeps as it decides. So the number that counts is not how
-many recipients you have, but how many got something within the period.
+A window exists from its first hit until its last hit has expired. A recipient who got nothing within the longest period of your rules
+costs nothing: the server drops expired keys by itself, and in memory they are dropped a few at a time during decisions. So do not count
+how many recipients you have. Count how many of them get something within the period.
 
 ## A billion recipients
 
-All of them active within the longest period, {rules} rules each, moving windows with {hits} hits on average:
+All recipients are active within the longest period, with {rules} rules each, and moving windows with {hits} hits on average:
 
-- windows: {rules} billion, of {moving:.0f} + {more:.0f} = {each:.0f} bytes: **{total:,.0f} GB**;
-- servers of {server:.0f} GB, of which windows take {usable:.0%}: **{shards:,} shards**, and with one replica each {servers:,} servers;
-- with fixed windows instead of moving ones: {fixed_total:,.0f} GB, {fixed_shards:,} shards;
-- if one in ten is active within the period: {tenth:,.0f} GB, {tenth_shards:,} shards.
+- Windows: {rules} billion, {moving:.0f} + {more:.0f} = {each:.0f} bytes each: **{total:,.0f} GB**.
+- Servers with {server:.0f} GB, of which windows use {usable:.0%}: **{shards:,} shards**, or {servers:,} servers with one replica each.
+- With fixed windows instead of moving windows: {fixed_total:,.0f} GB, {fixed_shards:,} shards.
+- If one recipient in ten is active within the period: {tenth:,.0f} GB, {tenth_shards:,} shards.
 
-Decisions: {peak:,} a second, if everybody is notified once in fourteen hours. One caller made {speed:,.0f} decisions a second
-by three rules with `hit_many` on one server of this machine, which had two cores for both. For the load alone it would take
-{for_speed:,} of such shards; the memory asks for more, and then there is load to spare.
+If everybody gets one notification in fourteen hours, that is {peak:,} decisions per second. With three rules and `hit_many`, one caller
+made {speed:,.0f} decisions per second on one server of this machine; caller and server shared two cores. For the load alone you would need
+{for_speed:,} of these shards. You need more of them for the memory, so there is speed to spare.
 
-## Where the bounds are, and what to do there
+## Where the limits are, and what to do about them
 
-**One process, memory.** {million:.0f} MB for a million recipients with {rules} rules, and at that size the longest call took
-{pause:.1f} ms. The windows lie in 512 parts, and what takes longest goes through one of them: with ten times as many it takes up to
-ten times as long. A restart forgets everything, and a second process counts by itself: use Redis from there on.
+**One process, in memory.** A million recipients with {rules} rules take {million:.0f} MB, and at that size the slowest call took
+{pause:.1f} ms. The windows are divided into 512 parts, and the slowest work goes through one of them, so with ten times as many windows it
+takes up to ten times as long. A restart forgets everything, and a second process counts for itself. From there on, use Redis.
 
-**One server.** Memory first: at {each:.0f} bytes a window, {fits:,.0f} million recipients with {rules} rules fit into {server:.0f} GB. Use
+**One server.** Memory runs out first: at {each:.0f} bytes per window, {fits:,.0f} million recipients with {rules} rules fit into {server:.0f} GB. Use
 `maxmemory-policy noeviction`, so that a full server is an error and not a forgotten limit. The next step is a cluster.
 
-**A cluster.** All windows of a recipient lie in one slot, so a decision is one round trip to one server, whatever the number of
-shards, and shards are added without the callers' knowing. Redis names 1,000 servers as the most for one cluster; at
-{server:.0f} GB each and one replica, that is {largest:,.1f} billion recipients of this kind. Beyond, give each part of your recipients a cluster
-of its own, by tenant or by region: nothing in a decision looks across.
+**A cluster.** All windows of a recipient are in one slot. So a decision is one round trip to one server, no matter how many shards there
+are, and you can add shards without changing your code. Redis names 1,000 servers as the most for one cluster. With
+{server:.0f} GB each and one replica per master, that is {largest:,.1f} billion recipients with these rules. Beyond that, divide your recipients by
+tenant or region, and give each part its own cluster. No decision needs more than one of them.
 
-**A window over everybody** (`by=()`) is one key on one server, and so is asked by every decision. It bears what one server
-bears. Where that is not enough, divide it by something that callers know: `by=("channel",)`, or one rule and
-one amount for each sending region.
+**A window that everybody shares** (`by=()`) is one key on one server, and every decision asks that server. It cannot take more than one
+server can. If that is not enough, divide it by something that your code knows: `by=("channel",)`, or one rule with its own amount for
+each region that you send from.
 
-**Long moving windows with large amounts** hold a stamp for each hit: 1,000 a day is {thousand:.0f} kB for a recipient who gets that
-much. Above some hundreds, `sliding-window-counter` takes {sliding:.0f} bytes whatever the amount, and is an estimate.
+**Long moving windows with large amounts** store the time of every hit: with 1,000 per day, that is {thousand:.0f} kB for a recipient who gets that
+many. Above a few hundred, consider `sliding-window-counter`: it takes {sliding:.0f} bytes for any amount, but it is an estimate.
 
-**memcached** has no cluster of its own: several hosts share the recipients between them. One record per recipient has to fit
-into one item, 1 MB by default, and is evicted when memory is short, which forgets: give it room, and watch evictions.
+**memcached** has no cluster of its own: if you name several hosts, the recipients are divided among them. The record of a recipient must
+fit into one item, 1 MB by default. When memory is short, memcached evicts items, and their hits are forgotten. Give it enough memory, and
+watch its evictions.
 
-**The callers.** A process opens at most 50 connections to each server (`max_connections`), an event loop five: one for decisions and up
-to four for batches. A thousand processes with a thousand shards would open up to 50 million: lower it there, and let a process ask in batches (`hit_many`, `send_many`), which
-need one connection.
+**Connections.** A process opens at most 50 connections to each server (`max_connections`), an event loop at most five: one for decisions
+and up to four for batches. A thousand processes with a thousand shards could open up to 50 million. Lower `max_connections` there, and
+decide in batches (`hit_many`, `send_many`), which need one connection.
 """
 
 
@@ -96,7 +98,7 @@ def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
 
     moving, further = value("redis-bytes-moving"), value("redis-bytes-further")
     fixed, sliding = value("redis-bytes-fixed"), value("redis-bytes-sliding")
-    # Rounded as they are shown, or the sum would not seem right.
+    # Rounded as they are shown, so that the sum on the page is right.
     more = round((HITS - 1) * further)
     each = round(moving) + more
     total, fixed_total = BILLION * RULES * each, BILLION * RULES * fixed

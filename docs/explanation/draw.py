@@ -1,4 +1,4 @@
-"""Draws the pictures of the strategies, from what the library decides: `python docs/explanation/draw.py`."""
+"""Draw the pictures of the strategies from what the library decides: `python docs/explanation/draw.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PERIOD = 10
 SECONDS = 40
 STRATEGIES = ("moving-window", "fixed-window", "sliding-window-counter")
 
-# A first hit that opens the window, a burst at its end, another at once behind it, then a steady drip.
+# A first hit that begins the window, a burst at its end, another burst right after it, then one hit every 1.5 seconds.
 ATTEMPTS = [0.0, 8.4, 8.8, 9.2, 9.6, 10.0, 10.4, 10.8, 11.2, 11.6, *(14 + 1.5 * number for number in range(17))]
 
 LEFT, RIGHT, WIDTH = 44, 12, 720
@@ -20,7 +20,7 @@ DOTS, TOP, BOTTOM = 30, 64, 190
 
 
 def decisions(strategy: str) -> list[tuple[float, bool]]:
-    """When was asked, and whether it was allowed."""
+    """The time of each attempt, and whether it was allowed."""
     now = 0.0
     limiter = Limiter([Rule("news", f"{LIMIT} per {PERIOD} seconds", strategy=strategy)], clock=lambda: now)
     decided: list[tuple[float, bool]] = []
@@ -30,12 +30,12 @@ def decisions(strategy: str) -> list[tuple[float, bool]]:
 
 
 def in_true_period(allowed: list[float], instant: float) -> int:
-    """How many were allowed in the period that ends with this instant."""
+    """How many were allowed in the period that ends at this instant."""
     return sum(instant - PERIOD < at <= instant for at in allowed)
 
 
 def picture(strategy: str) -> str:
-    """The decisions as dots, and under them the hits in the last true period as a line."""
+    """The decisions as dots, and under them a line: how many were allowed in the last period."""
     decided = decisions(strategy)
     allowed = [at for at, fits in decided if fits]
     highest = 2 * LIMIT
@@ -75,7 +75,7 @@ def picture(strategy: str) -> str:
     worst = max(in_true_period(allowed, at) for at in allowed)
     parts.append(
         f'<text x="{WIDTH - RIGHT}" y="{TOP - 6}" fill="#555555" text-anchor="end">'
-        f"hits in the last {PERIOD} s: at worst {worst} of {LIMIT}</text>"
+        f"hits in the last {PERIOD} s: at most {worst}, limit {LIMIT}</text>"
     )
     parts.append("</svg>\n")
     return "\n".join(parts)
