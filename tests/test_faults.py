@@ -188,7 +188,7 @@ def failures(seen: Run) -> list[str]:
         found.append(f"first counted after {seen.first}")
     if seen.stuck:
         found.append(f"{seen.stuck} stuck")
-    if seen.late > FEW * (seen.late + seen.quiet) and not seen.overloaded or not seen.quiet:
+    if (seen.late > FEW * (seen.late + seen.quiet) and not seen.overloaded) or not seen.quiet:
         found.append(f"{seen.late} uncounted, {seen.quiet} counted in the end")
     return found
 

@@ -220,7 +220,7 @@ class Limiter(BaseLimiter["Storage"]):
     def close(self) -> None:
         """Close the storage, if this limiter opened it: its connections, or its windows in memory, which are forgotten.
 
-        Subject after it, a storage of this library connects anew, or begins with empty windows, and is to be closed again.
+        Asked after it, a storage of this library connects anew, or begins with empty windows, and is to be closed again.
         """
         if self._owned and self._storage is not None:
             self._storage.close()
