@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import servers
 from backends import backend as backend
 from cluster_servers import cluster as cluster, watched as watched
 from servers import Memcached, Valkey, memcached_server, valkey_server
@@ -24,8 +26,24 @@ settings.register_profile("default", max_examples=50, stateful_step_count=30, **
 # Derandomized, so that a build turns red because of its own change and stays red until that is mended; what is new is
 # found on developers' machines and by the thorough profile, which draw afresh each time.
 settings.register_profile("ci", max_examples=60, stateful_step_count=30, derandomize=True, print_blob=True, **_COMMON)
+# For every edit: whether the tests run at all, and find what is plainly wrong.
+settings.register_profile("check", max_examples=5, stateful_step_count=10, derandomize=True, **_COMMON)
 settings.register_profile("thorough", max_examples=2000, stateful_step_count=60, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of our own."""
+    parser.addoption("--no-servers", action="store_true", help="skip the tests that start a server, as make check does")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything is collected."""
+    servers.allowed = not config.getoption("--no-servers")
+    # A shell starts background jobs with SIGINT ignored (`nohup make test &`), and processes that they start inherit that:
+    # a test that sends one would wait for ever.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,10 @@ _ATTEMPTS = 5
 _GUARD = 'read -r word; kill -9 "$1" 2>/dev/null; test "$word" = stop || rm -rf "$2"'
 
 
+allowed = True
+"""Whether tests may start servers; with `--no-servers` those that would are skipped."""
+
+
 def unavailable(reason: str) -> NoReturn:
     """Skip the test on a developer's machine that lacks something, and fail it where `CI` is set."""
     if os.environ.get("CI"):
@@ -49,6 +53,8 @@ class Server(ABC):
     """One server process. It is started by the constructor, and may be stopped and started again on its port."""
 
     def __init__(self, *options: str) -> None:
+        if not allowed:
+            pytest.skip("It would start a server.")
         self.options = options
         self.directory = Path(tempfile.mkdtemp(prefix="ratelimited-notify-"))
         self.pid = 0
