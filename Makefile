@@ -16,11 +16,12 @@ COVERED := $(COVERED),*/ratelimited_notify/limiter/decision.py,*/ratelimited_not
 COVERED := $(COVERED),*/ratelimited_notify/notifier/sync.py,*/ratelimited_notify/notifier/aio.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs build bench bench-quick failover faults competitors clean install memcached
+.PHONY: help demo check quick-tests test lint ruff mypy pyright imports docs build bench bench-quick failover faults competitors clean install memcached
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
-	@echo "make test   run all tests, and check the coverage"
+	@echo "make check  lint, types, and the tests that start no server, with few examples: for every edit"
+	@echo "make test   run all tests on all cores, and check the coverage"
 	@echo "make lint   formatting, lint, types, direction of imports"
 	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make build  build the sdist and the wheel into dist/"
@@ -32,16 +33,32 @@ help:
 demo: $(READY)
 	$(BIN)/ratelimited-notify demo
 
+# Types are checked while the tests run.
+check: $(READY)
+	$(MAKE) --no-print-directory --jobs 3 --output-sync lint quick-tests
+
+quick-tests: $(READY)
+	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest --no-servers --numprocesses auto --dist worksteal -m "not slow and not thorough and not faults" -q
+
+# Each process has servers of its own.
 test: $(READY) memcached
-	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=
 	$(BIN)/python -m coverage report
 	$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100
 
-lint: $(READY)
+lint: ruff mypy pyright imports
+
+ruff: $(READY)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
+
+mypy: $(READY)
 	$(BIN)/python -m mypy
+
+pyright: $(READY)
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+imports: $(READY)
 	$(BIN)/lint-imports
 
 docs: $(READY)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from servers import Memcached, Valkey
 
+pytestmark = pytest.mark.slow
+
 DAY = 24 * 60 * 60
 
 ONE = [Rule("news", "5/day")]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cluster_servers import Cluster, Watched
     from servers import Memcached, Valkey
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 TESTS = Path(__file__).parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

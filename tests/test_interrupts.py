@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import FrameType
 
+pytestmark = pytest.mark.slow
+
 
 TESTS = Path(__file__).parent
 PATIENT = 5.0

@@ -17,6 +17,8 @@ from servers import unavailable
 if TYPE_CHECKING:
     from email.message import Message
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "ratelimited_notify"
 

@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import pytest
 from hypothesis import given, strategies as st
@@ -29,7 +30,7 @@ from ratelimited_notify.storage.redis import failures, routing, scripts, spread
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
 from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
-from ratelimited_notify.storage.redis.slots import SLOTS, Slots, slot_of
+from ratelimited_notify.storage.redis.slots import SLOTS, Claim, Slots, slot_of
 from ratelimited_notify.storage.redis.sync import RedisStorage
 from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, Mode, Reading, Request, Verdict, Window
 
@@ -172,7 +173,7 @@ def test_one_caller_asks_for_a_map_and_the_others_wait() -> None:
             each.send(None)
 
     assert slots.owner(5) == ("master", 1)
-    assert (slots.doubtful, slots.pausing) == (False, 0)
+    assert (slots.doubtful, slots.pausing) == (False, set())
 
 
 def test_callers_that_wait_try_less_often_the_more_they_are() -> None:
@@ -185,7 +186,7 @@ def test_callers_that_wait_try_less_often_the_more_they_are() -> None:
     assert seconds[-1] == pytest.approx(0.2)
     for each in pauses:
         each.close()
-    assert slots.pausing == 0
+    assert slots.pausing == set()
 
 
 def test_a_caller_that_is_interrupted_while_it_asks_for_a_map_stops_nobody() -> None:
@@ -195,9 +196,16 @@ def test_a_caller_that_is_interrupted_while_it_asks_for_a_map_stops_nobody() -> 
     next(interrupted)
     interrupted.close()
     assert isinstance(next(routing.learn(slots, lambda: now, 1.0)), routing.Send)
-    slots.learning_until = 1.0
-    now = 1.0
 
+    claim = Claim(1.0)
+    slots.learner = ref(claim)
+    assert isinstance(next(routing.learn(slots, lambda: now, 2.0)), routing.Pause)
+    now = 1.0
+    assert isinstance(next(routing.learn(slots, lambda: now, 2.0)), routing.Send)
+
+    claim = Claim(2.0)
+    slots.learner = ref(claim)
+    del claim
     assert isinstance(next(routing.learn(slots, lambda: now, 2.0)), routing.Send)
 
 
@@ -206,7 +214,8 @@ def test_nobody_waits_for_a_map_who_has_one() -> None:
     slots, now = Slots([("seed", 1)]), 0.0
     slots.learn(MAP, ("seed", 1), -100.0)
     slots.doubtful = True
-    next(routing.learn(slots, lambda: now, 1.0))
+    asking = routing.learn(slots, lambda: now, 1.0)
+    next(asking)
     call = spread.ScriptCall(5, scripts.Scripts().forget([Window("fixed-window", 1, 1)]), ["n:{ana}:news:f"], int)
     sent = next(routing.ask(slots, [call], lambda: now, 1.0, 1.0))
 

@@ -207,7 +207,7 @@ def test_the_queue_may_change_while_the_collector_runs(collecting: Callable[[Cal
         places.freed()
 
     assert changes > 0
-    assert sum(waiting.woken for waiting in places._waiting) == 100
+    assert sum(waiting.woken for waiting in list(places._waiting)) == 100
 
 
 def test_servers_may_be_added_while_the_collector_runs(collecting: Callable[[Callable[[], object]], None]) -> None:

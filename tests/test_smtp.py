@@ -43,6 +43,8 @@ from smtp_server import CLOSE, DRIP, HANG, RESET, FailingServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 SENDER = "shop@example.com"
 ANA = "ana.secret@example.com"
 PASSWORD = "p@ss/wörd"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 THREADS = 16
 TRIALS = 300
 
-pytestmark = pytest.mark.usefixtures("eager_switching")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("eager_switching")]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -171,20 +172,22 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
 
     def _follow(self, steps: routing.Steps[T]) -> T:
         answer: routing.Delivered | None = None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            answer = None
-            if isinstance(step, routing.Send):
-                answer = {
-                    address: self._deliver(address, commands, step.deadline)
-                    for address, commands in step.parcels.items()
-                }
-            else:
-                time.sleep(step.seconds)
+        # Whatever ends this early ends what it is in the middle of: others may wait for the map that it asks for.
+        with closing(steps):
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
+                answer = None
+                if isinstance(step, routing.Send):
+                    answer = {
+                        address: self._deliver(address, commands, step.deadline)
+                        for address, commands in step.parcels.items()
+                    }
+                else:
+                    time.sleep(step.seconds)
 
     def _deliver(
         self, address: Address, commands: Sequence[routing.Command], deadline: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -165,17 +166,19 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
 
     async def _follow(self, steps: routing.Steps[T]) -> T:
         answer: routing.Delivered | None = None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as done:
-                result: T = done.value
-                return result
-            answer = None
-            if isinstance(step, routing.Send):
-                answer = await self._deliver(step)
-            else:
-                await asyncio.sleep(step.seconds)
+        # Whatever ends this early ends what it is in the middle of: others may wait for the map that it asks for.
+        with closing(steps):
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
+                answer = None
+                if isinstance(step, routing.Send):
+                    answer = await self._deliver(step)
+                else:
+                    await asyncio.sleep(step.seconds)
 
     async def _deliver(self, step: routing.Send) -> routing.Delivered:
         if len(step.parcels) == 1:

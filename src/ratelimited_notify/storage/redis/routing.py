@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from weakref import ref
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis import failures, scripts
-from ratelimited_notify.storage.redis.slots import slot_ranges
+from ratelimited_notify.storage.redis.slots import Claim, slot_ranges
 
 # After `failures`, which says what to install where redis is missing.
 from redis.exceptions import (  # isort: skip
@@ -42,6 +43,9 @@ _PAUSE_EACH = 2e-4
 """Seconds that each further caller that waits adds to the pause, so that all together try some 5,000 times a second."""
 
 _LONGEST_PAUSE = 0.2
+
+_CLAIM = 0.5
+"""Seconds for which a caller may ask for a map alone: it may have been interrupted before it could say that it has ended."""
 
 _LEAST = 2 * PAUSE
 """Seconds that must be left to try again: what is cut off leaves a doubt whether it took effect."""
@@ -161,20 +165,23 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
             yield from pause(slots)
             now = clock()
         return
-    slots.learning_until = deadline
+    claim = Claim(min(deadline, now + _CLAIM))
     try:
+        slots.learner = ref(claim)
         yield from _learn(slots, clock, deadline)
     finally:
-        slots.learning_until = float("-inf")
+        # A traceback may keep it alive.
+        claim.until = float("-inf")
 
 
 def pause(slots: Slots) -> Steps[None]:
     """Wait a little before the next attempt: longer, the more callers do."""
-    slots.pausing += 1
+    caller = object()
+    slots.pausing.add(id(caller))
     try:
-        yield Pause(min(PAUSE + slots.pausing * _PAUSE_EACH, _LONGEST_PAUSE))
+        yield Pause(min(PAUSE + len(slots.pausing) * _PAUSE_EACH, _LONGEST_PAUSE))
     finally:
-        slots.pausing -= 1
+        slots.pausing.discard(id(caller))
 
 
 def _learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[None]:

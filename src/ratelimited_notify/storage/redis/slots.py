@@ -31,6 +31,19 @@ def slot_of(key: str) -> int:
     return crc_hqx((tag if brace and closing and tag else key).encode(), 0) % SLOTS
 
 
+class Claim:
+    """One caller asks for a new map. It is alive as long as the call is, and holds until a deadline at most."""
+
+    __slots__ = ("__weakref__", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
+def _nobody() -> None:
+    return
+
+
 class Slots:
     """The map from slots to masters, and whom to ask for a new one.
 
@@ -53,11 +66,10 @@ class Slots:
         """What was wrong with those who gave no answer when they were last asked."""
         self.doubtful = True
         """Whether something has happened that the map does not explain."""
-        # Neither is exact where threads meet: then two ask, or one waits a little longer or shorter.
-        self.learning_until = float("-inf")
-        """Until when a caller that asks for a new map may take, by the clock of the callers; in the past while nobody asks."""
-        self.pausing = 0
-        """How many callers wait before they try again."""
+        self.learner: Callable[[], Claim | None] = _nobody
+        """The claim of the caller that asks for a new map. No lock: an interrupt could leave it locked, and two that ask do no harm."""
+        self.pausing: set[int] = set()
+        """The callers that wait before they try again, by id."""
 
     @property
     def masters(self) -> tuple[Address, ...]:
@@ -78,7 +90,8 @@ class Slots:
 
     def is_being_learned(self, now: float) -> bool:
         """Whether a caller is asking for a new map."""
-        return now < self.learning_until
+        claim = self.learner()
+        return claim is not None and now < claim.until
 
     def informants(self) -> list[Address]:
         """Whom to ask for the map, one after another: each time somebody else first, and those last who gave no answer."""
@@ -101,7 +114,8 @@ class Slots:
         # Others may write to it meanwhile.
         for gone in [address for address in self.troubles.copy() if not self.known(address)]:
             self.troubles.pop(gone, None)
-        self._learned, self.doubtful = now, False
+        # Those that an interrupt left there go.
+        self._learned, self.doubtful, self.pausing = now, False, set()
 
     def moved(self, slot: int, address: Address, source: Address) -> None:
         """A server said that this slot is elsewhere; others may be, too."""
