@@ -553,7 +553,7 @@ def test_what_a_storage_of_others_raises_is_not_shown() -> None:
         ("redis+cluster://user:secret@host", "each server needs a host and a port. Write redis+cluster://host:7000"),
         ("Valkey+Cluster://user:secret@host:port", "each server needs a host and a port. Write redis+cluster://"),
         ("redis+sentinel://user:secret@host/name", "each server needs a host and a port. Write redis+sentinel://"),
-        ("valkey+sentinel://user:secret@host:1", "Which master is meant?"),
+        ("valkey+sentinel://user:secret@host:1", "does not name the master"),
     ],
 )
 def test_a_uri_that_cannot_be_opened_is_an_error_that_hides_it(make: Any, uri: str, said: str) -> None:
