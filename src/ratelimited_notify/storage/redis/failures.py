@@ -106,7 +106,7 @@ def not_asked(where: str) -> StorageError:
 def still_silent(where: str, seconds: float) -> StorageError:
     """Nothing was sent: a PING got no reply either."""
     return NothingSent(
-        f"Redis still does not answer: a PING got no reply within {seconds:g} seconds, so nothing was sent. [Redis at {where}]"
+        f"Redis did not answer a PING within {seconds:g} seconds either, so nothing was sent. [Redis at {where}]"
     )
 
 
