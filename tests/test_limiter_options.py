@@ -547,13 +547,13 @@ def test_what_a_storage_of_others_raises_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("", "A text without '://' is not a storage URI; write 'memory://'"),
-        ("user:secret@localhost", "A text without '://' is not a storage URI"),
-        ("nowhere://user:secret@host", "limits cannot open nowhere:// (ConfigurationError): the scheme is not known"),
+        ("", "A string without '://' is not a storage URI; write 'memory://'"),
+        ("user:secret@localhost", "A string without '://' is not a storage URI"),
+        ("nowhere://user:secret@host", "limits cannot open nowhere:// (ConfigurationError): the scheme is unknown"),
         ("redis+cluster://user:secret@host", "each server needs a host and a port. Write redis+cluster://host:7000"),
         ("Valkey+Cluster://user:secret@host:port", "each server needs a host and a port. Write redis+cluster://"),
         ("redis+sentinel://user:secret@host/name", "each server needs a host and a port. Write redis+sentinel://"),
-        ("valkey+sentinel://user:secret@host:1", "Which master is meant?"),
+        ("valkey+sentinel://user:secret@host:1", "does not name the master"),
     ],
 )
 def test_a_uri_that_cannot_be_opened_is_an_error_that_hides_it(make: Any, uri: str, said: str) -> None:

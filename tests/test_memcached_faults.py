@@ -165,7 +165,7 @@ def test_a_batch_has_one_deadline(opened: Callable[..., Any], memcached: Memcach
         proxy.delay = None
     straight = opened(memcached.url, timeout=PATIENT)
     counted = sum(straight.peek([WINDOW], [key(name, WINDOW)], 1).readings[0].count for name in names)
-    kept = re.search(r"(\d+) requests before it in the batch could not be given back", said)
+    kept = re.search(r"(\d+) earlier requests of the batch could not be given back", said)
 
     assert elapsed < MANY
     # What was on its way when the time was over may have been counted, or given back, all the same.

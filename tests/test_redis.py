@@ -719,7 +719,7 @@ def test_schemes_with_tls(asynchronous: bool) -> None:
 
 def test_a_pool_that_waits_without_end(valkey: Valkey) -> None:
     """Of a pool whose connections have no time-out it is said how to make one; none in the URI's options is the default."""
-    with pytest.raises(NotifyError, match=r"wait without end.*socket_timeout=0\.5"):
+    with pytest.raises(NotifyError, match=r"wait without a limit.*socket_timeout=0\.5"):
         RedisStorage(connection_pool=redis.ConnectionPool.from_url(valkey.url, socket_timeout=None))
     assert RedisStorage(valkey.url, timeout=2.0, socket_timeout=None).timeout == 2
 

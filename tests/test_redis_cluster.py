@@ -559,7 +559,7 @@ def test_servers_at_odds_are_not_followed_for_ever(
         slots = storage.storage._slots
         wrong = next(master for master in slots.masters if master != slots.owner(slot_of(keys[0])))
         monkeypatch.setattr(slots, "owner", lambda slot: wrong)
-        with pytest.raises(StorageError, match="round in circles"):
+        with pytest.raises(StorageError, match="redirect in circles"):
             storage.acquire([window], keys, 1)
         monkeypatch.undo()
 

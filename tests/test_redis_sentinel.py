@@ -113,7 +113,7 @@ def test_nobody_there(watched: Watched, kind: Any) -> None:
         f"redis+sentinel://{watched.sentinels[0].address}/other",
     ):
         with Both(kind(uri)) as storage:
-            with pytest.raises(StorageError, match=r"no Sentinel answers that knows.*'(notices|other)'") as raised:
+            with pytest.raises(StorageError, match=r"no Sentinel that replies knows.*'(notices|other)'") as raised:
                 storage.acquire([one()], someone(), 1)
             text = f"{raised.value} {raised.value.__cause__} {storage.storage!r}"
             assert "hunter2" not in text
@@ -299,7 +299,7 @@ def _reach(storage: Any) -> Any:
 
 def test_options(kind: Any) -> None:
     """The service has to be named; time-out and TLS come from the URI or the options; a misspelt one is an error."""
-    with pytest.raises(NotifyError, match=r"Which master is meant.*/service"):
+    with pytest.raises(NotifyError, match=r"does not name the master.*/service"):
         kind("redis+sentinel://h:1")
     assert kind("redis+sentinel://h:1/s?timeout=4", timeout=2.0).timeout == 4
     assert kind("redis+sentinel://h:1/s", timeout=2.0).timeout == 2

@@ -1,4 +1,4 @@
-"""Where windows are kept. `open_storage` opens a storage by its URI."""
+"""Storages: where windows are kept. `open_storage` opens a storage by its URI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         MemoryStorage as MemoryStorage,
     )
     from ratelimited_notify.storage.open import open_async_storage as open_async_storage, open_storage as open_storage
-else:  # a type checker would take every misspelt name for one that is found here
+else:  # with `__getattr__` in sight, a type checker would accept every misspelt name
     __getattr__ = lazily(
         __name__,
         {

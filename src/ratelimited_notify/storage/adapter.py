@@ -1,9 +1,10 @@
-"""Any other storage of `limits` (MongoDB, a third party's, a stock one that is passed in), with a weaker promise.
+"""An adapter for any other storage of `limits` (MongoDB, a third party's, a stock object), with a weaker guarantee.
 
-`limits` hits one window at a time, so several are not taken all or none here: all are tested, then hit in order, and
-who loses a race in between may leave the earlier hits spent. Nothing is ever given back: `limits` has no verb for it.
+`limits` hits one window at a time, so several windows are not taken all or none here. All windows are tested, then hit in
+order. A caller that loses a race in between may leave the earlier hits spent. Hits are never given back: `limits` has no
+method for it.
 
-What is asked is written once, as generators that yield one call after another; the two classes make the calls.
+The logic is written once, as generators that yield one call after another. The two classes make the calls.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Calls: TypeAlias = Generator[Callable[[], Any], Any, T]  # Any: each verb of limits has an answer of its own
+Calls: TypeAlias = Generator[Callable[[], Any], Any, T]  # Any: each method of limits returns something else
 
 _SOON = MICROSECONDS // 1000
 _MEMCACHED_LONGEST = 30 * 24 * 3600
 
 
 class Adapter:
-    """A storage of `limits` as the limiter needs it; `exact` is False.
+    """A storage of `limits` behind the interface that the limiter needs. `exact` is False.
 
-    How long a call may take is for the storage to bound: give its client a time-out.
+    The adapter does not limit how long a call takes: give the storage's client a time-out.
 
     Arguments:
-        storage: a synchronous storage of `limits`. It is not closed here.
+        storage: a synchronous storage of `limits`. `close` does not close it.
     """
 
     exact = False
@@ -75,7 +76,7 @@ class Adapter:
         return self._run(_forget(self._limiters.places(windows, keys)))
 
     def close(self) -> None:
-        """Nothing: whoever opened the storage closes it."""
+        """Does nothing: the code that opened the storage closes it."""
 
     def _run(self, calls: Calls[T]) -> T:
         answer = None
@@ -92,7 +93,7 @@ class Adapter:
 
 
 class AsyncAdapter:
-    """The same for a storage of `limits.aio`, awaited."""
+    """`Adapter` for a storage of `limits.aio`."""
 
     exact = False
 
@@ -119,7 +120,7 @@ class AsyncAdapter:
         return await self._run(_forget(self._limiters.places(windows, keys)))
 
     async def close(self) -> None:
-        """Nothing: whoever opened the storage closes it."""
+        """Does nothing: the code that opened the storage closes it."""
 
     async def _run(self, calls: Calls[T]) -> T:
         answer = None
@@ -136,7 +137,7 @@ class AsyncAdapter:
 
 
 class _Item(RateLimitItemPerSecond):
-    """A limit as `limits` has it, under a key that is made already."""
+    """A limit of `limits` with a ready-made key."""
 
     __slots__ = ["_key"]
 
@@ -149,7 +150,7 @@ class _Item(RateLimitItemPerSecond):
 
 
 class _Place(NamedTuple):
-    """One window of a request, and how `limits` knows it."""
+    """One window of a request, with its item and strategy in `limits`."""
 
     window: Window
     item: _Item
@@ -178,7 +179,7 @@ class _Limiters:
                 limiter = self._known[window.strategy] = self._limiter(window)
             seconds = -(-window.period // MICROSECONDS)
             self._refuse_too_long(window, seconds)
-            # A forced hit counts up to twice the amount, which is what fits under twice the limit.
+            # A forced hit counts up to twice the amount: it fits under a limit of twice the amount.
             amount = window.amount * 2 if window.mode is Mode.FORCE else window.amount
             yield _Place(window, _Item(amount, seconds, key), limiter)
 
@@ -198,7 +199,7 @@ class _Limiters:
         lives = 2 * seconds if window.strategy == "sliding-window-counter" else seconds
         if lives > _MEMCACHED_LONGEST:
             raise NotifyError(
-                f"The rule {window.rule!r} would limit nothing: {_name(self._storage)} of limits forgets at once what "
+                f"The rule {window.rule!r} would limit nothing: {_name(self._storage)} of limits immediately forgets what "
                 "it should keep for more than 30 days. Pass its URI instead, memcached://host:port, which opens the "
                 "storage of this library."
             )
@@ -212,15 +213,15 @@ def _acquire(places: Sequence[_Place], cost: int) -> Calls[Verdict]:
             if fits[index]:
                 fits[index] = yield partial(limiter.hit, item, cost=cost)
                 if not fits[index] and window.mode is Mode.ENFORCE:
-                    # Somebody else was quicker. What was hit before stays spent.
+                    # Another caller took the last room. The hits before this one stay spent.
                     granted = False
                     break
-    return (yield from _told(places, cost, fits, granted=granted))
+    return (yield from _verdict(places, cost, fits, granted=granted))
 
 
 def _peek(places: Sequence[_Place], cost: int) -> Calls[Verdict]:
     fits = yield from _tested(places, cost)
-    return (yield from _told(places, cost, fits, granted=_all_granted(places, fits)))
+    return (yield from _verdict(places, cost, fits, granted=_all_granted(places, fits)))
 
 
 def _forget(places: Sequence[_Place]) -> Calls[int]:
@@ -243,14 +244,14 @@ def _all_granted(places: Sequence[_Place], fits: Sequence[bool]) -> bool:
     return all(fit or place.window.mode is not Mode.ENFORCE for place, fit in zip(places, fits, strict=True))
 
 
-def _told(places: Sequence[_Place], cost: int, fits: Sequence[bool], *, granted: bool) -> Calls[Verdict]:
-    """What the windows say after the decision, as far as `limits` tells."""
+def _verdict(places: Sequence[_Place], cost: int, fits: Sequence[bool], *, granted: bool) -> Calls[Verdict]:
+    """The verdict with the windows' state after the decision, as far as `limits` reports it."""
     readings: list[Reading] = []
     now = round(time.time() * MICROSECONDS)
     for (window, item, limiter), fit in zip(places, fits, strict=True):
         stats = yield partial(limiter.get_window_stats, item)
         count = item.amount - stats.remaining
-        # limits tells when a window will have more room, not when this cost fits: a caller may have to come again.
+        # limits reports when a window will have more room, not when this cost fits: a caller may have to retry more than once.
         eased_at = max(math.ceil(stats.reset_time * MICROSECONDS), now + _SOON)
         if fit or window.mode is Mode.FORCE:
             retry_at = FITS
@@ -261,7 +262,7 @@ def _told(places: Sequence[_Place], cost: int, fits: Sequence[bool], *, granted:
 
 
 def _empty_at(window: Window, count: int, now: int, eased_at: int) -> int:
-    """When the window is empty at the latest; only of a fixed window does `limits` tell when."""
+    """The latest instant at which the window is empty. `limits` reports the exact one for fixed windows only."""
     if not count:
         return now
     if window.strategy == "fixed-window":
@@ -270,10 +271,10 @@ def _empty_at(window: Window, count: int, now: int, eased_at: int) -> int:
 
 
 def _failed(storage: LimitsStorage | AsyncLimitsStorage, error: Exception) -> StorageError:
-    # The error's own words may show an address with a password, or a key with a recipient.
+    # The error's own message may show an address with a password, or a key with a recipient.
     return StorageError(
         f"{_name(storage)} failed with {type(error).__name__}. Whether the hit was counted is unknown. "
-        "Is its server running and reachable? Its own check() tells."
+        "Is its server running and reachable? Call the storage's check() to find out."
     )
 
 

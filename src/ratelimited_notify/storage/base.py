@@ -1,4 +1,4 @@
-"""What the limiter asks of a storage. Every backend in this package answers to one of the two protocols below."""
+"""What the limiter needs from a storage. Every backend of this package implements one of the two protocols below."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class WithShortcut(Protocol):
-    """A storage that is so quick that what leads to it would cost more than the decision."""
+    """A storage so fast that the calls leading to it would cost more than the decision."""
 
     def shortcut(self, windows: Sequence[Window], key_parts: Sequence[tuple[str, str]]) -> Shortcut | None:
-        """A shortcut to these windows, if there is one; `key_parts` is what each key has before and behind the recipient."""
+        """A shortcut to these windows, if there is one. `key_parts` holds what each key has before and after the recipient."""
         ...
 
 
 @runtime_checkable
 class Storage(Protocol):
-    """Where windows are kept. Any thread may call; each call is bounded in time and raises `StorageError` when it fails.
+    """Where windows are kept. Any thread may call it. Every call is bounded in time and raises `StorageError` if it fails.
 
-    `windows`, `keys` and `tokens` run in parallel: the n-th of each belongs to the same window.
+    `windows`, `keys` and `tokens` are parallel: the n-th items belong to the same window.
     """
 
     exact: bool
-    """True where several windows are taken all or none, hits can be given back and no race lets one too many through."""
+    """True if several windows are taken all or none, hits can be given back, and no race lets one hit too many through."""
 
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
-        """Count a hit in all windows, or in none where an enforced window has no room; never sent twice."""
+        """Count a hit in all windows, or in none if an enforced window has no room. Never sent twice."""
         ...
 
     def acquire_many(self, requests: Sequence[Request]) -> Sequence[VerdictLike]:
-        """`acquire` for each request, in the order given; earlier ones count for later ones."""
+        """`acquire` for each request, in the given order. Earlier requests count for later ones."""
         ...
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
-        """What `acquire` would say, changing nothing."""
+        """The verdict that `acquire` would return, without changing anything."""
         ...
 
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
     ) -> bool:
-        """Give back the hit of `cost` that left these tokens, wherever its window still is. True if anything was."""
+        """Give back the hit of `cost` that these tokens identify, in every window that still exists. True if any did."""
         ...
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
-        """Empty these windows; returns how many held anything."""
+        """Empty these windows. Returns how many held anything."""
         ...
 
     def close(self) -> None:
-        """Let go of connections; the storage may not be used afterwards."""
+        """Close all connections. The storage must not be used afterwards."""
         ...
 
 
 @runtime_checkable
 class AsyncStorage(Protocol):
-    """The same, awaited. One object serves several event loops, one after another and at once."""
+    """`Storage` for asyncio. One object serves several event loops, one after another or at the same time."""
 
     exact: bool
 

@@ -1,11 +1,11 @@
-"""The circuit of a server: one that does not answer is left alone for a while, so that callers do not wait for it in turn.
+"""The circuit breaker of a server: after repeated failures, calls fail at once instead of waiting for the server one by one.
 
-It opens after some time-outs or lost connections in a row. While it is open nobody waits: calls fail at once. Every
-`pause` seconds one caller sends a PING, never a hit, since a hit that timed out may still count later. The first answer
-closes the circuit. There is one per process and server, however many limiters use the server.
+The circuit opens after some time-outs or lost connections in a row. While it is open no caller waits: calls fail at once.
+Every `pause` seconds one caller sends a PING. It never sends a hit, because a hit that timed out may still be counted
+later. The first reply closes the circuit. There is one circuit per process and server, however many limiters use the server.
 
-The pattern: Nygard, "Release It!", 2007. Nothing here does I/O, and nothing takes a lock: one that an interrupt or a fork
-leaves locked would stop every caller. What has to happen once is claimed by `dict.setdefault`, which is one step.
+The pattern is from Nygard, "Release It!", 2007. Nothing here does I/O or takes a lock: a lock left locked by an interrupt or
+a fork would block every caller. Work that must happen once is claimed by `dict.setdefault`, which is one atomic step.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.circuit import Circuit
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
-"""Closed: the server is asked. Open: it is not. Half-open: one caller waits for the answer to a PING."""
+"""Closed: requests are sent. Open: no requests are sent. Half-open: one caller waits for the reply to a PING."""
 
 _PATIENT = 4
-"""Every PING of so many may take all of the time-out."""
+"""One PING in this many may take the whole time-out."""
 
 _CLAIMS = 8
 
 _YIELD = 2.5e-4
-"""Seconds: long enough that another thread runs, which a pause of 0 does not guarantee."""
+"""Seconds: long enough for another thread to run, which a pause of 0 does not guarantee."""
 
 _LONGEST_YIELD = 0.25
 
 
 class _Claim:
-    """Who is to send the PING that is due."""
+    """One caller's claim to send the PING that is due."""
 
     __slots__ = ("at",)
 
@@ -46,7 +46,7 @@ class _Claim:
 class Breaker:
     """The circuit of one server.
 
-    `is_open` and `failures` are read on every call; everything else happens only when something is wrong.
+    `is_open` and `failures` are read on every call. Everything else runs only when something is wrong.
 
     Arguments:
         circuit: when to open and when to try again; None never opens.
@@ -69,7 +69,7 @@ class Breaker:
     def __init__(self, circuit: Circuit | None) -> None:
         self._circuit = circuit
         self.failures = 0
-        """How many calls in a row got no answer."""
+        """How many calls in a row got no reply."""
         self.is_open = False
         self._probing = False
         self._probe_at = 0.0
@@ -81,40 +81,40 @@ class Breaker:
 
     @property
     def state(self) -> State:
-        """Where the circuit stands."""
+        """The state of the circuit."""
         if not self.is_open:
             return "closed"
-        # Who sent the PING may have been interrupted.
+        # The caller that sent the PING may have been interrupted.
         return "half-open" if self._probing and time.monotonic() < self._probe_at else "open"
 
     def failed(self, began: float, *, timed_out: bool) -> None:
-        """A call got no answer.
+        """Note that a call got no reply.
 
         Arguments:
-            began: when it began, by `time.monotonic`.
-            timed_out: whether it waited in vain, rather than lost its connection.
+            began: when the call began, by `time.monotonic`.
+            timed_out: True if the call timed out, False if it lost its connection.
         """
         circuit = self._circuit
-        # What began before the circuit was last closed says nothing about the server as it is now.
+        # A call that began before the circuit was last closed says nothing about the server as it is now.
         if circuit is None or began < self._closed_at:
             return
         self.failures += 1
         self._probing = False
         if self.failures >= circuit.failures and not self.is_open:
-            # A lost connection may have been just that, and trying again costs nobody any time.
+            # After a lost connection the server may be fine, and trying again takes no time.
             self._probe_at = time.monotonic() + (circuit.pause if timed_out else 0)
             self.is_open = True
 
     def answered(self) -> None:
-        """The server answered, whatever it said. Needs to be called only if there are `failures`."""
+        """Note that the server replied, with whatever content. Only needed if there are `failures`."""
         if self.is_open:
             self._closed_at = time.monotonic()
             self.is_open = self._probing = False
-        # Last: an interrupt before it leaves failures, so that the next answer comes here again.
+        # Last: an interrupt before this line leaves failures in place, so the next reply calls this again.
         self.failures = 0
 
     def may_probe(self) -> bool:
-        """Whether this caller is the one to send a PING now; the pause until the next one begins with it."""
+        """Whether this caller has to send a PING now. If so, the pause until the next PING begins."""
         circuit, due, now = self._circuit, self._probe_at, time.monotonic()
         if circuit is None or now < due or not self.is_open:
             return False
@@ -122,30 +122,33 @@ class Breaker:
         first = self._claims.setdefault(due, claim)
         if first is not claim:
             if now > first.at + circuit.pause:
-                # Who had it was interrupted before it could say so.
+                # The caller with the claim was interrupted before it could send the PING.
                 self._claims = {}
             return False
         self._probe_at = now + circuit.pause
         self._probing = True
-        # Some may have been interrupted before they said that they go on.
+        # Some callers may have been interrupted before they removed themselves.
         self._yielding = set()
         if len(self._claims) > _CLAIMS:
-            # Those who come late still find this one.
+            # Late callers still have to find the current claim.
             self._claims = {due: claim}
         return True
 
     def ping_time(self, timeout: float) -> float:
-        """Seconds that the PING may take which `may_probe` has allowed.
+        """Seconds that the PING allowed by `may_probe` may take.
 
-        Half of the pause at most, or a single caller would wait for one PING after another. On a slow link that may be too
-        little to connect, so now and then it is all of the time-out.
+        At most half of the pause; otherwise a single caller would wait for one PING after another. On a slow link that may
+        be too short to connect, so now and then a PING gets the whole time-out.
         """
         pause = timeout if self._circuit is None else self._circuit.pause
         self._pings += 1
         return timeout if self._pings % _PATIENT == 0 else min(timeout, pause) / 2
 
     def refused(self) -> None:
-        """A thread's call failed at once: give way where others ask too, or the one that sends the PING would not run."""
+        """Pause the calling thread after a call that failed at once, if other threads call too.
+
+        Otherwise these calls would keep the thread that sends the PING from running.
+        """
         caller = get_ident()
         seconds = self._yields(caller)
         if seconds:
@@ -155,7 +158,7 @@ class Breaker:
                 self._yielding.discard(caller)
 
     async def refused_task(self) -> None:
-        """The same for a task."""
+        """`refused` for a task of asyncio."""
         import asyncio
 
         caller = id(asyncio.current_task())
@@ -167,9 +170,9 @@ class Breaker:
                 self._yielding.discard(caller)
 
     def _yields(self, caller: int) -> float:
-        """For how many seconds a caller gives way; 0 for one that asks alone.
+        """How many seconds a caller pauses; 0 if it is the only one.
 
-        The more there are, the longer each: all together come back some four thousand times a second, however many they are.
+        The more callers there are, the longer each pauses: all of them together return about 4,000 times a second.
         """
         alone = caller == self._refused_last and not self._yielding
         self._refused_last = caller
@@ -179,22 +182,22 @@ class Breaker:
         return min(_YIELD * len(self._yielding), _LONGEST_YIELD)
 
     def forked(self) -> None:
-        """Go on in a child process, with what is known of the server: only the parent's callers can end its PING."""
+        """Continue in a forked child. The state of the server is kept; a pending PING belongs to the parent and is dropped."""
         self._probing = False
         self._claims = {}
         self._yielding = set()
 
 
-# The breakers that are in use, by server and settings.
+# The breakers in use, by server and settings.
 _breakers: dict[tuple[str, Circuit], ref[Breaker]] = {}
 
 
 def breaker_for(server: str, circuit: Circuit | None) -> Breaker:
-    """The one breaker that this process has for a server; limiters with the same settings share it.
+    """The breaker of this process for a server. Limiters with the same settings share it.
 
     Arguments:
-        server: its address.
-        circuit: the settings; None gives a breaker that never opens.
+        server: the address of the server.
+        circuit: the settings; None makes a breaker that never opens.
     """
     made = Breaker(circuit)
     if circuit is None:
@@ -205,7 +208,7 @@ def breaker_for(server: str, circuit: Circuit | None) -> Breaker:
     while found is None:
         found = _breakers.setdefault((server, circuit), mine)()
         if found is None:
-            # Nobody has used it since just now.
+            # The breaker that was found has just been garbage-collected.
             _forget((server, circuit))
     return found
 
@@ -213,7 +216,7 @@ def breaker_for(server: str, circuit: Circuit | None) -> Breaker:
 def _forget(key: tuple[str, Circuit]) -> None:
     reference = _breakers.pop(key, None)
     if reference is not None and reference() is not None:
-        # Somebody else was quicker, and this is a new one.
+        # Another caller has replaced it meanwhile: put the new breaker back.
         _breakers.setdefault(key, reference)
 
 
@@ -229,10 +232,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class Circuits(Mapping[str, State]):
-    """The state of each server's circuit, as it is when you look.
+    """The current state of each server's circuit. Reading always shows the latest state.
 
     Arguments:
-        breakers: the servers by address; what is added later is seen too.
+        breakers: the breakers by server address. Entries added later show up too.
     """
 
     __slots__ = ("_breakers",)
@@ -244,7 +247,7 @@ class Circuits(Mapping[str, State]):
         return self._breakers[server].state
 
     def __iter__(self) -> Iterator[str]:
-        # Not a tuple: to make one may start the garbage collector, and so let another thread add a server meanwhile.
+        # Not a tuple: making one may start the garbage collector, and so let another thread add a server meanwhile.
         return iter(list(self._breakers))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""When to stop asking a storage server that does not answer."""
+"""When to stop sending requests to a storage server that does not answer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ratelimited_notify.errors import NotifyError
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """When to stop asking a server that does not answer, and when to try it again.
+    """When to stop sending requests to a server that does not answer, and when to try it again.
 
     Arguments:
         failures: how many time-outs or lost connections in a row open the circuit, 3 by default.
-        pause: seconds from one PING to the next while it is open, 0.5 by default.
+        pause: seconds between two PINGs while the circuit is open, 0.5 by default.
 
     Raises:
-        NotifyError: one of them cannot be used.
+        NotifyError: an argument is out of range.
     """
 
     failures: int = 3
@@ -31,4 +31,4 @@ class Circuit:
 
 
 DEFAULT: Final = Circuit()
-"""What a storage uses unless you say otherwise."""
+"""The circuit that a storage uses by default."""

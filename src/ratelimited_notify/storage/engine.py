@@ -1,7 +1,7 @@
-"""The verbs of `limits`, spoken by this library's storages, so that any `limits` strategy can run on them.
+"""The storage methods of `limits`, implemented by this library's storages, so that any `limits` strategy runs on them.
 
-`limits` counts a window per verb and strategy (`incr`, `acquire_entry`, `acquire_sliding_window_entry`); here each verb is
-a hit of one window. Its own meanings stay: a refused fixed-window hit counts in `limits`, so `incr` counts always.
+`limits` has one method per strategy (`incr`, `acquire_entry`, `acquire_sliding_window_entry`). Here each is a hit in one
+window. The methods keep their meaning in `limits`: there a refused fixed-window hit counts, so `incr` always counts.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.windows.strategies import StrategyName, Verdict
 
-# Wide enough that a forced hit is always counted: that is what `incr` does.
+# So large that a forced hit is always counted, as `incr` requires.
 _UNLIMITED = 2**48
 
-# Seconds: a clock of this resolution has moved on when it is read again.
+# Seconds. Two readings of a clock with this resolution always differ.
 _FINE = 2e-9
 
 
 def ticking(clock: Callable[[], float] | None) -> tuple[Callable[[], int], int]:
-    """A count of nanoseconds, no two alike, and what is to be added for the time since 1970; from a clock in seconds or, with
-    None, from this machine.
+    """A function that returns nanoseconds, never the same number twice, and the offset to add for the time since 1970. The
+    source is a clock in seconds or, with None, this machine's clock.
 
-    The machine's is the wall time at the start of the process plus the time since, suspension included: a step of the wall
-    clock neither opens nor closes a window. A clock in seconds is kept to the microsecond, and the nanoseconds are numbers.
+    The machine's time is the wall time at the start of the process plus the time since, including suspension: a step of the
+    wall clock neither opens nor closes a window. A clock in seconds is used to the microsecond; its nanoseconds are a counter.
     """
     if clock is not None:
         seconds, numbers = clock, count()
@@ -53,7 +53,7 @@ def ticking(clock: Callable[[], float] | None) -> tuple[Callable[[], int], int]:
 
 
 def bounded_clock(clock: Callable[[], float] | None) -> Callable[[], int]:
-    """An instant in whole microseconds, from the same."""
+    """A function that returns the instant in whole microseconds, from the same source as `ticking`."""
     ticks, origin = ticking(clock)
     return lambda: (ticks() + origin) // 1000
 
@@ -71,19 +71,19 @@ def _resets(verdict: Verdict) -> float:
 
 
 def _sliding(verdict: Verdict) -> tuple[int, float, int, float]:
-    # The weighing is done already: an empty previous window and the weighted count make the same verdicts.
+    # The count is weighted already. Together with an empty previous window it leads to the same verdicts.
     reading = verdict.readings[0]
     return 0, 0.0, reading.count, max(0, reading.reset_at - verdict.now) / MICROSECONDS
 
 
 def _oldest(verdict: Verdict, expiry: int) -> float:
-    """When the window's oldest hit was, from the instant at which room is made for one more than fits."""
+    """The instant of the window's oldest hit, derived from the instant at which one hit more than the limit would fit."""
     retry_at = verdict.readings[0].retry_at
     return retry_at / MICROSECONDS - expiry if retry_at > 0 else verdict.now / MICROSECONDS
 
 
 class LimitsVerbs(MovingWindowSupport, SlidingWindowCounterSupport):
-    """The synchronous verbs, for a class that is a `storage.base.Storage`."""
+    """The synchronous methods, for a class that is a `storage.base.Storage`."""
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -94,7 +94,7 @@ class LimitsVerbs(MovingWindowSupport, SlidingWindowCounterSupport):
         return _counted(self.acquire([window], [foreign(key, "fixed-window")], amount))
 
     def get(self: Storage, key: str) -> int:
-        # A fixed window carries its end, so any period reads it.
+        # A fixed window stores its end, so it can be read with any period.
         window = _window("fixed-window", _UNLIMITED, 1)
         return _counted(self.peek([window], [foreign(key, "fixed-window")], 1))
 
@@ -131,7 +131,7 @@ class LimitsVerbs(MovingWindowSupport, SlidingWindowCounterSupport):
 
 
 class AsyncLimitsVerbs(AsyncMovingWindowSupport, AsyncSlidingWindowCounterSupport):
-    """The same, awaited, for a class that is a `storage.base.AsyncStorage`."""
+    """The async methods, for a class that is a `storage.base.AsyncStorage`."""
 
     @property
     def base_exceptions(self) -> type[Exception]:

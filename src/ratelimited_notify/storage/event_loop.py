@@ -1,4 +1,4 @@
-"""The event loop that a storage runs on, and how to connect on it before a deadline."""
+"""The event loop that a storage runs on, and connecting on it before a deadline."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of asyncio that is running.
+    """The running event loop of asyncio.
 
     Raises:
-        NotifyError: none is, because this runs under trio or in no event loop at all.
+        NotifyError: no event loop of asyncio is running: this is trio, or no event loop at all.
     """
     try:
         return asyncio.get_running_loop()
@@ -28,7 +28,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 async def resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:  # Any: as `socket.getaddrinfo` has them
-    """The addresses of a host. The system's resolver knows no deadline; a numeric address needs no resolver, and so no thread."""
+    """The addresses of a host. The system's resolver has no deadline; a numeric address needs no resolver, and so no thread."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except (socket.gaierror, UnicodeError):
@@ -36,7 +36,7 @@ async def resolve(host: str, port: int) -> Sequence[tuple[Any, ...]]:  # Any: as
     try:
         return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
-        raise OSError("This is not a name that a host can have") from None
+        raise OSError("This is not a valid host name") from None
 
 
 async def connect(
@@ -52,7 +52,7 @@ async def connect(
         prepare: sets the options of a socket before it connects.
 
     Raises:
-        OSError: none accepts; `TimeoutError` if there was no time left.
+        OSError: no address accepts; `TimeoutError` if there was no time left.
     """
     loop = asyncio.get_running_loop()
     failure: OSError | None = None
@@ -61,7 +61,7 @@ async def connect(
         try:
             connecting.setblocking(False)
             prepare(connecting)
-            # A silent address leaves time for those behind it.
+            # An address that does not respond must leave time for the next ones.
             async with asyncio.timeout((deadline - loop.time()) / (len(addresses) - number)):
                 await loop.sock_connect(connecting, address)
         except OSError as error:
@@ -72,4 +72,4 @@ async def connect(
             raise
         else:
             return connecting
-    raise failure or OSError("The name of the host has no address")
+    raise failure or OSError("The host name has no address")

@@ -1,4 +1,4 @@
-"""Exceptions of the caller's own, raised by a signal handler or a callback in the middle of a call to a server."""
+"""Exceptions that the caller's own code raised (a signal handler, a callback) in the middle of a call to a server."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ _LIBRARIES = frozenset(("hiredis", "limits", "ratelimited_notify", "redis"))
 
 
 def of_the_caller(error: BaseException) -> BaseException | None:
-    """The exception that the caller's own code raised on the way to this one, if it did.
+    """The exception in this error's chain that the caller's own code raised, if there is one.
 
-    A signal handler that raises `TimeoutError` looks like a server that does not answer, but for the frame that it comes from.
+    A signal handler that raises `TimeoutError` looks like a server that does not answer. Only the frame that raised it
+    makes the difference.
     """
     seen: BaseException | None = error
     while seen is not None:
         modules = _modules(seen.__traceback__)
         if modules and not _is_library(modules[0]):
-            # What the caller was dealing with when it called.
+            # From here on the chain holds exceptions that the caller was already handling before this call.
             return None
         if modules and not _is_library(modules[-1]):
             return seen
@@ -29,7 +30,7 @@ def of_the_caller(error: BaseException) -> BaseException | None:
 
 
 def _modules(traceback: TracebackType | None) -> list[str]:
-    """Where the frames of a traceback are, outermost first."""
+    """The top-level modules of a traceback's frames, outermost first."""
     found: list[str] = []
     while traceback is not None:
         found.append(str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0])

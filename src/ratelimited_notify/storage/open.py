@@ -1,4 +1,4 @@
-"""A storage by its URI, or around an object that is one already."""
+"""Open a storage by its URI, or adopt a storage object."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def open_storage(
     clock: Callable[[], float] | None = None,
     circuit: Circuit | None = DEFAULT,
 ) -> Storage:
-    """The storage that a URI names: `memory://`, `redis://host:port/0`, `redis+cluster://host:port,host:port`,
-    `redis+sentinel://host:port,host:port/service`, `memcached://host:port,host:port`, or any other that `limits` knows,
-    with a weaker promise.
+    """Open the storage that a URI names: `memory://`, `redis://host:port/0`, `redis+cluster://host:port,host:port`,
+    `redis+sentinel://host:port,host:port/service`, `memcached://host:port,host:port`, or any other scheme that `limits`
+    knows, with a weaker guarantee.
 
     Arguments:
         uri: the URI, in the notation of `limits`.
-        timeout: the most seconds that a decision waits for the backend.
-        clock: a callable that gives seconds, for windows in memory and on memcached; Redis has the time itself.
-        circuit: when to stop asking a server that does not answer; None never stops.
+        timeout: the longest time that a decision waits for the backend, in seconds.
+        clock: a callable that returns seconds, for windows in memory and on memcached. Redis uses the server's clock.
+        circuit: when to stop sending requests to a server that does not answer; None never stops.
 
     Raises:
-        NotifyError: nothing of that name is known.
+        NotifyError: the URI cannot be used.
         MissingExtra: the backend's client is not installed.
     """
     scheme, uri = _scheme(uri, clock)
@@ -74,7 +74,7 @@ def open_async_storage(
     clock: Callable[[], float] | None = None,
     circuit: Circuit | None = DEFAULT,
 ) -> AsyncStorage:
-    """The same for asyncio; the URI may begin with `async+`, as those of `limits` do, or not."""
+    """`open_storage` for asyncio. The URI may begin with `async+`, as in `limits`, but does not have to."""
     scheme, uri = _scheme(uri.removeprefix("async+"), clock)
     if scheme in _MEMORY:
         from ratelimited_notify.storage.memory import AsyncMemoryStorage
@@ -100,7 +100,7 @@ def open_async_storage(
 
 
 def is_memory(storage: object) -> bool:
-    """Whether a storage is named by the URI of windows in this process's memory."""
+    """Whether `storage` is a URI for windows in this process's memory."""
     return isinstance(storage, str) and storage.partition("://")[0].lower().removeprefix("async+") in _MEMORY
 
 
@@ -108,9 +108,9 @@ def adopt(storage: object) -> Storage:
     """The storage object itself, or a stock storage of `limits` behind the adapter.
 
     Raises:
-        NotifyError: it is not a storage that threads can ask.
+        NotifyError: it is not a synchronous storage.
     """
-    if _asks(storage) is False:
+    if _is_async(storage) is False:
         return storage  # type: ignore[return-value]  # it has the verbs, and they are functions
     from limits.storage import Storage as LimitsStorage
 
@@ -125,8 +125,8 @@ def adopt(storage: object) -> Storage:
 
 
 def adopt_async(storage: object) -> AsyncStorage:
-    """The same for asyncio; windows in memory are shared with those who hold the storage already."""
-    if _asks(storage) is True:
+    """`adopt` for asyncio. A `MemoryStorage` keeps its windows: sync and async callers then share them."""
+    if _is_async(storage) is True:
         return storage  # type: ignore[return-value]  # it has the verbs, and they are coroutine functions
     from limits.aio.storage import Storage as LimitsStorage
 
@@ -142,8 +142,8 @@ def adopt_async(storage: object) -> AsyncStorage:
     )
 
 
-def _asks(storage: object) -> bool | None:
-    """Whether the storage is awaited; None where it has not the verbs at all."""
+def _is_async(storage: object) -> bool | None:
+    """Whether the object is an async storage (True) or a sync one (False); None if it is no storage of this library."""
     from inspect import iscoroutinefunction
 
     from ratelimited_notify.storage.base import Storage
@@ -160,25 +160,25 @@ def _of_limits(uri: str, scheme: str) -> object:
 
     try:
         return storage_from_string(uri)
-    except Exception as error:  # noqa: BLE001  # a storage that others wrote may raise anything
-        # Its own words may quote the URI.
+    except Exception as error:  # noqa: BLE001  # a third party's storage may raise anything
+        # The message of the error may quote the URI.
         raise NotifyError(
-            f"limits cannot open {scheme}:// ({type(error).__name__}): the scheme is not known, its client is not installed, "
-            "or the rest of the URI is not right. Known are memory://, redis://, redis+cluster://, redis+sentinel://, "
-            "the same with valkey, memcached:// and what limits has a storage for."
+            f"limits cannot open {scheme}:// ({type(error).__name__}): the scheme is unknown, its client is not installed, "
+            "or the rest of the URI is wrong. Supported are memory://, redis://, redis+cluster://, redis+sentinel://, "
+            "the same with valkey, memcached:// and every scheme that limits has a storage for."
         ) from None
 
 
 def _scheme(uri: str, clock: Callable[[], float] | None) -> tuple[str, str]:
-    """The scheme in lower case, and the URI with it."""
-    # A URI holds credentials, so messages show its scheme and nothing more.
+    """The scheme in lower case, and the URI with that scheme."""
+    # A URI may hold credentials, so messages show only its scheme.
     scheme, separator, rest = uri.partition("://")
     scheme = scheme.lower()
     if not separator:
         raise NotifyError(
-            "A text without '://' is not a storage URI; write 'memory://', 'redis://localhost:6379/0', "
+            "A string without '://' is not a storage URI; write 'memory://', 'redis://localhost:6379/0', "
             "'memcached://localhost:11211', or pass a storage object."
         )
     if clock is not None and scheme not in _CLOCKS:
-        raise NotifyError(f"clock= moves windows in memory and on memcached; {scheme}:// has a clock of its own.")
+        raise NotifyError(f"clock= is for windows in memory and on memcached; {scheme}:// has a clock of its own.")
     return scheme, f"{scheme}://{rest}"

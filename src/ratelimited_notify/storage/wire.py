@@ -1,7 +1,7 @@
-"""A socket with one deadline for everything that happens on it, and how to connect one before that deadline.
+"""A socket with one deadline for all operations, and how to connect it before that deadline.
 
-The time-out of a plain socket begins anew with each read and each address, so a server that sends a byte now and then
-holds its caller for ever. Here each operation gets what is left until the deadline.
+The time-out of a plain socket restarts with each read and each address, so a server that sends a byte now and then blocks
+its caller for ever. Here each operation gets the time that is left until the deadline.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _LATE_READS = 8
-"""How often one exchange may take what has arrived by its deadline, when this thread ran too late to see it before."""
+"""How often one exchange may still read after its deadline, for data that arrived while this thread was not running."""
 
 
 class Wire:
-    """A connected socket, in the form in which redis-py's code uses one.
+    """A connected socket with the methods that redis-py calls.
 
     Arguments:
         connected: a socket, or an `ssl.SSLSocket`.
-        deadline: by `time.monotonic`; set `deadline` anew for each exchange.
+        deadline: by `time.monotonic`; `begin` sets a new one for each exchange.
     """
 
     __slots__ = ("_late", "_poll", "_socket", "_tls", "deadline")
@@ -36,7 +36,7 @@ class Wire:
         self.deadline = deadline
 
     def begin(self, deadline: float) -> None:
-        """Start an exchange that must be over by then."""
+        """Start an exchange that must finish by this deadline."""
         self.deadline = deadline
         self._late = _LATE_READS
 
@@ -65,13 +65,13 @@ class Wire:
     def sendall(self, data: bytes) -> None:
         sent = self.send(data)
         if sent < len(data):
-            # `sendall` of a TLS socket would begin the time-out anew with each part.
+            # `sendall` of a TLS socket would restart the time-out with each part.
             rest = memoryview(data)
             while sent < len(data):
                 sent += self.send(rest[sent:])
 
     def is_stale(self) -> bool:
-        """Whether the connection cannot be used again: it is closed, or something came that nobody asked for."""
+        """Whether the connection cannot be reused: it is closed, or the server sent data without a request."""
         try:
             if self.pending():
                 return True
@@ -79,7 +79,7 @@ class Wire:
                 return False
             if not self._tls:
                 return True
-            # TLS has messages of its own, such as session tickets.
+            # TLS sends messages of its own, such as session tickets.
             self._socket.settimeout(0)
             self._socket.recv(1)
         except OSError as error:
@@ -87,7 +87,7 @@ class Wire:
         return True
 
     def settimeout(self, seconds: float | None) -> None:
-        """Does nothing: the deadline counts."""
+        """Does nothing: the deadline applies."""
 
     def gettimeout(self) -> float:
         return max(0.0, self.deadline - time.monotonic())
@@ -102,7 +102,7 @@ class Wire:
         return self._socket.getsockname()
 
     def pending(self) -> int:
-        # Of a TLS socket: what is decrypted and not read yet.
+        # For a TLS socket: bytes that are decrypted and not read yet.
         return self._socket.pending() if self._tls else 0  # type: ignore[attr-defined]  # an SSLSocket has it
 
     def shutdown(self, how: int) -> None:
@@ -114,7 +114,7 @@ class Wire:
     def _limit_read(self) -> None:
         left = self.deadline - time.monotonic()
         if left <= 0:
-            # What is here already is read all the same: the answer is better than not to know.
+            # Data that has arrived is still read: a late reply is better than an unknown outcome.
             if not self._late:
                 raise TimeoutError
             self._late -= 1
@@ -127,7 +127,7 @@ def connect(
     deadline: float,
     prepare: Callable[[socket.socket], None],
 ) -> socket.socket:
-    """Connect to the first address that accepts, all of them together before the deadline.
+    """Connect to the first address that accepts. The deadline covers all addresses together.
 
     Arguments:
         addresses: as `socket.getaddrinfo` returns them.
@@ -135,14 +135,14 @@ def connect(
         prepare: sets the options of a socket before it connects.
 
     Raises:
-        OSError: none accepts; `TimeoutError` if there was no time left.
+        OSError: no address accepts; `TimeoutError` if there was no time left.
     """
     failure: OSError | None = None
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         connecting = socket.socket(family, kind, protocol)
         try:
             prepare(connecting)
-            # A silent address leaves time for those behind it.
+            # An address that does not respond must leave time for the next ones.
             connecting.settimeout(_left(deadline) / (len(addresses) - number))
             connecting.connect(address)
             connecting.settimeout(_left(deadline))
@@ -154,15 +154,15 @@ def connect(
             raise
         else:
             return connecting
-    raise failure or OSError("The name of the host has no address")
+    raise failure or OSError("The host name has no address")
 
 
 def resolve(host: str, port: int, family: int = 0) -> Sequence[tuple[Any, ...]]:  # Any: as in `connect`
-    """The addresses of a host. The system's resolver knows no deadline; a numeric address does not need it."""
+    """The addresses of a host. The system's resolver has no deadline; a numeric address does not need the resolver."""
     try:
         return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
     except UnicodeError:
-        raise OSError("This is not a name that a host can have") from None
+        raise OSError("This is not a valid host name") from None
 
 
 def _left(deadline: float) -> float:
@@ -173,8 +173,8 @@ def _left(deadline: float) -> float:
 
 
 def _is_empty(error: OSError) -> bool:
-    """Whether a socket that does not wait had nothing to read."""
-    # That of TLS goes by its name: its class would import ssl where nobody uses it.
+    """Whether the error of a non-blocking read says that there was nothing to read."""
+    # The TLS error is compared by name: its class would import ssl for programs that do not use it.
     return isinstance(error, BlockingIOError) or type(error).__name__ == "SSLWantReadError"
 
 

@@ -1,4 +1,4 @@
-"""What a window is and how it counts: pure arithmetic, and the keys under which windows are kept."""
+"""What a window is and how it counts (pure arithmetic), and the keys under which windows are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         Verdict as Verdict,
         Window as Window,
     )
-else:  # a type checker would take every misspelt name for one that is found here
+else:  # with `__getattr__` in sight, a type checker would accept every misspelt name
     __getattr__ = lazily(
         __name__,
         {

@@ -1,12 +1,12 @@
-"""The hits of one moving window: none is far to find, and many are quickly counted and dropped, however many there are.
+"""The hits of one moving window. Finding, counting and dropping hits stays fast, however many there are.
 
-They lie in blocks, each one array of whole numbers: nothing for the garbage collector to look at, and gone in one step.
-Blocks are in order, and so are the hits in them: by stamp, then by mark. What a hit costs is the difference between its
-sum and that of the hit before it, so that a cost is looked up by bisection. The first place of a block holds no hit but
-the sum that the first hit begins with.
+Hits are stored in blocks. Each block is one array of integers, so the garbage collector has nothing to look at, and a block
+is dropped in one step. Blocks are sorted, and so are the hits in a block: by stamp, then by mark. Each hit carries a
+running sum of costs. The cost of a hit is its sum minus the sum of the hit before it, so a cost is found by bisection. The
+first place of a block holds no hit: it holds the sum before the first hit.
 
-Each change of a block, or of the list of blocks, is one step of the interpreter: an exception out of a signal handler finds
-the hits in order. It may leave `total` too large, which admits nothing too much, until the window has been empty.
+Each change of a block, or of the list of blocks, is one step of the interpreter, so an exception from a signal handler
+leaves the hits in order. It may leave `total` too large until the window is empty. That never admits too many hits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Block: TypeAlias = "array[int] | list[int]"
 _WIDTH = 3
 
 _FULL = 1024 * _WIDTH
-"""How long a block is to become: looking through one takes as long as looking over all of them where there are a million hits."""
+"""The length at which a block is full. With a million hits, searching one block takes as long as searching the list of blocks."""
 
 
 class Hits:
@@ -40,7 +40,7 @@ class Hits:
     def __init__(self, hits: Iterable[Hit] = ()) -> None:
         self._blocks: list[_Block] = []
         self.total = 0
-        """What all of them cost together."""
+        """The cost of all hits together."""
         flat: list[int] = []
         for stamp, mark, cost in hits:
             if not len(flat) % _FULL:
@@ -51,8 +51,8 @@ class Hits:
             self._blocks.append(_block(flat[start : start + _FULL]))
 
     def few_of_one(self, most: int) -> tuple[Sequence[int], Sequence[int]] | None:
-        """Stamps and marks, if there are any hits, no more than so many, and all of cost 1."""
-        # No hit costs less than 1, so many hits have a large total.
+        """Stamps and marks, if there are between 1 and `most` hits, all of cost 1; None otherwise."""
+        # Every hit costs at least 1, so many hits have a large total.
         if not 0 < self.total <= most or self.total != len(self) or len(self._blocks) > 1:
             return None
         block = self._blocks[0]
@@ -60,12 +60,12 @@ class Hits:
 
     @property
     def oldest(self) -> int:
-        """The stamp of the first hit, of which there must be one."""
+        """The stamp of the first hit. There must be one."""
         return self._blocks[0][_WIDTH]
 
     @property
     def newest(self) -> int:
-        """The stamp of the last hit, likewise."""
+        """The stamp of the last hit. There must be one."""
         return self._blocks[-1][-3]
 
     def __bool__(self) -> bool:
@@ -82,11 +82,11 @@ class Hits:
             yield from zip(block[3::_WIDTH], block[4::_WIDTH], map(sub, sums[1:], sums), strict=True)
 
     def cost_until(self, stamp: int) -> int:
-        """What the hits cost that are no newer than this."""
+        """The cost of all hits up to and including this stamp."""
         return self._until(stamp)[2] if self._blocks and self.oldest <= stamp else 0
 
     def reached(self, cost: int) -> int:
-        """The stamp of the first hit that, together with those before it, costs so much."""
+        """The stamp of the first hit at which the running cost reaches `cost`."""
         for block in self._blocks:
             held = block[-1] - block[2]
             if cost <= held:
@@ -96,9 +96,9 @@ class Hits:
         return self.newest
 
     def add(self, stamp: int, mark: int, cost: int) -> None:
-        """Put in a hit whose stamp is no older than the newest."""
+        """Add a hit. Its stamp is the newest one or later."""
         blocks = self._blocks
-        # First the sum, so that an exception in between admits nothing too much.
+        # The total goes first: an exception in between then never admits too many hits.
         self.total = self.total + cost if blocks else cost
         last: _Block = blocks[-1] if blocks else []
         if last and stamp == last[-3] and mark < last[-2]:
@@ -113,9 +113,9 @@ class Hits:
                 blocks[-1] = [*last, *hit]
 
     def remove(self, stamp: int, mark: int, cost: int) -> bool:
-        """Take this hit out; False if it is not there."""
+        """Remove this hit; False if it is not there."""
         blocks = self._blocks
-        # Two hits of one stamp and mark are rare: a clock that stands still makes one in a thousand.
+        # Two hits with equal stamp and mark are rare: one in a thousand while a clock stands still.
         for number in range(bisect_left(blocks, (stamp, mark), key=_last), len(blocks)):
             block = blocks[number]
             at = _first(block, (stamp, mark))
@@ -129,20 +129,20 @@ class Hits:
         return False
 
     def drop_until(self, stamp: int) -> None:
-        """Forget the hits that are no newer than this."""
+        """Drop all hits up to and including this stamp."""
         blocks = self._blocks
         if not blocks or self.oldest > stamp:
             return
         number, at, cost = self._until(stamp)
         if at:
-            # The last of them stays, for its sum.
+            # The last dropped hit keeps its place, because its sum is needed.
             del blocks[number][: at - _WIDTH]
         del blocks[:number]
         self.total = self.total - cost if blocks else 0
 
     def _until(self, stamp: int) -> tuple[int, int, int]:
-        """How many whole blocks are no newer than this, where in the next one the newer hits begin, and what those before
-        them cost; the place is 0 where it is the first.
+        """How many whole blocks end at this stamp or earlier, where the newer hits begin in the next block (0 if with its
+        first hit), and the cost of all hits before that place.
         """
         blocks = self._blocks
         number = bisect_right(blocks, stamp, key=_newest)
@@ -154,7 +154,7 @@ class Hits:
         return number, at, cost + block[at - 1] - block[2]
 
     def _insert(self, stamp: int, mark: int, cost: int) -> None:
-        """Put in a hit that may have to stand before others of its stamp."""
+        """Insert a hit that may belong before other hits of its stamp."""
         blocks = self._blocks
         number = min(bisect_left(blocks, (stamp, mark), key=_last), len(blocks) - 1)
         block = blocks[number]
@@ -177,7 +177,7 @@ class Hits:
         else:
             blocks[number] = _joined(block[:at], _raised(block[at + _WIDTH :], -cost))
         self.total -= cost
-        # So that a window out of which much is taken has no more blocks than it needs.
+        # Join small neighbours, so that a window keeps no more blocks than it needs after many removals.
         for first in (number - 1, number):
             if 0 <= first < len(blocks) - 1 and len(blocks[first]) + len(blocks[first + 1]) <= _FULL // 2:
                 left, right = blocks[first : first + 2]
@@ -193,7 +193,7 @@ def _last(block: _Block) -> tuple[int, int]:
 
 
 def _first(block: _Block, least: tuple[int, ...]) -> int:
-    """Where in the block the first hit is that has this stamp, and this mark, or comes behind them."""
+    """The place of the first hit in the block with at least this stamp, or stamp and mark."""
     places = range(_WIDTH, len(block), _WIDTH)
     return _WIDTH + _WIDTH * bisect_left(places, least, key=lambda place: (block[place], block[place + 1]))
 
@@ -212,7 +212,7 @@ def _joined(one: _Block, other: _Block) -> _Block:
 
 
 def _raised(hits: _Block, by: int) -> _Block:
-    """The hits, a copy of some, with other sums."""
+    """The hits with `by` added to their sums. Changes `hits`, so pass a copy."""
     sums = [total + by for total in hits[2::_WIDTH]]
     if isinstance(hits, array):
         try:

@@ -1,8 +1,9 @@
-"""The names under which windows are stored: one per window, never shared by two, never over 200 bytes.
+"""The keys under which windows are stored: one per window, never shared by two windows, never over 200 bytes.
 
-A key is `namespace:{tag}:rest:s`, with a letter at the end for the strategy. The tag is the recipient, so that all of a recipient's windows lie in one slot of a Redis
-cluster and in one record of memcached; a window that is not counted by recipient is tagged with what it is counted by.
-Every part is escaped to plain ASCII, or hashed where it is long, so no text of any kind can imitate another part.
+A key is `namespace:{tag}:rest:s`. The letter at the end stands for the strategy. The tag is the recipient, so all windows of
+a recipient are in one slot of a Redis cluster and in one record of memcached. A window that is not counted by recipient has
+the value it is counted by as its tag. Every part is escaped to plain ASCII, or hashed if it is long, so no text of any kind
+can imitate another part.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ STRATEGY_LETTERS: dict[StrategyName, str] = {
     "fixed-window": "f",
     "sliding-window-counter": "s",
 }
-"""How a key ends, by strategy, so that a rule whose strategy is changed does not meet the old counters."""
+"""The last letter of a key, by strategy. A rule whose strategy changes therefore does not read the old counters."""
 
 TAG_BYTES = 64
-"""The longest tag that is kept as it is; a longer one is hashed."""
+"""The longest tag that is used unchanged; a longer one is hashed."""
 
 REST_BYTES = 96
-"""The longest rest that is kept as it is; a longer one is hashed."""
+"""The longest rest that is used unchanged; a longer one is hashed."""
 
 NAMESPACE_BYTES = 32
 """The longest namespace."""
@@ -36,7 +37,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9@._+=-]{1,64}").fullmatch
 _PLAIN_BYTES = (ascii_letters + digits + "@._+=-").encode()
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
 _OURS = re.compile(r"[A-Za-z0-9._-]{1,32}:\{[^{}]+\}:[^{}]+:[mfs]").fullmatch
-# Never left by the escaping, so a hashed part cannot be mistaken for an escaped one. Both have a %, and no plain one has.
+# Escaping never produces this, so a hashed part cannot be mistaken for an escaped one. Both contain a %; a plain part does not.
 _HASHED = "%#"
 
 
@@ -46,15 +47,15 @@ def valid_namespace(namespace: str) -> bool:
 
 
 def digest(text: str, secret: bytes = b"") -> str:
-    """32 hexadecimal digits that stand for the text; keyed where a secret is given (BLAKE2b, RFC 7693)."""
-    # Loaded here, as in `escape`: most programs never need it.
+    """The text's digest, 32 hexadecimal digits (BLAKE2b, RFC 7693); keyed if a secret is given."""
+    # Imported here, as in `escape`: most programs never need it.
     from hashlib import blake2b
 
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=secret).hexdigest()
 
 
 def is_plain(part: str) -> bool:
-    """Whether the part stands in a key as it is."""
+    """Whether the part is used in a key unchanged."""
     return _PLAIN(part) is not None
 
 
@@ -68,36 +69,35 @@ def escape(part: str) -> str:
 
 
 def tag_of(recipient: str) -> str:
-    """The recipient as it stands in a key, between the braces."""
+    """The recipient as written between the braces of a key."""
     if _PLAIN(recipient):
         return recipient
     escaped = escape(recipient)
-    # An empty tag would not count as one, and the recipient's windows would lie in several slots.
+    # Redis ignores an empty tag, so the recipient's windows would be in several slots.
     return escaped if 0 < len(escaped) <= TAG_BYTES else _HASHED + digest(recipient)
 
 
 def tags_of(recipients: Sequence[str]) -> Sequence[str]:
-    """`tag_of` for each: at once where all of them are plain, as most addresses and ids are."""
+    """`tag_of` for each recipient. If all of them are plain, as most addresses and ids are, one check covers them all."""
     if recipients and len(min(recipients, key=len)) > 0 and len(max(recipients, key=len)) <= TAG_BYTES:
         joined = "\n".join(recipients)
-        # What is left without the plain characters are the line breaks just put in, unless somebody has others.
+        # Without the plain characters only the line breaks added above are left, unless a recipient contains other characters.
         if joined.isascii() and len(joined.encode().translate(None, _PLAIN_BYTES)) == len(recipients) - 1:
             return recipients
     return [tag_of(recipient) for recipient in recipients]
 
 
 def rest_of(parts: Iterable[str], strategy: StrategyName) -> str:
-    """The part of a key behind the tag: what tells this window from the recipient's others."""
+    """The part of a key after the tag: what distinguishes this window from the recipient's other windows."""
     rest = ":".join(map(escape, parts))
     kept = rest if len(rest) <= REST_BYTES else _HASHED + digest(rest)
     return f"{kept}:{STRATEGY_LETTERS[strategy]}"
 
 
 def foreign(key: str, strategy: StrategyName) -> str:
-    """Where the storages keep a key that came through `limits` itself; a key of this library's making stays as it is.
+    """The key under which the storages keep a key that came through `limits` itself. Keys made by this library are unchanged.
 
-    `limits` uses one key for all strategies and lets it be of any length, so others are put under a namespace of their
-    own.
+    `limits` uses one key for all strategies and sets no limit to its length, so its keys get a namespace of their own.
     """
     if _OURS(key) and key.endswith(STRATEGY_LETTERS[strategy]):
         return key
@@ -105,12 +105,12 @@ def foreign(key: str, strategy: StrategyName) -> str:
 
 
 def tag_in(key: str) -> str:
-    """The text between a key's braces; all of it where there are none."""
+    """The text between a key's braces; the whole key if it has none."""
     _, brace, behind = key.partition("{")
     return behind.partition("}")[0] if brace else key
 
 
 def split(key: str) -> tuple[str, str]:
-    """A key's head, up to and with the tag, and its rest."""
+    """A key's head, up to and including the tag, and its rest."""
     head, brace, rest = key.partition("}:")
     return head + brace, rest

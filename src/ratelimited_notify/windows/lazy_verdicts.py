@@ -1,6 +1,6 @@
-"""The answers to very many requests, so that each costs next to nothing until somebody looks at it.
+"""Verdicts of large batches. Each verdict is computed when a caller reads it.
 
-An object for each answer would have the garbage collector go through all of them, which takes as long as deciding.
+One object per verdict would make the garbage collector go through all of them, which takes as long as deciding.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class LazyVerdicts(Sequence[VerdictLike]):
-    """The answers to several requests, each of them made when somebody asks for it."""
+    """The verdicts on several requests, each computed when a caller reads it."""
 
     __slots__ = ("granted",)
 
     granted: Sequence[bool]
-    """Whether it was, for each of them."""
+    """For each request, whether it was granted."""
 
 
 class GroupedVerdicts(Sequence[VerdictLike]):
-    """The answers to many requests, on pages of one length but the last."""
+    """The verdicts on many requests, as groups of lazy verdicts. All groups but the last have the same length."""
 
     __slots__ = ("pages",)
 

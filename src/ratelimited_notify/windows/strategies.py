@@ -1,10 +1,10 @@
-"""One window's count under each of the three strategies, and several taken all or none.
+"""The count of one window under each of the three strategies, and hits in several windows, all or none.
 
-Pure integers: instants and periods in microseconds, counts in hits. Nothing here reads a clock or does I/O; storages
-that count in Python (memory, memcached) keep these records, and the Redis script is the same arithmetic in Lua.
+Everything is an integer: instants and periods in microseconds, counts in hits. Nothing here reads a clock or does I/O.
+Storages that count in Python (memory, memcached) keep these records. The Redis script does the same arithmetic in Lua.
 
 The strategies are those of `limits` (https://limits.readthedocs.io/en/stable/strategies.html), with one difference that
-holds on every backend: a window begins at its first hit.
+applies to every backend: a window begins at its first hit.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ MICROSECONDS = 1_000_000
 """Microseconds in a second."""
 
 FITS = 0
-"""A `Reading.retry_at` that says: this cost fits now."""
+"""The `Reading.retry_at` of a cost that fits now."""
 
 NEVER = -1
-"""A `Reading.retry_at` that says: this cost is above the limit, and waiting does not help."""
+"""The `Reading.retry_at` of a cost above the limit: waiting does not help."""
 
 Token: TypeAlias = tuple[int, int]
-"""What one hit left in one window, enough to give exactly that hit back: an instant and a number that tells equal
-instants apart. For a moving window the hit's own stamp; for the others the edge of the window that counted it."""
+"""What identifies one hit in one window, enough to give exactly that hit back: an instant, and a number that distinguishes
+equal instants. For a moving window the instant is the hit's own stamp, for the others the edge of the window that counted it."""
 
 
 class Mode(IntEnum):
     """How a hit treats one window."""
 
     ENFORCE = 0
-    """Taken if it fits; if it does not, the whole hit is refused."""
+    """The hit is counted if it fits; otherwise the whole hit is refused, in all windows."""
     FORCE = 1
-    """Never refuses (exempt); counted as long as the count stays within twice the amount."""
+    """The window never refuses (exempt). The hit is counted as long as the count stays within twice the amount."""
     SHADOW = 2
-    """Never refuses; counted if it fits, reported if it does not."""
+    """The window never refuses. The hit is counted if it fits, and reported if it does not."""
 
 
 class Window:
-    """One limit as a storage needs to know it; the recipient comes with each call, as a key.
+    """One limit as a storage sees it. The recipient comes with each call, as a key.
 
-    Made once per rule and kept, so it compares and hashes by identity, which is cheap.
+    A window is made once per rule and kept, so it compares and hashes by identity, which is cheap.
     """
 
     __slots__ = ("amount", "mode", "period", "rule", "shared", "strategy")
@@ -72,7 +72,7 @@ class Window:
         self.rule = rule
         """The name of the rule, for errors."""
         self.shared = shared
-        """Counted over many recipients, so it need not lie where this recipient's windows lie."""
+        """Whether it counts many recipients together, so that it may be stored elsewhere than the recipient's own windows."""
 
     def __repr__(self) -> str:
         return (
@@ -84,18 +84,18 @@ class Window:
 class Reading(NamedTuple):
     """What one window says about one cost."""
 
-    count: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]  # the word for it; nobody looks for values in a reading
-    """Hits in the window: after the decision where the hit was taken, before it where it was not."""
+    count: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]  # the right word; `tuple.count` has no use here
+    """Hits in the window, including this one if it was counted."""
     retry_at: int
-    """The instant from which this very cost would fit if nothing else happens; `FITS` or `NEVER`."""
+    """The instant from which this very cost would fit if nothing else happens; or `FITS` or `NEVER`."""
     reset_at: int
     """The instant at which the window is empty if nothing else happens."""
     token: Token | None
-    """What was taken here, to give it back; None where nothing was."""
+    """Identifies the hit, to give it back; None if nothing was counted here."""
 
 
 class Verdict(NamedTuple):
-    """A storage's answer: was everything taken, at what instant, and what each window says."""
+    """A storage's decision: whether the hit was granted, at what instant, and a reading of each window."""
 
     granted: bool
     now: int
@@ -103,7 +103,7 @@ class Verdict(NamedTuple):
 
 
 class VerdictLike(Protocol):
-    """What a decision is made of: a `Verdict`, or what will be one as soon as somebody asks for the readings."""
+    """What a decision is made of: a `Verdict`, or a stand-in that computes the readings when a caller asks for them."""
 
     @property
     def granted(self) -> bool: ...
@@ -116,62 +116,62 @@ class VerdictLike(Protocol):
 
 
 class Request(NamedTuple):
-    """One of several hits decided in one call: windows, their keys in the same order, and the cost."""
+    """One hit of a batch: its windows, their keys in the same order, and the cost."""
 
     windows: Sequence[Window]
     keys: Sequence[str]
     cost: int
 
 
-Outcome: TypeAlias = tuple[Any, ...]  # Any: whether the hit was taken, and then what the storage wants to remember
-"""What a shortcut decided: whether the hit was taken, and then what it takes to explain it."""
+Outcome: TypeAlias = tuple[Any, ...]  # Any: whether the hit was granted, followed by whatever the storage remembers
+"""The decision of a shortcut: whether the hit was granted, followed by the values that explain it."""
 
 
 class Shortcut(Protocol):
-    """`acquire` at cost 1 in windows that are always the same, with nothing on the way."""
+    """A fast path for `acquire` at cost 1, in a fixed set of windows."""
 
     def decide(self, recipient: str, /) -> Outcome | None:
-        """Count a hit for this recipient, or refuse it; None where `acquire` has to be asked, and nothing was done."""
+        """Count a hit for this recipient, or refuse it. None: nothing was done, and the caller has to use `acquire`."""
         ...
 
     @property
     def windows(self) -> Sequence[Any]:  # Any: windows of the kind that it was made for
-        """Those that it decides about."""
+        """The windows that it decides about."""
         ...
 
     def explain(self, outcome: Outcome) -> VerdictLike:
-        """What `acquire` would have answered."""
+        """The verdict that `acquire` would have returned."""
         ...
 
 
 class Record(Protocol):
-    """The count of one window. Which class keeps it is decided by the strategy, see `RECORDS`."""
+    """The count of one window. The strategy determines the class, see `RECORDS`."""
 
     def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
-        """Count, `retry_at` and `reset_at` of this window for a hit of `cost`; changes nothing."""
+        """Return count, `retry_at` and `reset_at` of this window for a hit of `cost`. Changes nothing."""
         ...
 
     def take(self, now: int, period: int, cost: int, mark: int) -> Token:
-        """Count a hit, unconditionally. `mark` is a number that no other hit of this storage has."""
+        """Count a hit unconditionally. `mark` is a number that no other hit of this storage has."""
         ...
 
     def give(self, now: int, period: int, cost: int, token: Token) -> bool:
-        """Take back the hit that left `token`, if the window that counted it is still here."""
+        """Give back the hit that `token` identifies, if the window that counted it still exists."""
         ...
 
     def ends(self, now: int, period: int) -> int:
-        """The instant from which the record says nothing any more, and may be dropped."""
+        """The instant from which the record counts nothing and may be dropped."""
         ...
 
 
 class MovingWindow:
-    """Every hit with its stamp: exact. A hit counts in [stamp, stamp + period)."""
+    """Every hit with its stamp, so the count is exact. A hit counts in [stamp, stamp + period)."""
 
     __slots__ = ("hits",)
 
     def __init__(self, hits: Iterable[Hit] = ()) -> None:
         self.hits = Hits(hits)
-        """Those that count, and some that are over: what is over is dropped when a hit is taken."""
+        """The hits that count, and some expired ones: expired hits are dropped when the next hit is counted."""
 
     def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
         hits = self.hits
@@ -190,7 +190,7 @@ class MovingWindow:
     def take(self, now: int, period: int, cost: int, mark: int) -> Token:
         hits = self.hits
         hits.drop_until(now - period)
-        # Stamps never run backwards, even where the clock does.
+        # Stamps never run backwards, even if the clock does.
         stamp = max(now, hits.newest) if hits else now
         hits.add(stamp, mark, cost)
         return stamp, mark
@@ -203,7 +203,7 @@ class MovingWindow:
 
 
 class FixedWindow:
-    """One counter that begins at the first hit and is forgotten a period later; with every hit given back it is empty."""
+    """One counter that begins at the first hit and expires a period later. It is empty once every hit has been given back."""
 
     __slots__ = ("count", "end", "mark")
 
@@ -229,7 +229,7 @@ class FixedWindow:
         return self.end, self.mark
 
     def give(self, now: int, period: int, cost: int, token: Token) -> bool:
-        # Equal hits are not told apart, but a hit given back twice must not make room that nobody took.
+        # Equal hits cannot be distinguished, but a hit given back twice must not free room that it never used.
         if now >= self.end or self.count < cost or (self.end, self.mark) != token:
             return False
         self.count -= cost
@@ -240,7 +240,7 @@ class FixedWindow:
 
 
 class SlidingWindowCounter:
-    """Two counters, the previous one weighted by what is left of its influence: an estimate, cheap and smooth.
+    """Two counters, the previous one weighted by the time it still overlaps: a cheap and smooth estimate.
 
     At an instant in [start, start + period) the count is floor(previous * (start + period - now) / period) + current.
     """
@@ -254,7 +254,7 @@ class SlidingWindowCounter:
         self.mark = 0
 
     def _at(self, now: int, period: int) -> tuple[int, int, int]:
-        """Start, previous and current count as they stand at `now`."""
+        """Start, previous count and current count at `now`."""
         if now < self.start + period:
             return self.start, self.previous, self.current
         if now < self.start + 2 * period:
@@ -263,7 +263,7 @@ class SlidingWindowCounter:
 
     def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
         start, previous, current = self._at(now, period)
-        # Where the clock ran backwards the window is not weighted by more than its whole.
+        # If the clock ran backwards, the weight must not exceed the whole window.
         left = min(start + period - now, period)
         count = previous * left // period + current
         if cost > amount:
@@ -311,7 +311,7 @@ class SlidingWindowCounter:
 
 
 def _lightened(previous: int, start: int, period: int, room: int) -> int:
-    """The first instant of the window at `start` in which the previous count weighs no more than `room`."""
+    """The first instant of the window that begins at `start` at which the weighted previous count is at most `room`."""
     left = ((room + 1) * period - 1) // previous
     return start + period - min(left, period)
 
@@ -325,7 +325,7 @@ RECORDS: dict[StrategyName, Callable[[], Record]] = {
 
 
 def look(windows: Sequence[Window], records: Sequence[Record], now: int, cost: int) -> Verdict:
-    """What a hit of `cost` would be told, with nothing taken."""
+    """The verdict on a hit of `cost`, without counting it."""
     granted = True
     readings: list[Reading] = []
     for window, record in zip(windows, records, strict=True):
@@ -339,10 +339,10 @@ def look(windows: Sequence[Window], records: Sequence[Record], now: int, cost: i
 
 
 def take(windows: Sequence[Window], records: Sequence[Record], now: int, cost: int, mark: int) -> Verdict:
-    """Count a hit of `cost` in all of the windows or, where an enforced one has no room, in none.
+    """Count a hit of `cost` in all windows, or in none if an enforced window has no room.
 
-    `records` holds one record per window, fresh ones where the storage had none. `mark` tells this hit from every other
-    hit of the storage. A refusal changes no record.
+    `records` holds one record per window, a fresh one if the storage had none. `mark` distinguishes this hit from every
+    other hit of the storage. A refusal changes no record.
     """
     seen = look(windows, records, now, cost)
     if not seen.granted:

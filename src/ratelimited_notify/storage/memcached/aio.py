@@ -40,9 +40,9 @@ _VERSION = Version()
 class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]  # see above
     AsyncLimitsVerbs, LimitsMemcachedStorage
 ):
-    """Windows in memcached for coroutines: the items of `MemcachedStorage`, and the same arguments.
+    """Windows in memcached for asyncio: the same items and the same arguments as `MemcachedStorage`.
 
-    One object serves any number of event loops, one after another and at once.
+    One object serves any number of event loops, one after another or at the same time.
     """
 
     STORAGE_SCHEME = ["async+notify+memcached"]
@@ -58,10 +58,10 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         clock: Callable[[], float] | None = None,
         circuit: Circuit | None = DEFAULT,
     ) -> None:
-        # Past the constructor of limits' class, which would set up a client of its own.
+        # Skips the constructor of limits' class, which would set up a client of its own.
         super(LimitsMemcachedStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
         self.timeout = timeout
-        # The wall clock, and why: see `MemcachedStorage`.
+        # `MemcachedStorage` says why this is the wall clock.
         self.now = bounded_clock(clock or time.time)
         self._hosts = hosts_of(uri)
         self._circuit = circuit
@@ -69,8 +69,8 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         self.circuits = Circuits(self._breakers)
         """The state of each host's circuit, by its name."""
         self._idle = Idle()
-        # A lock is tied to its event loop, so each lives only as long as somebody holds or awaits it.
-        self._turns: WeakValueDictionary[tuple[int, Host, int], asyncio.Lock] = WeakValueDictionary()
+        # A lock is tied to its event loop, so it lives only as long as a task holds or awaits it.
+        self._locks: WeakValueDictionary[tuple[int, Host, int], asyncio.Lock] = WeakValueDictionary()
         finalize(self, self._idle.close)
 
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
@@ -103,11 +103,11 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         return await self._run(decide.forget(windows, keys), self._deadline())
 
     async def check(self) -> bool:
-        """Whether every host answers."""
+        """Whether every host replies."""
         deadline = self._deadline()
         try:
             for host in self._hosts:
-                # Subject whatever its circuit says, which learns from it: nothing is counted.
+                # The PING is sent even if the circuit is open, and updates the circuit. It counts nothing.
                 await self._on_connection(host, "", deadline, None, is_probe=True)
         except StorageError:
             return False
@@ -140,7 +140,7 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         host = choose(self._hosts, step.head)
         breaker, is_probe = self._breakers[host.name], False
         if breaker.is_open:
-            # A task that asks again and again must not keep the loop from the one that waits for the answer to its PING.
+            # A task that calls again and again must not starve the task that waits for the reply to its PING.
             await asyncio.sleep(0)
             is_probe = breaker.may_probe()
             if breaker.is_open and not is_probe:
@@ -151,72 +151,75 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
     async def _on_connection(
         self, host: Host, head: str, deadline: float, step: Step | None, *, is_probe: bool
     ) -> Any:  # Any: as in `Step`
-        """The answer of a step, where there is one, in this head's turn, until the deadline; its failures in words."""
+        """Run a step, if there is one, under the lock of this key head, until the deadline, and return its answer.
+
+        Every failure is a `StorageError`.
+        """
         loop = asyncio.get_running_loop()
         if loop.time() >= deadline:
             raise failures.out_of_time(host, self.timeout)
-        turn = self._turns.setdefault((id(loop), host, lane_of(head)), asyncio.Lock())
-        asking = _Asking(host, self._breakers[host.name], self._idle, self.timeout, deadline)
+        lock = self._locks.setdefault((id(loop), host, lane_of(head)), asyncio.Lock())
+        session = _Session(host, self._breakers[host.name], self._idle, self.timeout, deadline)
         try:
-            async with asyncio.timeout_at(deadline), turn:
-                asking.has_turn = True
+            async with asyncio.timeout_at(deadline), lock:
+                session.has_lock = True
                 try:
-                    return await self._ask(asking, step, is_probe=is_probe)
+                    return await self._ask(session, step, is_probe=is_probe)
                 finally:
-                    # Cancelled ones too: an answer may still be on the way, and must not be taken for the next one's.
-                    asking.end()
+                    # After a cancellation too: a reply may be pending, and the next task must not read it.
+                    session.end()
         except TimeoutError:
-            raise asking.late() from None
+            raise session.late() from None
 
-    async def _ping(self, asking: _Asking, deadline: float) -> None:
-        """Ask whether the server is there."""
+    async def _ping(self, session: _Session, deadline: float) -> None:
+        """Check that the server replies."""
         try:
             async with asyncio.timeout_at(deadline):
-                await asking.ask(_VERSION)
+                await session.ask(_VERSION)
         except (TimeoutError, StorageError) as error:
-            failure = asking.late() if isinstance(error, TimeoutError) else error
-            # A refusal is an answer, and the circuit is closed.
-            if asking.breaker.is_open:
-                raise failures.not_asked(asking.host, self._circuit or DEFAULT) from error
+            failure = session.late() if isinstance(error, TimeoutError) else error
+            # A refusal is a reply, and closes the circuit.
+            if session.breaker.is_open:
+                raise failures.not_asked(session.host, self._circuit or DEFAULT) from error
             raise failure from None
 
-    async def _ask(self, asking: _Asking, step: Step | None, *, is_probe: bool) -> Any:  # Any: as in `Step`
+    async def _ask(self, session: _Session, step: Step | None, *, is_probe: bool) -> Any:  # Any: as in `Step`
         if is_probe:
-            pinged = asyncio.get_running_loop().time() + asking.breaker.ping_time(self.timeout)
-            await self._ping(asking, asking.deadline if step is None else min(asking.deadline, pinged))
-        elif asking.breaker.is_open:
-            # It opened while this task waited for its turn.
+            until = asyncio.get_running_loop().time() + session.breaker.ping_time(self.timeout)
+            await self._ping(session, session.deadline if step is None else min(session.deadline, until))
+        elif session.breaker.is_open:
+            # The circuit opened while this task waited for the lock.
             await asyncio.sleep(0)
-            raise failures.not_asked(asking.host, self._circuit or DEFAULT)
+            raise failures.not_asked(session.host, self._circuit or DEFAULT)
         if step is None:
             return None
         key = step.head.encode()
         gets = Gets(key)
         for attempt in count(1):
-            value, unique = await asking.ask(gets)
+            value, unique = await session.ask(gets)
             answer, write = decide.perform(step, value, self.now(), time.time())
             if write is None:
                 return answer
             try:
-                if await asking.ask(Store(key, write.value, write.expire, unique)):
+                if await session.ask(Store(key, write.value, write.expire, unique)):
                     return answer
             except TooLarge:
                 raise write.outgrown() from None
             pause = decide.pause(attempt)
-            if asyncio.get_running_loop().time() + pause > asking.deadline:
-                raise failures.contended(asking.host, self.timeout, attempt)
+            if asyncio.get_running_loop().time() + pause > session.deadline:
+                raise failures.contended(session.host, self.timeout, attempt)
             await asyncio.sleep(pause)
-        raise AssertionError  # pragma: no cover  # `count` never ends; said for the type checker
+        raise AssertionError  # pragma: no cover  # `count` never ends; for the type checker
 
 
-class _Asking:
-    """What one task asks a host, and on which connection.
+class _Session:
+    """The exchanges of one task with a host, on one connection.
 
     Arguments:
         host: the host.
-        breaker: its circuit.
-        idle: where connections are kept.
-        timeout: the most seconds that a decision takes.
+        breaker: its circuit breaker.
+        idle: the idle connections.
+        timeout: the longest time that a decision takes, in seconds.
         deadline: by the event loop's clock.
     """
 
@@ -229,7 +232,7 @@ class _Asking:
         "_timeout",
         "breaker",
         "deadline",
-        "has_turn",
+        "has_lock",
         "host",
     )
 
@@ -237,17 +240,17 @@ class _Asking:
         self.host = host
         self.breaker = breaker
         self.deadline = deadline
-        self.has_turn = False
+        self.has_lock = False
         self._idle = idle
         self._timeout = timeout
         self._connection: AsyncConnection | None = None
-        # Of the exchange that has no answer yet: when it began, how many seconds it had, whether it is a change.
+        # The exchange that has no answer yet: when it began, how many seconds it had, whether it changes anything.
         self._began: float | None = None
         self._left = 0.0
         self._has_sent = False
 
     async def ask(self, exchange: Exchange[T]) -> T:
-        """The answer to a request; takes a connection, or makes one, where that is needed.
+        """Send a request and return the answer; take an idle connection or open one if needed.
 
         Raises:
             StorageError: there is no answer.
@@ -274,7 +277,7 @@ class _Asking:
         return answer
 
     async def _first(self, exchange: Exchange[T]) -> T:
-        """The answer to what comes first, and only reads."""
+        """The answer to the first request, which only reads."""
         kept = self._connection = self._idle.take(self.host)
         if kept is not None:
             try:
@@ -282,28 +285,28 @@ class _Asking:
             except TimeoutError:
                 raise
             except OSError:
-                # A server that was started anew has closed what was kept.
+                # A restarted server has closed its idle connections.
                 kept.close()
         connection = self._connection = await AsyncConnection.open(self.host.address, self.deadline)
         return await connection.ask(exchange)
 
     def late(self) -> StorageError:
-        """What to say when the deadline has passed."""
-        if not self.has_turn:
+        """The error to raise when the deadline has passed."""
+        if not self.has_lock:
             return failures.busy(self.host, self._timeout)
         if self._began is None:
             return failures.out_of_time(self.host, self._timeout)
-        # A loop that something else has blocked could not have seen the answer: the server is not blamed for that.
+        # A blocked event loop could not have read the reply, so this does not count against the server.
         if asyncio.get_running_loop().time() - self.deadline < self._timeout / 2:
             self._failed(is_late=True)
         return failures.late(self.host, self._timeout, sent=self._has_sent)
 
     def _failed(self, *, is_late: bool) -> None:
-        # A server that was given little time is not blamed for being late.
+        # If the server had little time, a time-out does not count against it.
         if self._began is not None and (not is_late or self._left >= self._timeout / 2):
             self.breaker.failed(self._began, timed_out=is_late)
 
     def end(self) -> None:
-        """Keep the connection for others if it can be used again."""
+        """Keep the connection for reuse if it is clean."""
         if self._connection is not None:
             self._idle.put(self.host, self._connection)

@@ -1,18 +1,18 @@
 """Connections to memcached for threads, and the lanes in which threads wait for them.
 
-What always holds, whatever exception passes at whatever byte code (a signal handler may raise anywhere):
+These invariants hold whatever exception is raised at whatever bytecode (a signal handler may raise anywhere):
 
-1. A connection is clean only while no reply is on its way: it ceases to be before the first byte of a request is sent, and
-   is again when the last byte of the reply has been read and understood. Only a clean connection is used; any other is
-   closed, so that nobody reads a reply to somebody else's request.
-2. A lane is one connection and one lock, and whoever holds the lock has the connection for himself. Should a second exception
-   come while the first is on its way to release the lock, the lane is lost: those who wait for it notice that no call which
-   is still alive holds it, and put a new lane in its place. One that was not lost after all is then one too many, no harm.
-3. Who waits for a lane waits until his deadline at most. A thread never waits for itself: a decision within a decision (by a
-   signal handler) has a connection of its own.
-4. A request that changes something is sent once, on the connection on which the item was read. What only reads is sent
-   again, once, if the connection had been used before: a server that was started anew has closed it.
-5. A forked child starts with no connection and with new lanes: see `forking`.
+1. A connection is clean only while no reply is pending. It becomes unclean before the first byte of a request is sent, and
+   clean again when the last byte of the reply has been read and understood. Only a clean connection is used; any other is
+   closed, so no caller reads the reply to another caller's request.
+2. A lane is one connection and one lock. The thread that holds the lock has the connection for itself. If a second exception
+   is raised while the first is about to release the lock, the lane is lost: waiting threads notice that no live call holds
+   it, and replace it with a new lane. If the lane was not lost after all, there is one lane too many, which does no harm.
+3. A thread waits for a lane until its deadline at most. A thread never waits for itself: a decision within a decision (in a
+   signal handler) gets a connection of its own.
+4. A request that changes something is sent once, on the connection on which the item was read. A request that only reads is
+   sent again, once, if the connection had been used before: a restarted server has closed it.
+5. A forked child starts without connections and with new lanes: see `forking`.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ T = TypeVar("T")
 _CHUNK = 65536
 
 _LOOK = 0.03
-"""Seconds that a thread waits for a lane before it looks whether there is still somebody who holds it."""
+"""Seconds that a thread waits for a lane before it checks whether a live call still holds it."""
 
 _OVERDUE = 1.0
-"""Seconds after the deadline of a thread, when it is certain that it does not hold its lane any more."""
+"""Seconds after a thread's deadline after which it certainly no longer holds its lane."""
 
 
 class Connection:
-    """One connection to a host, made when it is first needed, for one thread at a time.
+    """One connection to a host, opened when it is first needed, used by one thread at a time.
 
     Arguments:
         host: the server.
-        breaker: its circuit.
-        timeout: the most seconds that a decision takes.
+        breaker: its circuit breaker.
+        timeout: the longest time that a decision takes, in seconds.
     """
 
     __slots__ = ("__weakref__", "_breaker", "_host", "_is_clean", "_timeout", "_wire")
@@ -69,11 +69,11 @@ class Connection:
         close_in_children(self)
 
     def ask(self, exchange: Exchange[T], deadline: float) -> T:
-        """The answer to a request; connects first where that is needed.
+        """Send a request and return the answer; connect first if needed.
 
         Arguments:
-            exchange: what is asked.
-            deadline: by `time.monotonic`, for all that it takes.
+            exchange: the request.
+            deadline: by `time.monotonic`, for connecting, sending and receiving together.
 
         Raises:
             StorageError: there is no answer.
@@ -83,11 +83,11 @@ class Connection:
         try:
             if began >= deadline:
                 raise OutOfTime
-            answer = self._asked(exchange, deadline)
+            answer = self._answer(exchange, deadline)
         except BaseException as error:
             self.close()
             if isinstance(error, FAILURES):
-                self._tell(error, began, deadline)
+                self._report(error, began, deadline)
                 if not isinstance(error, TooLarge):
                     raise failures.storage_error(self._host, self._timeout, error, sent=exchange.changes) from None
             raise
@@ -95,19 +95,19 @@ class Connection:
             self._breaker.answered()
         return answer
 
-    def _tell(self, error: Exception, began: float, deadline: float) -> None:
-        """Tell the circuit what became of an exchange."""
+    def _report(self, error: Exception, began: float, deadline: float) -> None:
+        """Report a failed exchange to the circuit breaker."""
         if not isinstance(error, OSError):
-            # It answered, whatever it said.
+            # The server replied, whatever the content.
             self._breaker.answered()
         elif not isinstance(error, TimeoutError):
             self._breaker.failed(began, timed_out=False)
         elif deadline - began >= self._timeout / 2:
-            # A server that was given less time is not blamed for being late.
+            # If the server had less time than this, a time-out does not count against it.
             self._breaker.failed(began, timed_out=True)
 
     def close(self) -> None:
-        """Drop the connection, with whatever reply is still on its way."""
+        """Close the connection, even if a reply is pending."""
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
@@ -115,7 +115,7 @@ class Connection:
     def __del__(self) -> None:
         self.close()
 
-    def _asked(self, exchange: Exchange[T], deadline: float) -> T:
+    def _answer(self, exchange: Exchange[T], deadline: float) -> T:
         wire = self._wire
         if exchange.changes:
             if wire is None:
@@ -145,7 +145,7 @@ class Connection:
 
 
 def _rest(exchange: Exchange[T], wire: Wire, first: bytes) -> T:
-    """The answer to a reply that comes in several parts, of which one is here."""
+    """The answer in a reply that arrives in several parts, of which the first is here."""
     part, received = first, bytearray(first)
     while part:
         part = wire.recv(_CHUNK)
@@ -168,7 +168,7 @@ def _prepare(connecting: socket.socket) -> None:
 
 
 class Holder:
-    """A call that holds a lane; alive as long as the call is."""
+    """A call that holds a lane. The object lives as long as the call."""
 
     __slots__ = ("__weakref__", "thread")
 
@@ -177,12 +177,12 @@ class Holder:
 
 
 class Lane:
-    """A connection to a host, and the lock of whoever uses it.
+    """A connection to a host, and the lock that a thread holds while it uses it.
 
     Arguments:
         host: the server.
-        breaker: its circuit.
-        timeout: the most seconds that a decision takes.
+        breaker: its circuit breaker.
+        timeout: the longest time that a decision takes, in seconds.
     """
 
     __slots__ = ("_until", "breaker", "connection", "holder", "lock")
@@ -190,24 +190,24 @@ class Lane:
     def __init__(self, host: Host, breaker: Breaker, timeout: float) -> None:
         self.breaker = breaker
         self.connection = Connection(host, breaker, timeout)
-        # Of the kind that knows which thread has it, so that a thread can tell after an exception.
+        # An RLock knows which thread holds it, so after an exception a thread can find out whether it has the lock.
         self.lock = threading.RLock()
         self.holder: Callable[[], Holder | None] = nobody
-        """Who has the lock, as far as it is known."""
+        """The call that holds the lock, as far as is known."""
         self._until = float("-inf")
 
     def is_held_by(self, holder: Holder, until: float) -> None:
-        """Note who has taken the lock, and by when he is sure to be done."""
+        """Record which call has taken the lock, and its deadline."""
         self._until = until
         self.holder = ref(holder)
 
     def is_held_here(self) -> bool:
-        """Whether this very thread is in the middle of a decision: it asks again from a signal handler, or from its clock."""
+        """Whether this very thread is in the middle of a decision: this call then comes from a signal handler or its clock."""
         holder = self.holder()
         return holder is not None and holder.thread == threading.get_ident()
 
     def is_lost(self) -> bool:
-        """Whether a lock that cannot be had has nobody who could release it; or somebody has taken it this very moment."""
+        """Whether no live call could release a lock that is taken. It can be wrong if a thread took the lock just now."""
         return self.holder() is None or time.monotonic() > self._until + _OVERDUE
 
 
@@ -217,12 +217,12 @@ def nobody() -> None:
 
 
 class Lanes:
-    """The connections of one process to all hosts: a few to each, every recipient always on the same one.
+    """The connections of one process to all hosts: a few to each host. A recipient always uses the same one.
 
     Arguments:
         hosts: the servers.
-        breakers: their circuits, by the name of the host.
-        timeout: the most seconds that a decision takes.
+        breakers: their circuit breakers, by the name of the host.
+        timeout: the longest time that a decision takes, in seconds.
     """
 
     __slots__ = ("_breakers", "_lanes", "_timeout", "process")
@@ -237,11 +237,11 @@ class Lanes:
         return Lane(host, self._breakers[host.name], self._timeout)
 
     def of(self, host: Host, head: str) -> Lane:
-        """The lane that serves this head."""
+        """The lane that serves this key head."""
         return self._lanes[host][lane_of(head)]
 
     def take(self, host: Host, head: str, deadline: float) -> Lane | None:
-        """The lane that serves this head, with its lock taken for the caller; None if others had it until the deadline."""
+        """The lane that serves this key head, locked for the caller; None if other callers held the lock until the deadline."""
         lane, wait, is_suspect = self.of(host, head), 0.0, False
         if lane.is_held_here():
             lane = self._lane(host)
@@ -254,7 +254,7 @@ class Lanes:
                 with suppress(RuntimeError):
                     lane.lock.release()
                 raise
-            # Lost is what looks so twice: nobody had just taken it.
+            # A lane counts as lost only if it looks lost twice in a row: the first time, a thread may have just taken it.
             is_lost = wait > 0 and lane.is_lost()
             if is_lost and is_suspect:
                 self._replace(host, head, lane)
@@ -268,7 +268,7 @@ class Lanes:
             lanes[number] = self._lane(host)
 
     def close(self) -> None:
-        """Close the connections that nobody uses. Those in use are closed when their threads are done with these lanes."""
+        """Close idle connections. A connection in use is closed when its thread is done with this lane."""
         for lanes in self._lanes.values():
             for lane in lanes:
                 if lane.lock.acquire(blocking=False):

@@ -1,18 +1,18 @@
 """Connections to memcached for asyncio.
 
-Own code, because neither client that there is survives what asyncio programs do (aiomcache 0.8.2, memcachio 0.5.1, both
-tried): after a cancelled call aiomcache hands that call's reply to the next, and spins for ever when the server closes
-the connection; memcachio loses a place in its pool with each call cancelled while connecting, until none is left.
+This is our own code, because neither existing client survives cancellation (aiomcache 0.8.2 and memcachio 0.5.1, both
+tried). After a cancelled call aiomcache hands that call's reply to the next call, and it spins for ever when the server
+closes the connection. memcachio loses a place in its pool with each call cancelled while connecting, until none is left.
 
-What always holds, at whatever await a task is cancelled, and whatever else is raised:
+These invariants hold at whatever await a task is cancelled, and whatever else is raised:
 
-1. A connection is clean only while no reply is on its way: it ceases to be before the first byte of a request is sent, and
-   is again when the last byte of the reply has been read and understood. Only clean connections are kept for others.
-2. A connection is in the hands of one task, or kept, or closed.
-3. A request that changes something is sent once. What only reads is sent again, once, if the connection had been kept: a
-   server that was started anew has closed it.
-4. A plain socket belongs to no event loop, so a connection that one loop left serves the next.
-5. A forked child starts with no connection: see `forking`.
+1. A connection is clean only while no reply is pending. It becomes unclean before the first byte of a request is sent, and
+   clean again when the last byte of the reply has been read and understood. Only clean connections are kept for reuse.
+2. A connection is either used by one task, or idle, or closed.
+3. A request that changes something is sent once. A request that only reads is sent again, once, if the connection was
+   reused: a restarted server has closed it.
+4. A plain socket belongs to no event loop, so the next event loop can reuse a connection of an earlier one.
+5. A forked child starts without connections: see `forking`.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class AsyncConnection:
         """Connect to the first of the server's addresses that accepts.
 
         Arguments:
-            address: where the server is.
-            deadline: by the event loop's clock; each address gets its share of what is left.
+            address: the address of the server.
+            deadline: by the event loop's clock; each address gets its share of the time that is left.
         """
         if isinstance(address, str):
             found: Sequence[tuple[Any, ...]] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", address)]  # Any: an address
@@ -63,12 +63,12 @@ class AsyncConnection:
         return cls(await connect(found, deadline, _at_once))
 
     async def ask(self, exchange: Exchange[T]) -> T:
-        """The answer to a request.
+        """Send a request and return the answer.
 
         Raises:
             OSError: the connection is lost.
-            Refusal: the server could not do it.
-            Garbled: what came is no answer.
+            Refusal: the server could not process the request.
+            Garbled: the reply does not match the request.
         """
         loop = asyncio.get_running_loop()
         self.is_clean = False
@@ -92,7 +92,7 @@ class AsyncConnection:
         return answer
 
     def close(self) -> None:
-        """Drop the connection, with whatever reply is still on its way."""
+        """Close the connection, even if a reply is pending."""
         self.is_clean = False
         self._socket.close()
 
@@ -101,7 +101,7 @@ class AsyncConnection:
 
 
 class Idle:
-    """Connections that nobody uses, whichever event loop made them."""
+    """Idle connections, of all event loops."""
 
     __slots__ = ("_connections",)
 
@@ -109,13 +109,13 @@ class Idle:
         self._connections: dict[Host, list[AsyncConnection]] = {}
 
     def take(self, host: Host) -> AsyncConnection | None:
-        """A connection to this host that can be used, if there is one."""
+        """An idle connection to this host, if there is one."""
         connections = self._connections.get(host)
         while connections:
             try:
                 connection = connections.pop()
             except IndexError:
-                # Another thread's event loop was quicker.
+                # The event loop of another thread has just taken it.
                 break
             if connection.is_clean and not connection.is_stale():
                 return connection
@@ -123,7 +123,7 @@ class Idle:
         return None
 
     def put(self, host: Host, connection: AsyncConnection) -> None:
-        """Keep a connection for others if it is clean and there are few; otherwise close it."""
+        """Keep a connection for reuse if it is clean and there are only a few; otherwise close it."""
         connections = self._connections.setdefault(host, [])
         if connection.is_clean and len(connections) < LANES:
             connections.append(connection)
@@ -138,6 +138,6 @@ class Idle:
 
 
 def _at_once(connecting: socket.socket) -> None:
-    """Have what is written sent at once."""
+    """Disable Nagle's algorithm, so that requests are sent without delay."""
     if connecting.family != getattr(socket, "AF_UNIX", None):
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

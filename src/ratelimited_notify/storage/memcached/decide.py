@@ -1,7 +1,7 @@
-"""What a decision does to which item: generators that yield one step after another and do no I/O themselves.
+"""How a decision changes items: generators that yield one step after another and do no I/O themselves.
 
-A step is one read-modify-write of the item under one head. Whoever runs a generator answers each step with what its
-`change` returned, or throws the `StorageError` that came instead. Both storages, sync and asyncio, run these.
+A step is one read-modify-write of the item under one key head. The caller that runs a generator sends in what the step's
+`change` returned, or throws in the `StorageError` raised instead. Both storages, sync and asyncio, run these generators.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GROUP = 250
-"""Requests of a batch that have one deadline together."""
+"""How many requests of a batch share one deadline."""
 
 _SHORTEST_PAUSE = 0.0002
 _LONGEST_PAUSE = 0.01
@@ -36,29 +36,29 @@ class Step(NamedTuple):
 
     head: str
     change: Callable[[Item, int], tuple[Any, bool]]  # Any: each kind of step has an answer of its own
-    """What to do to the item at an instant; returns the answer, and whether the item has to be written.
+    """Changes the item at an instant. Returns the answer, and whether the item has to be written.
 
-    Called anew, with the item as it then is, when somebody else wrote it in the meantime.
+    It is called again, with the current item, if another caller has written the item in the meantime.
     """
     if_unreadable: Any = None  # Any: as above
-    """The answer where the item cannot be read, and is deleted for that; with None it is an error, and stays."""
+    """The answer if the item cannot be read; the item is then deleted. With None, an unreadable item is an error, and stays."""
 
 
 class Write(NamedTuple):
-    """What a step leaves in its item."""
+    """A value to store, the result of a step."""
 
     value: bytes
     expire: int
-    """The time to live, as memcached wants it."""
+    """The time to live, as memcached expects it."""
     outgrown: Callable[[], StorageError]
-    """What to say when the value is too large for the server."""
+    """Makes the error to raise when the value is too large for the server."""
 
 
 Steps: TypeAlias = Generator[Step, Any, T]  # Any: what is sent in is the answer of the step that was yielded
 
 
 def perform(step: Step, value: bytes | None, now: int, wall: float) -> tuple[Any, Write | None]:  # Any: as in `Step`
-    """The answer of a step where memcached holds this value, and what to write for it to be true; None is nothing.
+    """The answer of a step, given the value that memcached holds, and what has to be written first; None if nothing has.
 
     `now` is the instant of the decision, `wall` the seconds since 1970.
     """
@@ -79,12 +79,12 @@ def perform(step: Step, value: bytes | None, now: int, wall: float) -> tuple[Any
 
 
 def pause(attempt: int) -> float:
-    """Seconds to wait before reading again what somebody else wrote first, more on average with each attempt."""
+    """Seconds to wait before the next attempt, after another caller wrote the item first. They grow with each attempt."""
     return random.uniform(0, min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2**attempt))  # noqa: S311  # spreads load, no secret
 
 
 class _Group(NamedTuple):
-    """The windows of a request that lie in one item, and where in the request they stand."""
+    """The windows of a request that are in one item, and their positions in the request."""
 
     head: str
     positions: list[int]
@@ -96,7 +96,7 @@ class _Group(NamedTuple):
 
 
 def _groups(windows: Sequence[Window], keys: Sequence[str]) -> list[_Group]:
-    """The request by items: the recipient's own first, those shared with others last."""
+    """The request grouped by item: the recipient's own windows first, windows shared with other recipients last."""
     groups: dict[str, _Group] = {}
     for position, (window, key) in enumerate(zip(windows, keys, strict=True)):
         head, rest = split(key)
@@ -110,9 +110,10 @@ def _groups(windows: Sequence[Window], keys: Sequence[str]) -> list[_Group]:
 
 
 def acquire(windows: Sequence[Window], keys: Sequence[str], cost: int) -> Steps[Verdict]:
-    """Take a hit in all windows or in none.
+    """Count a hit in all windows or in none.
 
-    Where they lie in several items, each takes in turn; what a later one refuses, the earlier ones are given back.
+    If the windows are in several items, the items are updated one after another. If a later item refuses, the hit is given
+    back in the earlier ones.
     """
     groups = _groups(windows, keys)
     verdicts: list[Verdict] = []
@@ -122,21 +123,21 @@ def acquire(windows: Sequence[Window], keys: Sequence[str], cost: int) -> Steps[
             if not verdicts[-1].granted:
                 break
     except StorageError as error:
-        # The hit is about to be reported as failed: what is known to be counted for it is given back if possible.
+        # The hit will be reported as failed, so it is given back, if possible, where it is known to be counted.
         try:
-            yield from _undone(groups, verdicts, cost)
+            yield from _give_back(groups, verdicts, cost)
         except StorageError:
             raise failures.half_counted(error) from error
         raise
     if all(verdict.granted for verdict in verdicts):
         return _merged(groups, verdicts)
-    answers = yield from _undone(groups, verdicts[:-1], cost)
+    answers = yield from _give_back(groups, verdicts[:-1], cost)
     answers.append(verdicts[-1])
-    answers += yield from _seen(groups[len(answers) :], cost)
+    answers += yield from _peek_each(groups[len(answers) :], cost)
     return _merged(groups, answers)
 
 
-def _seen(groups: Sequence[_Group], cost: int) -> Steps[list[Verdict]]:
+def _peek_each(groups: Sequence[_Group], cost: int) -> Steps[list[Verdict]]:
     verdicts: list[Verdict] = []
     for group in groups:
         verdict: Verdict = yield Step(group.head, partial(_look, group, cost))
@@ -144,8 +145,8 @@ def _seen(groups: Sequence[_Group], cost: int) -> Steps[list[Verdict]]:
     return verdicts
 
 
-def _undone(groups: Sequence[_Group], verdicts: Sequence[Verdict], cost: int) -> Steps[list[Verdict]]:
-    """Give back all that was granted, and look again; an item that fails keeps no other from giving back."""
+def _give_back(groups: Sequence[_Group], verdicts: Sequence[Verdict], cost: int) -> Steps[list[Verdict]]:
+    """Give back the hit in all items that counted it, and read them again. If one item fails, the others are still processed."""
     answers: list[Verdict] = []
     failure: StorageError | None = None
     for group, verdict in zip(groups, verdicts, strict=False):
@@ -160,9 +161,9 @@ def _undone(groups: Sequence[_Group], verdicts: Sequence[Verdict], cost: int) ->
 
 
 def abandon(requests: Sequence[Request], verdicts: Sequence[Verdict]) -> Steps[int]:
-    """Give back what the first requests of a batch were granted, as far as it can be done: the batch failed.
+    """Give back the hits of the first requests of a failed batch, as far as possible.
 
-    Returns for how many it could not be done.
+    Returns how many requests could not be given back.
     """
     kept = 0
     for (windows, keys, cost), verdict in zip(requests, verdicts, strict=False):
@@ -174,13 +175,13 @@ def abandon(requests: Sequence[Request], verdicts: Sequence[Verdict]) -> Steps[i
 
 
 def peek(windows: Sequence[Window], keys: Sequence[str], cost: int) -> Steps[Verdict]:
-    """What `acquire` would say, changing nothing."""
+    """The verdict that `acquire` would return, without changing anything."""
     groups = _groups(windows, keys)
-    return _merged(groups, (yield from _seen(groups, cost)))
+    return _merged(groups, (yield from _peek_each(groups, cost)))
 
 
 def release(windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]) -> Steps[bool]:
-    """Give back one hit in all windows that took it; an item that fails keeps no other from giving back."""
+    """Give back one hit in all windows that counted it. If one item fails, the others are still processed."""
     given = False
     failure: StorageError | None = None
     for group in _groups(windows, keys):
@@ -196,7 +197,7 @@ def release(windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: S
 
 
 def forget(windows: Sequence[Window], keys: Sequence[str]) -> Steps[int]:
-    """Empty these windows; how many held anything. What cannot be read counts as held, and goes."""
+    """Empty these windows. Returns how many held anything. An unreadable window counts as held, and is deleted."""
     forgotten = 0
     for group in _groups(windows, keys):
         forgotten += yield Step(group.head, partial(_forget, group), if_unreadable=len(group.rests))
@@ -233,13 +234,13 @@ def _forget(group: _Group, item: Item, now: int) -> tuple[int, bool]:
 
 
 def _merged(groups: Sequence[_Group], verdicts: Sequence[Verdict]) -> Verdict:
-    """One answer, with the windows in the order in which they were asked for."""
+    """One verdict, with the readings in the order of the request's windows."""
     placed: dict[int, Reading] = {}
     for group, verdict in zip(groups, verdicts, strict=True):
         placed.update(zip(group.positions, verdict.readings, strict=True))
     return Verdict(
         all(verdict.granted for verdict in verdicts),
-        # Of no windows at all there is nothing to tell that an instant would matter to.
+        # Without windows there are no readings, so the instant does not matter.
         max((verdict.now for verdict in verdicts), default=0),
         [placed[position] for position in range(len(placed))],
     )

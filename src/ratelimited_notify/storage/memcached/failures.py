@@ -1,6 +1,6 @@
-"""What can go wrong with a memcached host, in words for the person who has to mend it. No key is ever part of them.
+"""The errors of a memcached host, with messages for the person who has to fix it. No message ever contains a key.
 
-Each says what is so: that nothing was counted, or that it is not known.
+Each message says whether the hit was counted: that nothing was counted, or that it is unknown.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 NOTHING = "Nothing was counted."
 UNKNOWN = "Whether the hit was counted is unknown."
-KEPT = "It stays counted in those of its windows that had been asked before."
+KEPT = "It stays counted in the windows that were updated before the failure."
 
 
-def _so(*, sent: bool) -> str:
+def _counted(*, sent: bool) -> str:
     return UNKNOWN if sent else NOTHING
 
 
@@ -27,10 +27,10 @@ def storage_error(host: Host, seconds: float, error: Exception, *, sent: bool) -
     """An exchange failed.
 
     Arguments:
-        host: where.
+        host: the server.
         seconds: the time-out.
         error: one of `protocol.FAILURES`.
-        sent: whether a change was asked for, which may have been made.
+        sent: whether a request that changes something was sent, so that the change may have been made.
     """
     if isinstance(error, OutOfTime):
         return out_of_time(host, seconds)
@@ -44,34 +44,35 @@ def storage_error(host: Host, seconds: float, error: Exception, *, sent: bool) -
 
 
 def late(host: Host, seconds: float, *, sent: bool) -> StorageError:
-    """No answer came by the deadline. `sent`: the hit was on its way."""
+    """No reply came by the deadline. `sent`: the hit was on its way."""
     return StorageError(
-        f"memcached at {host.name} gave no answer within {seconds:g} seconds. {_so(sent=sent)} "
-        "Is the server hanging, out of reach or overloaded? A longer timeout= allows it more time."
+        f"memcached at {host.name} gave no answer within {seconds:g} seconds. {_counted(sent=sent)} "
+        "Is the server hanging, unreachable or overloaded? A longer timeout= gives it more time."
     )
 
 
 def out_of_time(host: Host, seconds: float) -> StorageError:
-    """The deadline had passed before the server could be asked."""
+    """The deadline passed before a request could be sent."""
     return StorageError(
-        f"The {seconds:g} seconds of timeout= were over before memcached at {host.name} could be asked. {NOTHING} "
-        "Does this process have more to do than it can, or is another host slow? A longer timeout= allows more time."
+        f"The {seconds:g} seconds of timeout= passed before a request to memcached at {host.name} could be sent. {NOTHING} "
+        "Is this process overloaded, or is another host slow? A longer timeout= allows more time."
     )
 
 
 def busy(host: Host, seconds: float) -> StorageError:
-    """Others of this process used the connection until the deadline."""
+    """Other callers of this process used the connection until the deadline."""
     return StorageError(
-        f"Others in this process used the connection to memcached at {host.name} for all of {seconds:g} seconds. "
-        f"{NOTHING} Is the server slow, or are many asking about one recipient? A longer timeout= allows more time."
+        f"Other callers in this process used the connection to memcached at {host.name} for the whole timeout= of "
+        f"{seconds:g} seconds. {NOTHING} Is the server slow, or are many hits for one recipient? A longer timeout= allows "
+        "more time."
     )
 
 
 def contended(host: Host, seconds: float, attempts: int) -> StorageError:
-    """Others were quicker each time, until the deadline."""
+    """Another caller wrote the item first in every attempt, until the deadline."""
     return StorageError(
         f"The same windows in memcached at {host.name} were changed by others {attempts} times within {seconds:g} "
-        f"seconds. {NOTHING} Allow a longer timeout=, or keep a window that all recipients share in Redis."
+        f"seconds. {NOTHING} Set a longer timeout=, or keep a window that all recipients share in Redis."
     )
 
 
@@ -79,23 +80,23 @@ def _broken(host: Host, error: OSError, *, sent: bool) -> StorageError:
     """The connection could not be made, or was lost."""
     said = error.strerror or type(error).__name__
     return StorageError(
-        f"memcached at {host.name} could not be reached, or the connection was lost: {said}. {_so(sent=sent)} "
+        f"memcached at {host.name} could not be reached, or the connection was lost: {said}. {_counted(sent=sent)} "
         "Is the server running, and may this host connect to it?"
     )
 
 
 def _refused(host: Host, said: str, *, sent: bool) -> StorageError:
-    """The server could not do what was asked."""
+    """The server could not process the request."""
     return StorageError(
-        f"memcached at {host.name} refused: {said}. {_so(sent=sent)} Look at the server's memory (-m) and settings."
+        f"memcached at {host.name} refused: {said}. {_counted(sent=sent)} Check the server's memory (-m) and settings."
     )
 
 
 def _garbled(host: Host, *, sent: bool) -> StorageError:
-    """What came is no reply to what was asked."""
+    """The reply does not match the request."""
     return StorageError(
-        f"What answers at {host.name} sent something that is no reply of memcached's to what it was asked. "
-        f"{_so(sent=sent)} Is it memcached that listens there, and is nothing in between that changes replies?"
+        f"The server at {host.name} sent something that is not memcached's reply to the request. "
+        f"{_counted(sent=sent)} Is it memcached that listens there, and does a proxy in between change replies?"
     )
 
 
@@ -103,24 +104,24 @@ def not_asked(host: Host, circuit: Circuit) -> StorageError:
     """The circuit is open."""
     return StorageError(
         f"memcached at {host.name} was not asked, because it gave no answer {circuit.failures} times in a row. {NOTHING} "
-        f"The next call that comes {circuit.pause:g} seconds after the last try tries again."
+        f"The first call {circuit.pause:g} seconds or more after the last attempt tries again."
     )
 
 
 def half_counted(error: StorageError) -> StorageError:
-    """A hit failed half-way, and what it had taken could not be given back."""
+    """A hit failed half-way, and could not be given back in the windows that had counted it."""
     said = str(error)
     return StorageError(said.replace(NOTHING, KEPT) if NOTHING in said else f"{said} {KEPT}")
 
 
 def batch_counted(error: StorageError, requests: int) -> StorageError:
-    """A batch failed, and so many of its requests could not be given back."""
-    return StorageError(f"{error} {requests} requests before it in the batch could not be given back and stay counted.")
+    """A batch failed, and this number of its requests could not be given back."""
+    return StorageError(f"{error} {requests} earlier requests of the batch could not be given back and stay counted.")
 
 
 def no_reset() -> NotifyError:
-    """`reset` was asked for."""
+    """`reset` was called."""
     return NotifyError(
-        "memcached cannot list what it holds, and flush_all would wipe what other programs keep there too. Clear one "
+        "memcached cannot list its keys, and flush_all would wipe what other programs keep there too. Clear one "
         "recipient at a time, give the limiter a new namespace=, or send flush_all to the server yourself."
     )

@@ -1,7 +1,7 @@
-"""What a forked child does with the connections that it inherits: it closes its copies before anything else runs there.
+"""Connections and forks: a forked child closes its copies of the parent's connections before any other code runs.
 
-A connection that parent and child both use mixes up their replies. Closing the copy leaves the parent's open. No lock is
-taken: a thread of the parent may have held it, and there is nobody in the child to open it.
+If parent and child used the same connection, their replies would be mixed up. Closing the copy leaves the parent's connection
+open. No lock is taken: a thread of the parent may have held it, and no thread in the child would release it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 
 class Closing(Protocol):
-    """A connection, as far as a fork is concerned."""
+    """A connection that can be closed after a fork."""
 
     def close(self) -> None: ...
 
@@ -22,12 +22,12 @@ _process = object()
 
 
 def this_process() -> object:
-    """Something that every process has for itself, a forked child too."""
+    """An object that identifies this process. A forked child has another one."""
     return _process
 
 
 def close_in_children(connection: Closing) -> None:
-    """Have every child that is forked while this connection is alive close its copy."""
+    """Make every child that is forked while this connection is alive close its copy."""
     _connections.add(connection)
 
 

@@ -1,4 +1,4 @@
-"""The memcached hosts that a URI names, and which of them has the windows of a recipient."""
+"""The memcached hosts in a URI, and which of them has the windows of a recipient."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ Address: TypeAlias = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
 
 PORT = 11211
-"""Where memcached listens if nothing else is said."""
+"""The default port of memcached."""
 
 LANES = 16
-"""The most connections that one process (one event loop) has to one host."""
+"""The most connections from one process (one event loop) to one host."""
 
 
 class Host(NamedTuple):
     """One memcached server."""
 
     name: str
-    """How a person writes the address; also what the choice of a host goes by."""
+    """The address as a person writes it. The choice of a host depends on it."""
     address: Address
 
 
 def hosts_of(uri: str) -> tuple[Host, ...]:
-    """The hosts in a URI: `memcached://host:port,host:port`, or `memcached:///path/to.sock`. A port may be left out."""
+    """The hosts in a URI: `memcached://host:port,host:port`, or `memcached:///path/to.sock`. Ports are optional."""
     try:
-        # Not by urlsplit as a whole: it takes several hosts for one, and refuses a bracketed one among them.
+        # Not with urlsplit on the whole URI: it reads several hosts as one, and rejects a bracketed host among them.
         locations, slash, path = uri.partition("://")[2].partition("/")
         if locations and "@" in uri:
-            raise ValueError("this storage logs in nowhere, so leave user name and password out")
+            raise ValueError("this storage does not log in, so leave out user name and password")
         if "?" in uri or "#" in uri:
             raise ValueError("options are arguments of the storage, not part of its address")
         if path.strip("/"):
             if locations:
-                raise ValueError("it names both a host and the path of a socket")
+                raise ValueError("it contains both a host and the path of a socket")
             return (Host(slash + path, slash + path),)
         hosts = tuple(dict.fromkeys(_host(location) for location in locations.split(",")))
     except ValueError as error:
@@ -61,10 +61,10 @@ def _host(location: str) -> Host:
 
 
 def choose(hosts: Sequence[Host], head: str) -> Host:
-    """The host that has the windows under this head, the same for every process whose URI names the same hosts.
+    """The host that has the windows under this key head. It is the same in every process whose URI has the same hosts.
 
-    Rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998): a host added
-    or removed moves only the recipients that it gains or loses, and the order of the hosts does not matter.
+    The method is rendezvous hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998). Adding
+    or removing a host moves only the recipients that this host gains or loses. The order of the hosts does not matter.
     """
     if len(hosts) == 1:
         return hosts[0]
@@ -72,8 +72,8 @@ def choose(hosts: Sequence[Host], head: str) -> Host:
 
 
 def lane_of(head: str) -> int:
-    """Which of a host's connections serves this head.
+    """The number of the host's connection that serves this key head.
 
-    Always the same within a process, so that its own threads and tasks wait for each other instead of racing.
+    It is always the same within a process, so its threads and tasks wait for each other instead of racing.
     """
     return hash(head) % LANES

@@ -1,7 +1,7 @@
-"""What is said to memcached, and what its replies mean. No I/O: threads and asyncio share it.
+"""Requests to memcached, and parsing of its replies. No I/O: the storages for threads and for asyncio share this module.
 
-Three commands are all that compare-and-swap needs, and `version` asks whether the server is there. Each reply is checked
-against what was asked, to its last byte; what is neither the answer nor an error of the server's is `Garbled`.
+Compare-and-swap needs three commands, and `version` checks that the server is there. Each reply is checked against its
+request, to the last byte. A reply that is neither an answer nor an error of the server is `Garbled`.
 The protocol: https://docs.memcached.org/protocols/basic/
 """
 
@@ -14,36 +14,36 @@ T_co = TypeVar("T_co", covariant=True)
 Received: TypeAlias = bytes | bytearray
 
 LARGEST_VALUE = 1 << 26
-"""Bytes: no item that is read and written for each decision is nearly as large."""
+"""Bytes. An item that is read and written for each decision is never nearly as large."""
 
 _LONGEST_LINE = 2048
 _DIGITS_OF_64_BITS = 20
 
 TOO_LARGE = "object too large for cache"
 
-# What memcached says of itself, and may be shown. Anything else may hold a key, and so a recipient.
+# The error texts of memcached itself, which may be shown. Any other text may contain a key, and so a recipient.
 _KNOWN = frozenset((TOO_LARGE, "out of memory storing object", "out of memory", "out of memory writing get response"))
 
 
 class Refusal(Exception):
-    """The server says that it did not do what was asked."""
+    """The server's reply says that it did not process the request."""
 
     def __init__(self, said: str, *, is_certain: bool) -> None:
         super().__init__(said)
         self.said = said
         self.is_certain = is_certain
-        """Whether nothing was stored; a proxy in between may say so only because it lost the answer."""
+        """Whether it is certain that nothing was stored. A proxy in between may send an error because it lost the reply."""
 
 
 class TooLarge(Refusal):
-    """The server keeps no item of this size."""
+    """The server does not store items of this size."""
 
     def __init__(self) -> None:
         super().__init__(TOO_LARGE, is_certain=True)
 
 
 class Garbled(Exception):
-    """The reply is no answer to what was asked."""
+    """The reply does not match the request."""
 
 
 class OutOfTime(TimeoutError):
@@ -51,32 +51,32 @@ class OutOfTime(TimeoutError):
 
 
 FAILURES = (OSError, Refusal, Garbled)
-"""How an exchange fails: no answer or none in time, a refusal, or something else than an answer."""
+"""How an exchange fails: no reply, or not in time; a refusal; or a reply that does not match the request."""
 
 
 class Exchange(Protocol[T_co]):
-    """A request, and how to read the reply to it."""
+    """A request, and the parser of its reply."""
 
     @property
     def request(self) -> bytes: ...
 
     @property
     def changes(self) -> bool:
-        """Whether the request changes anything, so that it must not be sent twice."""
+        """Whether the request changes anything, and so must not be sent twice."""
         ...
 
     def read(self, received: Received, /) -> T_co | None:
-        """The answer, or None as long as more has to come.
+        """The answer, or None while the reply is incomplete.
 
         Raises:
-            Refusal: the server could not do it.
-            Garbled: this is no reply to it.
+            Refusal: the server could not process the request.
+            Garbled: this is not a reply to the request.
         """
         ...
 
 
 class Gets:
-    """The value under a key, and the number that a compare-and-swap of it needs; two None if there is none."""
+    """Read the value of a key and its number for a compare-and-swap; both are None if there is no value."""
 
     __slots__ = ("_beginning", "request")
 
@@ -93,7 +93,7 @@ class Gets:
         if end_of_line < 0:
             return None
         if not received.startswith(self._beginning):
-            raise _instead(received, end_of_line)
+            raise _error_in(received, end_of_line)
         words = received[len(self._beginning) : end_of_line].split(b" ")
         if len(words) != 3 or not all(word.isdigit() and len(word) <= _DIGITS_OF_64_BITS for word in words):
             raise Garbled
@@ -110,7 +110,7 @@ class Gets:
 
 
 class Store:
-    """Store a value where it is still the one that `Gets` saw. False if somebody else was quicker."""
+    """Store a value if the item is still the one that `Gets` read. False if another caller has written it since."""
 
     __slots__ = ("_lost", "request")
 
@@ -133,12 +133,12 @@ class Store:
         end_of_line = _end_of_line(received)
         if end_of_line < 0:
             return None
-        failure = _instead(received, end_of_line)
+        failure = _error_in(received, end_of_line)
         raise TooLarge if isinstance(failure, Refusal) and failure.said == TOO_LARGE else failure
 
 
 class Version:
-    """Whether the server answers at all: True."""
+    """Check that the server replies at all. The answer is True."""
 
     __slots__ = ()
 
@@ -150,7 +150,7 @@ class Version:
         if end_of_line < 0:
             return None
         if not received.startswith(b"VERSION ") or len(received) != end_of_line + 2:
-            raise _instead(received, end_of_line)
+            raise _error_in(received, end_of_line)
         return True
 
 
@@ -161,8 +161,8 @@ def _end_of_line(received: Received) -> int:
     return end
 
 
-def _instead(received: Received, end_of_line: int) -> Refusal | Garbled:
-    """What the server said instead of an answer."""
+def _error_in(received: Received, end_of_line: int) -> Refusal | Garbled:
+    """The error for a reply that is not an answer."""
     kind, _, said = bytes(received[:end_of_line]).decode("ascii", "replace").partition(" ")
     if kind == "SERVER_ERROR":
         return Refusal(said if said in _KNOWN else "an error of the server's own", is_certain=said in _KNOWN)

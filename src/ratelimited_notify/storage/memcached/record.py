@@ -1,8 +1,8 @@
 """One memcached item: all windows under one key head, as bytes and as records. Pure: no I/O, no clock.
 
-An item is MessagePack: `[format, next mark, {rest of the key: [end, [integers]]}]`. Windows that a decision does not
-ask for stay the bytes they are. Whatever an item holds, it is windows that this library may have written, or a
-`StorageError`: never another exception, and never read as empty.
+An item is MessagePack: `[format, next mark, {rest of the key: [end, [integers]]}]`. Windows that a decision does not need
+stay encoded. An item either decodes to windows that this library may have written, or raises a `StorageError`: never another
+exception, and it is never read as empty.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORMAT = 1
-"""The version of the layout above. Items of another version are an error, never read as empty."""
+"""The version of the layout above. An item of another version is an error, never read as empty."""
 
 SLACK = 10
-"""Seconds that an item outlives its last window: memcached's own clock is coarse and ends short lives early."""
+"""Seconds that an item outlives its last window: memcached's own clock is coarse and lets short-lived items expire early."""
 
 LONGEST_RELATIVE = 30 * 24 * 3600
-"""Above so many seconds memcached takes a time to live for an instant, in seconds since 1970."""
+"""Seconds. Memcached takes a longer time to live as an instant, in seconds since 1970."""
 
 LATEST_INSTANT = 2**31 - 1
-"""The latest instant that memcached can read, in the year 2038."""
+"""The latest instant that memcached accepts, in the year 2038."""
 
 NO_END = 0
-"""The time to live of an item that stays until memcached needs its room."""
+"""The time to live of an item that stays until memcached needs the memory."""
 
 AT_ONCE = -1
-"""The time to live of an item that is gone as soon as it is written: a compare-and-swap that deletes."""
+"""The time to live of an item that expires as soon as it is written: a compare-and-swap that deletes."""
 
 _LATEST = 2**57
-"""Microseconds: no window that is read begins or ends later, which would be in the year 6537, nor as long before 1970."""
+"""Microseconds. A window that begins or ends later (in the year 6537), or as long before 1970, cannot be read."""
 
 _LARGEST_COUNT = 2**62
 _LARGEST_MARK = 2**63
-"""What is added to either still fits in 64 bits."""
+"""Up to these, sums with new hits still fit into 64 bits."""
 
 _ITEM = msgspec.msgpack.Decoder(tuple[int, int, dict[str, tuple[int, msgspec.Raw]]])
 _INTEGERS = msgspec.msgpack.Decoder(list[int])
@@ -52,16 +52,16 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Item:
-    """The windows under one head, for one decision: decoded from what memcached holds, changed, encoded again."""
+    """The windows under one key head, for one decision: decoded from the stored value, changed, encoded again."""
 
     __slots__ = ("_opened", "_stored", "mark")
 
     def __init__(self, value: bytes | None) -> None:
         self._opened: dict[str, tuple[Window, Record]] = {}
         self._stored: dict[str, tuple[int, msgspec.Raw]] = {}
-        # A random start: an item forgotten and made anew within a microsecond has no hit of the same mark.
+        # A random start, so that an item that is deleted and created again within a microsecond has no equal marks.
         self.mark = randbits(40)
-        """A number that no hit under this head has yet."""
+        """A number that no hit under this head has so far."""
         if value is not None:
             decoded = _decoded(_ITEM, value)
             if decoded is None or decoded[0] != FORMAT or not 0 <= decoded[1] < _LARGEST_MARK:
@@ -69,7 +69,7 @@ class Item:
             _, self.mark, self._stored = decoded
 
     def record(self, rest: str, window: Window) -> Record:
-        """The count of one window, a fresh one where there was none."""
+        """The record of one window, a fresh one if there was none."""
         opened = self._opened.get(rest)
         if opened is None:
             stored = self._stored.get(rest)
@@ -80,14 +80,14 @@ class Item:
         return opened[1]
 
     def drop(self, rest: str, window: Window, now: int) -> Literal["absent", "over", "held"]:
-        """Forget one window, which may be one that cannot be read; says whether it was there, and held anything."""
+        """Drop one window, even if it cannot be read. Returns whether it was there, and whether it held anything."""
         stored = self._stored.pop(rest, None)
         if stored is None:
             return "absent"
         return "held" if now < stored[0] or _unpacked(window, stored[1]) is None else "over"
 
     def encode(self, now: int) -> tuple[bytes, int] | None:
-        """The bytes to store, and the instant of the last window's end; None if no window holds anything."""
+        """The bytes to store, and the instant at which the last window ends; None if no window holds anything."""
         windows: dict[str, tuple[int, msgspec.Raw | list[int]]] = {
             rest: stored for rest, stored in self._stored.items() if now < stored[0] and rest not in self._opened
         }
@@ -100,25 +100,23 @@ class Item:
         return _ENCODER.encode((FORMAT, self.mark, windows)), max(end for end, _ in windows.values())
 
     def outgrown(self) -> StorageError:
-        """What to say when the item is too large for memcached: the rule that fills it, and the way out."""
+        """The error for an item too large for memcached. It names the rule that fills the item, and what to do."""
         if not self._opened:
-            return StorageError(
-                "memcached says that an item is too large for it which is nearly empty. Nothing was counted."
-            )
+            return StorageError("memcached rejected a nearly empty item as too large. Nothing was counted.")
         moving = [window for window, record in self._opened.values() if isinstance(record, MovingWindow)]
         window = max(moving or (window for window, _ in self._opened.values()), key=lambda window: window.amount)
         return StorageError(
-            f"A hit under the rule {window.rule!r} ({window.amount} hits, {window.strategy}) outgrew what memcached "
-            "keeps in one item (1 MB unless its -I says otherwise): a moving window keeps every hit, and all windows "
-            "of a recipient lie in one item. Nothing was counted. Give rules of many hits "
+            f"With one more hit, the rule {window.rule!r} ({window.amount} hits, {window.strategy}) would exceed what "
+            "memcached stores in one item (1 MB unless its -I says otherwise): a moving window keeps every hit, and all "
+            "windows of a recipient are in one item. Nothing was counted. Give rules with many hits "
             "strategy='sliding-window-counter' or 'fixed-window', or use a Redis storage."
         )
 
 
 def time_to_live(end: int, now: int, wall: float) -> int:
-    """The expiry to store with an item whose last window ends at `end`.
+    """The expiry time to store with an item whose last window ends at `end`.
 
-    `now` is the instant of the decision, `wall` the seconds since 1970: memcached wants those for what lives long.
+    `now` is the instant of the decision. `wall` is the seconds since 1970, which memcached needs for long-lived items.
     """
     seconds = -((now - end) // MICROSECONDS) + SLACK
     if seconds <= LONGEST_RELATIVE:
@@ -138,7 +136,7 @@ def _pack(record: Record) -> list[int]:
 
 
 def _pack_entries(record: MovingWindow) -> list[int]:
-    # The differences from hit to hit are small numbers, and small numbers are short; a cost of 1 goes without saying.
+    # The differences from hit to hit are small numbers, which MessagePack encodes in few bytes. A cost of 1 is left out.
     alike = record.hits.total == len(record.hits)
     packed = [2 if alike else 3]
     last_stamp = last_mark = 0
@@ -149,7 +147,7 @@ def _pack_entries(record: MovingWindow) -> list[int]:
 
 
 def _unpacked(window: Window, stored: msgspec.Raw) -> Record | None:
-    """The count that these bytes are; None if they are none."""
+    """The record that these bytes encode; None if they do not encode one."""
     packed = _decoded(_INTEGERS, stored)
     if packed is None:
         return None
@@ -182,7 +180,7 @@ def _unpack_moving(packed: list[int]) -> MovingWindow | None:
     width = packed[0] if packed else 0
     if width not in {2, 3} or len(packed) % width != 1:
         return None
-    # The first of each are what they are, the others differences.
+    # The first stamp and the first mark are stored as they are, the others as differences.
     stamps, marks = list(accumulate(packed[1::width])), list(accumulate(packed[2::width]))
     costs = packed[3::width] if width > 2 else [1] * len(stamps)
     if not stamps:
@@ -191,7 +189,7 @@ def _unpack_moving(packed: list[int]) -> MovingWindow | None:
         return None
     if not all(map(_is_instant, (min(stamps), max(stamps)))) or not all(map(_is_mark, (min(marks), max(marks)))):
         return None
-    # Earlier releases kept hits of one stamp in the order in which they came.
+    # Earlier releases stored hits of equal stamps in order of arrival.
     return MovingWindow(sorted(zip(stamps, marks, costs, strict=True)))
 
 
@@ -211,13 +209,13 @@ def _decoded(decoder: msgspec.msgpack.Decoder[T], value: bytes | msgspec.Raw) ->
     try:
         return decoder.decode(value)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
-        # Not all of msgspec's own: text that is no UTF-8, and arrays in arrays by the thousand.
+        # msgspec raises other errors too: for text that is not UTF-8, and for arrays nested by the thousand.
         return None
 
 
 def _unreadable(what: str, whose: str) -> StorageError:
     return StorageError(
-        f"memcached holds {what} of {whose} that this release cannot read. Nothing was counted. Did another program, or "
-        "another release, write it? `clear` empties the windows of a recipient, and a namespace= of its own keeps this "
-        "limiter apart."
+        f"memcached holds {what} of {whose} that this release cannot read. Nothing was counted. Did another program or "
+        "another release write it? `clear` empties the windows of a recipient, and a namespace= of its own separates this "
+        "limiter from other programs."
     )

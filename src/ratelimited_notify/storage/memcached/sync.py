@@ -38,17 +38,18 @@ _VERSION = Version()
 class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleMethodOverride]  # see above
     LimitsVerbs, LimitsMemcachedStorage
 ):
-    """Windows in memcached, exact under threads, processes and hosts as far as the hosts' clocks agree.
+    """Windows in memcached, exact across threads, processes and hosts as far as the hosts' clocks agree.
 
-    An item that memcached evicts is forgotten: give it memory enough (`-m`).
+    An item that memcached evicts is forgotten: give memcached enough memory (`-m`).
 
     Arguments:
-        uri: `memcached://host:port`, several hosts divided by commas, or `memcached:///path/to.sock`. All processes
-            must name the hosts alike: by their names each recipient's host is chosen.
-        timeout: the most seconds that one call takes, all its attempts together, 0.5 by default; in `acquire_many`, each
-            group of 250 requests. Only the system's resolver of names knows no deadline: give addresses where it is slow.
-        clock: a callable that gives seconds; by default this host's wall clock, which other hosts can agree with.
-        circuit: when to stop asking a host that does not answer, and when to try again; None always asks.
+        uri: `memcached://host:port`, several hosts separated by commas, or `memcached:///path/to.sock`. All processes must
+            write the host names in the same way, because a recipient's host is chosen by name.
+        timeout: the longest time that one call takes, including all attempts, in seconds; 0.5 by default. In `acquire_many`
+            it applies to each group of 250 requests. The system's name resolver has no deadline: use IP addresses if it
+            is slow.
+        clock: a callable that returns seconds; by default this host's wall clock, which other hosts can agree with.
+        circuit: when to stop sending requests to a host that does not answer, and when to try again; None never stops.
     """
 
     STORAGE_SCHEME = ["notify+memcached"]
@@ -64,11 +65,11 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         clock: Callable[[], float] | None = None,
         circuit: Circuit | None = DEFAULT,
     ) -> None:
-        # Past the constructor of limits' class, which would set up a client of its own.
+        # Skips the constructor of limits' class, which would set up a client of its own.
         super(LimitsMemcachedStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
         self.timeout = timeout
-        # Not the time since the start plus the wall time then: that parts from the clocks of other processes and hosts
-        # as soon as anything corrects a wall clock, and here many of them write the same stamps.
+        # Not the wall time at the start plus the time since: that drifts apart from the clocks of other processes and hosts
+        # as soon as a wall clock is corrected, and here many of them write stamps into the same windows.
         self.now = bounded_clock(clock or time.time)
         self._hosts = hosts_of(uri)
         self._circuit = circuit
@@ -107,7 +108,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         return self._run(decide.forget(windows, keys), self._deadline())
 
     def check(self) -> bool:
-        """Whether every host answers."""
+        """Whether every host replies."""
         try:
             self.probe()
         except StorageError:
@@ -115,10 +116,10 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         return True
 
     def probe(self) -> None:
-        """Make sure that every host answers; raises a `StorageError` that says which does not, and why."""
+        """Check that every host replies. Raises a `StorageError` that says which host does not, and why."""
         deadline = self._deadline()
         for host in self._hosts:
-            # Subject whatever its circuit says, which learns from it: nothing is counted.
+            # The PING is sent even if the circuit is open, and updates the circuit. It counts nothing.
             self._on_connection(host, "", deadline, None, is_probe=True)
 
     def reset(self) -> int | None:
@@ -159,9 +160,9 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
     def _on_connection(
         self, host: Host, head: str, deadline: float, step: Step | None, *, is_probe: bool
     ) -> Any:  # Any: as in `Step`
-        """The answer of a step, where there is one, on the connection that serves this head."""
+        """Run a step, if there is one, on the connection that serves this key head, and return its answer."""
         if self._lanes.process is not this_process():
-            # In a forked child. Threads that come here at once each make some, of which one stays.
+            # This is a forked child. Threads that get here at the same time each make new lanes; the last ones stay.
             self._lanes = self._new_lanes()
         if time.monotonic() >= deadline:
             raise failures.out_of_time(host, self.timeout)
@@ -172,29 +173,29 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         try:
             lane.is_held_by(holder, deadline)
             if is_probe:
-                pinged = deadline if step is None else time.monotonic() + lane.breaker.ping_time(self.timeout)
-                self._ping(host, lane, min(deadline, pinged))
+                until = deadline if step is None else time.monotonic() + lane.breaker.ping_time(self.timeout)
+                self._ping(host, lane, min(deadline, until))
             elif lane.breaker.is_open:
-                # It opened while this thread waited for the connection.
+                # The circuit opened while this thread waited for the connection.
                 raise self._not_asked(host, lane.breaker)
             return None if step is None else self._swap(host, lane.connection, deadline, step)
         finally:
-            # No signal handler can run before the lock is open: they do after calls, and this is the first.
+            # Signal handlers run after calls, and the release is the first call here: none can run before the lock is free.
             lane.holder = nobody
             lane.lock.release()
 
     def _ping(self, host: Host, lane: Lane, deadline: float) -> None:
-        """Ask whether the server is there."""
+        """Check that the server replies."""
         try:
             lane.connection.ask(_VERSION, deadline)
         except StorageError as error:
-            # A refusal is an answer, and the circuit is closed.
+            # A refusal is a reply, and closes the circuit.
             if lane.breaker.is_open:
                 raise failures.not_asked(host, self._circuit or DEFAULT) from error
             raise
 
     def _swap(self, host: Host, connection: Connection, deadline: float, step: Step) -> Any:  # Any: as in `Step`
-        """Read an item and write it back, until nobody else was quicker."""
+        """Read an item and write it back; repeat if another caller has written it in between."""
         key = step.head.encode()
         gets = Gets(key)
         for attempt in count(1):
@@ -211,7 +212,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
             if time.monotonic() + pause > deadline:
                 raise failures.contended(host, self.timeout, attempt)
             time.sleep(pause)
-        raise AssertionError  # pragma: no cover  # `count` never ends; said for the type checker
+        raise AssertionError  # pragma: no cover  # `count` never ends; for the type checker
 
     def _not_asked(self, host: Host, breaker: Breaker) -> StorageError:
         breaker.refused()

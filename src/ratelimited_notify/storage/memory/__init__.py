@@ -1,4 +1,4 @@
-"""Windows in this process: exact under threads, no thread of its own, one set for sync and async callers."""
+"""Windows in this process's memory: exact under threads, without a background thread, shared by sync and async callers."""
 
 from ratelimited_notify.storage.memory.aio import AsyncMemoryStorage
 from ratelimited_notify.storage.memory.sync import MemoryStorage

@@ -1,4 +1,4 @@
-"""The same windows as coroutines see them."""
+"""The memory storage for asyncio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AsyncMemoryStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
-    """A `MemoryStorage` as coroutines see it: the same windows, and nothing to wait for."""
+    """A `MemoryStorage` with async methods: the same windows. The methods never wait for I/O."""
 
     STORAGE_SCHEME = ["async+notify+memory"]
 

@@ -1,4 +1,4 @@
-"""What time it is for windows in memory."""
+"""The clock of windows in memory."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 class IrregularClock(Exception):
-    """The caller's clock says less than it did, or more than fits into a number."""
+    """The caller's clock went backwards, or returned more than fits into a number."""
 
 
-# With the longest period there is behind it, it fits into a digit.
+# Up to here a tick plus the longest period fits into a digit.
 _LAST = LOWEST // 2
 
 
 class MemoryClock:
-    """Ticks of a thousandth of a microsecond, no two alike.
+    """Ticks of a thousandth of a microsecond. No tick is returned twice.
 
     Arguments:
-        clock: a callable that gives seconds; by default this machine's time, which never runs backwards.
+        clock: a callable that returns seconds; by default this machine's time, which never runs backwards.
     """
 
     __slots__ = ("_latest", "_ticks", "forward", "origin")
@@ -32,10 +32,10 @@ class MemoryClock:
         self._ticks, self.origin = ticking(clock)
         self._latest = 0
         self.forward = self._ticks if clock is None else self._forward
-        """A tick behind all others; `IrregularClock` where the clock does not give one."""
+        """Returns a tick later than all earlier ones, or raises `IrregularClock` if the clock has none."""
 
     def tick(self) -> int:
-        """What the clock says."""
+        """The clock's current tick, since 1970."""
         tick = self._ticks()
         self._latest = max(tick, self._latest)
         return tick + self.origin

@@ -1,16 +1,19 @@
-"""A window's count as one whole number, which is the smallest thing that Python can keep for it, and the quickest to change.
+"""A window's count as one integer: the smallest object that Python can keep for it, and the fastest to change.
 
-Numbers are what the garbage collector never looks at: with millions of windows as objects, it would stop the program for
-seconds. And they do not change, so what a decision has read stays what it was, and is explained only when somebody asks.
+The garbage collector never looks at integers. With millions of windows as objects, it would stop the program for seconds.
+Integers are immutable, so the values that a decision has read stay as they were, and can be explained later, when a caller
+asks.
 
-The number is written in digits of 64 bits. The lowest says when the window is over, in thousandths of a microsecond; what is
-below a microsecond tells hits of one microsecond apart. Behind it, by strategy:
+The integer consists of digits of 64 bits. The lowest digit is the instant at which the window ends, in thousandths of a
+microsecond; the part below a microsecond distinguishes hits of the same microsecond. Above it, depending on the strategy:
 
-- moving-window: nothing but such digits, one a hit of cost 1: when it leaves the window, the newest lowest;
+- moving-window: more digits of this kind, one per hit of cost 1: the instant at which the hit leaves the window, the newest
+  hit lowest;
 - fixed-window: the count;
-- sliding-window-counter: where the window begins, its count, and the count of the one before.
+- sliding-window-counter: the start of the window, its count, and the count of the previous window.
 
-What does not fit (many hits, hits of another cost, a clock before 1970) is kept as a record of `windows`, with its period.
+A count that does not fit (many hits, hits of another cost, a clock before 1970) is kept as a record of
+`windows.strategies`, with its period.
 """
 
 from __future__ import annotations
@@ -36,13 +39,13 @@ if TYPE_CHECKING:
     from ratelimited_notify.windows.strategies import Record, StrategyName, Token, Window
 
 Value: TypeAlias = "int | UnpackedRecord"
-"""What is kept for one window: the number, or the record that does not fit into one."""
+"""The stored count of one window: an integer, or a record that does not fit into one."""
 
 MARKS = 1000
-"""So many hits of one microsecond are told apart: more than can be decided in one."""
+"""How many hits of the same microsecond can be distinguished: more than can be decided in a microsecond."""
 
 MOST_HITS = 512
-"""The most hits of a moving window that are kept in a number, which is made anew at each hit; then a record is quicker."""
+"""The most hits of a moving window that are kept in one integer. Each hit makes a new integer; above this a record is faster."""
 
 DIGIT = 64
 LOWEST = (1 << DIGIT) - 1
@@ -58,28 +61,28 @@ class UnpackedRecord:
         self.period = period
 
     def __lt__(self, number: int) -> bool:
-        """False: it is more than any number."""
+        """False: a record counts as greater than any number."""
         return False
 
 
 class Digits:
-    """A moving window, read from its number and changed in it: no hit is looked at but those that it is about.
+    """A moving window that is read and changed in its packed form, so that only the hits concerned are looked at.
 
-    What does not fit into a number makes a `MovingWindow` of it.
+    It becomes a `MovingWindow` once it no longer fits into an integer.
     """
 
     __slots__ = ("_digits", "_moving")
 
     def __init__(self, number: int | None) -> None:
         self._digits: array[int] = array("Q")
-        """When each hit leaves the window, and its mark; the oldest first."""
+        """For each hit the instant at which it leaves the window, and its mark; the oldest first."""
         self._moving: MovingWindow | None = None
         if number is not None:
             self._digits.frombytes(number.to_bytes((number.bit_length() + DIGIT - 1) // DIGIT * 8, "little"))
             _lowest_first(self._digits).reverse()
 
     def stored(self) -> array[int] | MovingWindow:
-        """What is to be kept: the digits, or what they have become."""
+        """The value to store: the digits, or the `MovingWindow` that they have become."""
         return self._moving or self._digits
 
     def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
@@ -102,7 +105,7 @@ class Digits:
         digits, left = self._digits, (now + 1) * MARKS
         if self._moving is None and digits and digits[0] < left:
             del digits[: bisect_left(digits, left)]
-        # Stamps never run backwards, even where the clock does.
+        # Stamps never run backwards, even if the clock does.
         ends = max(now + period, digits[-1] // MARKS) if digits else now + period
         if self._moving is None and (cost != 1 or len(digits) >= MOST_HITS or not _fits(ends, mark)):
             self._moving = MovingWindow((each // MARKS - period, each % MARKS, 1) for each in digits)
@@ -131,19 +134,19 @@ class Digits:
 
 
 def digit(instant: int, mark: int) -> int:
-    """An instant in microseconds, and what tells it from its like; they sort by the instant."""
+    """An instant in microseconds combined with a mark that distinguishes equal instants. Digits sort by instant."""
     return instant * MARKS + mark
 
 
 def is_over(value: Value, now: int) -> bool:
-    """Whether the window says nothing any more."""
+    """Whether the window has ended and counts nothing any more."""
     if isinstance(value, int):
         return (value & LOWEST) // MARKS <= now
     return value.record.ends(now, value.period) <= now
 
 
 def packed(record: Record, period: int) -> Value:
-    """The window's count as a number, or as it is where it does not fit."""
+    """The window's count as an integer, or the record with its period if it does not fit."""
     number: int | None = None
     if isinstance(record, Digits):
         stored = record.stored()
@@ -164,7 +167,7 @@ def _moving(record: MovingWindow, period: int) -> int | None:
     if found is None:
         return None
     stamps, marks = found
-    # Stamps are in order.
+    # Stamps are sorted.
     if not (_fits(stamps[0] + period, min(marks)) and _fits(stamps[-1] + period, max(marks))):
         return None
     added = period * MARKS
@@ -172,7 +175,7 @@ def _moving(record: MovingWindow, period: int) -> int | None:
 
 
 def _number(digits: array[int]) -> int:
-    """The number of these digits, the oldest first."""
+    """The integer made of these digits, which come oldest first."""
     newest_first = digits[::-1]
     return int.from_bytes(_lowest_first(newest_first).tobytes(), "little")
 
@@ -197,7 +200,7 @@ def _fits(ends: int, mark: int) -> bool:
 
 
 def unpacked(value: Value | None, strategy: StrategyName) -> Record:
-    """The record that the number stands for; a fresh one for None."""
+    """The record that the stored value stands for; a fresh one for None."""
     if isinstance(value, UnpackedRecord):
         return value.record
     if strategy == "moving-window":
@@ -217,16 +220,16 @@ def unpacked(value: Value | None, strategy: StrategyName) -> Record:
 
 
 def _lowest_first(digits: array[int]) -> array[int]:
-    """The digits with their bytes as a number has them in which the lowest comes first."""
+    """The digits with their bytes in little-endian order."""
     if sys.byteorder == "big":
         digits.byteswap()
     return digits
 
 
 class Snapshot:
-    """What windows held when one hit was decided; what there is to say about them is worked out when somebody asks.
+    """The values of the windows when one hit was decided. The readings are lazily computed.
 
-    As `windows.Verdict`, for a hit of cost 1 that enforced windows took or refused.
+    It stands in for a `Verdict`, for a hit of cost 1 in enforced windows.
     """
 
     __slots__ = ("_readings", "_values", "_windows", "granted", "now")
@@ -235,13 +238,13 @@ class Snapshot:
         self.granted = granted
         self.now = now
         self._windows = windows
-        # After the hit where it was taken, before it where it was not.
+        # Including the hit if it was counted.
         self._values = values
         self._readings: list[Reading] | None = None
 
     @property
     def readings(self) -> list[Reading]:
-        """What each window says."""
+        """A reading of each window."""
         if self._readings is None:
             self._readings = [self._reading(*pair) for pair in zip(self._windows, self._values, strict=True)]
         return self._readings

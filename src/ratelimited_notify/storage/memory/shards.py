@@ -1,9 +1,9 @@
-"""All windows of one memory, by key, in parts that are small enough to be looked through without a pause.
+"""All windows of one memory storage, by key, in shards small enough to be scanned without a noticeable pause.
 
-One large dict would stop everybody when it grows, for as long as it takes to place all of its keys anew, and cannot be gone
-through while it changes. So there are up to `PARTS` of them, by recipient: a recipient's windows lie in one. They divide as
-they fill, so that few windows take little room (extendible hashing: Fagin, Nievergelt, Pippenger and Strong, "Extendible
-hashing: a fast access method for dynamic files", 1979).
+One large dict would block all callers while it grows and rehashes its keys, and cannot be iterated while it changes. So there
+are up to `PARTS` dicts. All windows of a recipient are in the same one. A shard is split when it is full, so a few windows take
+little memory (extendible hashing: Fagin, Nievergelt, Pippenger and Strong, "Extendible hashing: a fast access method for
+dynamic files", 1979).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.storage.memory.packed import Value
 
-# Plain dicts: as long as they hold texts and numbers, the garbage collector passes them by.
+# Plain dicts: the garbage collector skips them as long as they hold only strings and integers.
 Shard: TypeAlias = "dict[str, Value]"
 
 PARTS = 512
@@ -30,24 +30,24 @@ _INTO_BITS = 3
 _INTO = 1 << _INTO_BITS
 _DEEPEST = PARTS.bit_length() - 1
 
-# More than one, so that the sweep comes round while windows come and go: with two, at most half as many again are held as
-# are in use.
+# More than one, so that the sweep keeps up while windows come and go. With two, at most half as many expired windows are held
+# as there are windows in use.
 _LOOKS_PER_WINDOW = 2
 
 _ROOM = 1000
 _ROOM_EACH = 200
-"""The most bytes that a shard may take by itself and for each window; a dict that has just grown takes some 100 for each."""
+"""The most bytes that a shard may take: a base, and an amount for each window. A dict that has just grown takes some 100 each."""
 
 _MOST_FINDS = 256
-"""The most windows that one sweep drops: a pause of some twenty microseconds."""
+"""The most windows that one sweep drops: a pause of about twenty microseconds."""
 
 
 class Shards:
-    """The windows, and a sweep that drops those that are over. To be used under a lock."""
+    """The windows, and a sweep that drops expired ones. The caller must hold a lock."""
 
     def __init__(self) -> None:
         self.by_hash: list[Shard] = []
-        """The shard for each `hash(tag) % PARTS`; the list itself stays the same object."""
+        """The shard for each `hash(tag) % PARTS`. The list itself always stays the same object."""
         self.clear()
 
     def clear(self) -> None:
@@ -55,27 +55,27 @@ class Shards:
         only: Shard = {}
         self.by_hash[:] = [only] * PARTS
         self._all = [only]
-        # By number: how many of the lowest bits of their tags' hashes the keys of a shard have in common, and which.
+        # By shard number: how many low bits of their tags' hashes the keys of a shard have in common, and which bits.
         self._depths = [0]
         self._bits = [0]
-        # What the sweep has before it: the shard that it has come to, and what was there then.
-        self._turn = 0
+        # The state of the sweep: the number of the current shard, and a copy of its contents still to be looked at.
+        self._number = 0
         self._keys: list[str] = []
         self._values: list[Value] = []
         self.came = 0
-        """How many windows were stored anew since the last sweep; those who store them count them here."""
+        """How many new windows were stored since the last sweep. The code that stores a window counts it here."""
 
     def of(self, key: str) -> Shard:
-        """The shard where this key lies, or would."""
+        """The shard for this key, whether or not the key is in it."""
         return self.by_hash[hash(tag_in(key)) % PARTS]
 
     def get(self, key: str) -> Value | None:
-        """What is kept for this key."""
+        """The stored value of this key."""
         return self.of(key).get(key)
 
     def _divide(self, number: int) -> None:
         shard, depth, bits = self._all[number], self._depths[number], self._bits[number]
-        # Into several at once, since each division goes through all keys.
+        # Into several parts at once, since each split goes through all keys.
         step, last = 1 << depth, _INTO - 1
         parts: list[Shard] = [{} for _ in range(_INTO)]
         for key, value in shard.items():
@@ -86,18 +86,18 @@ class Shards:
             self._all.append(parts[part])
             self._depths.append(depth + _INTO_BITS)
             self._bits.append(bits + part * step)
-        # Wherever the old shard was found: at the places that end in its keys' bits.
+        # Replace the old shard in `by_hash`: at all places that end in its keys' bits.
         for place in range(bits, PARTS, step):
             self.by_hash[place] = parts[place >> depth & last]
 
     def sweep(self, now: int, least: int) -> None:
-        """Look at a few windows, and drop those that are over: at least so many, and more where more have come.
+        """Look at a few windows and drop the expired ones: at least `least` windows, and more if more new ones were stored.
 
-        As long as it finds such windows it goes on for a while. A shard that has become crowded is divided.
+        The sweep continues for a while as long as it finds expired windows. It splits a shard that is too full.
         """
         looks, self.came = max(least, self.came * _LOOKS_PER_WINDOW), 0
         finds = _MOST_FINDS
-        shard, keys, values = self._all[self._turn], self._keys, self._values
+        shard, keys, values = self._all[self._number], self._keys, self._values
         first = digit(now + 1, 0)
         while looks > 0 and finds > 0:
             if not keys:
@@ -105,8 +105,8 @@ class Shards:
                 shard, keys, values = self._next()
                 continue
             key, value = keys.pop(), values.pop()
-            # What was there then tells mostly enough, and at less cost than looking it up. Numbers first, with as little ado as
-            # there can be: `is_over` says the same.
+            # The copied value usually decides, and is cheaper than a lookup. The check for integers is inlined for speed; it
+            # does the same as `is_over`.
             if (value & LOWEST < first) if isinstance(value, int) else is_over(value, now):
                 current = shard.get(key)
                 if current is not None and is_over(current, now):
@@ -116,17 +116,17 @@ class Shards:
             looks -= 1
 
     def _next(self) -> tuple[Shard, list[str], list[Value]]:
-        """The next shard, and what is there; divided if it has become crowded, and made anew if it has become mostly empty."""
-        self._turn = turn = (self._turn + 1) % len(self._all)
-        shard = self._all[turn]
-        if len(shard) > _OVERFULL and self._depths[turn] < _DEEPEST:
-            self._divide(turn)
+        """The next shard and its contents. A shard that is too full is split first; one that is mostly empty is copied."""
+        self._number = number = (self._number + 1) % len(self._all)
+        shard = self._all[number]
+        if len(shard) > _OVERFULL and self._depths[number] < _DEEPEST:
+            self._divide(number)
         elif getsizeof(shard) > _ROOM + len(shard) * _ROOM_EACH:
-            # A dict keeps its room, however much of it is deleted. All places change at once: a signal handler that raises
-            # between two of them would leave hits behind in the old one.
-            places = range(self._bits[turn], PARTS, 1 << self._depths[turn])
+            # A dict keeps its memory, however many keys are deleted. All places change in one step: a signal handler that
+            # raises between two of them would leave hits behind in the old dict.
+            places = range(self._bits[number], PARTS, 1 << self._depths[number])
             self.by_hash[places.start :: places.step] = [dict(shard)] * len(places)
-        self._all[turn] = shard = self.by_hash[self._bits[turn]]
+        self._all[number] = shard = self.by_hash[self._bits[number]]
         self._keys, self._values = list(shard), list(shard.values())
         return shard, self._keys, self._values
 

@@ -1,11 +1,11 @@
-"""The decision that is asked for most, with nothing on the way: cost 1, moving and fixed windows, none of them shared.
+"""A fast path for the most frequent decision: cost 1, in moving and fixed windows that are not shared.
 
-It is the arithmetic of `windows` on the numbers of `packed`. A hit fits into a moving window if that holds fewer hits than
-the amount, or if the amount-th newest has left it; and then everything older has left it too. Whatever is out of the
-ordinary is answered by None, with nothing done, and goes the ordinary way.
+It does the arithmetic of `windows.strategies` on the integers of `packed`. A hit fits into a moving window if the window
+holds fewer hits than the amount, or if the amount-th newest hit has left the window; then all older hits have left it too. In
+any other case the fast path either returns None and has done nothing, or uses the general path under the same lock.
 
-The function that decides is written out for the windows of each plan and compiled once, as `dataclasses` does for its
-methods: a loop over three windows costs a fifth more.
+The code of the deciding function is generated for the windows of each plan and compiled once, as `dataclasses` does for its
+methods: a loop over three windows would take a fifth longer.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 _LONGEST_PERIOD = 1 << 51
 
-# At one tick in so many the sweep goes round: a prime, since ticks may be numbers that come in a pattern.
+# The sweep runs at one tick in this many. It is a prime, because ticks may follow a pattern.
 _RARELY = 61
 
-# A % in the recipient would have to be escaped: the key made here might be that of another recipient, escaped. What is no number goes the ordinary way, under the same lock. Looking at a few windows now and then costs less
-# than at one each time.
+# A recipient with a % needs escaping: the key made here could be the escaped key of another recipient. A window that is not
+# stored as an integer (hence the TypeError) is decided by the general path, under the same lock. Looking at a few windows now
+# and then costs less than looking at one each time.
 _FUNCTION = """
 def decide(recipient):
     if "%" in recipient or (lock.locked() and not wait_until_open()):
@@ -49,7 +50,7 @@ def decide(recipient):
             added = 0
             {windows}
         except TypeError:
-            return ordinary(tick, {all_keys})
+            return general(tick, {all_keys})
         if added and not is_plain(recipient):
             return None
         {stored}
@@ -72,7 +73,7 @@ _MOVING = """
             elif value{n} < full{n}:
                 value{n} = value{n} << {digit} | tick + lasting{n}
             elif last{n} < 0:
-                return ordinary(tick, {all_keys})
+                return general(tick, {all_keys})
             elif (value{n} >> last{n} & {lowest}) // {marks} > (tick + origin) // {marks}:
                 {refused}
             else:
@@ -92,29 +93,28 @@ _FIXED = """
                 {refused}
 """
 
-# Refusals take their part in the sweep too, since a process may decide nothing else for days. What was found is taken down
-# before: the sweep may drop it.
+# Refusals sweep too, since a process may refuse everything for days. The values are read before the sweep, which may drop them.
 _REFUSED = """outcome = False, tick, {found}
                 {swept}
                 return outcome"""
-# What a number says stays as it is; what a record says has to be read now, under the lock. The windows up to this one are
-# numbers, or they would not have been compared.
+# An integer is immutable and can be explained later. A record has to be read now, under the lock. The windows up to this one
+# are integers; otherwise the comparison would have raised.
 _REFUSED_UNLESS_KEPT = """if {kept}:
-                    return ordinary(tick, {all_keys})
+                    return general(tick, {all_keys})
                 """
 _SWEPT = "not tick % {rarely} and sweep((tick + origin) // {marks}, 8)"
 
 
 class MemoryShortcut:
-    """A shortcut to the windows that every recipient has.
+    """A fast path to the windows that every recipient has.
 
     Arguments:
-        shards: where the windows are.
-        guard: the lock around them.
-        clock: what time it is.
-        decided: decides in the ordinary way, at a tick, for those who hold the lock.
-        windows: the windows, such as `is_ordinary` says.
-        around: for each window, what its key has before and behind the recipient; before it is the same for all.
+        shards: the windows.
+        guard: the lock that protects them.
+        clock: the clock.
+        decided: the general path: decides at a tick, while the caller holds the lock.
+        windows: the windows, for all of which `is_ordinary` is true.
+        key_parts: for each window, what its key has before and after the recipient; the part before is the same for all.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class MemoryShortcut:
         self.decide: Callable[[str], Outcome | None] = _compiled(shards, guard, clock, decided, windows, key_parts)
 
     def explain(self, outcome: Outcome) -> VerdictLike:
-        """What the ordinary way would have answered."""
+        """The verdict that the general path would have returned."""
         granted, tick, *values = outcome
         if isinstance(values[0], Verdict):
             return values[0]
@@ -139,7 +139,7 @@ class MemoryShortcut:
 
 
 def is_ordinary(window: Window) -> bool:
-    """Whether a shortcut may lead to this window."""
+    """Whether a shortcut can decide about this window."""
     return (
         window.strategy != "sliding-window-counter"
         and window.mode is Mode.ENFORCE
@@ -157,7 +157,7 @@ def _compiled(
     windows: Sequence[Window],
     key_parts: Sequence[tuple[str, str]],
 ) -> Callable[[str], Outcome | None]:
-    def ordinary(tick: int, *keys: str) -> Outcome:
+    def general(tick: int, *keys: str) -> Outcome:
         verdict = decided(windows, keys, 1, tick + clock.origin)
         return verdict.granted, tick, verdict
 
@@ -171,7 +171,7 @@ def _compiled(
         "shards": shards,
         "yield_to_others": guard.yield_to_others,
         "wait_until_open": guard.wait_until_open,
-        "ordinary": ordinary,
+        "general": general,
         "origin": clock.origin,
         "sweep": shards.sweep,
         "ticks": clock.forward,
@@ -208,13 +208,13 @@ def _compiled(
         swept=swept,
         **constants,
     )
-    exec(text, known)  # noqa: S102  # the text above, in which numbers alone differ
+    exec(text, known)  # noqa: S102  # the text above, in which only numbers differ
     return cast("Callable[[str], Outcome | None]", known["decide"])
 
 
 def _bounds(window: Window) -> tuple[int, int]:
-    """`full` and `last`: for a fixed window what one hit adds, and the amount; for a moving one the number from which on it is
-    full, and behind how many bits the hit then stands that has to have left, -1 where so many are not kept in a number.
+    """`full` and `last`. For a fixed window: what one hit adds, and the amount. For a moving window: the number from which it is
+    full, and the bit position of the hit that must then have left it; -1 if an integer does not hold that many hits.
     """
     if window.strategy == "fixed-window":
         return 1 << DIGIT, window.amount

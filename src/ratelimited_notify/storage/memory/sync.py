@@ -1,7 +1,7 @@
 """The windows of one process, and one lock that covers a whole decision.
 
-`limits`' own memory storage lets too many through when threads race and sweeps all keys on a timer. Here each decision
-looks at a few windows on the way and drops those that are over.
+`limits`' own memory storage lets too many hits through when threads race, and sweeps all keys on a timer. Here each decision
+also looks at a few windows and drops the expired ones.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class MemoryStorage(LimitsVerbs, LimitsStorage):
-    """Windows in this process's memory, for its life.
+    """Windows in this process's memory, as long as the process lives.
 
     Arguments:
-        clock: a callable that gives seconds; by default the wall time at the start plus the time since.
+        clock: a callable that returns seconds; by default the wall time at the start plus the time since.
         timeout: the longest wait for another thread's decision, in seconds.
     """
 
@@ -54,18 +54,18 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         self.shards = Shards()
 
     def now(self) -> int:
-        """The instant, in microseconds."""
+        """The current instant, in microseconds."""
         return self.ticking.tick() // MARKS
 
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self._decide(windows, keys, cost)
 
     def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
-        # One after the other, so that others are not kept waiting.
+        # One by one, so that other threads can decide in between.
         return [self._decide(windows, keys, cost) for windows, keys, cost in requests]
 
     def shortcut(self, windows: Sequence[Window], key_parts: Sequence[tuple[str, str]]) -> Shortcut | None:
-        # A class that is made of this one may decide in another way.
+        # A subclass may decide in another way.
         if type(self) is not MemoryStorage or not windows or not all(map(is_ordinary, windows)):
             return None
         return MemoryShortcut(self.shards, self.guard, self.ticking, self._decided, windows, key_parts)
@@ -119,19 +119,19 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         self.reset()
 
     def __len__(self) -> int:
-        """How many windows are held, those not yet swept included."""
+        """How many windows are held, including expired ones that have not been swept yet."""
         return len(self.shards)
 
     def _free(self) -> threading.Lock:
-        """The lock, to be entered at once: nobody held it just now.
+        """The lock, after waiting until it was free. Enter it at once.
 
-        It is not taken here: only `with` on the lock itself is sure to open it again when a signal handler raises.
+        It is not acquired here: only `with` on the lock itself is sure to release it when a signal handler raises.
         """
         lock = self.guard.lock
         if lock.locked() and not self.guard.wait_until_open():
             raise StorageError(
                 f"The windows in memory stayed locked for {self.timeout} seconds. "
-                "Is the limiter called from a signal handler, or by its own clock?"
+                "Is the limiter called from a signal handler, or from its own clock?"
             )
         return lock
 
@@ -147,7 +147,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         return verdict
 
     def _decided(self, windows: Sequence[Window], keys: Sequence[str], cost: int, tick: int) -> Verdict:
-        """The decision at this tick, for those who hold the lock."""
+        """The decision at this tick. The caller must hold the lock."""
         now, mark = divmod(tick, MARKS)
         records = self._find(windows, keys)
         verdict = take(windows, records, now, cost, mark)

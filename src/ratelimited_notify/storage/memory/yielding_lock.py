@@ -1,4 +1,4 @@
-"""Who decides when: one lock that covers a whole decision, and threads that give way to those who waited for long."""
+"""One lock that covers a whole decision. Threads yield to other threads that have waited for long."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from weakref import WeakValueDictionary
 
 _YIELD = 1e-4
-"""Seconds: long enough that another thread runs, which a pause of 0 does not see to."""
+"""Seconds: long enough for another thread to run, which a pause of 0 does not guarantee."""
 
 
 class YieldingLock:
@@ -24,15 +24,15 @@ class YieldingLock:
         self.timeout = timeout
         self.lock = threading.Lock()
         self.contended = False
-        """Whether somebody has waited so long that the others are to give way after each decision."""
+        """Whether a thread has waited so long that the others have to yield after each decision."""
         _locks[id(self.lock)] = self.lock
 
     def wait_until_open(self) -> bool:
-        """Whether the lock, which somebody holds, is open within the timeout.
+        """Wait until the lock is free; False if it is not free within the timeout.
 
-        Not by waiting for it: threads that queue for a lock pass it round one switch interval at a time, which costs nine
-        tenths of the throughput; giving way and looking again does not. Who has looked in vain for long asks the others to
-        give way, too, when the lock is open: otherwise they are most likely stopped while they hold it.
+        The thread polls instead of acquiring the lock: threads that queue for a lock hand it over once per switch interval,
+        which costs nine tenths of the throughput; yielding and polling does not. A thread that has polled in vain for long
+        asks the others to yield while the lock is free: otherwise they are most likely suspended while they hold it.
         """
         began = time.monotonic()
         long = False
@@ -48,7 +48,7 @@ class YieldingLock:
         return True
 
     def yield_to_others(self) -> None:
-        """Let somebody else come to the lock, which must be open."""
+        """Let another thread take the lock, which must be free."""
         time.sleep(_YIELD)
 
 
@@ -57,8 +57,8 @@ _held: list[threading.Lock] = []
 
 
 def _before_fork() -> None:
-    # A child has only the thread that forked: a decision that another was in the middle of would be copied half done, with
-    # a lock that nobody opens.
+    # A child has only the thread that forked. A decision that another thread was making would be copied half done, with a
+    # lock that no thread releases.
     for reference in _locks.valuerefs():
         lock = reference()
         if lock is not None and lock.acquire(timeout=0.5):

@@ -1,4 +1,4 @@
-"""The storage on one Redis or Valkey server for asyncio: the same windows, the same scripts."""
+"""The storage on one Redis or Valkey server for asyncio: the same windows and the same scripts as `sync`."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ T = TypeVar("T")
 _PING = scripts.command(b"PING")
 
 _BATCHES = 4
-"""The most connections for batches, of one event loop: more would not be any faster."""
+"""The most connections for batches in one event loop: more would not be faster."""
 
 
 class Lanes:
-    """The connections of one event loop to a server; they cannot leave the loop they were opened in.
+    """The connections of one event loop to a server. A connection only works in the loop that opened it.
 
-    Single decisions share one connection. Batches have others, or the decisions behind them would wait.
+    Single decisions share one connection. Batches use other connections, so that decisions do not queue behind them.
 
     Arguments:
-        make: makes a connection that is opened when it is needed.
-        most: how many there may be.
+        make: makes a connection, which is opened when it is first needed.
+        most: the largest number of connections.
     """
 
     def __init__(self, make: Callable[[], MultiplexedConnection], most: int) -> None:
@@ -57,12 +57,12 @@ class Lanes:
         self.opened = [self.decisions]
         self.keeper = _closing(self.opened)
         """Closes the connections when the loop shuts down."""
-        # It is begun, and so known to the loop, without giving way to another task.
+        # This starts the generator, and so registers it with the loop, without switching to another task.
         with suppress(StopIteration):
             self.keeper.__anext__().send(None)
 
     def batches(self) -> MultiplexedConnection:
-        """The connection on which a batch waits least."""
+        """The connection with the shortest queue for a batch."""
         batches = self.opened[1:]
         least = min(batches, key=lambda connection: connection.waiting, default=None)
         if (least is None or least.waiting) and len(batches) < self._most:
@@ -71,7 +71,7 @@ class Lanes:
         return least or self.decisions
 
     def drop(self, error: Exception) -> None:
-        """Close all of them; they are opened again when they are needed."""
+        """Close all connections. They are opened again when they are needed."""
         for connection in self.opened:
             connection.drop(error, ours=True)
 
@@ -79,35 +79,35 @@ class Lanes:
 async def _closing(connections: list[MultiplexedConnection]) -> AsyncGenerator[None, None]:
     """Close the connections when the event loop shuts down.
 
-    An event loop finishes the generators that were begun in it before it is closed (`loop.shutdown_asyncgens`), which is
-    the one place where it tells that it ends while connections can still be closed in good order.
+    Before an event loop is closed, it finishes the async generators that were started in it (`loop.shutdown_asyncgens`). This
+    is the only hook for the end of a loop at which connections can still be closed properly.
     """
     try:
         yield
     finally:
         for connection in connections:
             connection.drop(RedisConnectionError("The storage was closed"), ours=True)
-        # The sockets are closed in the next round of the loop.
+        # The sockets are closed in the next iteration of the loop.
         await asyncio.sleep(0)
 
 
 class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
     """Windows on one Redis server, version 7 or newer, or on Valkey, for asyncio.
 
-    A decision is one script, one round trip, by the server's clock; it is never sent twice. One object serves several
-    event loops, one after another and at once, and closes the connections of each when it shuts down (`asyncio.run` does
-    that). The tasks of one loop share a connection, and batches have others, up to `max_connections` in all. When a task is
-    cancelled, its reply is thrown away; whether its hit was counted is then unknown.
+    A decision is one script call, one round trip, by the server's clock. It is never sent twice. One object serves several
+    event loops, one after another or at the same time, and closes the connections of a loop when it shuts down (`asyncio.run`
+    does that). The tasks of one loop share a connection. Batches use others, up to `max_connections` in all. When a task is
+    cancelled, its reply is discarded; whether its hit was counted is then unknown.
 
     Arguments:
         uri: `redis://`, `rediss://`, `redis+unix://`, and the same with `valkey`; with user, password and database.
-        timeout: the most seconds that a decision takes, 0.5 by default: connecting and the answer together. `?timeout=` in
-            the URI wins. A batch may take as long for every 250 requests.
-        connection_pool: a pool of `redis.asyncio` whose connection class and options to use instead of the URI. Its
-            connections are left alone.
-        circuit: when to stop asking a server that does not answer; None never stops.
-        options: what redis-py's connections take (`socket_timeout`, `max_connections`, `ssl_ca_certs`, ...). Those that
-            make it try again (`retry`, `retry_on_error`, `retry_on_timeout`) have no effect.
+        timeout: the longest time that a decision takes, in seconds, 0.5 by default: connecting and the reply together.
+            `?timeout=` in the URI takes precedence. A batch may take this long for every 250 requests.
+        connection_pool: a pool of `redis.asyncio` whose connection class and options are used instead of the URI. Its
+            own connections are not used.
+        circuit: when to stop sending requests to a server that does not answer; None never stops.
+        options: options of redis-py's connections (`socket_timeout`, `max_connections`, `ssl_ca_certs`, ...). The options for
+            retries (`retry`, `retry_on_error`, `retry_on_timeout`) have no effect.
 
     Raises:
         NotifyError: the URI or an option cannot be used.
@@ -135,11 +135,11 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if pool is None:
             pool = ConnectionPool(**server_options.settings(uri, timeout, options, parse_url))
         self.timeout: float = server_options.checked(pool).socket_timeout or timeout
-        # `limits` gets it for its own client, which is never used.
+        # `limits` uses the pool for its own client, which is never used.
         super().__init__("redis://", wrap_exceptions, "redispy", connection_pool=pool)  # type: ignore[arg-type]  # `limits` documents it
         self._where = server_options.address(pool.connection_kwargs)
         self._scripts = scripts.Scripts(self._CLOCK_LUA)
-        # Without a reference to this object: what is forgotten goes at once, and not with the garbage collector.
+        # No reference to this object, so that it is freed as soon as it is dropped, without the garbage collector.
         self._reach: Callable[[float], Awaitable[Any]] = partial(  # Any: a connection of redis-py's
             connected, pool.connection_class, server_options.once(pool.connection_kwargs)
         )
@@ -157,10 +157,10 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         return await self._run(call, keys, call.read)
 
     async def acquire_many(self, requests: Sequence[Request]) -> GroupedVerdicts:
-        """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
+        """`acquire` for each request, in the given order, `scripts.REQUESTS_PER_CALL` in one round trip.
 
-        Where a later round trip fails, what the earlier ones took stays taken, and what the one behind it takes, which is on
-        its way already: pass no more requests at once than may be lost so.
+        If a round trip fails, the hits of the earlier round trips stay counted, and so do those of the next one, which is
+        already on its way. Pass no more requests at once than you can afford to lose in this way.
         """
         if len(requests) <= scripts.REQUESTS_PER_CALL:
             batch = requests[:]
@@ -169,10 +169,10 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             read = partial(scripts.answers, requests=batch)
             call = self._scripts.acquire_many(batch)
             return GroupedVerdicts((await self._run(call, scripts.keys_of(batch), read, batch=True),))
-        pages: list[decided.Replies] = []
-        for turn in scripts.turns(requests):
-            pages += await self._converse(scripts.conversation(self._scripts, turn))
-        return GroupedVerdicts(pages)
+        groups: list[decided.Replies] = []
+        for batches in scripts.turns(requests):
+            groups += await self._converse(scripts.conversation(self._scripts, batches))
+        return GroupedVerdicts(groups)
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         call = self._scripts.peek(windows, cost)
@@ -193,16 +193,16 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         return await self._run(self._scripts.forget(windows), keys, partial(replies.number, most=len(keys)))
 
     async def check(self) -> bool:
-        """Whether the server answers."""
+        """Whether the server replies."""
         try:
             return await self._ask(_PING, scripts.pong)
         except StorageError:
             return False
 
     async def reset(self) -> int | None:
-        """Drop every window of this library on the server's database, of all namespaces; returns how many.
+        """Delete every window of this library in the server's database, of all namespaces. Returns how many.
 
-        It looks through the database in small steps, so it takes long where there is much else.
+        It scans the database in small steps, so it takes long if there are many other keys.
         """
         dropped, cursor = 0, b"0"
         while True:
@@ -213,7 +213,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
                 return dropped
 
     async def close(self) -> None:
-        """Let go of this event loop's connections; those of other loops are closed by these."""
+        """Close the connections of this event loop. Other event loops close their own."""
         lanes = self._lanes.pop(running_loop(), None)
         if lanes is not None:
             await lanes.keeper.aclose()
@@ -231,7 +231,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         lanes = self._lanes.get(loop)
         slot = None
         if lanes is not None and not batch and not self.breaker.is_open:
-            # What `_exchange` does, without the coroutines on the way: a thousand tasks would keep thousands of them alive.
+            # The same as `_exchange`, without its coroutines: a thousand tasks would keep thousands of them alive.
             slot = lanes.decisions.put_at_once(call.by_name(keys), (read,), deadline)
         if slot is None:
             (answer,) = await self._exchange(call.by_name(keys), (read,), deadline, batch=batch)
@@ -241,13 +241,13 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
                 raise checked_reply
             (answer,) = checked_reply
         if isinstance(answer, NoScriptError):
-            # Refused before anything ran, so it may be asked again.
+            # Refused before the script ran, so it is safe to send it again.
             (answer,) = await self._exchange(call.by_text(keys), (read,), deadline, batch=batch)
         found: T = self._checked(answer)
         return found
 
     async def _ask(self, command: bytes, read: Callable[[Any], T]) -> T:  # Any: as above
-        """One command and its answer."""
+        """Send one command and return its answer."""
         (answer,) = await self._exchange(command, (read,), running_loop().time() + self.timeout)
         found: T = self._checked(answer)
         return found
@@ -263,12 +263,12 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
     async def _exchange(
         self,
         command: bytes,
-        reads: Sequence[Callable[[Any], Any]],  # Any: replies, and what they say
+        reads: Sequence[Callable[[Any], Any]],  # Any: replies, and what is parsed from them
         deadline: float,
         *,
         batch: bool = False,
     ) -> list[Any]:  # Any: as above
-        """What is read of the replies to these commands, a `ResponseError` where that is one."""
+        """Send these commands and return the parsed replies, a `ResponseError` for each error reply."""
         lanes = self._of_loop()
         if self.breaker.is_open:
             await self._probe(lanes, deadline)
@@ -276,7 +276,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         return await connection.ask(command, reads, deadline)
 
     async def _converse(self, conversation: Generator[bytes, Any, T]) -> T:  # Any: replies
-        """What a conversation comes to, each reply of which is for hundreds of requests and has a time-out of its own."""
+        """Run a conversation and return its result. Each reply is for hundreds of requests and has a time-out of its own."""
         loop, lanes = running_loop(), self._of_loop()
         if self.breaker.is_open:
             await self._probe(lanes, loop.time() + self.timeout)
@@ -298,12 +298,12 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             raise failures.storage_error(self._where, self.timeout, error, True) from error
         finally:
             for slot in slots:
-                # Nobody waits for its reply any more.
+                # No caller waits for its reply any more.
                 slot.answer.cancel()
 
     async def _probe(self, lanes: Lanes, deadline: float) -> None:
-        """Return when the server has answered a PING; raise at once where it is not this caller's turn to send one."""
-        # Or tasks that go on asking would never let the event loop read the answer.
+        """Return when the server has answered a PING; raise at once if this caller does not have to send one."""
+        # Without this, tasks that keep calling would never let the event loop read the reply.
         await asyncio.sleep(0)
         breaker = self.breaker
         if not breaker.is_open:
@@ -316,12 +316,12 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             until = min(deadline, running_loop().time() + seconds)
             await lanes.decisions.ask(_PING, (scripts.pong,), until)
         except StorageError as error:
-            # A refusal is an answer, and the circuit is closed.
+            # A refusal is a reply, and closes the circuit.
             if breaker.is_open:
                 raise failures.still_silent(self._where, seconds) from error
 
     def _refused(self, answer: ResponseError) -> None:
-        """What else follows from a refusal."""
+        """A hook for subclasses: the server refused the command."""
 
     def _of_loop(self) -> Lanes:
         loop = running_loop()

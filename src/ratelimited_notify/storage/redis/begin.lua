@@ -1,4 +1,4 @@
--- First in every script; behind it the clock, which sets `now`, in microseconds.
+-- The first part of every script. The clock comes next and sets `now`, in microseconds.
 
 if (redis.REDIS_VERSION_NUM or 0) < 0x070000 then
   return redis.error_reply('NOTIFYVERSION Redis 7 or newer is needed')
@@ -6,10 +6,10 @@ end
 
 local call, format = redis.call, string.format
 
--- How whole numbers are written. '%d' takes half the time, but not all of the number where a C long has 32 bits.
+-- The format of integers. '%d' takes half the time, but truncates large numbers if a C long has 32 bits.
 local whole = format('%d', 2 ^ 52) == '4503599627370496' and '%d' or '%.0f'
 
--- For PX and PEXPIRE: how long a key is kept of which nothing counts any more after so many microseconds.
+-- For PX and PEXPIRE: the lifetime in milliseconds of a key in which nothing counts after `left` microseconds.
 local lives = {}
 local function life(left)
   local text = lives[left]
@@ -20,7 +20,7 @@ local function life(left)
   return text
 end
 
--- Which of the keys is being read. What it holds may have been written by somebody else: where it is not what this library
--- writes, the reading ends in the error 'ODD'. No instant of ours is above 2 ^ 53 - 2 ^ 51 (the year 2184), and no count
--- above 2 ^ 50, to which another period or cost can be added and the sum is exact.
+-- The index of the key that is being read. Another program may have written to the key: if the value is not one that this
+-- library writes, reading raises the error 'ODD'. This library writes no instant above 2 ^ 53 - 2 ^ 51 (the year 2184) and no
+-- count above 2 ^ 50, so sums with another period or cost are exact.
 local place = 0

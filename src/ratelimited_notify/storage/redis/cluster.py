@@ -39,14 +39,14 @@ class _Server(RedisStorage):
     def several(
         self, commands: Sequence[routing.Command], deadline: float
     ) -> list[Any]:  # Any: replies; errors are among them
-        """What is read of the replies to these commands, in one round trip."""
+        """Send these commands in one round trip and return the parsed replies."""
         return self._exchange(partial(_several, commands), deadline)
 
     def reset(self) -> int:
         dropped, cursor = 0, b"0"
         while True:
             cursor, keys = self._ask(scripts.scan(cursor), scripts.scanned)
-            # One command a key, since keys of several slots cannot be dropped by one.
+            # One command per key, since one command cannot delete keys of several slots.
             commands = [
                 routing.Command(scripts.command(b"UNLINK", key), partial(replies.number, most=1)) for key in keys
             ]
@@ -60,22 +60,24 @@ class _Server(RedisStorage):
 class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
     """Windows on a cluster of Redis servers, version 7 or newer, or of Valkey.
 
-    The windows of one recipient lie on one server, and a decision over them is one script, one round trip, by that
-    server's clock. A window that is shared by many recipients lies somewhere else: it is asked after the recipient's own
-    windows have granted, and what it refuses is given back to them. So there is never a hit too many, but another caller
-    may be refused in between. A batch is one round trip to each server, and one more for windows that are shared.
+    The windows of one recipient are on one server, and a decision over them is one script call, one round trip, by that
+    server's clock. A window shared by many recipients is usually on another server. It is hit after the recipient's own windows
+    have granted the hit. If it refuses, the hit is given back in the recipient's own windows. So there is never a hit too
+    many, but another caller may be refused in between. A batch is one round trip to each server, and one more for shared
+    windows.
 
-    A script is never sent twice, unless it was refused before it ran (MOVED, ASK, TRYAGAIN, CLUSTERDOWN, NOSCRIPT) or
-    could not be sent at all. When a server fails, its recipients' decisions are a `StorageError` until a replica has taken
-    over; hits that the replica had not heard of are forgotten then.
+    A script call is never sent twice, unless it was refused before it ran (MOVED, ASK, TRYAGAIN, CLUSTERDOWN, NOSCRIPT) or
+    could not be sent at all. When a server fails, decisions for its recipients raise a `StorageError` until a replica has
+    taken over. Hits that had not been replicated to it are then lost.
 
     Arguments:
         uri: `redis+cluster://user:password@host:port,host:port`, or with `valkey`; any servers of the cluster.
-        timeout: the most seconds that a decision takes, 0.5 by default: all servers that it asks, redirections and waiting
-            until the cluster is ready together. `?timeout=` in the URI wins. A batch may take as long for every 250 requests.
-        address_remap: gives another (host, port) for each that the cluster names, where it is behind a tunnel.
-        circuit: when to stop asking a server that does not answer; None never stops.
-        options: what redis-py's connections take (`max_connections`, to each server; `ssl=True`; `ssl_ca_certs`, ...).
+        timeout: the longest time that a decision takes, in seconds, 0.5 by default: requests to all servers, redirections and
+            waiting for the cluster to be ready, together. `?timeout=` in the URI takes precedence. A batch may take this
+            long for every 250 requests.
+        address_remap: maps each (host, port) that the cluster announces to another one, if the cluster is behind a tunnel.
+        circuit: when to stop sending requests to a server that does not answer; None never stops.
+        options: options of redis-py's connections (`max_connections`, per server; `ssl=True`; `ssl_ca_certs`, ...).
 
     Raises:
         NotifyError: the URI or an option cannot be used.
@@ -85,7 +87,7 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
 
     exact = True
 
-    # As in `sync.RedisStorage`; but a script may only read keys of its own slot.
+    # As in `sync.RedisStorage`, except that a script may only read keys of its own slot.
     _CLOCK_LUA = scripts.CLOCK
 
     def __init__(
@@ -98,7 +100,7 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
         circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: whatever redis-py takes.
     ) -> None:
-        # Past the constructors of limits' classes, which would connect at once, by a client that sends scripts again.
+        # Skips the constructors of limits' classes: they would connect at once, with a client that resends scripts.
         super(LimitsRedisStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
         parts = server_options.several(uri, server_options.CLUSTER_EXAMPLE)
         self._settings = server_options.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
@@ -110,7 +112,7 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
         self._breakers: dict[str, Breaker] = {}
         self.circuits = Circuits(self._breakers)
         """The state of each server's circuit, by its address."""
-        # So that an option which redis-py refuses is said at once.
+        # An option that redis-py refuses then raises here.
         self._server(parts.hosts[0])
 
     def __repr__(self) -> str:
@@ -120,9 +122,9 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
         return self._run(spread.acquire(self._scripts, Request(windows, keys, cost)))
 
     def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
-        """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` at a time.
+        """`acquire` for each request, in the given order, `scripts.REQUESTS_PER_CALL` at a time.
 
-        Where a server fails, what the others took is given back as far as possible.
+        If a server fails, the hits on the other servers are given back as far as possible.
         """
         return self._run(spread.acquire_many(self._scripts, requests))
 
@@ -138,7 +140,7 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
         return self._run(spread.forget(self._scripts, windows, keys))
 
     def check(self) -> bool:
-        """Whether every master of the cluster answers."""
+        """Whether every master of the cluster replies."""
         try:
             self.probe()
         except StorageError:
@@ -146,14 +148,14 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
         return True
 
     def probe(self) -> None:
-        """Make sure that every master of the cluster answers; raises a `StorageError` that says which does not, and why."""
+        """Check that every master of the cluster replies. Raises a `StorageError` that says which one does not, and why."""
         for server in self._masters():
             server.probe()
 
     def reset(self) -> int | None:
-        """Drop every window of this library in the cluster, of all namespaces; returns how many.
+        """Delete every window of this library in the cluster, of all namespaces. Returns how many.
 
-        It looks through all servers in small steps, so it takes long where there is much else.
+        It scans all servers in small steps, so it takes long if there are many other keys.
         """
         return sum(server.reset() for server in self._masters())
 
@@ -201,11 +203,11 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
         server = self._servers.get(address)
         if server is None:
             for gone in [other for other in list(self._servers) if not self._slots.known(other)]:
-                # Not closed: others may be waiting for its answers.
+                # Not closed: other callers may be waiting for its replies.
                 self._servers.pop(gone, None)
                 self._breakers.pop(routing.where(gone), None)
             pool = ConnectionPool(**server_options.to_server(self._settings, address))
-            # Threads that come here at once get the same one.
+            # Threads that get here at the same time get the same server.
             server = self._servers.setdefault(
                 address, _Server(connection_pool=pool, timeout=self.timeout, circuit=self._circuit)
             )
@@ -215,6 +217,6 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
 
 def _several(commands: Sequence[routing.Command], connection: Connection) -> list[Any]:  # Any: replies
     connection.send(b"".join(packed for packed, _ in commands))
-    # All of them, before one that is no answer ends the reading.
+    # All replies are received before they are checked: a reply that fails its check would end the loop.
     answered = [connection.reply() for _ in commands]
     return [replies.checked_reply(read, reply) for (_, read), reply in zip(commands, answered, strict=True)]

@@ -1,4 +1,4 @@
-"""The storage on a Redis or Valkey cluster for asyncio: the same windows, the same scripts, the same routes."""
+"""The storage on a Redis or Valkey cluster for asyncio: the same windows, scripts and routing as `cluster`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LONG = 10_000
-"""Bytes from which on commands are a batch's."""
+"""Bytes. Longer commands are treated as a batch."""
 
 
 class _Server(AsyncRedisStorage):
@@ -43,7 +43,7 @@ class _Server(AsyncRedisStorage):
     async def several(
         self, commands: Sequence[routing.Command], deadline: float
     ) -> list[Any]:  # Any: replies; errors are among them
-        """What is read of the replies to these commands, in one round trip."""
+        """Send these commands in one round trip and return the parsed replies."""
         packed = b"".join(command.packed for command in commands)
         return await self._exchange(packed, [command.read for command in commands], deadline, batch=len(packed) > _LONG)
 
@@ -65,16 +65,17 @@ class _Server(AsyncRedisStorage):
 class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
     """Windows on a cluster of Redis servers, version 7 or newer, or of Valkey, for asyncio.
 
-    As `cluster.RedisClusterStorage`, and as `aio.AsyncRedisStorage`: one object serves several event loops, each with up to
-    `max_connections` connections to each server.
+    It works like `cluster.RedisClusterStorage`. Like `aio.AsyncRedisStorage`, one object serves several event loops, each with
+    up to `max_connections` connections to each server.
 
     Arguments:
         uri: `redis+cluster://user:password@host:port,host:port`, or with `valkey`; any servers of the cluster.
-        timeout: the most seconds that a decision takes, 0.5 by default: all servers that it asks, redirections and waiting
-            until the cluster is ready together. `?timeout=` in the URI wins. A batch may take as long for every 250 requests.
-        address_remap: gives another (host, port) for each that the cluster names, where it is behind a tunnel.
-        circuit: when to stop asking a server that does not answer; None never stops.
-        options: what redis-py's connections take (`max_connections`, to each server; `ssl=True`; `ssl_ca_certs`, ...).
+        timeout: the longest time that a decision takes, in seconds, 0.5 by default: requests to all servers, redirections and
+            waiting for the cluster to be ready, together. `?timeout=` in the URI takes precedence. A batch may take this
+            long for every 250 requests.
+        address_remap: maps each (host, port) that the cluster announces to another one, if the cluster is behind a tunnel.
+        circuit: when to stop sending requests to a server that does not answer; None never stops.
+        options: options of redis-py's connections (`max_connections`, per server; `ssl=True`; `ssl_ca_certs`, ...).
 
     Raises:
         NotifyError: the URI or an option cannot be used.
@@ -97,7 +98,7 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
         circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: whatever redis-py takes.
     ) -> None:
-        # Past the constructors of limits' classes, as in `cluster`.
+        # Skips the constructors of limits' classes, as in `cluster`.
         super(LimitsRedisStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
         parts = server_options.several(uri, server_options.CLUSTER_EXAMPLE)
         self._settings = server_options.settings_of_each(parts, timeout, options, parse_url)
@@ -109,7 +110,7 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
         self._breakers: dict[str, Breaker] = {}
         self.circuits = Circuits(self._breakers)
         """The state of each server's circuit, by its address."""
-        # So that an option which redis-py refuses is said at once.
+        # An option that redis-py refuses then raises here.
         self._server(parts.hosts[0])
 
     def __repr__(self) -> str:
@@ -119,9 +120,9 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
         return await self._run(spread.acquire(self._scripts, Request(windows, keys, cost)))
 
     async def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
-        """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` at a time.
+        """`acquire` for each request, in the given order, `scripts.REQUESTS_PER_CALL` at a time.
 
-        Where a server fails, what the others took is given back as far as possible.
+        If a server fails, the hits on the other servers are given back as far as possible.
         """
         return await self._run(spread.acquire_many(self._scripts, requests))
 
@@ -144,14 +145,14 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
             return False
 
     async def reset(self) -> int | None:
-        """Drop every window of this library in the cluster, of all namespaces; returns how many.
+        """Delete every window of this library in the cluster, of all namespaces. Returns how many.
 
-        It looks through all servers in small steps, so it takes long where there is much else.
+        It scans all servers in small steps, so it takes long if there are many other keys.
         """
         return sum([await server.reset() for server in await self._masters()])
 
     async def close(self) -> None:
-        """Let go of this event loop's connections; those of other loops are closed by these."""
+        """Close the connections of this event loop. Other event loops close their own."""
         for server in list(self._servers.values()):
             await server.close()
 
@@ -192,7 +193,7 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
     async def _hand_over(
         self, address: Address, commands: Sequence[routing.Command], deadline: float
     ) -> list[Any] | StorageError:  # Any: replies
-        # The clocks of two event loops may differ, and the map of the slots is for all of them.
+        # The slot map serves all event loops, whose clocks may differ, so deadlines are converted here.
         until = running_loop().time() + deadline - time.monotonic()
         try:
             return await self._server(address).several(commands, until)
@@ -203,7 +204,7 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
         server = self._servers.get(address)
         if server is None:
             for gone in [other for other in list(self._servers) if not self._slots.known(other)]:
-                # Not closed: others may be waiting for its answers.
+                # Not closed: other callers may be waiting for its replies.
                 self._servers.pop(gone, None)
                 self._breakers.pop(routing.where(gone), None)
             made = _Server(

@@ -1,15 +1,15 @@
-"""Connections to one server for threads: small, on top of redis-py's `Connection`, without its pool and its retries.
+"""A small connection pool to one server for threads, on top of redis-py's `Connection`, without its pool and its retries.
 
-What holds here, whatever happens (an exception from a signal handler at any byte code, a fork at any time):
+These invariants hold whatever happens (an exception from a signal handler at any bytecode, a fork at any time):
 
-1. A connection is used again only if every command sent on it was answered, and each answer was read to its end and
-   understood. After any exception it is dropped, so nobody reads an answer that was meant for somebody else.
-2. A connection of redis-py's that stumbled is never connected again. So no half-made one comes back: without SELECT, or
-   with the reply to AUTH still to come.
-3. A place belongs to a connection object. What counts is which objects are alive, not how often somebody took and gave.
-   An object that got lost is collected, and one that its thread does not give back in time counts no longer.
-4. A forked child starts with no connection, and takes no lock of the parent's.
-5. Everything in one exchange obeys one deadline: waiting for a place, all addresses, the greeting, each read and write.
+1. A connection is reused only if every command sent on it got its reply, and each reply was read to its end and understood.
+   After any exception it is dropped, so no caller reads a reply meant for another caller.
+2. A connection object of redis-py that failed is never connected again. So a half-initialised connection is never reused:
+   one without SELECT, or with the reply to AUTH still pending.
+3. A place in the pool belongs to a connection object. The pool counts the live objects, not the calls of `take` and `give`.
+   An object that got lost is garbage-collected, and an object that its thread does not give back in time no longer counts.
+4. A forked child starts without connections, and takes no lock of the parent.
+5. One deadline covers a whole exchange: waiting for a place, trying all addresses, the handshake, each read and write.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _GRACE = 1.0
 """Seconds after its deadline for which a connection that was not given back still counts."""
 
 _PATROL = 0.1
-"""Seconds after which a waiting thread looks by itself: an interrupted one wakes nobody."""
+"""Seconds after which a waiting thread checks by itself: an interrupted thread may not have woken the next one."""
 
 _PATROLS = 500
-"""How many waiting threads at most look by themselves in a second, all together."""
+"""How many such checks all waiting threads together make per second at most."""
 
 _TOO_LATE = 0.25
-"""Who has less than this part of its time left is passed over while somebody waits who has more."""
+"""A thread with less than this share of its time left is skipped while another thread with more time waits."""
 
 
 class Connection:
-    """One place, with a connection that is opened when it is first needed."""
+    """One place in the pool, with a connection that is opened when it is first needed."""
 
     __slots__ = ("__weakref__", "_inner", "_reach", "_wire", "dropped", "lease", "sent")
 
@@ -56,58 +56,58 @@ class Connection:
         self._inner: Any = None  # Any: as above
         self._wire: Wire | None = None
         self.lease: float | None = lease
-        """Until when a thread has it, by `time.monotonic`; None while nobody has."""
+        """Until when a thread uses it, by `time.monotonic`; None while it is idle."""
         self.dropped = False
         self.sent = False
-        """Whether anything was sent in this exchange that may have taken effect."""
+        """Whether a command was sent in this exchange, which may have taken effect."""
 
     def begin(self, deadline: float) -> None:
-        """Start an exchange that must be over by the deadline; connect if that is needed."""
+        """Start an exchange that must finish by the deadline; connect if needed."""
         self.sent = False
         wire = self._wire
         if wire is None or wire.is_stale() or failures.has_more(self._inner):
-            # A server that was started anew has closed what was left open.
+            # A restarted server has closed its old connections.
             self._close()
             self._inner = self._reach(deadline)
             wire = self._wire = self._inner._sock
         wire.begin(deadline)
 
     def extend(self, deadline: float) -> None:
-        """Allow more time, for what is asked next."""
+        """Set a later deadline, for the next command."""
         self.lease = deadline + _GRACE
         if self._wire is not None:
             self._wire.begin(deadline)
 
     def ask(self, command: bytes) -> Any:  # Any: what the server answers
-        """One command and its reply; a `ResponseError` is returned, not raised."""
+        """Send one command and return its reply. A `ResponseError` is returned, not raised."""
         self.send(command)
         return self.reply()
 
     def send(self, command: bytes) -> None:
-        """Send commands, each of which must be followed by a `reply`."""
+        """Send commands. The caller must call `reply` once for each command."""
         if self._wire is None:
             raise ConnectionError
         self.sent = True
         self._wire.sendall(command)
 
     def reply(self) -> Any:  # Any: as above
-        """The next reply; a `ResponseError` is returned, not raised."""
+        """Return the next reply. A `ResponseError` is returned, not raised."""
         try:
             return self._inner.read_response(disable_decoding=True)
         except ResponseError as error:
-            # With it, it would keep the frames and so this connection alive.
+            # The traceback would keep the frames, and so this connection, alive.
             error.__traceback__ = None
             return error
         except failures.GARBLED:
             raise failures.UnexpectedReply from None
 
     def drop(self) -> None:
-        """Close it for good."""
+        """Close the connection for good."""
         self.dropped = True
         self._close()
 
     def counts(self, now: float) -> bool:
-        """Whether it takes up a place."""
+        """Whether it occupies a place."""
         return not self.dropped and (self.lease is None or now < self.lease)
 
     def _close(self) -> None:
@@ -119,13 +119,14 @@ class Connection:
 class _Waiting:
     """A thread that waits for a place."""
 
-    __slots__ = ("deadline", "late_at", "turn", "woken")
+    __slots__ = ("deadline", "late_at", "signal", "woken")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.late_at = deadline - _TOO_LATE * (deadline - time.monotonic())
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.signal = threading.Lock()
+        """A lock used as a signal: it is released to wake the thread."""
+        self.signal.acquire()
         self.woken = False
 
 
@@ -133,22 +134,22 @@ class Places:
     """The connections of one process to one server, first come, first served.
 
     Arguments:
-        reach: connects to the server before a deadline; returns a connection of redis-py's.
-        most: how many there may be.
+        reach: connects to the server before a deadline; returns a connection object of redis-py.
+        most: the largest number of connections.
     """
 
     def __init__(self, reach: Callable[[float], Any], most: int) -> None:  # Any: as above
         self._reach = reach
         self.most = most
         self._idle: deque[Connection] = deque()
-        # Which object has which place. No lock: one that an interrupt leaves locked would stop everybody.
+        # The connection object at each place. No lock: a lock that an interrupt leaves locked would block all threads.
         self._known: dict[int, ref[Connection]] = {}
         self._waiting: deque[_Waiting] = deque()
 
     def take(self, deadline: float, breaker: Breaker | None) -> Connection | None:
-        """A connection for this thread alone, until the deadline; None if there is none in time.
+        """A connection for this thread alone, until the deadline; None if none becomes free in time.
 
-        Whoever waits is also told None when the breaker opens.
+        A thread that waits also gets None when the circuit breaker opens.
         """
         if not self._waiting:
             found = self._idle_one(deadline) or self._another(deadline)
@@ -162,7 +163,7 @@ class Places:
             while breaker is None or not breaker.is_open:
                 first = self._is_first(waiting)
                 if waiting.woken or first or patrolling:
-                    # Before it looks, so that who wakes it meanwhile does not do so in vain.
+                    # Reset before the check, so that a wake-up during the check is not lost.
                     waiting.woken = False
                     found = self._idle_one(deadline) or self._another(deadline)
                     if found is not None:
@@ -170,32 +171,32 @@ class Places:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return None
-                # There may be nobody left to wake it: an interrupted caller can stay at the head of the queue.
+                # It may never be woken: an interrupted caller can stay at the head of the queue.
                 pause = _PATROL if first else max(2 * _PATROL, len(self._waiting) / _PATROLS)
-                patrolling = not waiting.turn.acquire(timeout=min(left, pause))
+                patrolling = not waiting.signal.acquire(timeout=min(left, pause))
             return None
         finally:
             with suppress(ValueError):
                 self._waiting.remove(waiting)
             if found is None or self._idle:
-                # Somebody may have woken this thread, who meant a thread that needs it.
+                # This thread may have been woken for a place that it does not need now: wake the next one.
                 self.freed()
 
     def give(self, connection: Connection) -> None:
-        """Give it back, clean."""
-        # With nothing between the two at which CPython would run a signal handler or another thread.
+        """Return a clean connection to the pool."""
+        # Between these two lines CPython runs neither a signal handler nor another thread.
         connection.lease = None
         self._idle.append(connection)
         if self._waiting:
             self._wake()
 
     def freed(self) -> None:
-        """There may be a place for somebody who waits."""
+        """Wake a waiting thread: there may be a free place."""
         if self._waiting:
             self._wake()
 
     def close(self) -> None:
-        """Close what nobody uses."""
+        """Close the idle connections."""
         while True:
             try:
                 connection = self._idle.pop()
@@ -212,7 +213,7 @@ class Places:
         return connection
 
     def _another(self, deadline: float) -> Connection | None:
-        """A new one, if there is a place."""
+        """A new connection, if there is a free place."""
         now = time.monotonic()
         made = Connection(self._reach, deadline + _GRACE)
         mine, known = ref(made), self._known
@@ -224,7 +225,7 @@ class Places:
             if reference is not None:
                 removed = known.pop(place, None)
                 if removed is not None and removed is not reference:
-                    # Somebody else was quicker.
+                    # Another thread took this place first.
                     known.setdefault(place, removed)
                     continue
             if known.setdefault(place, mine) is mine:
@@ -238,16 +239,16 @@ class Places:
             return False
 
     def _wake(self) -> None:
-        """Let the one look that has waited longest, of those who have time enough left to be served.
+        """Wake the thread that has waited longest among those with enough time left to be served.
 
-        First come, first served would serve only those who are about to give up, once there are too many: what they begin
-        is not finished, and costs the next one a new connection.
+        Once too many threads wait, strict first come, first served would serve only threads that are about to time out: their
+        exchanges do not finish, and cost the next thread a new connection.
         """
         now, newest = time.monotonic(), None
-        # Not a tuple: to make one may start the garbage collector, and so let others change the queue meanwhile.
+        # Not a tuple: making one may start the garbage collector, and so let other threads change the queue meanwhile.
         for waiting in list(self._waiting):
             if waiting.deadline < now:
-                # It is about to leave, or was interrupted before it could.
+                # The thread is about to leave the queue, or was interrupted before it could.
                 with suppress(ValueError):
                     self._waiting.remove(waiting)
             elif not waiting.woken:
@@ -257,7 +258,7 @@ class Places:
         if newest is not None:
             newest.woken = True
             with suppress(RuntimeError):
-                newest.turn.release()
+                newest.signal.release()
 
 
 class Connections:
@@ -277,13 +278,13 @@ class Connections:
         _all.add(self)
 
     def close(self) -> None:
-        """Close what nobody uses; what is in use is closed by the garbage collector when it is given back."""
+        """Close the idle connections. A connection in use is closed when its thread gives it back."""
         former, self.places = self.places, Places(self._reach, self._most)
         former.close()
 
     def forked(self) -> None:
-        """Start anew: the sockets are the parent's."""
-        # The old ones are dropped without a word to the server, which would end them for the parent too.
+        """Start with a new pool: the sockets belong to the parent."""
+        # The old connections are dropped without sending anything to the server, which would close them for the parent too.
         self.places = Places(self._reach, self._most)
 
 

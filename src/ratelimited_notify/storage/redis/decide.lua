@@ -1,25 +1,26 @@
--- The decision on one request, as `windows.take` and `windows.look` make it: every window is read before any is written.
+-- The decision about one request, as in `take` and `look` of windows/strategies.py: all windows are read before any is
+-- written.
 --
--- A plan is {taking, cost, strategy, mode, amount, period, strategy, ...}; its keys are those behind KEYS[skipped].
---   taking    0 to look, 1 to count the hit, 2 to count it where some of the windows move and others do not
+-- A plan is {taking, cost, strategy, mode, amount, period, strategy, ...}; its keys are the ones after KEYS[skipped].
+--   taking    0 only reads, 1 counts the hit, 2 counts it in moving windows and others together
 --   strategy  0 moving-window, 1 fixed-window, 2 sliding-window-counter
 --   mode      0 enforce, 1 force, 2 shadow
 --
--- To `reply`, behind its first `size` numbers, it adds how many there are for this request, itself included: above 0
--- where it is granted, below where it is not. Then, for each window, {count, retry_at, reset_at, instant, sequence}.
+-- After the first `size` numbers of `reply` it appends the number of values for this request, including itself: positive if
+-- the request is granted, negative if not. Then, for each window, {count, retry_at, reset_at, instant, sequence}.
 --   retry_at  0 fits now, -1 never
---   instant   -1 where nothing was taken
--- Where `brief`, most windows in which a hit was taken say the same with less: {-count} is a moving window with a hit of
--- this instant and no sequence, {-count, end} a fixed one.
--- Numbers are doubles, exact up to 2^53: the caller keeps periods within 2^50, amounts within 2^48.
--- It ends in an error where a key holds what is not ours, before anything is written for this request; then `place` says
--- which key. Where a write fails, `reply` tells what had been taken by then; `undo.lua` gives it back.
+--   instant   -1 if nothing was counted
+-- With `brief`, most windows in which a hit was counted have a shorter form: {-count} for a moving window with a hit of this
+-- instant and no sequence, {-count, end} for a fixed window.
+-- Numbers are doubles, exact up to 2^53: the caller keeps periods within 2^50 and amounts within 2^48.
+-- If a key holds a value that this library did not write, it raises an error before anything is written for this request, and
+-- `place` is the index of that key. If a write fails, `reply` lists what was counted so far; `undo.lua` gives it back.
 
 local keys = KEYS
--- What was read of the request that is being decided: six values a window.
+-- The values read for the current request: six for each window.
 local found = {}
 
--- Adds what one window says, and returns the new size of the reply.
+-- Appends the reading of one window, and returns the new size of the reply.
 local function tell(reply, size, brief, strategy, count, retry_at, reset_at, instant, sequence)
   if brief and instant >= 0 and count > 0 then
     if strategy == 1 then
@@ -40,7 +41,7 @@ local function decide(plan, windows, skipped, reply, size, brief)
   local granted, cost, at = plan[1], plan[2], size + 1
   reply[at] = 0
   if windows == 1 then
-    -- The same as below, without a table between reading and writing.
+    -- The same as below, but without a table.
     local strategy, mode, amount, period, key = plan[3], plan[4], plan[5], plan[6], keys[skipped + 1]
     local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
     place = skipped + 1
@@ -75,8 +76,8 @@ local function decide(plan, windows, skipped, reply, size, brief)
     from, slot = from + 4, slot + 6
   end
   if granted == 2 then
-    -- Windows of one kind are written by the same commands, so the first of them tells. That the user may write to all of
-    -- the keys, the server makes sure of before it runs a script.
+    -- Windows of one kind are written by the same commands, so a mixed request could fail half-way. It is enough to check the
+    -- commands on the first key: before the server runs a script, it checks that the user may write to all of its keys.
     local key, may = keys[skipped + 1], redis.acl_check_cmd
     if not (may('SET', key, '') and may('LPUSH', key, '') and may('PEXPIRE', key, '0')) then
       error({ err = 'NOTIFYUSER No permission to write' })

@@ -1,7 +1,7 @@
-"""The answers of the scripts that decide, made sense of. Pure.
+"""Parsing the replies of the deciding scripts. Pure.
 
-Each is checked wholly before any of it is used (see `replies`), a batch in as few steps as it takes: mostly all of its
-requests are answered alike, and are checked together, a column of numbers at a time.
+Each reply is checked completely before any of it is used (see `replies`). A batch is checked in as few steps as possible:
+usually the replies to all of its requests have the same shape, and are checked together, a column of numbers at a time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 _EXACT = 2**53
 _FULL = 5
-"""So many numbers a window has in a reply, unless it says the same with less."""
+"""How many numbers a window has in a reply in its full form."""
 _BRIEF = {"moving-window": 1, "fixed-window": 2}
-"""So many it has where it says that a hit was taken, and no more."""
+"""How many numbers a window has in its brief form, which only says that a hit was counted."""
 
-# To look these up in the class takes as long as to compare them.
+# Looking these up in the class would take as long as comparing them.
 _ENFORCE, _FORCE = Mode.ENFORCE, Mode.FORCE
 
-# A third less time than the constructor of a named tuple takes, as much as the checks.
+# This takes a third less time than the constructor of a named tuple; the saving is as much as the checks cost.
 _made: Callable[[type[Reading], tuple[int, int, int, Token | None]], Reading] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # it is for any tuple
 
 # Lua's numbers are exact up to here.
@@ -38,16 +38,16 @@ _decode = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-_EXACT, l
 
 
 def verdict(reply: object, windows: Sequence[Window], *, taking: bool = True) -> Verdict:
-    """The answer to one request.
+    """Parse the reply to one request.
 
     Arguments:
-        reply: what the script answered.
-        windows: those that were asked for.
-        taking: whether the hit was to be counted; False where it was only looked at.
+        reply: the reply of the script.
+        windows: the windows of the request.
+        taking: whether the hit was to be counted; False for a request that only reads.
 
     Raises:
-        UnreadableWindow: one of the windows holds something else.
-        UnexpectedReply: this is no answer to the request.
+        UnreadableWindow: the key of a window holds something that this library did not write.
+        UnexpectedReply: this is not a reply to the request.
     """
     numbers = _numbers(reply)
     size = 1 + _FULL * len(windows)
@@ -63,7 +63,7 @@ def verdict(reply: object, windows: Sequence[Window], *, taking: bool = True) ->
         if count < 0 or retry_at < NEVER or reset_at < 0 or instant < -1 or sequence < 0:
             raise UnexpectedReply
         if instant >= 0:
-            # Only what fits is taken, and only where all of it does.
+            # A hit is counted only if it fits, and only if the request was granted.
             if not (granted and taking) or retry_at != FITS:
                 raise UnexpectedReply
             readings.append(_made(Reading, (count, retry_at, reset_at, (instant, sequence))))
@@ -82,27 +82,27 @@ def verdict(reply: object, windows: Sequence[Window], *, taking: bool = True) ->
 
 
 def verdicts(reply: object, requests: Sequence[Request], taking: Sequence[bool] | None = None) -> list[Verdict]:
-    """The answers to several; the arguments and errors are those of `answers`."""
+    """Parse the reply to several requests at once; arguments and errors as for `answers`."""
     return [Verdict(answer.granted, answer.now, answer.readings) for answer in answers(reply, requests, taking)]
 
 
 def answers(reply: object, requests: Sequence[Request], taking: Sequence[bool] | None = None) -> Replies:
-    """The answers to several, all of them checked, with the readings left as they came until somebody asks for them.
+    """Parse the reply to several requests. All verdicts are checked; their readings are lazily computed.
 
     Arguments:
-        reply: what the script answered.
-        requests: what was asked.
-        taking: for each of them, whether the hit was to be counted; by default all were.
+        reply: the reply of the script.
+        requests: the requests.
+        taking: for each request, whether the hit was to be counted; by default all were.
 
     Raises:
-        UnreadableWindow: one of the windows holds something else, and nothing was counted.
-        UnexpectedReply: this is no answer to the requests.
+        UnreadableWindow: the key of a window holds something that this library did not write; nothing was counted.
+        UnexpectedReply: this is not a reply to the requests.
     """
     return Replies(_numbers(reply), [windows for windows, _, _ in requests], taking)
 
 
 class Replies(LazyVerdicts):
-    """The answers as numbers, in one list: most are never looked at by anybody."""
+    """Verdicts kept as the numbers of the reply, in one list: most readings are never used."""
 
     __slots__ = ("_numbers", "_places", "_windows")
 
@@ -121,7 +121,7 @@ class Replies(LazyVerdicts):
             and numbers[1::step].count(size) == len(windows)
             and _fit([numbers[place::step] for place in range(2, 1 + step)], windows[0], numbers[0], size > 0, True)
         ):
-            # All of them are answered in the same way, as mostly they are.
+            # The usual case: all requests have replies of the same shape.
             self._places: Sequence[int] = range(1, len(numbers), step)
             self.granted: Sequence[bool] = [size > 0] * len(windows)
         else:
@@ -129,7 +129,7 @@ class Replies(LazyVerdicts):
             self._divide(kinds, taking)
 
     def _divide(self, kinds: Iterable[object], taking: Sequence[bool] | None) -> None:
-        """Find where each answer begins, and check those together that are of one kind and size."""
+        """Find where the reply to each request begins, and check replies of the same kind and size together."""
         numbers, end = self._numbers, len(self._numbers)
         places: list[int] = []
         alike: dict[object, tuple[int, list[int]]] = {}
@@ -156,7 +156,7 @@ class Replies(LazyVerdicts):
             step = abs(numbers[places[request]]) - 1
             if _fit([rows[place::step] for place in range(step)], windows, now, granted, takes):
                 continue
-            # One may be brief about another window than the next.
+            # Two replies of this size may have different windows in brief form, so check them one by one.
             for row in range(0, max(1, len(rows)), step or 1):
                 if not _fit([[number] for number in rows[row : row + step]], windows, now, granted, takes):
                     raise UnexpectedReply
@@ -196,7 +196,7 @@ class Replies(LazyVerdicts):
 
 
 def _numbers(reply: object) -> list[int]:
-    # Anything else, also what only looks like bytes.
+    # Rejects everything that is not bytes, including subclasses.
     if type(reply) is not bytes:
         raise UnexpectedReply
     try:
@@ -209,7 +209,7 @@ def _numbers(reply: object) -> list[int]:
 
 
 def _refuse(numbers: list[int], windows: Iterable[Sequence[Window]]) -> NoReturn:
-    """What came instead of an answer: the place of a window that holds something else, or no answer at all."""
+    """Raise the error for a reply without verdicts: it gives the place of an unreadable window, or is not a reply at all."""
     if len(numbers) == 3 and numbers[1] == 0 and numbers[2] > 0:
         place = numbers[2]
         for request, each in enumerate(windows):
@@ -220,7 +220,7 @@ def _refuse(numbers: list[int], windows: Iterable[Sequence[Window]]) -> NoReturn
 
 
 def _fit(columns: Sequence[Sequence[int]], windows: Sequence[Window], now: int, granted: bool, taking: bool) -> bool:
-    """Whether these can be answers about these windows that look the same: each column has one number of each."""
+    """Whether these can be replies of the same shape about these windows. Each column has one number of each reply."""
     place = 0
     blocking: list[Sequence[int]] = []
     for window in windows:
@@ -239,12 +239,12 @@ def _fit(columns: Sequence[Sequence[int]], windows: Sequence[Window], now: int, 
 
 
 def _brief(columns: Sequence[Sequence[int]], size: int, now: int) -> bool:
-    """Whether these can say of one window that a hit was taken: a count below 0 and, if the window is fixed, its end."""
+    """Whether these can be the brief form of one window: a negative count and, for a fixed window, its end."""
     return 0 < size <= len(columns) and max(columns[0]) < 0 and (size == 1 or min(columns[1]) > now)
 
 
 def _full(columns: Sequence[Sequence[int]], mode: Mode, granted: bool, taking: bool) -> bool:
-    """Whether these can be what one window says, see `decide.lua`."""
+    """Whether these can be the full form of one window, see `decide.lua`."""
     if len(columns) < _FULL:
         return False
     counts, retries, resets, instants, sequences = columns
@@ -254,5 +254,5 @@ def _full(columns: Sequence[Sequence[int]], mode: Mode, granted: bool, taking: b
         return False
     if not (granted and taking):
         return max(instants) < 0
-    # Taken is what fits, and nothing else; but what is forced stays within its own bounds.
+    # Exactly the hits that fit are counted. Forced hits have their own bounds.
     return mode is _FORCE or [it == FITS for it in retries] == [it >= 0 for it in instants]

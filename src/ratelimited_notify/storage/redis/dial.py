@@ -1,4 +1,4 @@
-"""Connecting for threads: redis-py's `Connection` on a socket of ours, so that all of it keeps to one deadline."""
+"""Connecting for threads: redis-py's `Connection` on our own socket, so that everything keeps to one deadline."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class _Dialed(redis_connection.Connection):
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.socket_keepalive:
             connecting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            chosen: Any = self.socket_keepalive_options  # Any: redis-py does not say what it holds
+            chosen: Any = self.socket_keepalive_options  # Any: redis-py does not annotate it
             for option, value in chosen.items():
                 connecting.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class _Wired:
-    """Puts our socket below redis-py's parser."""
+    """Makes redis-py's parser read from our socket."""
 
     deadline: float
 
     def _connect(self) -> Wire:
-        # For those that connect in a way of their own.
+        # For connection classes with their own `_connect`.
         self.socket_connect_timeout = max(0.001, self.deadline - time.monotonic())
         wire = Wire(super()._connect(), self.deadline)  # type: ignore[misc]  # the next class has it
         wire.begin(self.deadline)
@@ -50,7 +50,7 @@ class _Wired:
 
 @cache
 def _wired(kind: type) -> type:
-    """A class of redis-py's, or made of one, that keeps to the deadline."""
+    """A connection class of redis-py, or a subclass, changed so that it keeps to the deadline."""
     bases: tuple[type, ...] = (_Wired, kind)
     if kind is redis_connection.Connection:
         bases = (_Wired, _Dialed)
@@ -60,10 +60,10 @@ def _wired(kind: type) -> type:
 
 
 def connected(kind: type, wanted: Mapping[str, Any], deadline: float) -> Any:  # Any: whatever redis-py takes and makes
-    """A connection of this class, connected before the deadline."""
+    """Make a connection of this class and connect it before the deadline."""
     made = options.connection(_wired(kind), wanted)
     made.deadline = deadline
-    # CLIENT SETINFO would cost two round trips for each connection. The names are those of redis-py before and since 7.
+    # CLIENT SETINFO would cost two round trips per connection. The attributes are those of redis-py before 7 and since 7.
     made.driver_info = made.lib_name = made.lib_version = None
     try:
         made.connect()

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def abort(inner: Any) -> None:  # Any: a connection of redis-py's
-    """Close it at once."""
+    """Close the connection at once, without waiting."""
     writer = inner._writer
     if writer is not None:
         writer.transport.abort()
-        # Or it would warn that nobody has closed it.
+        # Without this it would warn that it was not closed.
         inner._reader = inner._writer = None
 
 
@@ -35,7 +35,7 @@ class _Dialed:
     _dialed: socket.socket | None = None
 
     async def _connect(self) -> None:
-        # redis-py sets the options when it is connected.
+        # redis-py sets the socket options once the socket is connected.
         found = await resolve(self.host, self.port)
         self._dialed = await connect(found, self.deadline, lambda _: None)
         try:
@@ -54,10 +54,10 @@ class _Dialed:
 
 @cache
 def _dialed(kind: type[Any]) -> type[Any]:  # Any: redis-py does not say
-    """A class of redis-py's, or made of one, that keeps to the deadline."""
+    """A connection class of redis-py, or a subclass, changed so that it keeps to the deadline."""
     stock = vars(redis_connection.Connection)["_connect"]
     if not issubclass(kind, redis_connection.Connection) or getattr(kind, "_connect", None) is not stock:
-        # It has a way of its own to connect.
+        # The class has its own `_connect`.
         return kind
     return type(kind.__name__, (_Dialed, kind), {})
 
@@ -67,12 +67,12 @@ async def connected(
     wanted: Mapping[str, Any],  # Any: whatever redis-py takes
     deadline: float,
 ) -> Any:  # Any: what redis-py makes
-    """A connection of this class, connected before the deadline, by the clock of the event loop."""
+    """Make a connection of this class and connect it before the deadline, by the clock of the event loop."""
     made = options.connection(_dialed(kind), wanted)
     made.deadline = deadline
-    # CLIENT SETINFO would cost two round trips for each connection. The names are those of redis-py before and since 7.
+    # CLIENT SETINFO would cost two round trips per connection. The attributes are those of redis-py before 7 and since 7.
     made.driver_info = made.lib_name = made.lib_version = None
-    # Whoever asks sees to the time, for less than redis-py does.
+    # The caller enforces the deadline, at a lower cost than redis-py's time-outs.
     made.socket_timeout = made.socket_connect_timeout = None
     try:
         await made.connect()

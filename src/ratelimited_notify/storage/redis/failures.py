@@ -1,4 +1,4 @@
-"""What can go wrong with a Redis server, in words for the person who has to mend it. No key is ever part of them."""
+"""The errors of a Redis server, with messages for the person who has to fix it. No message ever contains a key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redis import exceptions  # isort: skip
 _TOO_MANY = "max number of clients reached"
 
 FAILURES = (exceptions.RedisError, exceptions.ChildDeadlockedError, OSError)
-"""What redis-py raises."""
+"""The errors that redis-py raises."""
 
 GARBLED = (
     ValueError,
@@ -24,59 +24,61 @@ GARBLED = (
     RecursionError,
     exceptions.InvalidResponse,
 )
-"""How its parsers stumble over bytes that are no reply."""
+"""The errors that its parsers raise for bytes that are not a reply."""
 
 
 class NothingSent(StorageError):
-    """The question did not leave this process, so it took no effect and may be put to another server."""
+    """The request did not leave this process, so it had no effect and can be sent to another server."""
 
 
 class OutOfTime(NothingSent):
-    """Other callers of this process used up the time, which says nothing about the server."""
+    """Other callers of this process used up the time. This says nothing about the server."""
 
 
 class UnexpectedReply(StorageError):
-    """What came is no answer to what was asked."""
+    """The reply does not match the request."""
 
     def __init__(self, where: str = "") -> None:
-        # The argument, and not the words, is what a copy is made from (by pickle).
+        # pickle recreates the error from `args`, so they hold the argument and not the message.
         super().__init__(where)
         self.where = where
 
     def __str__(self) -> str:
         return (
-            "Redis answered something that this library does not understand, so it is not known whether this took "
-            "effect. Does something else listen there, or a proxy that changes replies?"
+            "Redis sent a reply that this library does not understand, so it is not known whether this took effect. "
+            "Is another program listening there, or does a proxy change replies?"
             + (f" [Redis at {self.where}]" if self.where else "")
         )
 
 
 def failure(error: Exception, where: str, timeout: float, *, sent: bool) -> StorageError:
-    """What happened and what to do, from an error of redis-py; its own words stay out where they may show a key.
+    """The `StorageError` for an error of redis-py, with a message that says what to do.
+
+    redis-py's own message is left out if it may contain a key.
 
     Arguments:
-        error: what redis-py raised.
+        error: the error that redis-py raised.
         where: the server, see `address`.
-        timeout: how long an answer was waited for, in seconds.
-        sent: whether the question may have reached the server.
+        timeout: how long the caller waited for a reply, in seconds.
+        sent: whether the request may have reached the server.
     """
-    # A server that is full refuses the first command before it runs.
+    # A server with too many clients refuses the first command before it runs.
     kind = StorageError if sent and _TOO_MANY not in str(error) else NothingSent
     return kind(f"{_said(error, timeout, sent)} [Redis at {where}]")
 
 
 def storage_error(where: str, timeout: float, error: Exception, sent: bool) -> StorageError:
-    """The same for whatever a connection ends with, for those who wait for its replies."""
+    """The `StorageError` for any error that ends a connection, for the callers that wait for its replies."""
     return UnexpectedReply(where) if isinstance(error, UnexpectedReply) else failure(error, where, timeout, sent=sent)
 
 
 def out_of_time(where: str, timeout: float, error: Exception) -> StorageError:
-    """Nothing was sent: there was no time left to connect when it was this caller's turn."""
+    """Nothing was sent: when this caller got a place, there was no time left to connect."""
     return OutOfTime(f"{_said(error, timeout, sent=False)} [Redis at {where}]")
 
 
 def has_more(inner: Any) -> bool:  # Any: a connection of redis-py's
-    """Whether its parser has read more than it was asked for: then replies and questions no longer match."""
+    """Whether the parser holds data beyond the last reply: then replies and requests no longer match."""
     parser = inner._parser
     unread = getattr(getattr(parser, "_buffer", None), "unread_bytes", None)
     if unread is not None:
@@ -89,45 +91,44 @@ def no_free_connection(where: str, connections: int) -> StorageError:
     """Nothing was sent: every connection was busy for too long."""
     return OutOfTime(
         f"All {connections} connections to Redis were busy for too long, so nothing was sent. Raise max_connections, "
-        f"or let fewer callers ask at once. [Redis at {where}]"
+        f"or reduce the number of concurrent callers. [Redis at {where}]"
     )
 
 
 def not_asked(where: str) -> StorageError:
     """Nothing was sent: the circuit is open."""
     return NothingSent(
-        "Redis is not asked, because the last attempts got no answer, so nothing was sent. It is asked again when it answers "
-        f"a PING. Is the server overloaded, stopped or out of reach? The option circuit= sets when. [Redis at {where}]"
+        "Redis is not asked, because the last attempts got no answer, so nothing was sent. Requests resume when it answers a "
+        f"PING. Is the server overloaded, stopped or unreachable? The option circuit= sets when to stop. [Redis at {where}]"
     )
 
 
 def still_silent(where: str, seconds: float) -> StorageError:
-    """Nothing was sent: a PING had no answer either."""
+    """Nothing was sent: a PING got no reply either."""
     return NothingSent(
-        f"Redis is still silent: it did not answer a PING within {seconds:g} seconds, so nothing was sent. [Redis at {where}]"
+        f"Redis did not answer a PING within {seconds:g} seconds either, so nothing was sent. [Redis at {where}]"
     )
 
 
 def is_silence(error: Exception) -> bool:
-    """Whether there was no answer at all: a time-out or a lost connection, rather than a refusal."""
+    """Whether there was no reply at all: a time-out or a lost connection, rather than a refusal."""
     if isinstance(error, exceptions.TimeoutError):
         return True
     if isinstance(error, exceptions.ConnectionError):
-        # redis-py makes some refusals connection errors.
+        # redis-py raises some refusals as subclasses of its connection error.
         return type(error) is exceptions.ConnectionError and _TOO_MANY not in str(error)
     return isinstance(error, OSError)
 
 
 def has_timed_out(error: Exception) -> bool:
-    """Whether somebody waited in vain, rather than lost the connection."""
+    """Whether the error is a time-out, rather than a lost connection."""
     return isinstance(error, exceptions.TimeoutError | TimeoutError)
 
 
 def redirected_in_circles(where: str) -> StorageError:
-    """A question was sent on from server to server, and each knew another one to ask."""
+    """A request was redirected too often: each server redirected it to another one."""
     return StorageError(
-        "The servers of the Redis cluster send each other's callers round in circles, so nothing was counted. "
-        f"[Redis at {where}]"
+        f"The servers of the Redis cluster redirect in circles, so nothing was counted. [Redis at {where}]"
     )
 
 
@@ -140,7 +141,7 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
         what = (
             f"Redis gave no answer within {timeout} seconds, so it is not known whether this took effect."
             if sent
-            else f"Redis let nobody connect in time, so nothing was sent (the time-out is {timeout} seconds)."
+            else f"Redis accepted no connection in time, so nothing was sent (the time-out is {timeout} seconds)."
         )
         return f"{what} Is the server overloaded or stopped? The option timeout= sets the time."
     if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
@@ -150,24 +151,24 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
             "Check the credentials in the storage's URI and the user's ACL."
         )
     if isinstance(error, exceptions.BusyLoadingError):
-        return "Redis is still loading its data; it will answer when that is done."
+        return "Redis is still loading its data; try again when that is done."
     if _TOO_MANY in text:
         return (
             "The Redis server accepts no more connections (maxclients), so nothing was sent. Raise its maxclients, or "
             "lower max_connections here and in other programs that use it."
         )
     if isinstance(error, exceptions.OutOfMemoryError) or text.startswith("OOM"):
-        return "Redis has no memory left and evicts nothing (maxmemory), so no hit can be counted. Give it more."
+        return "Redis has no memory left and evicts nothing (maxmemory), so no hit can be counted. Give it more memory."
     if isinstance(error, exceptions.ReadOnlyError) or "READONLY" in text:
         return "This Redis server is a read-only replica. Connect to the primary."
     if text.startswith("NOTIFYVERSION"):
         return (
-            "The Redis server is older than version 7; only since then does time stand still inside a script. "
-            "Update it, or use Valkey."
+            "The Redis server is older than version 7, the first version in which the time does not change while a script "
+            "runs. Update it, or use Valkey."
         )
     if "WRONGTYPE" in text:
         return (
-            "A key of the rate limits holds something else. Give them a database or a namespace of their own, "
+            "A key of the rate limits holds a value of another type. Give the limits a database or a namespace of their own, "
             "which nothing else writes to."
         )
     if isinstance(error, exceptions.ResponseError):
@@ -182,18 +183,18 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
 
 
 def _refused(error: exceptions.ResponseError, text: str) -> str:
-    """What the server says instead of running a script."""
+    """The message for a server that refused to run a script."""
     if isinstance(error, exceptions.ClusterDownError):
         return f"The Redis cluster is not ready, so nothing was counted: {text}. Is it complete, or failing over?"
     if isinstance(error, exceptions.TryAgainError):
         return "The slot of this recipient is on its way to another server of the cluster, so nothing was counted."
-    # MOVED is an ASK to redis-py.
+    # In redis-py, the error for MOVED is a subclass of the one for ASK.
     if isinstance(error, exceptions.AskError | exceptions.ClusterCrossSlotError):
         return (
-            "This server is part of a cluster, where windows lie on several servers, so nothing was counted. "
+            "This server is part of a cluster, where windows are spread over several servers, so nothing was counted. "
             "Use redis+cluster:// for it."
         )
     if "NOREPLICAS" in text:
-        return "Redis has fewer replicas in step than its min-replicas-to-write asks for, so nothing was counted."
-    # Behind these words Redis quotes the command, keys and all.
-    return f"Redis answered with an error: {text.partition(', with args')[0]}."
+        return "Redis has fewer in-sync replicas than its min-replicas-to-write asks for, so nothing was counted."
+    # After these words Redis quotes the command, including keys.
+    return f"Redis returned an error: {text.partition(', with args')[0]}."

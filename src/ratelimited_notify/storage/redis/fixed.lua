@@ -1,8 +1,9 @@
--- fixed-window: a string `end:count`. The window begins at its first hit; with every hit given back there is none.
+-- fixed-window: a string `end:count`. The window begins at its first hit. The key is deleted when every hit is given back.
 
 local pair = whole .. ':' .. whole
 
--- Count, instant at which `cost` fits and instant at which the window is empty; for `take_fixed` the end.
+-- Returns the count, the instant at which `cost` fits and the instant at which the window is empty; then, for `take_fixed`,
+-- the end.
 local function read_fixed(key, period, amount, cost)
   local kept = call('GET', key)
   if not kept then
@@ -28,9 +29,9 @@ local function read_fixed(key, period, amount, cost)
   return count, retry_at, count > 0 and ends or now, ends, 0, 0
 end
 
--- Count, instant at which the window is empty, and the token of the hit: the window's end. It needs no mark as in
--- `windows.py`: for two windows to end at the same microsecond, a hit, its release and another hit would have to be
--- decided within one.
+-- Returns the count, the instant at which the window is empty, and the token of the hit: the window's end. Unlike in
+-- windows/strategies.py it needs no mark: two windows could only end at the same microsecond if a hit, its release and another
+-- hit were all decided within one microsecond.
 local function take_fixed(key, period, cost, count, ends)
   if count == 0 then
     ends = now + period
@@ -38,7 +39,7 @@ local function take_fixed(key, period, cost, count, ends)
     return cost, ends, ends, 0
   end
   count = count + cost
-  -- The window ends when it did before, so the key is kept for as long as it was to be.
+  -- The end of the window does not change, so the key keeps its time to live.
   call('SET', key, format(pair, ends, count), 'KEEPTTL')
   return count, ends, ends, 0
 end

@@ -1,5 +1,5 @@
--- Empties windows, whatever their keys hold. ARGV[1], in MessagePack: {strategy, period, strategy, ...}. The reply: how
--- many held anything.
+-- Empties windows, whatever their keys hold. ARGV[1], in MessagePack: {strategy, period, strategy, ...}. The reply is the
+-- number of windows that held anything.
 
 local plan, held = cmsgpack.unpack(ARGV[1]), 0
 for n, key in ipairs(KEYS) do

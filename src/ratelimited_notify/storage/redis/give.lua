@@ -1,4 +1,4 @@
--- Giving one hit back to one window, if it is still there: whether it was.
+-- Gives one hit back in one window, if it is still there. Returns whether it was.
 
 local function give_moving(key, period, cost, stamp, sequence)
   if stamp + period <= now then
@@ -10,7 +10,7 @@ end
 
 local function give_fixed(key, period, cost, ends)
   local count, _, _, kept = read_fixed(key, period, 0, 0)
-  -- Equal hits are not told apart, but a hit given back twice must not make room that nobody took.
+  -- Equal hits cannot be distinguished, but a hit given back twice must not free room that it never used.
   if count < cost or kept ~= ends then
     return false
   end

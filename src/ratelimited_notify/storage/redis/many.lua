@@ -1,6 +1,6 @@
--- Several requests, in order; what one takes counts for those behind it. ARGV[1], in MessagePack: {plans, numbers}, a
--- number of a plan per request, since many requests have the same; where all have, how many they are. The reply, too:
--- {now, ...} as `decide` has it, brief.
+-- Several requests, in order. Hits of earlier requests count for later ones. ARGV[1], in MessagePack: {plans, numbers}.
+-- `numbers` has the index of a plan for each request, since many requests share one. If all share one plan, `numbers` is the
+-- number of requests. The reply, also in MessagePack: {now, ...} as in `decide`, brief.
 
 local plans, numbers = unpack(cmsgpack.unpack(ARGV[1]))
 local reply, same = { now }, type(numbers) == 'number'

@@ -1,11 +1,11 @@
--- moving-window: a list, newest first, with one element per unit of cost: its stamp, or `stamp:sequence` where the newest
--- element had that stamp already. Plain integers are what Redis stores smallest. A hit counts in [stamp, stamp + period).
+-- moving-window: a list, newest first, with one element per unit of cost: its stamp, or `stamp:sequence` if the newest element
+-- had that stamp already. Plain integers take the least memory in Redis. A hit counts in [stamp, stamp + period).
 
--- So many elements come quicker by one LRANGE than their number, the newest and the oldest by three commands. Where the
--- amount is above the second number there are probably more of them, and looking would be in vain.
+-- Reading up to SHORT elements with one LRANGE is faster than reading the length, the newest and the oldest with three
+-- commands. If the amount is above FEW, the list is probably longer, and the LRANGE would be wasted.
 local SHORT, FEW = 10, 64
 
--- The stamp of a hit that is taken now, as text.
+-- The stamp of a hit that is counted now, as a string.
 local instant
 
 local function parse(element)
@@ -20,8 +20,8 @@ local function parse(element)
   return instant + 0, sequence + 0
 end
 
--- Count, instant at which `cost` fits and instant at which the window is empty; for `take_moving` the newest stamp, its
--- sequence and the length of the list.
+-- Returns the count, the instant at which `cost` fits and the instant at which the window is empty; then, for `take_moving`,
+-- the newest stamp, its sequence and the length of the list.
 local function read_moving(key, period, amount, cost)
   local list, size, newest, sequence, oldest
   if amount <= FEW then
@@ -44,8 +44,8 @@ local function read_moving(key, period, amount, cost)
     newest, sequence = parse(call('LINDEX', key, 0))
     oldest = size == 1 and newest or parse(call('LINDEX', key, -1))
   end
-  -- Stamps never run backwards: where they do, one that is over may hide others that are not. And this way round, since
-  -- nothing is true of what is not a number.
+  -- In a list of ours stamps never run backwards: if they did, an expired stamp could hide others that still count. The
+  -- condition is written with `not`, because every comparison with NaN is false.
   if not (0 <= oldest and oldest <= newest and newest <= 2 ^ 53 - 2 ^ 51 and newest % 1 + oldest % 1 == 0) then
     error('ODD', 0)
   end
@@ -56,7 +56,7 @@ local function read_moving(key, period, amount, cost)
       error('ODD', 0)
     end
   elseif oldest <= edge then
-    -- The few that are over lie at the old end, so the search for the first of them starts there, in steps that double.
+    -- The few expired elements are at the old end, so the search for the first of them starts there, with doubling steps.
     local over, step = size - 1, 1
     while over - step > 0 and parse(call('LINDEX', key, format(whole, over - step))) <= edge do
       over, step = over - step, step * 2
@@ -76,7 +76,7 @@ local function read_moving(key, period, amount, cost)
   if cost > amount then
     retry_at = -1
   elseif count + cost > amount then
-    -- It fits when only the newest `amount - cost` are left.
+    -- The cost fits when only the newest `amount - cost` elements are left.
     local blocking = oldest
     if amount - cost < size - 1 then
       blocking = parse(list and list[amount - cost + 1] or call('LINDEX', key, format(whole, amount - cost)))
@@ -89,11 +89,11 @@ local function read_moving(key, period, amount, cost)
   return count, retry_at, count > 0 and newest + period or now, newest, sequence, size
 end
 
--- Count, instant at which the window is empty, and the token of the hit.
+-- Returns the count, the instant at which the window is empty, and the token of the hit.
 local function take_moving(key, period, cost, count, newest, sequence, size)
-  -- By age alone: what is over is gone for good, and a limit that is lowered and raised again finds all of the rest.
+  -- Trim by age only: expired elements never count again, and a limit that is lowered and raised again finds all of the rest.
   if count < size then
-    -- Behind the last one that counts; where none does, everything goes.
+    -- Trim everything after the last element that counts, or the whole list if none counts.
     call('LTRIM', key, count > 0 and 0 or 1, count > 0 and format(whole, count - 1) or 0)
   end
   local stamp, element = now, nil
@@ -102,7 +102,7 @@ local function take_moving(key, period, cost, count, newest, sequence, size)
     instant = instant or format(whole, now)
     element = instant
   else
-    -- Stamps never run backwards, even where the clock does; then the real time tells the hits apart.
+    -- Stamps never run backwards, even if the clock does; then the real time in the sequence distinguishes the hits.
     stamp = newest
     sequence = math.max(sequence + 1, now < newest and now or 0)
     element = format(whole .. ':' .. whole, stamp, sequence)
@@ -120,7 +120,7 @@ local function take_moving(key, period, cost, count, newest, sequence, size)
   end
   local kept = redis.pcall('PEXPIRE', key, life(stamp + period - now))
   if kept ~= 1 then
-    -- Not for this user.
+    -- The user has no permission for PEXPIRE.
     call('LREM', key, format(whole, cost), element)
     error(kept)
   end

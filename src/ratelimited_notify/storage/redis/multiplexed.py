@@ -1,12 +1,13 @@
-"""One connection of an event loop to a server, on which many tasks ask at once.
+"""One connection of an event loop to a server, shared by many tasks at the same time.
 
-Commands are written one behind the other, those that come together in one write, and answered in that order. What holds:
+Commands are pipelined: commands that come together go out in one write, and replies come back in the same order. Invariants:
 
-1. Every command that was written owns a slot in the queue of replies. A caller who is cancelled or out of time leaves its
-   slot there: its reply is read when it comes, and thrown away. So each reply goes to who asked, or to nobody.
+1. Every command that was written owns a slot in the queue of replies. A caller that is cancelled or out of time leaves its
+   slot in the queue: its reply is read when it comes, and discarded. So each reply goes to its own caller, or to none.
 2. When the oldest slot is older than the time-out, when a reply is not understood or when the connection breaks, the
-   connection is dropped, and all who wait are told that the outcome is unknown. A dropped connection is never used again.
-3. No task is left behind: one reads while there are slots, and ends with the last of them.
+   connection is dropped, and all waiting callers get an error that says that the outcome is unknown. A dropped connection
+   is never used again.
+3. No task is left behind: one task reads while there are slots, and ends with the last of them.
 
 redis-py's `Connection` connects (TLS, AUTH, SELECT) and parses.
 """
@@ -35,44 +36,44 @@ _GRACE = 0.02
 """Seconds for which a reply that has arrived may wait to be read: the event loop may have been busy."""
 
 _TOGETHER = 64
-"""So many commands go out in one write: the server decides about them while those behind them are made."""
+"""The most commands in one write: the server processes them while this process builds the next ones."""
 
 _READING: set[asyncio.Task[None]] = set()
 
 
 class Slot:
-    """Replies that somebody waits for, or has left."""
+    """The place of some commands' replies, whether or not their caller still waits for them."""
 
     __slots__ = ("answer", "began", "counted", "reads", "replies", "until")
 
     def __init__(
         self,
-        answer: asyncio.Future[list[Any] | StorageError],  # Any: what was read
-        reads: Sequence[Callable[[Any], Any]],  # Any: a reply, and what it says
+        answer: asyncio.Future[list[Any] | StorageError],  # Any: parsed replies
+        reads: Sequence[Callable[[Any], Any]],  # Any: a reply, and what is parsed from it
         began: float,
         until: float,
     ) -> None:
         self.answer = answer
         self.reads = reads
-        """What makes sense of each reply, or raises an `UnexpectedReply`."""
+        """The parser of each reply; it raises an `UnexpectedReply` if the reply does not match."""
         self.replies: list[Any] = []  # Any: as above
         self.began = began
         """By `time.monotonic`."""
         self.until = until
         """By the clock of the event loop."""
         self.counted = False
-        """Whether the circuit knows that it was waited for in vain."""
+        """Whether its time-out has been reported to the circuit breaker."""
 
 
 class MultiplexedConnection:
-    """A connection that is opened when it is first needed, and again after it was dropped.
+    """A connection that is opened when it is first needed, and reopened after it was dropped.
 
     Arguments:
         loop: the event loop to which it belongs.
-        reach: connects; returns a connection of redis-py's.
-        timeout: seconds for which a reply is waited for, and for which connecting may take.
-        breaker: counts what gets no answer.
-        failed: makes the error for those who wait, from that of redis-py and whether anything was sent.
+        reach: connects; returns a connection object of redis-py.
+        timeout: the longest wait for a reply, and for connecting, in seconds.
+        breaker: counts requests without a reply.
+        failed: makes the error for waiting callers, from redis-py's error and whether anything was sent.
     """
 
     def __init__(
@@ -108,11 +109,11 @@ class MultiplexedConnection:
         reads: Sequence[Callable[[Any], Any]],  # Any: as in `Slot`
         deadline: float,
     ) -> list[Any]:  # Any: as in `Slot`
-        """What is read of the replies to these commands, a `ResponseError` where that is one.
+        """Send these commands and return the parsed replies, a `ResponseError` for each error reply.
 
         Arguments:
             command: as many commands as there are `reads`.
-            reads: what makes sense of each reply.
+            reads: the parser of each reply.
             deadline: by the clock of the event loop.
         """
         slot = await self.put(command, reads, deadline)
@@ -124,7 +125,7 @@ class MultiplexedConnection:
         reads: Sequence[Callable[[Any], Any]],  # Any: as in `Slot`
         deadline: float,
     ) -> Slot:  # Any: as in `Slot`
-        """Send commands; the slot is where their replies come."""
+        """Send commands. The returned slot receives their replies."""
         if self._inner is None or self._is_stale():
             self._joining += 1
             try:
@@ -139,11 +140,11 @@ class MultiplexedConnection:
         reads: Sequence[Callable[[Any], Any]],  # Any: as in `Slot`
         until: float,
     ) -> Slot | None:
-        """`put` where nothing is to be waited for first; None where it has to connect.
+        """`put` without waiting; None if it would have to connect first.
 
         Arguments:
-            until: when the time-out that begins now is over, by the clock of the event loop. The connection sees to it that
-                the slot's answer has come by then.
+            until: when the time-out that begins now ends, by the clock of the event loop. The connection makes sure that the
+                slot has an answer by then.
         """
         return None if self._inner is None or self._is_stale() else self._send(command, reads, until)
 
@@ -165,28 +166,28 @@ class MultiplexedConnection:
                 self._unsent.append(command)
                 loop.call_soon(self._flush)
             else:
-                # Nobody else is waiting, so there is nothing to be gained by waiting for others.
+                # No other caller is waiting, so waiting for more commands would gain nothing.
                 inner: Any = self._inner  # Any: as above
                 inner._writer.write(command)  # redis-py has no public name for it
             if self._reading is None:
                 reading = loop.create_task(self._read(self._inner))
-                # An eager task may be over by now.
+                # An eager task may be done by now.
                 self._reading = None if reading.done() else reading
-                # Somebody has to hold it, also when the storage is forgotten meanwhile.
+                # A reference to the task is needed even if the storage is dropped in the meantime.
                 _READING.add(reading)
                 reading.add_done_callback(_READING.discard)
             if self._timer is None:
                 self._timer = loop.call_at(slot.until, _look, self._reference, None)
         except BaseException:
-            # An interrupt: there may be a slot whose command was not sent.
+            # After an interrupt there may be a slot whose command was not sent.
             self.drop(RedisConnectionError("It was interrupted"), ours=True)
             raise
         return slot
 
     async def answer(self, slot: Slot, deadline: float) -> list[Any]:  # Any: as in `Slot`
-        """What comes for this slot, before the deadline."""
+        """Wait for this slot's replies until the deadline, and return them."""
         if deadline > slot.until - _GRACE:
-            # The connection sees to it.
+            # The connection's own timer is early enough.
             found = await slot.answer
         else:
             try:
@@ -203,7 +204,7 @@ class MultiplexedConnection:
         raise found
 
     def drop(self, error: Exception, *, ours: bool = False) -> None:
-        """Close the connection; whoever waits is told why. Where it is `ours`, the server has done nothing to deserve it."""
+        """Close the connection and pass the error to all waiting callers. `ours`: the server is not the cause."""
         inner, self._inner = self._inner, None
         slots = self._slots
         self._unsent.clear()
@@ -215,29 +216,29 @@ class MultiplexedConnection:
         if inner is not None:
             abort(inner)
         silent, late = failures.is_silence(error) and not ours, failures.has_timed_out(error)
-        # One by one, so that an interrupt leaves those who have not been told yet.
+        # One by one, so that after an interrupt the remaining slots are still in the queue.
         while slots:
             slot = slots[0]
             if silent and not slot.counted:
                 slot.counted = True
                 self._breaker.failed(slot.began, timed_out=late)
-                # A lost connection is one, however many asked on it.
+                # A lost connection counts once, however many callers used it.
                 silent = late
             if not slot.answer.done():
-                # Not as an exception: asyncio would complain where the caller is cancelled just now.
+                # Not as an exception: asyncio would log it as never retrieved if the caller is cancelled just now.
                 slot.answer.set_result(self._failed(error, True))
             slots.popleft()
         self._slots = deque()
 
     def _is_stale(self) -> bool:
-        """Whether it cannot be used again: it is closed, or something came that nobody asked for."""
+        """Whether the connection cannot be reused: it is closed, or the server sent data without a request."""
         if self._slots:
             return False
         stream = self._inner._reader
-        # `at_eof` is False as long as there is something in the buffer, for which there is no public name.
+        # `at_eof` is False while there is data in the buffer, and the buffer has no public name.
         if not (stream.at_eof() or stream.exception() is not None or stream._buffer or failures.has_more(self._inner)):
             return False
-        # A server that was started anew has closed what was left open.
+        # A restarted server has closed its old connections.
         self.drop(RedisConnectionError())
         return True
 
@@ -246,13 +247,13 @@ class MultiplexedConnection:
             opening = self._opening
             if opening is None:
                 opening = self._loop.create_task(self._connect())
-                # An eager task may be over by now.
+                # An eager task may be done by now.
                 self._opening = None if opening.done() else opening
             left = deadline - self._loop.time()
-            # Other callers wait for it too, so that it goes on when this one is cancelled or out of time.
+            # `wait` does not cancel the task, because other callers may wait for it too.
             done = left > 0 and (await asyncio.wait((opening,), timeout=left))[0]
             if not done:
-                # Where the event loop was busy for long, that says nothing of the server.
+                # If the event loop was busy for long, the time-out says nothing about the server.
                 if self._loop.time() < deadline + _GRACE:
                     self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
                 raise self._failed(RedisTimeoutError(), False)
@@ -260,16 +261,16 @@ class MultiplexedConnection:
             if isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
                 raise self._failed(error, False)
             if error is not None:
-                # Of code of the caller's, such as a credential provider.
+                # An error of the caller's own code, such as a credential provider.
                 raise error
 
     async def _connect(self) -> Exception | None:
-        """Connect; returns what went wrong, once for all who wait."""
+        """Connect once, for all waiting callers. Returns the error, if any."""
         began, until = time.monotonic(), self._loop.time() + self._timeout
         try:
             async with asyncio.timeout_at(until):
                 self._inner = await self._reach(until)
-        except Exception as error:  # noqa: BLE001  # raised again, for each of them
+        except Exception as error:  # noqa: BLE001  # raised again, for each waiting caller
             late = failures.has_timed_out(error)
             if failures.is_silence(error) and not (late and self._loop.time() > until + _GRACE):
                 self._breaker.failed(began, timed_out=late)
@@ -279,7 +280,7 @@ class MultiplexedConnection:
                 and not late
             ):
                 self._breaker.answered()
-            # Without its frames, which would keep each other alive.
+            # Without the traceback, whose frames would keep each other alive.
             error.__traceback__ = None
             return error
         finally:
@@ -305,7 +306,7 @@ class MultiplexedConnection:
                 try:
                     reply = await inner.read_response(disable_decoding=True, disconnect_on_error=False)
                 except ResponseError as error:
-                    # With it, it would keep the frames and so this connection alive.
+                    # The traceback would keep the frames, and so this connection, alive.
                     error.__traceback__ = None
                     slot.replies.append(error)
                 else:
@@ -313,7 +314,7 @@ class MultiplexedConnection:
                 if breaker.failures:
                     breaker.answered()
                 if len(slot.replies) == len(slot.reads):
-                    # In this order: whatever comes between, nobody waits for an answer that was taken out.
+                    # In this order: after an interrupt in between, no caller waits for a slot that is no longer in the queue.
                     if not slot.answer.done():
                         slot.answer.set_result(slot.replies)
                     slots.popleft()
@@ -331,12 +332,12 @@ class MultiplexedConnection:
 
     def _stumbled(self, inner: Any, error: Exception, *, ours: bool = False) -> None:  # Any: as above
         if self._inner is inner:
-            # It is this task that ends, by itself.
+            # This task is about to end by itself, so `drop` must not cancel it.
             self._reading = None
             self.drop(error, ours=ours)
 
     def look_at_the_oldest(self, before: float | None) -> None:
-        """Drop the connection if its oldest slot is too old; and was so already when this looked `before`."""
+        """Drop the connection if its oldest slot is too old, and was too old already at the previous check, at `before`."""
         self._timer = None
         if not self._slots:
             return
@@ -348,7 +349,7 @@ class MultiplexedConnection:
             elif before is not None and oldest.until <= before:
                 self.drop(RedisTimeoutError())
             else:
-                # Its reply may have come by now, and be read in this very round of the event loop.
+                # Its reply may have arrived, and may be read in this very iteration of the event loop.
                 self._timer = self._loop.call_later(_GRACE, _look, self._reference, now)
         except BaseException:
             self.drop(RedisConnectionError("It was interrupted"), ours=True)
@@ -356,7 +357,7 @@ class MultiplexedConnection:
 
 
 def _look(reference: ref[MultiplexedConnection], before: float | None) -> None:
-    # A timer that held the connection would keep alive what everybody else has forgotten.
+    # A weak reference: the timer must not keep a connection alive that is not used elsewhere.
     connection = reference()
     if connection is not None:
         connection.look_at_the_oldest(before)

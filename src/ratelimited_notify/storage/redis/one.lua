@@ -1,4 +1,4 @@
--- One request. ARGV[1]: its plan, in MessagePack. The reply, too: {now, ...} as `decide` has it.
+-- One request. ARGV[1]: its plan, in MessagePack. The reply, also in MessagePack: {now, ...} as in `decide`.
 
 local plan, reply = cmsgpack.unpack(ARGV[1]), { now }
 local done, problem = pcall(decide, plan, #keys, 0, reply, 1, false)

@@ -1,4 +1,4 @@
-"""How a server is to be reached: the options of its connections, from a URI. No I/O."""
+"""The options of connections to a server, from a URI. No I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONNECTIONS = 50
 """The most connections that one storage opens (in one event loop), unless `max_connections` says otherwise."""
 
 MOST_CONNECTIONS = 4096
-"""Also where a given pool knows no limit (that of redis-py before 8 is 2^31)."""
+"""The upper bound, also for a given pool without a limit of its own (in redis-py before 8 the default is 2^31)."""
 
 CLUSTER_EXAMPLE = "redis+cluster://host:7000,host:7001"
 
@@ -29,14 +29,14 @@ SENTINEL_EXAMPLE = "redis+sentinel://host:26379,host:26380/service"
 
 T = TypeVar("T")
 
-# Ways to make redis-py try again. Commands are not sent by what heeds these; connecting would take many time-outs.
+# redis-py's options for retries. The code that sends our commands ignores them, but connecting would take many time-outs.
 _RETRYING = ("retry", "retry_on_timeout", "retry_on_error")
-# What a pool adds for its own sake.
+# Options that a pool adds for its own use.
 _BY_ITSELF = ("health_check_interval", "maint_notifications_config", "maint_notifications_pool_handler")
 
 
 def plain(uri: str) -> str:
-    """The URI as redis-py knows it."""
+    """The URI in redis-py's notation."""
     scheme, separator, rest = uri.partition("://")
     scheme = scheme.removeprefix("async+").removeprefix("notify+").replace("valkey", "redis", 1)
     return ("unix" if scheme == "redis+unix" else scheme) + separator + rest
@@ -47,13 +47,13 @@ class Several(NamedTuple):
 
     hosts: tuple[tuple[str, int], ...]
     first: str
-    """The same URI with one server only, as redis-py knows it."""
+    """The same URI with only one server, in redis-py's notation."""
     path: str
-    """What follows the servers, without slashes."""
+    """The path after the servers, without slashes."""
 
 
 def several(uri: str, example: str) -> Several:
-    """The parts of a URI with several servers divided by commas, in the notation of `limits`; `example` is for the error."""
+    """The parts of a URI with several servers, separated by commas, as in `limits`. `example` is shown in the error."""
     scheme, separator, rest = uri.partition("://")
     place, slash, tail = rest.partition("/")
     if not slash:
@@ -66,7 +66,7 @@ def several(uri: str, example: str) -> Several:
     try:
         hosts = tuple(_host(one) for one in named.split(","))
     except ValueError:
-        # It may hold a password, so it is not shown.
+        # The URI may contain a password, so it is not shown.
         raise NotifyError(
             f"The URI of the Redis storage cannot be read: each server needs a host and a port. Write {example}, "
             "with user:password@ before the first of them if needed."
@@ -91,12 +91,12 @@ def settings(
     options: Mapping[str, Any],  # Any: whatever redis-py takes.
     parse: Callable[[str], Mapping[str, Any]],  # Any: as above.
 ) -> dict[str, Any]:  # Any: as above.
-    """The keyword arguments of a connection pool; what the URI says wins over options, and these over the defaults."""
+    """The keyword arguments of a connection pool. The URI takes precedence over options, and options over the defaults."""
     try:
         said = dict(parse(plain(uri)))
         _check_database(plain(uri))
     except ValueError as error:
-        # The message is left out where it may show the URI, which may show a password.
+        # The message is left out if it may contain the URI, and so a password.
         reason = f" ({error})" if str(error).startswith("Invalid value for ") else ""
         raise NotifyError(
             f"The URI of the Redis storage cannot be read{reason}. Write redis://user:password@host:6379/0, "
@@ -107,14 +107,14 @@ def settings(
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "max_connections": CONNECTIONS,
-        # RESP 3 would cost a round trip or two per connection, for nothing that is used here.
+        # RESP 3 would cost one or two round trips per connection, for features that are not used here.
         "protocol": 2,
         **options,
         **said,
         "decode_responses": False,
     }
     if wanted["socket_timeout"] is None:
-        # redis-py would wait without end.
+        # With None redis-py would wait without a limit.
         wanted["socket_timeout"] = timeout
     for name in _RETRYING:
         wanted.pop(name, None)
@@ -122,7 +122,7 @@ def settings(
 
 
 def _check_database(uri: str) -> None:
-    """Raise a ValueError for a database that is no number, which redis-py takes for none, and counts in database 0."""
+    """Raise a ValueError for a database that is not a number: redis-py would ignore it and use database 0."""
     parts = urlsplit(uri)
     database = unquote(parts.path).strip("/")
     if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
@@ -135,7 +135,7 @@ def settings_of_each(
     options: Mapping[str, Any],  # Any: as in `settings`.
     parse: Callable[[str], Mapping[str, Any]],  # Any: as in `settings`.
 ) -> dict[str, Any]:  # Any: as in `settings`.
-    """The same for each of several servers, without host and port; `ssl=True`, too, makes it TLS."""
+    """The `settings` for each of several servers, without host and port. `ssl=True` also enables TLS."""
     wanted = settings(parts.first, timeout, options, parse)
     if str(wanted.pop("ssl", False)).lower() in ("true", "yes", "1"):
         wanted["connection_class"] = parse("rediss://")["connection_class"]
@@ -150,23 +150,23 @@ def to_server(wanted: Mapping[str, Any], address: tuple[str, int]) -> dict[str, 
 
 
 def service(parts: Several, named: str | None) -> str:
-    """The name under which the Sentinels watch the master."""
+    """The name under which the Sentinels monitor the master."""
     found = parts.path or named
     if not found:
         raise NotifyError(
-            f"Which master is meant? Name it behind the Sentinels: {SENTINEL_EXAMPLE}, or as service_name=."
+            f"The URI does not name the master. Write its name after the Sentinels, {SENTINEL_EXAMPLE}, or pass service_name=."
         )
     return found
 
 
 def watched(parts: Several, name: str) -> str:
-    """Where the server is, as far as can be said."""
+    """The master's service name and its Sentinels, in place of an address."""
     return f"{name!r} of the Sentinels {', '.join(f'{host}:{port}' for host, port in parts.hosts)}"
 
 
 def no_master(name: str) -> str:
-    """None of the Sentinels names a master."""
-    return f"no Sentinel answers that knows a running master of the name {name!r}"
+    """The reason when no Sentinel names a master."""
+    return f"no Sentinel that replies knows a running master named {name!r}"
 
 
 def to_sentinels(
@@ -174,11 +174,12 @@ def to_sentinels(
     others: Mapping[str, Any],  # Any: as in `settings`.
     parse: Callable[[str], Mapping[str, Any]],  # Any: as in `settings`.
 ) -> dict[str, Any]:  # Any: as in `settings`.
-    """The options of connections to the Sentinels, from those of the connections to the master.
+    """The options of connections to the Sentinels, derived from those of the connections to the master.
 
     Arguments:
-        wanted: those of the connections to the master.
-        others: what is to be otherwise; `ssl=` says whether it is TLS.
+        wanted: the options of the connections to the master.
+        others: the options that differ; `ssl=` switches TLS on or off.
+        parse: redis-py's function that parses URIs.
     """
     found = {name: value for name, value in {**wanted, **others}.items() if name not in ("db", "client_name", "ssl")}
     if others.get("ssl"):
@@ -190,43 +191,43 @@ def to_sentinels(
 
 
 def checked(pool: Any) -> Any:  # Any: the pools of redis-py's two worlds have no common type.
-    """A connection as the pool makes them, not opened; an error for options that redis-py would refuse."""
+    """A connection with the pool's class and options, not connected yet. Raises if redis-py refuses an option."""
     return connection(pool.connection_class, pool.connection_kwargs)
 
 
 def check_pool(pool: object) -> None:
-    """Make sure that connections can be made as the pool makes them.
+    """Check that the pool's class and options can be used for our connections.
 
     Raises:
-        NotifyError: it asks Sentinels for the master, in a way of its own that knows no deadline.
+        NotifyError: the pool finds the master by Sentinels, in its own way and without a deadline.
     """
     if hasattr(pool, "get_master_address"):
         raise NotifyError(
-            f"A pool of connections to a Sentinel's master cannot be used here; write {SENTINEL_EXAMPLE}."
+            f"A pool of connections to a Sentinel's master cannot be used here; pass the URI {SENTINEL_EXAMPLE} instead."
         )
 
 
 def once(wanted: Mapping[str, Any]) -> dict[str, Any]:  # Any: as in `settings`.
-    """The options of a pool without those that make redis-py ask again, or by itself."""
+    """The options of a pool, without those for retries and for commands that redis-py sends by itself."""
     return {name: value for name, value in wanted.items() if name not in (*_RETRYING, *_BY_ITSELF)}
 
 
 def bounded(connected: Any) -> float:  # Any: as above.
-    """The longest wait for an answer on such a connection, in seconds.
+    """The longest wait for a reply on such a connection, in seconds.
 
     Raises:
-        NotifyError: it would wait without end.
+        NotifyError: it would wait without a limit.
     """
     seconds: float | None = connected.socket_timeout
     if seconds is None:
         raise NotifyError(
-            "The connections of this pool wait without end. Make it with a time-out: socket_timeout=0.5, in seconds."
+            "The connections of this pool wait without a limit. Make it with a time-out: socket_timeout=0.5, in seconds."
         )
     return seconds
 
 
 def made(kind_of: Callable[..., T], *arguments: Any, **options: Any) -> T:  # Any: as in `settings`.
-    """An object of redis-py's, or an error that says which option it refuses."""
+    """Make an object of redis-py, or raise an error that says which option it refuses."""
     try:
         return kind_of(*arguments, **options)
     except (TypeError, ValueError, exceptions.RedisError) as error:
@@ -234,15 +235,15 @@ def made(kind_of: Callable[..., T], *arguments: Any, **options: Any) -> T:  # An
 
 
 def connection(kind: type, wanted: Mapping[str, Any]) -> Any:  # Any: as in `settings`.
-    """A connection of this class of redis-py's, which is not connected yet."""
+    """A connection of this redis-py class, not connected yet."""
     return made(kind, **{**wanted, **unnamed(kind)})
 
 
 @cache
 def unnamed(kind: type) -> Mapping[str, None]:
-    """The option with which a connection of this class does not tell the server its library's name and version.
+    """The option that keeps a connection of this class from sending its library's name and version to the server.
 
-    redis-py 7 and newer look the version up on disk for each connection, which takes longer than to connect.
+    redis-py 7 and newer read the version from disk for each connection, which takes longer than connecting.
     """
     for base in kind.__mro__:
         begun_by = vars(base).get("__init__")
@@ -256,11 +257,11 @@ def unnamed(kind: type) -> Mapping[str, None]:
 
 
 def places(pool: Any) -> int:  # Any: as above.
-    """How many callers may use the pool at once."""
+    """How many callers may use the pool at the same time."""
     most: int = pool.max_connections
     return min(most, MOST_CONNECTIONS)
 
 
 def address(options: Mapping[str, Any]) -> str:  # Any: as in `settings`.
-    """Where the server is, without credentials."""
+    """The address of the server, without credentials."""
     return str(options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")

@@ -1,6 +1,7 @@
--- Takes back one hit, in each of the windows that counted it, if that one is still here. ARGV[1], in MessagePack:
--- {cost, strategy, period, instant, sequence, strategy, ...}. The reply: in how many windows it was found; where a key holds
--- something else, below 0 which one. Nothing that is wrong with one window keeps the others from their hits.
+-- Gives back one hit in each of the windows that counted it, if the window still exists. ARGV[1], in MessagePack:
+-- {cost, strategy, period, instant, sequence, strategy, ...}. The reply is the number of windows in which the hit was found. If
+-- a key holds a value that this library did not write, the reply is the negative index of the first such key. A failure in one
+-- window does not affect the others.
 
 local plan, given, wrong, failed = cmsgpack.unpack(ARGV[1]), 0, 0, nil
 for n, key in ipairs(KEYS) do

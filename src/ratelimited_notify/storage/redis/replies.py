@@ -1,7 +1,7 @@
-"""What the server answers, made sense of. Pure.
+"""Parsing and checking the server's replies. Pure.
 
-A proxy, another program at the same address or a reply that was meant for somebody else may put anything here. So each
-reply is checked wholly against what was asked before any of it is used; what is not an answer to that is an
+A reply may contain anything: it may come from a proxy or another program at the same address, or belong to another caller's
+request. So each reply is checked completely against its request before any of it is used. A reply that does not match is an
 `UnexpectedReply`, and its connection is not used again.
 """
 
@@ -28,18 +28,18 @@ T = TypeVar("T")
 class UnreadableWindow(StorageError):
     """A window's key holds something that this library did not write.
 
-    Of the decisions that were asked for in the same run of a script, none was counted. The connection is as good as before.
+    None of the requests in the same script call was counted. The connection can still be used.
     """
 
     request = 0
-    """The place of the window's request among those of that run."""
+    """The position of the window's request among those of the script call."""
 
 
 def checked_reply(read: Callable[[Any], T], reply: Any) -> T | ResponseError | UnreadableWindow:  # Any: a reply
-    """What is read of a reply, or the error that it is: one that was understood, so that the connection may go on.
+    """The parsed reply. Errors that were understood are returned, not raised, because the connection can still be used.
 
     Raises:
-        UnexpectedReply: it is no answer to what was asked.
+        UnexpectedReply: the reply does not match the request.
     """
     if isinstance(reply, ResponseError):
         return reply
@@ -53,37 +53,38 @@ def unreadable_window(window: Window, request: int = 0, outcome: str = "nothing 
     """The error for a window whose key holds something else."""
     error = UnreadableWindow(
         f"The window of rule {window.rule!r} in Redis holds something that this library did not write, so {outcome}. "
-        "Clear it, and give the limits a database or a namespace of their own, which nothing else writes to."
+        "Clear it, and give the limits a database or a namespace of their own, which no other program writes to."
     )
     error.request = request
     return error
 
 
 def given(reply: object, windows: Sequence[Window]) -> int:
-    """In how many of the windows the hit that was to be given back was found.
+    """Parse the reply of `release.lua`: in how many of the windows the hit was found and given back.
 
     Raises:
-        UnreadableWindow: one of them holds something else; the others have got back what they held.
-        UnexpectedReply: this is no answer.
+        UnreadableWindow: the key of a window holds something that this library did not write. In the other windows the hit
+            was given back.
+        UnexpectedReply: this is not a reply of the script.
     """
     place = -reply if isinstance(reply, int) else 0
     if 0 < place <= len(windows):
-        raise unreadable_window(windows[place - 1], outcome="what was counted there is not given back")
+        raise unreadable_window(windows[place - 1], outcome="the hit in it is not given back")
     return number(reply, len(windows))
 
 
 def number(reply: object, most: int) -> int:
-    """A number of things of which there are at most so many: windows that held anything, keys that were dropped."""
+    """Parse a reply that is a count of at most `most`: of windows that held anything, or of deleted keys."""
     if type(reply) is not int or not 0 <= reply <= most:
         raise UnexpectedReply
     return reply
 
 
 def shaped(reply: object, shape: type[T]) -> T:
-    """The reply, if it is of this type all through.
+    """The reply, checked to be of this type at all levels.
 
     Raises:
-        UnexpectedReply: it is not.
+        UnexpectedReply: it is of another type.
     """
     try:
         return msgspec.convert(reply, shape)

@@ -1,8 +1,8 @@
-"""Getting questions to the servers of a cluster: a generator that says what to send where, and does no I/O.
+"""Routing script calls to the servers of a cluster: generators that yield what to send where, and do no I/O.
 
-Nothing that may have run is ever sent again. What is sent again was refused before anything ran: a redirection (MOVED,
-ASK), a cluster or slot that is not ready (CLUSTERDOWN, TRYAGAIN), a script that the server does not have (NOSCRIPT). Or
-it never left this process, because the server cannot be reached, and another one has the slot by now.
+A script call that may have run is never sent again. A script call is sent again only if it was refused before it ran: by a
+redirection (MOVED, ASK), because the cluster or slot is not ready (CLUSTERDOWN, TRYAGAIN), or because the server does not know
+the script (NOSCRIPT). Or it never left this process, because the server is unreachable, and another server has the slot now.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REDIRECTIONS = 5
-"""So many a question follows; more are a cluster at odds with itself."""
+"""How many redirections a script call follows. If there are more, the cluster is inconsistent."""
 
 PAUSE = 0.02
-"""Seconds between two attempts where the cluster is not ready, for a caller that waits alone."""
+"""Seconds between two attempts while the cluster is not ready, if only one caller waits."""
 
 _PAUSE_EACH = 2e-4
-"""Seconds that each further caller that waits adds to the pause, so that all together try some 5,000 times a second."""
+"""Seconds that each further waiting caller adds to the pause, so that all callers together try about 5,000 times a second."""
 
 _LONGEST_PAUSE = 0.2
 
@@ -48,33 +48,33 @@ _CLAIM = 0.5
 """Seconds for which a caller may ask for a map alone: it may have been interrupted before it could say that it has ended."""
 
 _LEAST = 2 * PAUSE
-"""Seconds that must be left to try again: what is cut off leaves a doubt whether it took effect."""
+"""Seconds that must be left for another attempt: an attempt that is cut off has an unknown outcome."""
 
 _PATIENCE = 0.5
-"""How much of the time that is left one server is given to say who has which slot: others may know, too."""
+"""The share of the remaining time that one server gets to send the slot map: other servers may know it too."""
 
 
 class Command(NamedTuple):
-    """A command, and what makes sense of its reply, or raises an `UnexpectedReply`."""
+    """A command and the parser of its reply, which raises an `UnexpectedReply` if the reply does not match."""
 
     packed: bytes
-    read: Callable[[Any], Any]  # Any: each command is answered in its own way
+    read: Callable[[Any], Any]  # Any: each command has replies of its own
 
 
 class Send(NamedTuple):
-    """Commands for some servers, to be sent at once.
+    """Commands for some servers, to be sent at the same time.
 
-    To be answered by, for each server, what was read of the replies in order, with a `ResponseError` where that is one, or
-    by the `StorageError` that came instead of all of them.
+    The caller sends in, for each server, the parsed replies in order (a `ResponseError` for each error reply), or the
+    `StorageError` raised instead of all of them.
     """
 
     parcels: Mapping[Address, Sequence[Command]]
     deadline: float
-    """By the clock that was passed."""
+    """By the clock that was passed in."""
 
 
 class Pause(NamedTuple):
-    """Nothing to send for so many seconds."""
+    """A wait of some seconds, before there is anything to send."""
 
     seconds: float
 
@@ -91,29 +91,29 @@ _MAP = Command(scripts.command(b"CLUSTER", b"SLOTS"), slot_ranges)
 
 
 class _PendingCall:
-    """One question on its way."""
+    """One script call without an answer so far."""
 
     __slots__ = ("asking", "by_text", "redirected", "redirections", "script_call")
 
     def __init__(self, script_call: ScriptCall) -> None:
         self.script_call = script_call
         self.redirected: Address | None = None
-        """Where to go, other than to the owner of the slot."""
+        """The server to send it to instead of the owner of the slot."""
         self.asking = False
-        """Whether it goes to a server that is about to become the owner of the slot."""
+        """Whether that server is about to become the owner of the slot, so that ASKING must precede the call."""
         self.by_text = False
         self.redirections = 0
 
 
 def answered(slots: Slots, rounds: Rounds[T], clock: Callable[[], float], timeout: float) -> Steps[T]:
-    """What becomes of rounds of questions, all of them together before one deadline.
+    """Run rounds of script calls before one deadline and return the result.
 
-    An empty round begins a group of its own, with a deadline of its own.
+    An empty round starts a new deadline.
 
     Arguments:
-        slots: who has which slot; brought up to date on the way.
-        rounds: the rounds, each with at most one question a slot, so that their order does not matter.
-        clock: seconds, from any start.
+        slots: the slot map, which is updated on the way.
+        rounds: the rounds. Each has at most one script call per slot, so their order does not matter.
+        clock: a clock in seconds, with any starting point.
         timeout: seconds until the deadline.
     """
     answers: Any = None  # Any: before the first round there are none
@@ -133,7 +133,7 @@ def answered(slots: Slots, rounds: Rounds[T], clock: Callable[[], float], timeou
 def ask(
     slots: Slots, script_calls: Sequence[ScriptCall], clock: Callable[[], float], deadline: float, timeout: float
 ) -> Steps[list[Any]]:  # Any: the answers
-    """The answers to one round of questions, each what its `read` makes of it, or a `StorageError`."""
+    """Run one round of script calls. Each answer is what the call's `read` returns, or a `StorageError`."""
     routing = _Routing(slots, script_calls, timeout)
     if slots.doubtful and not slots.is_being_learned(clock()):
         yield from learn(slots, clock, deadline)
@@ -152,10 +152,10 @@ def ask(
 
 
 def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[None]:
-    """Bring the map up to date, if a server that knows it answers in time.
+    """Update the slot map, if a server that knows it replies in time.
 
-    One caller asks, the others wait for what it learns: a map for each of a thousand callers would keep the process busy
-    for longer than any of them may wait.
+    One caller requests the map, and the others wait for it: parsing a map for each of a thousand callers would keep the
+    process busy for longer than any of them may wait.
     """
     now = clock()
     if slots.fresh(now):
@@ -175,7 +175,7 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
 
 
 def pause(slots: Slots) -> Steps[None]:
-    """Wait a little before the next attempt: longer, the more callers do."""
+    """Wait a little before the next attempt. The more callers wait, the longer is the pause."""
     caller = object()
     slots.pausing.add(id(caller))
     try:
@@ -194,7 +194,7 @@ def _learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[N
             slots.troubles[address] = answer
         elif not isinstance(answer[0], ResponseError):
             slots.troubles.pop(address, None)
-            # A server that has just been added, or cut off for long, may know of no slot at all.
+            # A server that has just been added, or was cut off for long, may not know any slots.
             if answer[0]:
                 slots.learn(answer[0], address, clock())
                 return
@@ -207,7 +207,7 @@ def _learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[N
 
 
 class _Routing:
-    """Where the questions are, and what has come back so far."""
+    """The script calls of one round: where they go, and which answers have come so far."""
 
     def __init__(self, slots: Slots, script_calls: Sequence[ScriptCall], timeout: float) -> None:
         self._slots = slots
@@ -216,12 +216,12 @@ class _Routing:
         self.left = {number: _PendingCall(script_call) for number, script_call in enumerate(script_calls)}
         self._sent: dict[Address, list[int]] = {}
         self.unreached: dict[int, Address] = {}
-        """What did not get to the server that it was for."""
+        """The script calls that did not reach their server, and that server."""
         self.early = False
-        """Whether something is left for which the cluster is not ready."""
+        """Whether there are script calls left for which the cluster is not ready."""
 
     def pack(self) -> dict[Address, list[Command]]:
-        """What to send where."""
+        """The commands to send, by server."""
         self._sent, self.early, self.unreached = {}, False, {}
         for number, pending in self.left.items():
             at = pending.redirected or self._slots.owner(pending.script_call.slot)
@@ -240,7 +240,7 @@ class _Routing:
             call, keys, read = pending.script_call.call, pending.script_call.keys, pending.script_call.read
             if pending.asking:
                 commands.append(_ASKING)
-            # Once is enough for those behind it.
+            # The text is needed once; the later calls on this connection can use the name.
             if pending.by_text and call.script.sha not in texts:
                 texts.add(call.script.sha)
                 commands.append(Command(call.by_text(keys), read))
@@ -249,7 +249,7 @@ class _Routing:
         return commands
 
     def unpack(self, delivered: Delivered) -> None:
-        """What came back."""
+        """Process the replies."""
         for at, numbers in self._sent.items():
             replies = delivered[at]
             if isinstance(replies, StorageError):
@@ -260,7 +260,7 @@ class _Routing:
 
     def _lost(self, at: Address, numbers: Sequence[int], error: StorageError) -> None:
         if isinstance(error, failures.OutOfTime):
-            # The map is as good as before, and to ask for a new one would take connections from those that wait.
+            # The map is still good, and requesting a new one would take connections away from waiting callers.
             for number in numbers:
                 self.answers[number] = error
                 del self.left[number]
@@ -275,7 +275,7 @@ class _Routing:
                 del self.left[number]
 
     def follow_promoted_replicas(self) -> None:
-        """Go on to who has the slot now, instead of who could not be reached; give up where there is nobody else."""
+        """Send unreached script calls to the server that has the slot now; give up if there is no other server."""
         for number, at in self.unreached.items():
             pending = self.left[number]
             pending.redirected, pending.asking = None, False
@@ -298,13 +298,13 @@ class _Routing:
                 if isinstance(reply, AskError)
                 else failures.failure(reply, where(at), self._timeout, sent=True)
             )
-            if not self._goes_on(pending, reply, at):
+            if not self._may_retry(pending, reply, at):
                 del self.left[number]
 
-    def _goes_on(self, pending: _PendingCall, reply: ResponseError, at: Address) -> bool:
-        """Whether the question was refused before anything ran, and may be asked again, elsewhere or later."""
+    def _may_retry(self, pending: _PendingCall, reply: ResponseError, at: Address) -> bool:
+        """Whether the script call was refused before it ran, and can be sent again, to another server or later."""
         if isinstance(reply, NoScriptError):
-            # The same place, and in the same way but for this.
+            # To the same server and with the same ASKING, but with the text of the script.
             pending.redirections += pending.by_text
             pending.redirected, pending.by_text = at, True
             return pending.redirections <= REDIRECTIONS
@@ -318,7 +318,7 @@ class _Routing:
             pending.redirections += 1
             return pending.redirections <= REDIRECTIONS
         if isinstance(reply, ClusterDownError | TryAgainError):
-            # From here on the way may be another one.
+            # After this the slot may be on another server, so the count starts again.
             self._slots.doubtful = self.early = True
             pending.redirections = 0
             return True
@@ -326,15 +326,15 @@ class _Routing:
 
 
 def unknown(slots: Slots) -> StorageError:
-    """Nobody is known to have a slot."""
+    """The error for a slot that no known server has."""
     *_, last = None, *slots.troubles.copy().values()
     return failures.NothingSent(
         "No server of the Redis cluster answers, or none has the slot of this recipient, so nothing was sent. "
-        f"CLUSTER INFO tells more. [Redis cluster at {', '.join(map(where, slots.seeds))}]"
-        + (f" The last that was heard: {last}" if last is not None else "")
+        f"Run CLUSTER INFO to find out more. [Redis cluster at {', '.join(map(where, slots.seeds))}]"
+        + (f" The last error was: {last}" if last is not None else "")
     )
 
 
 def where(address: Address) -> str:
-    """`host:port`."""
+    """The address as `host:port`."""
     return f"{address[0]}:{address[1]}"

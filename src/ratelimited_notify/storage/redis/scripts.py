@@ -1,6 +1,6 @@
-"""What is said to the server, and what it answers: the Lua scripts, the commands that run them, their replies.
+"""The Lua scripts, the commands that run them, and other commands with the parsers of their replies.
 
-Pure but for reading the texts of the scripts, which lie beside this module.
+Pure, except that it reads the texts of the scripts from the files beside this module.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from ratelimited_notify.windows.strategies import Request, StrategyName, Token, Verdict, Window
 
 LONGEST_PERIOD = 2**50
-"""Microseconds, more than 35 years: beyond, Lua's numbers would not be exact."""
+"""Microseconds, more than 35 years. Above this, Lua's numbers would not be exact."""
 
 LARGEST_AMOUNT = 2**48
-"""Beyond, Lua's numbers would not be exact."""
+"""Above this, Lua's numbers would not be exact."""
 
 LARGEST_MOVING_COST = 100_000
-"""The most that one hit may take from a moving window, where it is that many entries."""
+"""The largest cost of a hit in a moving window, where a hit is stored as that many entries."""
 
 REQUESTS_PER_CALL = 250
-"""So many requests are decided in one run of a script, which holds up everybody else on the server for its length."""
+"""How many requests are decided in one script call. A script blocks the server's other clients while it runs."""
 
 CALLS_PER_TURN = 16
-"""So many runs of the script one caller has a connection for, before those who wait for one get it."""
+"""How many script calls of a batch one caller makes on a connection before waiting callers can use it."""
 
-# The numbers of the strategies in the scripts, and the files in which they are counted.
+# For each strategy its number in the scripts, and the file that implements it.
 _STRATEGIES: dict[StrategyName, tuple[int, str]] = {
     "moving-window": (0, "moving.lua"),
     "fixed-window": (1, "fixed.lua"),
@@ -54,10 +54,10 @@ _CALLS_KEPT = 1024
 _encode = msgspec.msgpack.Encoder().encode
 
 
-# What goes wrong is dealt with behind the last line that is run where nothing does.
+# The error handling comes after the last line that runs when there is no error.
 _TAKING_BACK = ("trouble.lua", "give.lua", "undo.lua")
 
-# Comments, which the server would only have to go through.
+# Comments and empty lines: removed, because the server would have to read them.
 _UNREAD = re.compile(r"^ *--.*\n|^\n", re.MULTILINE)
 
 
@@ -73,7 +73,7 @@ _BEGIN = lua("begin.lua")
 
 
 class Script:
-    """One script: its text, and the name by which the server knows it once it has seen it (SHA-1, made here)."""
+    """One script: its text, and the name by which the server knows it after the first call (its SHA-1, computed here)."""
 
     def __init__(self, text: str) -> None:
         self.text = text.encode()
@@ -81,7 +81,7 @@ class Script:
 
 
 class Call:
-    """A script with its argument, wanting the keys. Many calls are the same but for these, so it is kept packed."""
+    """A script and its argument, still without keys. Many calls differ only in their keys, so the rest is kept packed."""
 
     __slots__ = ("_argument", "_by_name", "keys", "script")
 
@@ -96,13 +96,13 @@ class Call:
         return self._by_name + _keys(keys) + self._argument
 
     def by_text(self, keys: Iterable[str]) -> bytes:
-        """The command for a server that does not, and does from then on."""
+        """The command for a server that does not know the script yet. Afterwards it does."""
         head = b"*%d\r\n" % (4 + self.keys) + _bulk(b"EVAL") + _bulk(self.script.text) + _bulk(b"%d" % self.keys)
         return head + _keys(keys) + self._argument
 
 
 class Deciding(Call):
-    """A call that decides about one hit, with what makes sense of the reply to it."""
+    """A script call that decides about one hit, and the parser of its reply."""
 
     __slots__ = ("read",)
 
@@ -112,7 +112,7 @@ class Deciding(Call):
 
 
 class Scripts:
-    """All of the scripts, and the calls that come again and again.
+    """All scripts, and a cache of frequent calls.
 
     Arguments:
         clock: Lua that sets `now`, in microseconds.
@@ -127,21 +127,21 @@ class Scripts:
         self._forget = self._script(_STRATEGIES, "trouble.lua", "forget.lua")
 
     def acquire(self, windows: Sequence[Window], cost: int) -> Deciding:
-        """Count a hit, or say why not."""
+        """Count a hit, or refuse it."""
         call = self._calls.get((1, cost, *windows))
         return self._one(windows, cost, 1) if call is None else call
 
     def peek(self, windows: Sequence[Window], cost: int) -> Deciding:
-        """The same without counting."""
+        """Decide about a hit without counting it."""
         call = self._calls.get((0, cost, *windows))
         return self._one(windows, cost, 0) if call is None else call
 
     def acquire_many(self, requests: Sequence[Request]) -> Call:
-        """Several hits, in order."""
+        """Count several hits, in order."""
         return self.many(requests, [True] * len(requests))
 
     def many(self, requests: Sequence[Request], taking: Sequence[bool]) -> Call:
-        """The same, where some are only looked at, when it is their turn."""
+        """Decide about several hits, in order. Those with a False in `taking` are not counted."""
         plans: list[list[int]] = []
         known: dict[tuple[object, ...], int] = {}
         numbers: list[int] = []
@@ -149,7 +149,7 @@ class Scripts:
         before: tuple[bool, int, Sequence[Window]] | None = None
         for (windows, _, cost), counts in zip(requests, taking, strict=True):
             keys += len(windows)
-            # Mostly the very same windows as those of the request before.
+            # Usually these are the very same windows as in the previous request.
             if before is None or windows is not before[2] or cost != before[1] or counts is not before[0]:
                 before = counts, cost, windows
                 wanted = (counts, cost, *windows)
@@ -161,7 +161,7 @@ class Scripts:
         return Call(self._many, keys, _encode((plans, numbers if len(plans) > 1 else len(numbers))))
 
     def release(self, counted: Counted, cost: int) -> Call:
-        """Give back the hit that left these tokens."""
+        """Give back the hit that these tokens identify."""
         plan = [cost]
         for window, token in zip(counted.windows, counted.tokens, strict=True):
             plan += _STRATEGIES[window.strategy][0], window.period, *token
@@ -182,7 +182,7 @@ class Scripts:
         return call
 
     def _script(self, strategies: Iterable[StrategyName], *names: str) -> Script:
-        # Only what a call needs, since the server goes through all of the text each time.
+        # Only the files that a call needs, since the server processes the whole text each time.
         wanted = (*sorted(_STRATEGIES[strategy][1] for strategy in strategies), *names)
         script = self._texts.get(wanted)
         if script is None:
@@ -191,7 +191,7 @@ class Scripts:
 
 
 class Counted(NamedTuple):
-    """The windows in which a hit was counted, their keys, and what it left there."""
+    """The windows in which a hit was counted, their keys, and its tokens."""
 
     windows: list[Window]
     keys: list[str]
@@ -199,7 +199,7 @@ class Counted(NamedTuple):
 
 
 def counted(windows: Sequence[Window], keys: Sequence[str], tokens: Sequence[Token | None]) -> Counted:
-    """Those of the windows that have something to give back."""
+    """The windows that have a token, and so a hit to give back."""
     found = Counted([], [], [])
     for window, key, token in zip(windows, keys, tokens, strict=True):
         if token is not None:
@@ -210,9 +210,9 @@ def counted(windows: Sequence[Window], keys: Sequence[str], tokens: Sequence[Tok
 
 
 def turns(requests: Sequence[Request]) -> Iterator[Iterator[Sequence[Request]]]:
-    """The requests, in their order: for each turn on a connection, what each run of the script decides.
+    """Split requests, in order, into groups for one use of a connection, and each group into batches for one script call.
 
-    Each part is only taken out of `requests` when it is its turn, so that it may be made then.
+    Each batch is sliced from `requests` only when it is needed, so `requests` may build its items lazily.
     """
     each = REQUESTS_PER_CALL
     whole = CALLS_PER_TURN * each
@@ -223,10 +223,10 @@ def turns(requests: Sequence[Request]) -> Iterator[Iterator[Sequence[Request]]]:
 def conversation(
     made: Scripts, batches: Iterable[Sequence[Request]]
 ) -> Generator[bytes, Any, list[Replies]]:  # Any: replies
-    """Yields commands to be sent, and an empty one where a reply is to be read and sent in; returns the answers.
+    """Yield commands to send, and an empty command when a reply has to be read and sent in. Return the parsed replies.
 
-    Two runs of the script are on their way at a time, so that this process packs and unpacks while the server decides. The
-    second is never sent by the script's name: if the server did not know it, the first would be sent again, behind the second.
+    Two script calls are in flight at a time, so that this process packs and parses while the server decides. They are never
+    sent by the script's name: if the server did not know it, the first call would have to be resent, behind the second.
     """
     found: list[Replies] = []
     ahead: Sequence[Request] = ()
@@ -240,28 +240,28 @@ def conversation(
 
 
 def keys_of(requests: Sequence[Request]) -> list[str]:
-    """The keys of all of the requests, in order."""
+    """The keys of all requests, in order."""
     return [key for _, keys, _ in requests for key in keys]
 
 
 def command(*parts: bytes) -> bytes:
-    """A command as the server reads it (RESP, https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
+    """A command in the wire format (RESP, https://redis.io/docs/latest/develop/reference/protocol-spec/)."""
     return b"*%d\r\n" % len(parts) + b"".join(map(_bulk, parts))
 
 
 def scan(cursor: bytes) -> bytes:
     """The command for one step through the database, see `ours`."""
-    # A glob like the keys of this library, so that not every other key comes over the network.
+    # A glob that matches the keys of this library, so that most other keys are not sent over the network.
     return command(b"SCAN", cursor, b"MATCH", b"*:{*}:*:[mfs]", b"COUNT", b"1000")
 
 
 def ours(found: Iterable[bytes]) -> list[bytes]:
-    """Those of the keys that this library made."""
+    """The keys among these that this library made."""
     return [key for key in found if _is_ours(key.decode("ascii", "replace"))]
 
 
 def scanned(reply: Any) -> tuple[bytes, list[bytes]]:  # Any: as the server answers
-    """The answer to `scan`: where to go on, and the keys that this library made."""
+    """Parse the reply to `scan`: the next cursor, and the keys that this library made."""
     cursor, found = shaped(reply, tuple[bytes, list[bytes]])
     if not cursor.isdigit():
         raise UnexpectedReply
@@ -269,14 +269,14 @@ def scanned(reply: Any) -> tuple[bytes, list[bytes]]:  # Any: as the server answ
 
 
 def pong(reply: Any) -> bool:  # Any: as the server answers
-    """The answer to PING."""
+    """Check the reply to PING."""
     if type(reply) is not bytes or reply != b"PONG":
         raise UnexpectedReply
     return True
 
 
 def okay(reply: Any) -> bool:  # Any: as the server answers
-    """The answer to a command that says no more than that it was done."""
+    """Check the reply to a command that only returns OK."""
     if type(reply) is not bytes or reply != b"OK":
         raise UnexpectedReply
     return True
@@ -295,15 +295,15 @@ def _keys(keys: Iterable[str]) -> bytes:
     packed = "".join([f"${len(key)}\r\n{key}\r\n" for key in keys])
     if packed.isascii():
         return packed.encode()
-    # Not made by this library: then a length counts bytes, not characters.
+    # Keys that this library did not make. The length counts bytes, not characters.
     return b"".join([_bulk(key.encode()) for key in keys])
 
 
 def _plan(windows: Sequence[Window], cost: int, taking: int) -> list[int]:
     if taking and len({window.strategy == "moving-window" for window in windows}) > 1:
-        # Windows of both kinds are not written by the same commands.
+        # Moving windows are written by other commands than the others.
         taking = 2
-    # No window has room for more than this, so the answers are those to the cost itself.
+    # No window has room for more than this, so capping the cost does not change the verdict.
     plan = [taking, min(cost, 4 * LARGEST_AMOUNT)]
     for window in windows:
         if window.period > LONGEST_PERIOD:
@@ -319,8 +319,8 @@ def _plan(windows: Sequence[Window], cost: int, taking: int) -> list[int]:
         most = 2 * window.amount if window.mode is Mode.FORCE else window.amount
         if taking and window.strategy == "moving-window" and LARGEST_MOVING_COST < cost <= most:
             raise StorageError(
-                f"A cost of {cost} is too much for the moving window of rule {window.rule!r}: on Redis each hit of "
-                f"a moving window is kept as so many entries, {LARGEST_MOVING_COST} at most. "
+                f"A cost of {cost} is too much for the moving window of rule {window.rule!r}: on Redis a hit in "
+                f"a moving window is stored as that many entries, {LARGEST_MOVING_COST} at most. "
                 "Use strategy='sliding-window-counter', or count in larger units."
             )
         plan += _STRATEGIES[window.strategy][0], window.mode, window.amount, window.period

@@ -1,4 +1,4 @@
-"""The synchronous storage on the Redis or Valkey server that Sentinel says is the master."""
+"""The synchronous storage on the Redis or Valkey server that Sentinel names as master."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 
 class RedisSentinelStorage(RedisStorage):
-    """Windows on the master that Redis Sentinel names, version 7 or newer, or Valkey's.
+    """Windows on the master that Sentinel names: a Redis server, version 7 or newer, or Valkey.
 
-    As `sync.RedisStorage`, on one server at a time: the Sentinels are asked for the master whenever a connection is opened.
-    Replicas are never asked anything. When the master fails, decisions are a `StorageError` until the Sentinels have made a
-    replica the master; hits that it had not heard of are forgotten then.
+    It works like `sync.RedisStorage`, on one server at a time: whenever a connection is opened, the Sentinels are asked for the
+    master. Replicas are never used. When the master fails, decisions raise a `StorageError` until the Sentinels have promoted
+    a replica. Hits that had not been replicated to it are then lost.
 
     Arguments:
-        uri: `redis+sentinel://user:password@host:port,host:port/service`, or with `valkey`; the Sentinels, and the name
-            under which they watch the master. User and password are for both.
-        timeout: the most seconds that a decision takes, 0.5 by default: asking the Sentinels, connecting and the answer
-            together. `?timeout=` in the URI wins.
-        service_name: the same where the URI does not say it.
-        sentinel_kwargs: what redis-py's connections to the Sentinels take, where that is not what those to the master
-            take: `{"password": None}`, for example.
-        circuit: when to stop asking a master that does not answer; None never stops.
-        options: what redis-py's connections take (`max_connections`, `db`, `ssl=True`, `ssl_ca_certs`, ...).
+        uri: `redis+sentinel://user:password@host:port,host:port/service`, or with `valkey`: the Sentinels, and the name
+            under which they monitor the master. User and password are for both.
+        timeout: the longest time that a decision takes, in seconds, 0.5 by default: asking the Sentinels, connecting and the
+            reply together. `?timeout=` in the URI takes precedence.
+        service_name: the name under which the Sentinels monitor the master, if it is not in the URI.
+        sentinel_kwargs: the options of redis-py's connections to the Sentinels that differ from those to the master:
+            `{"password": None}`, for example.
+        circuit: when to stop sending requests to a master that does not answer; None never stops.
+        options: options of redis-py's connections (`max_connections`, `db`, `ssl=True`, `ssl_ca_certs`, ...).
 
     Raises:
         NotifyError: the URI or an option cannot be used.
@@ -73,15 +73,15 @@ class RedisSentinelStorage(RedisStorage):
 
     def _refused(self, answer: ResponseError) -> None:
         if "READONLY" in str(answer):
-            # It was the master, and is a replica now; so are the others that lead there.
+            # The server was the master and is a replica now, so the idle connections to it are useless.
             self._connections.close()
 
 
 class _Master:
-    """Connects to the server that the Sentinels say is the master.
+    """Connects to the server that the Sentinels name as master.
 
     Arguments:
-        sentinels: whom to ask.
+        sentinels: the Sentinels.
         pool: the class and the options of connections to the master.
     """
 

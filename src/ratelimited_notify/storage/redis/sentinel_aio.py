@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 class AsyncRedisSentinelStorage(AsyncRedisStorage):
-    """Windows on the master that Redis Sentinel names, version 7 or newer, or Valkey's, for asyncio.
+    """Windows on the master that Sentinel names, for asyncio: a Redis server, version 7 or newer, or Valkey.
 
-    As `sentinel.RedisSentinelStorage`, and as `aio.AsyncRedisStorage`: one object serves several event loops.
+    It works like `sentinel.RedisSentinelStorage`. Like `aio.AsyncRedisStorage`, one object serves several event loops.
 
     Arguments:
-        uri: `redis+sentinel://user:password@host:port,host:port/service`, or with `valkey`; the Sentinels, and the name
-            under which they watch the master. User and password are for both.
-        timeout: the most seconds that a decision takes, 0.5 by default: asking the Sentinels, connecting and the answer
-            together. `?timeout=` in the URI wins.
-        service_name: the same where the URI does not say it.
-        sentinel_kwargs: what redis-py's connections to the Sentinels take, where that is not what those to the master
-            take: `{"password": None}`, for example.
-        circuit: when to stop asking a master that does not answer; None never stops.
-        options: what redis-py's connections take (`max_connections`, `db`, `ssl=True`, `ssl_ca_certs`, ...).
+        uri: `redis+sentinel://user:password@host:port,host:port/service`, or with `valkey`: the Sentinels, and the name
+            under which they monitor the master. User and password are for both.
+        timeout: the longest time that a decision takes, in seconds, 0.5 by default: asking the Sentinels, connecting and the
+            reply together. `?timeout=` in the URI takes precedence.
+        service_name: the name under which the Sentinels monitor the master, if it is not in the URI.
+        sentinel_kwargs: the options of redis-py's connections to the Sentinels that differ from those to the master:
+            `{"password": None}`, for example.
+        circuit: when to stop sending requests to a master that does not answer; None never stops.
+        options: options of redis-py's connections (`max_connections`, `db`, `ssl=True`, `ssl_ca_certs`, ...).
 
     Raises:
         NotifyError: the URI or an option cannot be used.
@@ -69,15 +69,15 @@ class AsyncRedisSentinelStorage(AsyncRedisStorage):
 
     def _refused(self, answer: ResponseError) -> None:
         if "READONLY" in str(answer):
-            # It was the master, and is a replica now.
+            # The server was the master and is a replica now.
             self._of_loop().drop(RedisConnectionError("The master is another server now"))
 
 
 class _Master:
-    """Connects to the server that the Sentinels say is the master.
+    """Connects to the server that the Sentinels name as master.
 
     Arguments:
-        sentinels: whom to ask.
+        sentinels: the Sentinels.
         pool: the class and the options of connections to the master.
     """
 

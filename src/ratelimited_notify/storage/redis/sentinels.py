@@ -1,4 +1,4 @@
-"""Whom to ask which server is the master, and what the answers mean. Pure: asking is up to the two storages."""
+"""The Sentinels to ask for the master, and parsing of their replies. Pure: the two storages do the I/O."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.storage.redis.options import Several
 
-# What Sentinel calls a master that it cannot reach, by its own judgement or by that of most of them.
+# Sentinel's flags for a master that is down, in its own view or in that of the quorum.
 _DOWN = frozenset((b"s_down", b"o_down"))
 
 
 class Master(NamedTuple):
-    """Where the master is."""
+    """The address of the master."""
 
     host: str
     port: int
 
 
 class Sentinels:
-    """The Sentinels that watch one master.
+    """The Sentinels that monitor one master.
 
     Arguments:
-        parts: the URI.
-        service: the name under which they watch the master.
+        parts: the parts of the URI.
+        service: the name under which they monitor the master.
         wanted: the options of connections to the master.
-        others: what redis-py's connections to the Sentinels take, where it is something else.
-        parse: redis-py's for URIs.
+        others: the options of connections to the Sentinels that differ from these.
+        parse: redis-py's function that parses URIs.
     """
 
     def __init__(
@@ -45,31 +45,31 @@ class Sentinels:
         self._hosts: Sequence[tuple[str, int]] = parts.hosts
         self.service = service
         self.options = options.to_sentinels(wanted, others, parse)
-        """Those of the connections to the Sentinels, without host and port."""
+        """The options of connections to the Sentinels, without host and port."""
         self.command = scripts.command(b"SENTINEL", b"MASTER", service.encode())
-        """Asks a Sentinel for the master."""
+        """The command that asks a Sentinel for the master."""
 
     def in_turn(self) -> Sequence[tuple[str, int]]:
-        """Whom to ask, one after another: first who knew the last time."""
+        """The Sentinels in the order in which to ask them. The one that knew the master last time comes first."""
         return self._hosts
 
     def share(self, left: float, asked: int) -> float:
-        """How many of the seconds that are `left` one Sentinel is given after so many were `asked`; the master needs some, too."""
+        """The share of the seconds `left` for the next Sentinel, after `asked` Sentinels. The master needs a share too."""
         return left / (len(self._hosts) - asked + 1)
 
     def knew(self, host: tuple[str, int]) -> None:
-        """Remember who answered."""
+        """Remember the Sentinel that knew the master."""
         if self._hosts[0] != host:
             self._hosts = (host, *(other for other in self._hosts if other != host))
 
 
 def master(reply: Any) -> Master | None:  # Any: as the server answers
-    """What a Sentinel says: the master, or None while it has none that runs.
+    """Parse the reply of a Sentinel: the master, or None if the Sentinel knows no running one.
 
     Raises:
-        UnexpectedReply: it is no answer of a Sentinel.
+        UnexpectedReply: this is not a reply of a Sentinel.
     """
-    # RESP 3 has a word for pairs.
+    # RESP 3 has a map type; RESP 2 sends a flat list.
     pairs = cast("dict[object, object]", reply) if isinstance(reply, dict) else _pairs(reply)
     found = {name: value for name, value in pairs.items() if isinstance(name, bytes) and isinstance(value, bytes)}
     try:

@@ -1,15 +1,15 @@
 -- sliding-window-counter: a string `start:previous:current`. At an instant in [start, start + period) the count is
 -- floor(previous * (start + period - now) / period) + current.
 
--- The quotient and the remainder of a * b / c, exact also where the product is above 2^53, from where on doubles, and so
--- Lua's numbers, have gaps. c is at most 2^50.
+-- The quotient and the remainder of a * b / c. They are exact even if the product is above 2^53, where doubles, and so Lua's
+-- numbers, have gaps. c is at most 2^50.
 local function divide(a, b, c)
   local product = a * b
   if product < 2 ^ 53 then
     local rest = math.fmod(product, c)
     return (product - rest) / c, rest
   end
-  -- Long multiplication, two binary digits of `a` at a time: nothing on the way reaches 7 * c.
+  -- Long multiplication, two binary digits of `a` at a time: no intermediate value reaches 7 * c.
   local part = math.fmod(b, c)
   local quotient, rest, unit, left = 0, 0, 4 ^ 26, a
   while unit >= 1 do
@@ -23,7 +23,7 @@ local function divide(a, b, c)
   return quotient + a * ((b - part) / c), rest
 end
 
--- Start, previous and current count as they stand now.
+-- Returns the start, the previous count and the current count as of now.
 local function find_sliding(key, period)
   local kept = call('GET', key)
   if kept then
@@ -43,7 +43,7 @@ local function find_sliding(key, period)
   return now, 0, 0
 end
 
--- Writes the record, and returns the instant from which it says nothing any more.
+-- Writes the record, and returns the instant from which it counts nothing.
 local function keep_sliding(key, period, start, previous, current)
   local ends = current > 0 and start + 2 * period or start + period
   call(
@@ -56,12 +56,13 @@ local function weighed(previous, current, start, period)
   if previous == 0 then
     return current
   end
-  -- Where the clock ran backwards the window is not weighted by more than its whole.
+  -- If the clock ran backwards, the weight must not exceed the whole window.
   local weight = divide(previous, math.min(start + period - now, period), period)
   return weight + current
 end
 
--- Count, instant at which `cost` fits and instant at which the window is empty; for `take_sliding` the record.
+-- Returns the count, the instant at which `cost` fits and the instant at which the window is empty; then, for `take_sliding`,
+-- the record.
 local function read_sliding(key, period, amount, cost)
   local start, previous, current = find_sliding(key, period)
   local count = weighed(previous, current, start, period)
@@ -69,7 +70,7 @@ local function read_sliding(key, period, amount, cost)
   if cost > amount then
     retry_at = -1
   elseif count + cost > amount then
-    -- The first instant at which the count that fades, whole at `from`, weighs no more than `room`.
+    -- The first instant at which the fading count, which has its full weight at `from`, weighs at most `room`.
     local fading, from, room = previous, start, amount - current - cost
     if room < 0 then
       fading, from, room = current, start + period, amount - cost
@@ -89,8 +90,8 @@ local function read_sliding(key, period, amount, cost)
   return count, retry_at, reset_at, start, previous, current
 end
 
--- Count, instant at which the window is empty, and the token of the hit: the edge at which the window that counted it
--- begins. It needs no mark, as with fixed windows.
+-- Returns the count, the instant at which the window is empty, and the token of the hit: the start of the window that counted
+-- it. As for fixed windows, it needs no mark.
 local function take_sliding(key, period, cost, _, start, previous, current)
   if previous == 0 and current == 0 then
     start = now

@@ -1,4 +1,4 @@
-"""Which server of a cluster has which slot, as far as is known. Pure: what is known comes from outside."""
+"""The slot map: which server of a cluster has which slot, as far as is known. Pure: the callers pass in what servers reply."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 Address: TypeAlias = tuple[str, int]
 
 SLOTS = 16384
-"""So many a cluster has (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/)."""
+"""The number of slots of a cluster (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/)."""
 
 _PORTS = 65536
 
 SUFFICES = 0.1
-"""Seconds for which what a server said is not asked again, however many callers doubt it."""
+"""Seconds for which a new map is not requested again, however many callers doubt it."""
 
 
 def slot_of(key: str) -> int:
-    """The slot in which a key lies: by its tag, the text between the first braces, or the whole key where there is none."""
+    """The slot of a key: the hash of its tag, the text between the first braces, or of the whole key if it has no tag."""
     _, brace, behind = key.partition("{")
     tag, closing, _ = behind.partition("}")
     return crc_hqx((tag if brace and closing and tag else key).encode(), 0) % SLOTS
@@ -45,13 +45,13 @@ def _nobody() -> None:
 
 
 class Slots:
-    """The map from slots to masters, and whom to ask for a new one.
+    """The map from slots to masters, and the servers to ask for a new map.
 
-    It is replaced as a whole, so threads and tasks may read it while others bring it up to date.
+    The map is replaced as a whole, so threads and tasks can read it while another one updates it.
 
     Arguments:
-        seeds: servers of the cluster, at least one of which answers at the start.
-        remap: another address for one that a server gave, where this process is not on the cluster's network.
+        seeds: servers of the cluster; at least one of them has to answer at the start.
+        remap: maps an address that a server announced to another one, if this process is not on the cluster's network.
     """
 
     def __init__(self, seeds: Sequence[Address], remap: Callable[[Address], Address] | None = None) -> None:
@@ -61,13 +61,13 @@ class Slots:
         self._servers: tuple[Address, ...] = ()
         self._masters: tuple[Address, ...] = ()
         self._learned = float("-inf")
-        self._turn = 0
+        self._first = 0
         self.troubles: dict[Address, StorageError] = {}
-        """What was wrong with those who gave no answer when they were last asked."""
+        """The last error of each server that did not answer its last request."""
         self.doubtful = True
-        """Whether something has happened that the map does not explain."""
+        """Whether the map may be out of date, for example after a redirection or a lost server."""
         self.learner: Callable[[], Claim | None] = _nobody
-        """The claim of the caller that asks for a new map. No lock: an interrupt could leave it locked, and two that ask do no harm."""
+        """The claim of the caller that requests a new map. Not a lock, which an interrupt could leave locked; two requests do no harm."""
         self.pausing: set[int] = set()
         """The callers that wait before they try again, by id."""
 
@@ -77,7 +77,7 @@ class Slots:
         return self._masters
 
     def owner(self, slot: int) -> Address | None:
-        """The master that has the slot, or None where nobody is known to have it."""
+        """The master that has the slot; None if it is unknown."""
         return self._owners[slot]
 
     def known(self, address: Address) -> bool:
@@ -85,23 +85,23 @@ class Slots:
         return address in self._servers or address in self.seeds
 
     def fresh(self, now: float) -> bool:
-        """Whether the map is so new, at this time in seconds, that there is no point in asking again."""
+        """Whether the map is so new at this time, in seconds, that there is no point in requesting another one."""
         return now < self._learned + SUFFICES
 
     def is_being_learned(self, now: float) -> bool:
-        """Whether a caller is asking for a new map."""
+        """Whether a caller is requesting a new map."""
         claim = self.learner()
         return claim is not None and now < claim.until
 
     def informants(self) -> list[Address]:
-        """Whom to ask for the map, one after another: each time somebody else first, and those last who gave no answer."""
+        """The servers to ask for the map, in order. Each call starts with another one. Servers that did not answer come last."""
         everyone = list(dict.fromkeys((*self._masters, *self._servers, *self.seeds)))
-        self._turn = (self._turn + 1) % len(everyone)
-        everyone = everyone[self._turn :] + everyone[: self._turn]
+        self._first = (self._first + 1) % len(everyone)
+        everyone = everyone[self._first :] + everyone[: self._first]
         return sorted(everyone, key=self.troubles.__contains__)
 
     def learn(self, reply: Sequence[Any], source: Address, now: float) -> None:  # Any: nested lists of many types
-        """Take over what the server `source` answered to CLUSTER SLOTS."""
+        """Use the reply of the server `source` to CLUSTER SLOTS as the new map."""
         owners: list[Address | None] = [None] * SLOTS
         masters: dict[Address, None] = {}
         replicas: dict[Address, None] = {}
@@ -111,19 +111,19 @@ class Slots:
             replicas.update(dict.fromkeys(others))
             owners[first : last + 1] = [master] * (last + 1 - first)
         self._owners, self._masters, self._servers = owners, tuple(masters), (*masters, *replicas)
-        # Others may write to it meanwhile.
+        # A copy, because other callers may change the dict meanwhile.
         for gone in [address for address in self.troubles.copy() if not self.known(address)]:
             self.troubles.pop(gone, None)
         # Those that an interrupt left there go.
         self._learned, self.doubtful, self.pausing = now, False, set()
 
     def moved(self, slot: int, address: Address, source: Address) -> None:
-        """A server said that this slot is elsewhere; others may be, too."""
+        """The server `source` redirected this slot to `address`. Other slots may have moved too."""
         self._owners[slot] = self.place(address, source)
         self.doubtful = True
 
     def place(self, address: Address, source: Address) -> Address:
-        """Where to find a server that `source` gave this address; without a host it is the same host."""
+        """The address at which this process reaches a server announced by `source`. An empty host means the host of `source`."""
         host, port = address
         found = host or source[0], port
         return self._remap(found) if self._remap is not None else found
@@ -133,10 +133,10 @@ class Slots:
 
 
 def slot_ranges(reply: Any) -> Sequence[Any]:  # Any: as the server answers
-    """The answer to CLUSTER SLOTS, if it is one.
+    """Check the reply to CLUSTER SLOTS.
 
     Raises:
-        UnexpectedReply: it is something else.
+        UnexpectedReply: this is not such a reply.
     """
     found = shaped(reply, list[list[Any]])  # Any: two numbers, and then lists
     for part in found:
@@ -152,6 +152,6 @@ def slot_ranges(reply: Any) -> Sequence[Any]:  # Any: as the server answers
 
 
 def _text(host: bytes | str | None) -> str:
-    # A server that does not know its own name says so in one of these ways.
+    # A server that does not know its own host name sends null, an empty string or "?".
     text = host.decode(errors="replace") if isinstance(host, bytes) else host or ""
     return "" if text == "?" else text

@@ -1,12 +1,13 @@
-"""Decisions over windows that lie in several slots of a cluster: generators that yield questions and do no I/O.
+"""Decisions over windows in several slots of a cluster: generators that yield script calls and do no I/O.
 
-A round is a list of questions, at most one a slot, that may be asked at once. An empty one asks nothing: what comes after
-it has a time-out of its own. Whoever runs a generator sends back the
-answers in the same order, a `StorageError` where there is none. Sync and asyncio run these alike.
+A round is a list of script calls, at most one per slot, that can be sent at the same time. An empty round sends nothing; the
+rounds after it have a new deadline. The caller that runs a generator sends in the answers in the same order, with a
+`StorageError` for each script call that failed. The sync and the asyncio storage run the same generators.
 
-A script sees one slot. The windows of one recipient lie in one; those shared with others may lie elsewhere. The
-recipient's own are taken first, then each shared group; what a later group refuses is given back to the earlier ones. So
-there is never a hit too many, but another caller may be refused because of a hit that is about to be given back.
+A script sees one slot. All windows of a recipient are in one slot; windows shared with other recipients may be in other slots.
+The hit is counted in the recipient's own windows first, then in each group of shared windows. If a later group refuses, the
+hit is given back in the earlier ones. So there is never a hit too many, but another caller may be refused because of a hit
+that is about to be given back.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ T = TypeVar("T")
 
 
 class ScriptCall(NamedTuple):
-    """One run of a script in one slot."""
+    """One script call in one slot."""
 
     slot: int
     call: scripts.Call
     keys: Sequence[str]
-    read: Callable[[Any], Any]  # Any: each script answers in its own way
-    """Makes sense of the server's answer."""
+    read: Callable[[Any], Any]  # Any: each script has replies of its own
+    """The parser of the reply."""
 
 
 Rounds: TypeAlias = Generator[Sequence[ScriptCall], Sequence[Any], T]  # Any: answers, as above, or `StorageError`
 
 
 class Part(NamedTuple):
-    """The windows of one request that lie in one slot, and where in the request they stand."""
+    """The windows of one request that are in one slot, and their positions in the request."""
 
     slot: int
     positions: list[int]
@@ -53,24 +54,24 @@ class Part(NamedTuple):
 
 
 def acquire(made: scripts.Scripts, request: Request) -> Rounds[Verdict]:
-    """All of the windows or none; where that fails, what was taken is given back if possible."""
+    """Count a hit in all windows or in none. After a failure the hit is given back where it was counted, if possible."""
     parts = _parts(request)
     if len(parts) == 1:
         part = parts[0]
         call = made.acquire(part.windows, part.cost)
         script_call = ScriptCall(part.slot, call, part.keys, call.read)
-        verdict: Verdict = _known((yield [script_call]))[0]
+        verdict: Verdict = _checked((yield [script_call]))[0]
         return verdict
     return (yield from _wave(made, [parts], alone=True))[0]
 
 
 def acquire_many(made: scripts.Scripts, requests: Sequence[Request]) -> Rounds[list[Verdict]]:
-    """`acquire` for each request, in order; where one fails, what the others took is given back if possible."""
+    """`acquire` for each request, in order. If one fails, the hits of the others are given back, if possible."""
     verdicts: list[Verdict] = []
     try:
         for wave in _waves(requests):
             verdicts += yield from _wave(made, wave, alone=False)
-            # Each wave has a time-out of its own.
+            # The empty round: each wave has its own deadline.
             yield ()
     except StorageError as error:
         yield ()
@@ -85,29 +86,29 @@ def acquire_many(made: scripts.Scripts, requests: Sequence[Request]) -> Rounds[l
 
 
 def peek(made: scripts.Scripts, request: Request) -> Rounds[Verdict]:
-    """What `acquire_many` would say to this one request, changing nothing."""
+    """The verdict that `acquire_many` would return for this one request, without changing anything."""
     parts = _parts(request)
-    return _merged(parts, _known((yield from _decide(made, [(part, False) for part in parts]))))
+    return _merged(parts, _checked((yield from _decide(made, [(part, False) for part in parts]))))
 
 
 def release(made: scripts.Scripts, request: Request, tokens: Sequence[Token | None]) -> Rounds[bool]:
-    """Give back one hit in all windows that took it; a slot that fails keeps no other from giving back."""
+    """Give back one hit in all windows that counted it. If one slot fails, the others are still processed."""
     taken = [(part, [tokens[position] for position in part.positions]) for part in _parts(request)]
     return (yield from _give_back(made, taken)) > 0
 
 
 def forget(made: scripts.Scripts, windows: Sequence[Window], keys: Sequence[str]) -> Rounds[int]:
-    """Empty these windows; how many held anything."""
+    """Empty these windows. Returns how many held anything."""
     parts = _parts(Request(windows, keys, 1))
     answers = yield [
         ScriptCall(part.slot, made.forget(part.windows), part.keys, partial(replies.number, most=len(part.keys)))
         for part in parts
     ]
-    return sum(_known(answers))
+    return sum(_checked(answers))
 
 
 def _parts(request: Request) -> list[Part]:
-    """The request by slots: the recipient's own first, those shared with others last."""
+    """The request grouped by slot: the recipient's own windows first, windows shared with other recipients last."""
     parts: dict[int, Part] = {}
     for position, (window, key) in enumerate(zip(request.windows, request.keys, strict=True)):
         slot = slot_of(key)
@@ -123,10 +124,10 @@ def _parts(request: Request) -> list[Part]:
 
 
 def _waves(requests: Sequence[Request]) -> Iterator[list[list[Part]]]:
-    """The requests, in order, in runs that can be decided slot by slot with the same outcome as one by one.
+    """Split the requests, in order, into waves that can be decided slot by slot with the same outcome as one by one.
 
-    A request in several slots may have to give back what it took in all but the last of them, so no later request of the
-    same run may meet it there, nor come before it in the last.
+    A request in several slots may have to give back its hit in all but the last slot. So no later request of the same wave may
+    use the same windows there, or be decided before it in its last slot.
     """
     wave: list[list[Part]] = []
     unsettled: set[str] = set()
@@ -152,9 +153,9 @@ def _waves(requests: Sequence[Request]) -> Iterator[list[list[Part]]]:
 
 
 def _wave(made: scripts.Scripts, wave: Sequence[list[Part]], *, alone: bool) -> Rounds[list[Verdict]]:
-    """Requests that do not get in each other's way: first the first part of each, then the second, and so on.
+    """Decide about independent requests: first the first part of each request, then the second part, and so on.
 
-    Where it is `alone`, all of it keeps to one time-out. What a failure leaves counted for want of time stays so.
+    With `alone`, everything keeps to one deadline. If a failure leaves no time to give a hit back, the hit stays counted.
     """
     verdicts: list[list[Verdict]] = [[] for _ in wave]
     going = [True] * len(wave)
@@ -162,26 +163,26 @@ def _wave(made: scripts.Scripts, wave: Sequence[list[Part]], *, alone: bool) -> 
     try:
         for level in range(max(map(len, wave))):
             asked = [number for number, parts in enumerate(wave) if len(parts) > level]
-            # What is refused already is still looked at, in its turn: when it fits again depends on all of its parts.
+            # A request that is refused already is still read in its other parts: when it fits depends on all of them.
             answers = yield from _decide(made, [(wave[number][level], going[number]) for number in asked])
             for number, answer in zip(asked, answers, strict=True):
                 if isinstance(answer, Verdict):
                     verdicts[number].append(answer)
                     going[number] &= answer.granted
-            _known(answers)
+            _checked(answers)
         counted = [number for number, goes in enumerate(going) if goes]
         refused = [number for number, goes in enumerate(going) if not goes]
         undone = _taken(wave, verdicts, refused)
         if undone:
             yield from _give_back(made, undone)
             seen = yield from _decide(made, [(part, False) for part, _ in undone])
-            now = dict(zip((id(part) for part, _ in undone), _known(seen), strict=True))
+            now = dict(zip((id(part) for part, _ in undone), _checked(seen), strict=True))
             for number in refused:
                 verdicts[number] = [
                     now.get(id(part), verdict) for part, verdict in zip(wave[number], verdicts[number], strict=True)
                 ]
     except StorageError as error:
-        # The hits are about to be reported as failed: what is known to be counted is given back if possible.
+        # The hits will be reported as failed, so they are given back, if possible, where they are known to be counted.
         if not alone:
             yield ()
         yield from _all_back(made, _taken(wave, verdicts, counted), error)
@@ -192,7 +193,7 @@ def _wave(made: scripts.Scripts, wave: Sequence[list[Part]], *, alone: bool) -> 
 def _taken(
     wave: Sequence[Sequence[Part]], verdicts: Sequence[Sequence[Verdict]], numbers: Iterable[int]
 ) -> list[tuple[Part, list[Token | None]]]:
-    """The parts of these requests in which a hit was counted, with what it left."""
+    """The parts of these requests in which a hit was counted, with its tokens."""
     return [
         (part, tokens)
         for number in numbers
@@ -202,7 +203,7 @@ def _taken(
 
 
 def _decide(made: scripts.Scripts, parts: Sequence[tuple[Part, bool]]) -> Rounds[list[Any]]:  # Any: or an error instead
-    """The parts in their order, those of one slot in one script; a grant for each. False is to look and not to take."""
+    """Decide about the parts in order, with one script call per slot, and return a verdict for each. False only reads."""
     groups: dict[int, list[int]] = {}
     for number, (part, _) in enumerate(parts):
         groups.setdefault(part.slot, []).append(number)
@@ -219,7 +220,7 @@ def _script_call(made: scripts.Scripts, group: Sequence[tuple[Part, bool]]) -> S
     if len(group) == 1:
         part, taking = group[0]
         one = made.acquire(part.windows, part.cost) if taking else made.peek(part.windows, part.cost)
-        return ScriptCall(part.slot, one, part.keys, partial(_alone, read=one.read))
+        return ScriptCall(part.slot, one, part.keys, partial(_as_list, read=one.read))
     requests = [Request(part.windows, part.keys, part.cost) for part, _ in group]
     keys = [key for part, _ in group for key in part.keys]
     takings = [taking for _, taking in group]
@@ -227,13 +228,13 @@ def _script_call(made: scripts.Scripts, group: Sequence[tuple[Part, bool]]) -> S
     return ScriptCall(group[0][0].slot, call, keys, partial(decided.verdicts, requests=requests, taking=takings))
 
 
-def _alone(reply: object, read: Callable[[object], Verdict]) -> list[Verdict]:
+def _as_list(reply: object, read: Callable[[object], Verdict]) -> list[Verdict]:
     return [read(reply)]
 
 
 def _give_back(made: scripts.Scripts, taken: Iterable[tuple[Part, Sequence[Token | None]]]) -> Rounds[int]:
-    """Give back hits; returns in how many windows one was found. What fails keeps nothing else from being given back."""
-    # Hits of one cost may be given back in one script.
+    """Give back hits. Returns in how many windows one was found. If one slot fails, the others are still processed."""
+    # Hits of the same cost and slot can be given back in one script call.
     left: dict[tuple[int, int], scripts.Counted] = {}
     for part, tokens in taken:
         counted = scripts.counted(part.windows, part.keys, tokens)
@@ -242,29 +243,29 @@ def _give_back(made: scripts.Scripts, taken: Iterable[tuple[Part, Sequence[Token
             together.windows.extend(counted.windows)
             together.keys.extend(counted.keys)
             together.tokens.extend(counted.tokens)
-    answers: list[Any] = []  # Any: numbers, and errors instead
+    answers: list[Any] = []  # Any: numbers, or errors
     for cost in sorted({cost for cost, _ in left}):
         answers += yield [
             ScriptCall(slot, made.release(counted, cost), counted.keys, partial(replies.given, windows=counted.windows))
             for (price, slot), counted in left.items()
             if price == cost
         ]
-    return sum(_known(answers))
+    return sum(_checked(answers))
 
 
 def _all_back(
     made: scripts.Scripts, taken: Sequence[tuple[Part, Sequence[Token | None]]], error: StorageError
 ) -> Rounds[None]:
-    """Give back what was taken before the error; where that fails, the error has to say that it may count."""
+    """Give back the hits that were counted before the error. If that fails, raise an error that says that they may count."""
     given = 0
     with suppress(StorageError):
         given = yield from _give_back(made, taken)
     if given < sum(token is not None for _, tokens in taken for token in tokens):
-        raise StorageError(f"{error} What was counted before in other windows could not all be given back.") from error
+        raise StorageError(f"{error} Hits counted before in other windows could not all be given back.") from error
 
 
-def _known(answers: Sequence[Any]) -> Sequence[Any]:  # Any: as in `Rounds`
-    """The answers, unless one of them is an error."""
+def _checked(answers: Sequence[Any]) -> Sequence[Any]:  # Any: as in `Rounds`
+    """The answers; raises the first error among them."""
     for answer in answers:
         if isinstance(answer, StorageError):
             raise answer
@@ -272,7 +273,7 @@ def _known(answers: Sequence[Any]) -> Sequence[Any]:  # Any: as in `Rounds`
 
 
 def _merged(parts: Sequence[Part], verdicts: Sequence[Verdict]) -> Verdict:
-    """One answer, with the windows in the order in which they were asked for."""
+    """One verdict, with the readings in the order of the request's windows."""
     if len(parts) == 1:
         return verdicts[0]
     placed: dict[int, Reading] = {}
@@ -280,7 +281,7 @@ def _merged(parts: Sequence[Part], verdicts: Sequence[Verdict]) -> Verdict:
         placed.update(zip(part.positions, verdict.readings, strict=True))
     return Verdict(
         all(verdict.granted for verdict in verdicts),
-        # Of no windows at all there is nothing to tell that an instant would matter to.
+        # Without windows there are no readings, so the instant does not matter.
         max((verdict.now for verdict in verdicts), default=0),
         [placed[position] for position in range(len(placed))],
     )

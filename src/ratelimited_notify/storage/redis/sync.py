@@ -38,18 +38,18 @@ _PING = scripts.command(b"PING")
 class RedisStorage(LimitsVerbs, LimitsRedisStorage):
     """Windows on one Redis server, version 7 or newer, or on Valkey.
 
-    A decision is one script, one round trip, by the server's clock; it is never sent twice. Threads share up to
-    `max_connections` connections and wait for a free one while the server answers the others.
+    A decision is one script call, one round trip, by the server's clock. It is never sent twice. Threads share up to
+    `max_connections` connections. If all are in use, a thread waits for a free one.
 
     Arguments:
         uri: `redis://`, `rediss://`, `redis+unix://`, and the same with `valkey`; with user, password and database.
-        timeout: the most seconds that a decision takes, 0.5 by default: waiting for a connection, connecting and the
-            answer together. `?timeout=` in the URI wins. A batch may take as long for every 250 requests.
-        connection_pool: a pool of redis-py's whose connection class and options to use instead of the URI, with a
-            `socket_timeout`. Its connections are left alone.
-        circuit: when to stop asking a server that does not answer; None never stops.
-        options: what redis-py's connections take (`socket_timeout`, `max_connections`, `ssl_ca_certs`, ...). Those that
-            make it try again (`retry`, `retry_on_error`, `retry_on_timeout`) have no effect.
+        timeout: the longest time that a decision takes, in seconds, 0.5 by default: waiting for a connection, connecting and
+            the reply together. `?timeout=` in the URI takes precedence. A batch may take this long for every 250 requests.
+        connection_pool: a pool of redis-py, with a `socket_timeout`, whose connection class and options are used instead of
+            the URI. Its own connections are not used.
+        circuit: when to stop sending requests to a server that does not answer; None never stops.
+        options: options of redis-py's connections (`socket_timeout`, `max_connections`, `ssl_ca_certs`, ...). The options for
+            retries (`retry`, `retry_on_error`, `retry_on_timeout`) have no effect.
 
     Raises:
         NotifyError: the URI or an option cannot be used.
@@ -59,8 +59,8 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
 
     exact = True
 
-    # Lua that sets `now`, in microseconds; `call` is `redis.call`. Tests put a clock of their own here, which reads a key;
-    # keys still expire by the real time.
+    # Lua that sets `now`, in microseconds; `call` is `redis.call`. Tests replace it with a clock that reads a key. Keys still
+    # expire by the real time.
     _CLOCK_LUA = scripts.CLOCK
 
     def __init__(
@@ -81,7 +81,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         super().__init__("redis://", pool, wrap_exceptions=wrap_exceptions)  # pyright: ignore[reportUnknownMemberType]  # as above
         self._where = server_options.address(pool.connection_kwargs)
         self._scripts = scripts.Scripts(self._CLOCK_LUA)
-        # Without a reference to this object: what is forgotten goes at once, and not with the garbage collector.
+        # No reference to this object, so that it is freed as soon as it is dropped, without the garbage collector.
         reach = partial(connected, pool.connection_class, server_options.once(pool.connection_kwargs))
         self._connections = Connections(reach, server_options.places(pool))
         self.breaker = breaker_for(self._where, circuit)
@@ -89,7 +89,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         """The state of the server's circuit, by its address."""
 
     def initialize_storage(self, _uri: str) -> None:
-        """`limits`' own scripts are not used."""
+        """Does nothing: `limits`' own scripts are not used."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {self._where}>"
@@ -99,10 +99,10 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         return self._run(call, keys, call.read)
 
     def acquire_many(self, requests: Sequence[Request]) -> GroupedVerdicts:
-        """`acquire` for each request, in the order given, `scripts.REQUESTS_PER_CALL` in one round trip.
+        """`acquire` for each request, in the given order, `scripts.REQUESTS_PER_CALL` in one round trip.
 
-        Where a later round trip fails, what the earlier ones took stays taken, and what the one behind it takes, which is on
-        its way already: pass no more requests at once than may be lost so.
+        If a round trip fails, the hits of the earlier round trips stay counted, and so do those of the next one, which is
+        already on its way. Pass no more requests at once than you can afford to lose in this way.
         """
         if len(requests) <= scripts.REQUESTS_PER_CALL:
             batch = requests[:]
@@ -110,11 +110,11 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
                 return GroupedVerdicts(())
             read = partial(scripts.answers, requests=batch)
             return GroupedVerdicts((self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch), read),))
-        pages: list[decided.Replies] = []
-        for turn in scripts.turns(requests):
-            conversation = scripts.conversation(self._scripts, turn)
-            pages += self._exchange(partial(_converse, conversation, self.timeout), self._deadline())
-        return GroupedVerdicts(pages)
+        groups: list[decided.Replies] = []
+        for batches in scripts.turns(requests):
+            conversation = scripts.conversation(self._scripts, batches)
+            groups += self._exchange(partial(_converse, conversation, self.timeout), self._deadline())
+        return GroupedVerdicts(groups)
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         call = self._scripts.peek(windows, cost)
@@ -135,7 +135,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         return self._run(self._scripts.forget(windows), keys, partial(replies.number, most=len(keys)))
 
     def check(self) -> bool:
-        """Whether the server answers."""
+        """Whether the server replies."""
         try:
             self.probe()
         except StorageError:
@@ -143,13 +143,13 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         return True
 
     def probe(self) -> None:
-        """Make sure that the server answers; raises a `StorageError` that says why it does not."""
+        """Check that the server replies. Raises a `StorageError` that says why it does not."""
         self._ask(_PING, scripts.pong)
 
     def reset(self) -> int | None:
-        """Drop every window of this library on the server's database, of all namespaces; returns how many.
+        """Delete every window of this library in the server's database, of all namespaces. Returns how many.
 
-        It looks through the database in small steps, so it takes long where there is much else.
+        It scans the database in small steps, so it takes long if there are many other keys.
         """
         dropped, cursor = 0, b"0"
         while True:
@@ -169,12 +169,12 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         deadline = self._deadline()
         answer = self._exchange(partial(_asked, call.by_name(keys), read), deadline)
         if isinstance(answer, NoScriptError):
-            # Refused before anything ran, so it may be asked again.
+            # Refused before the script ran, so it is safe to send it again.
             answer = self._exchange(partial(_asked, call.by_text(keys), read), deadline)
         return self._checked(answer)
 
     def _ask(self, command: bytes, read: Callable[[Any], T]) -> T:  # Any: as above
-        """One command and its answer."""
+        """Send one command and return its answer."""
         answer = self._exchange(partial(_asked, command, read), self._deadline())
         return self._checked(answer)
 
@@ -193,9 +193,10 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         *,
         probing: bool = False,
     ) -> T:
-        """What `talk` returns, which has a connection for itself until the deadline.
+        """Run `talk` with a connection of its own until the deadline, and return its result.
 
-        Not by redis-py's client, which costs a third more, and may send a command again: a script sent twice counts twice.
+        This does not use redis-py's client, which takes a third longer and may resend a command: a script sent twice counts
+        twice.
         """
         breaker = self.breaker
         if breaker.is_open and not probing:
@@ -211,7 +212,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             connection.begin(deadline)
             answer = talk(connection)
         except BaseException as error:
-            # An interrupt too: a reply that was not read would be taken for the answer to another call.
+            # Also for an interrupt: an unread reply would be taken for the answer to another call.
             sent = connection is not None and connection.sent
             if connection is not None:
                 connection.drop()
@@ -225,7 +226,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         if places is self._connections.places:
             places.give(connection)
         else:
-            # The storage was closed meanwhile, or this is a forked child.
+            # The storage was closed in the meantime, or this is a forked child.
             connection.drop()
         if breaker.failures:
             breaker.answered()
@@ -237,20 +238,20 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             self._refused(error)
         late = failures.has_timed_out(error)
         if late and time.monotonic() - asked < self.timeout / 2:
-            # Others have used up the time: of a server that was given so little, it tells nothing.
+            # Other callers used up the time. The server had too little for the time-out to count against it.
             if not sent:
                 return failures.out_of_time(self._where, self.timeout, error)
         elif failures.is_silence(error):
             breaker.failed(began, timed_out=late)
             if breaker.is_open:
-                # What lies idle may lead nowhere, too: the PINGs would find that out one by one.
+                # Idle connections may be broken too, and the PINGs would find that out only one by one.
                 self._connections.places.close()
         elif breaker.failures:
             breaker.answered()
         return failures.storage_error(self._where, self.timeout, error, sent)
 
     def _probe(self, deadline: float) -> None:
-        """Return when the server has answered a PING; raise at once where it is not this caller's turn to send one."""
+        """Return when the server has answered a PING; raise at once if this caller does not have to send one."""
         breaker = self.breaker
         if not breaker.may_probe():
             breaker.refused()
@@ -261,12 +262,12 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
                 partial(_asked, _PING, scripts.pong), min(deadline, time.monotonic() + seconds), probing=True
             )
         except StorageError as error:
-            # A refusal is an answer, and the circuit is closed.
+            # A refusal is a reply, and closes the circuit.
             if breaker.is_open:
                 raise failures.still_silent(self._where, seconds) from error
 
     def _refused(self, answer: ResponseError) -> None:
-        """What else follows from a refusal."""
+        """A hook for subclasses: the server refused the command."""
 
     def _no_place(self) -> StorageError:
         if self.breaker.is_open:
@@ -282,7 +283,7 @@ def _asked(
     read: Callable[[Any], T],  # Any: a reply
     connection: Connection,
 ) -> T | ResponseError | UnreadableWindow:
-    # It is read while the connection is held, so that one with a wrong reply is dropped.
+    # The reply is checked while the caller still has the connection, so that a connection with a wrong reply is dropped.
     return replies.checked_reply(read, connection.ask(command))
 
 

@@ -1,6 +1,6 @@
--- Comes behind `one.lua` and `many.lua`, where something went wrong: gives back what this run of the script has taken, which
--- nobody has seen. What cannot be given back stays counted. The reply: {now, 0, place} where the key at this place holds
--- something else; otherwise the error.
+-- Comes after `one.lua` and `many.lua` and runs after an error: gives back the hits that this script call has counted, which no
+-- client has seen yet. A hit that cannot be given back stays counted. The reply is {now, 0, place} if the key at this place
+-- holds a value that this library did not write; otherwise the error.
 
 local at, skipped, request = 2, 0, 1
 while at <= #reply do
