@@ -342,7 +342,7 @@ SECRET = "geheim"
         (line(prioritty="geheim"), "'prioritty' is not known; known are type, recipient, subject, body, priority, cost, fields"),
         (line(**{"geheim@example.com": 1}), "a key is not known; known are type,"),
         (line(fields={"geheim@example.com": "x"}), "a field has a name that cannot be declared"),
-        (line(fields={"cost": "geheim"}), "'cost' is not a field: it is an argument of its own, cost="),
+        (line(fields={"cost": "geheim"}), "'cost' is not a field; pass it as the argument cost="),
         (line(type="\ud800geheim"), "JSON is malformed: unexpected end of escaped utf-16 surrogate pair"),
         (b'{"type":' + b"[" * 100_000 + b"\n", "Expected `str`, got `array`"),
         (b'{"type": "' + b"x" * LONGEST_LINE + b'"}\n', "longer than 1,048,576 bytes"),

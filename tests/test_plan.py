@@ -165,7 +165,7 @@ def test_two_overrides_for_one_recipient_are_an_error_with_its_place() -> None:
     assert [str(problem) for problem in caught.value.problems] == [
         "rules[1].overrides[1]: is a second override for the same recipient, after normalization.",
         "rules[1].overrides[3]: is a second override for the same recipient, after normalization.",
-        "rules[2].overrides[0]: normalize= returned an empty text; it must return a text that identifies the recipient.",
+        "rules[2].overrides[0]: normalize= returned an empty string; it must return a string that identifies the recipient.",
     ]
 
 

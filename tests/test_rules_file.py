@@ -295,12 +295,14 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RuleError) as caught:
         Limiter(path)
 
-    assert str(caught.value) == f"The rules in {path} cannot be used:\nit cannot be read: No such file or directory."
+    assert (
+        str(caught.value) == f"The rules in {path} cannot be used:\nThe file cannot be read: No such file or directory."
+    )
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     """Nor is anything else that cannot be read."""
-    with pytest.raises(RuleError, match="it cannot be read: Is a directory"):
+    with pytest.raises(RuleError, match="The file cannot be read: Is a directory"):
         read_rules(tmp_path)
 
 
@@ -312,25 +314,28 @@ def test_a_file_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rules.toml"
     path.write_bytes(content)
 
-    with pytest.raises(RuleError, match="it is not a TOML file: "):
+    with pytest.raises(RuleError, match="The file is not valid TOML: "):
         read_rules(path)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[rules.overrides."ana@example.com"]\n' * 2, "a key or a table is given twice (at line 2, column #)"),
-        ('a = {"ana@example.com" = 1, "ana@example.com" = 2}', "a key or a table is given twice (at line 1, column #)"),
+        ('[rules.overrides."ana@example.com"]\n' * 2, "a key or a table is defined twice (at line 2, column #)"),
+        (
+            'a = {"ana@example.com" = 1, "ana@example.com" = 2}',
+            "a key or a table is defined twice (at line 1, column #)",
+        ),
         (
             'a = {"ana@example.com" = 1}\na."ana@example.com".b = 2\n',
-            "a key or a table is given twice (at line 2, column #)",
+            "a key or a table is defined twice (at line 2, column #)",
         ),
-        ('a = {b = 1}\n[a."ana@example.com"]', "a key or a table is given twice (at line 2, column #)"),
-        ("a = {5 = 1, 5 = 2}", "a key or a table is given twice (at line 1, column #)"),
+        ('a = {b = 1}\n[a."ana@example.com"]', "a key or a table is defined twice (at line 2, column #)"),
+        ("a = {5 = 1, 5 = 2}", "a key or a table is defined twice (at line 1, column #)"),
         ('"ana@example.com" 5', "Expected '=' after a key in a key/value pair (at line 1, column #)"),
         ("rules = [", "Invalid value (at end of document)"),
-        ('a = "\x01"', "a character cannot stand there (at line 1, column #)"),
-        ("a = " + "[" * 10_000, "it is nested too deep"),
+        ('a = "\x01"', "a character is not allowed there (at line 1, column #)"),
+        ("a = " + "[" * 10_000, "it is nested too deeply"),
     ],
 )
 def test_what_is_not_toml_is_told_by_its_place(write: Callable[[str], Path], text: str, said: str) -> None:
@@ -338,7 +343,7 @@ def test_what_is_not_toml_is_told_by_its_place(write: Callable[[str], Path], tex
     with pytest.raises(RuleError) as caught:
         read_rules(write(text))
 
-    assert re.sub(r"column \d+", "column #", str(caught.value.problems[0])) == f"it is not a TOML file: {said}."
+    assert re.sub(r"column \d+", "column #", str(caught.value.problems[0])) == f"The file is not valid TOML: {said}."
     assert "ana" not in "".join(traceback.format_exception(caught.value)).replace("test_rules_file", "")
 
 
