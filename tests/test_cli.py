@@ -575,7 +575,7 @@ def test_the_scheme_of_a_gateway_is_read_in_any_case(inbox: Inbox, rules: Path) 
         (["--gateway", "shop:geheim@mail"], "The gateway is not a URI. Known are smtp://host:port"),
         (["--gateway", "smtp://shop:geheim@mail.example.com"], "The password would cross the network unencrypted"),
         (["--gateway", "smtp://shop:ge/heim@mail.example.com"], "The SMTP URI cannot be used"),
-        (["--gateway", "smtp://"], "it names no host"),
+        (["--gateway", "smtp://"], "it has no host"),
         ([], "No gateway is named."),
         (["--gateway", "smtp://127.0.0.1:1", "--sender", "me"], "the sender must be a single e-mail address"),
         (["--dry-run", "--sender", "me"], "the sender must be a single e-mail address"),
