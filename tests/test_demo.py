@@ -110,7 +110,7 @@ def test_what_was_refused_is_what_the_rules_refuse(run: subprocess.CompletedProc
     assert head == ["rule", "limit", "type", "refused", "allowed again in", "at"]
     assert refused == expected.refused
     assert waits["marketing"] in ("1 h", "59 min 59 s")
-    assert waits["news"] == waits["frequency cap"] == "1 d"
+    assert waits["news"] == waits["frequency cap"] == "1 day"
     # The others were refused at about one instant; how much of the minute is over depends on the machine.
     assert re.fullmatch(r"1 min|\d+ s(?: to (?:1 min|\d+ s))?", waits["status"])
 
@@ -170,7 +170,7 @@ def test_a_demo_that_cannot_listen_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_demo_that_loses_mail_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo compares what was sent with what the mail server has, and believes the mail server."""
+    """The demo compares what was sent with what the mail server received, and believes the mail server."""
 
     async def forget(*_: object) -> str:
         return "250 2.0.0 forgotten"
@@ -180,4 +180,4 @@ def test_a_demo_that_loses_mail_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["demo"])
 
     assert result.exit_code == 1
-    assert "were counted as sent, but the mail server has 0." in result.stdout
+    assert "messages were counted as sent, but the mail server received 0." in result.stdout
