@@ -1,6 +1,6 @@
-"""Measures every row of `targets`, and writes `docs/benchmarks.md`: `make bench`; `make bench-quick` only shows them.
+"""Measure every row of `targets` and write `docs/benchmarks.md` (`make bench`), or only show it (`make bench-quick`).
 
-Each measurement runs in a process of its own, so that what one leaves behind costs the next nothing.
+Each measurement runs in a separate process, so that no measurement affects the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# The servers are started as the tests start theirs.
+# The benchmarks start servers with the modules of the tests.
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
 import importing
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def measured(effort: Effort, wanted: str) -> Iterator[Figure]:
-    """All figures whose measurement has this in its name, one after the other."""
+    """Run the measurements with `wanted` in their name, one after the other, and yield their figures."""
     for module, start in (
         (importing, None),
         (in_memory, None),
@@ -55,7 +55,7 @@ def measured(effort: Effort, wanted: str) -> Iterator[Figure]:
 
 
 def alone(measure: Callable[..., list[Figure]], effort: Effort, server: Any) -> list[Figure]:
-    """What a measurement finds in a new process."""
+    """Run a measurement in a new process and return its figures."""
     arguments = (effort,) if server is None else (effort, Address(server.url, HOST, server.port))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(measure, *arguments).result()
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under two minutes, smaller numbers, nothing written")
     parser.add_argument(
-        "--only", default="", metavar="NAME", help="measurements with this in their name; nothing written"
+        "--only", default="", metavar="NAME", help="only the measurements with NAME in their name, nothing written"
     )
     chosen = parser.parse_args()
     effort = QUICK if chosen.quick else FULL

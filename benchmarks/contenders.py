@@ -1,6 +1,6 @@
-"""The same decision by each library: `hit` functions from a recipient to whether it was allowed.
+"""The same decision with each library: `hit` functions that take a recipient and return whether it was allowed.
 
-Each is called as its documentation says, with nothing around it that it does not need.
+Each library is called as its documentation says, without any unnecessary code around the call.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ PEERS = {"throttled-py": "throttled-py", "pyrate-limiter": "pyrate-limiter"}
 
 
 def periods(amount: int) -> list[tuple[int, int]]:
-    """Three limits (amount, seconds) of which the first refuses first."""
+    """Three limits (amount, seconds). The first one is the first to refuse."""
     return [(amount, 60 * 60), (2 * amount, DAY), (3 * amount, 7 * DAY)]
 
 
 def one_rule(amount: int, strategy: str = "moving-window") -> list[Rule]:
-    """One rule of so many a day."""
+    """One rule with this amount per day."""
     return [Rule("news", f"{amount}/day", strategy=strategy)]
 
 
 def three_rules(amount: int, strategy: str = "moving-window", *, last: int | None = None) -> list[Rule]:
-    """Three rules, by type, by family and over all types; `last` is the amount of the last of them."""
+    """Three rules: for a type, for a family of types and for all types. `last` is the amount of the last rule."""
     first, second, third = (f"{each} per {seconds} second" for each, seconds in periods(amount))
     return [
         Rule("news", first, strategy=strategy),
@@ -61,7 +61,7 @@ def three_rules(amount: int, strategy: str = "moving-window", *, last: int | Non
 
 
 def each(hit: Hit, share: float = 1.0, **options: Any) -> Contender:
-    """One hit after the other, in a loop that costs next to nothing."""
+    """A contender that makes one hit after the other, in a loop that costs almost nothing."""
     return Contender(lambda recipients: list(map(hit, recipients)), share, **options)
 
 
@@ -76,13 +76,13 @@ def decorated(rules: Sequence[Rule], on_limit: str = "drop", **options: Any) -> 
 
 
 def raising(rules: Sequence[Rule]) -> Hit:
-    """The same with the refusal as an exception, which the caller catches."""
+    """The same, but a refusal is an exception that the caller catches."""
     send = decorated(rules, "raise")
 
     def hit(recipient: str) -> object:
         try:
             return send(recipient)
-        except Exception:  # noqa: BLE001  # as short as a caller's own
+        except Exception:  # noqa: BLE001  # as short as in the code of a caller
             return False
 
     return hit
@@ -99,7 +99,7 @@ def bare(amount: int, strategy: type = FixedWindowRateLimiter, uri: str = "memor
 
 
 def bare_three(amount: int, uri: str, strategy: type = MovingWindowRateLimiter, *, last: int | None = None) -> Hit:
-    """Three of them, one after the other, as `limits` has it."""
+    """Three bare hits of `limits`, one after the other."""
     first, second, third = items(amount, last=last)
     hit = strategy(storage_from_string(uri)).hit
 
@@ -132,17 +132,17 @@ def throttled(amounts: Sequence[tuple[int, int]], store: Any, using: str) -> Hit
 
 
 def throttled_memory(amounts: Sequence[tuple[int, int]], using: str = "fixed_window") -> Hit:
-    """In memory, with room for all recipients: by default it forgets all but 1,024."""
+    """`throttled-py` in memory, with room for all recipients. By default it keeps only 1,024."""
     return throttled(amounts, MemoryStore(options={"MAX_SIZE": 10_000_000}), using)
 
 
 def throttled_redis(amounts: Sequence[tuple[int, int]], uri: str) -> Hit:
-    """On Redis. It has no moving window; its sliding window is an estimate by two counters."""
+    """`throttled-py` on Redis. It has no moving window; its sliding window is an estimate from two counters."""
     return throttled(amounts, RedisStore(server=uri), "sliding_window")
 
 
 class Buckets(BucketFactory):
-    """A bucket a recipient: what `pyrate-limiter` has its users write."""
+    """One bucket per recipient. Users of `pyrate-limiter` must write such a class."""
 
     def __init__(self, make: Callable[[str], Any]) -> None:
         self.make = make
@@ -160,7 +160,7 @@ class Buckets(BucketFactory):
 
 
 def pyrate(amounts: Sequence[tuple[int, int]], client: Any = None) -> Hit:
-    """`Limiter.try_acquire`, without waiting; several limits are rates of one bucket."""
+    """`Limiter.try_acquire` without waiting. Several limits are rates of one bucket."""
     rates = [Rate(amount, seconds * 1000) for amount, seconds in amounts]
     if client is None:
         buckets = Buckets(lambda _: InMemoryBucket(rates))

@@ -1,8 +1,8 @@
-"""What a failover costs: `make failover` kills masters with SIGKILL under load, counts, and writes what it found.
+"""Measure the cost of a failover: `make failover` kills masters with SIGKILL under load and writes the results.
 
-Each run has its own Valkey cluster (three masters), or a master that three Sentinels watch, and threads that hit all the
-time. It counts how many hits were granted, and how many of these were forgotten afterwards: a limit lets those through
-once more. It takes about ten minutes. `python benchmarks/failover.py` only shows the tables.
+Each run has its own Valkey cluster (three masters), or a master with three Sentinels, and threads that hit all the time.
+It counts how many hits were granted, and how many of these were forgotten afterwards: a limit lets that many through a
+second time. All runs together take about ten minutes. `python benchmarks/failover.py` only shows the tables.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-# The servers are started as the tests start theirs.
+# The benchmarks start servers with the modules of the tests.
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
 import page
@@ -39,9 +39,9 @@ THREADS = 6
 PEOPLE = [f"recipient-{number}" for number in range(120)]
 WINDOW = Window("moving-window", 10**6, 3600 * 10**6, rule="load")
 TROUBLED = 3.0
-"""Seconds for which a replica receives nothing before its master dies."""
+"""How long a replica receives nothing before its master dies, in seconds."""
 LAG = "300"
-"""Milliseconds for which WAIT waits."""
+"""How long WAIT waits, in milliseconds."""
 PAGE = page.DOCS / "explanation" / "failover.md"
 MEASURED = re.compile(
     r"(?<=% Made by `make failover`\. Do not edit: the next run overwrites it\.\n).*"
@@ -52,32 +52,32 @@ MEASURED = re.compile(
 
 @dataclass(frozen=True)
 class Run:
-    """One death."""
+    """The settings of one failover."""
 
     of: str
     """`cluster` or `Sentinel`."""
     detection: int = 5000
-    """Milliseconds without an answer after which the servers declare another dead."""
+    """The milliseconds without an answer after which the servers declare another server dead."""
     trouble: str = ""
-    """What is wrong with the replicas before: `paused`, they receive nothing; `cut`, nothing is on its way to them either."""
+    """The state of the replicas before: `paused`, they receive nothing; `cut`, nothing is in transit to them either."""
     guard: str = ""
-    """The safeguard against forgotten hits: `min-replicas-to-write` or `WAIT`."""
+    """The safeguard against forgotten hits: `min-replicas-to-write`, `WAIT`, or none."""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The options of the servers."""
+        """The command line options of the servers."""
         wanted = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "1")
         return wanted if self.guard == "min-replicas-to-write" else ()
 
     @property
     def replicas(self) -> int:
-        """Of each master. With a safeguard there are two, because otherwise the new master would have none."""
+        """The number of replicas per master. With a safeguard there are two, so that the new master still has one."""
         return 2 if self.guard else 1
 
 
 @dataclass
 class Load:
-    """Threads that hit, and what they got."""
+    """Threads that hit, and their results."""
 
     storage: Any
     granted: Counter[str] = field(default_factory=Counter)
@@ -85,11 +85,11 @@ class Load:
     refused: int = 0
     last: dict[str, float] = field(default_factory=dict)
     gaps: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PEOPLE, 0.0))
-    """The longest time between two hits that were granted, for each recipient."""
+    """The longest time between two granted hits, for each recipient, in seconds."""
     stopped: bool = False
 
     def hit(self, number: int) -> None:
-        """The work of one thread, which has its own recipients."""
+        """Run one thread. Each thread has its own recipients."""
         while not self.stopped:
             for person in PEOPLE[number::THREADS]:
                 try:
@@ -109,20 +109,20 @@ class Load:
 
 @dataclass(frozen=True)
 class Found:
-    """What one death cost."""
+    """The results of one failover."""
 
     dead: float
-    """Seconds for which the recipients of the dead master got no decision."""
+    """How long the recipients of the dead master got no decision, in seconds."""
     others: float | None
-    """The same for all other recipients, where there are any."""
+    """The same for all other recipients, or None if there are none."""
     granted: int
     forgotten: int
     most: int
-    """The most that were forgotten for one recipient."""
+    """The largest number of forgotten hits of one recipient."""
     unknown: int
-    """How many hits ended in an error that says that it is not known whether they were counted."""
+    """How many hits raised an error that says that it is not known whether they were counted."""
     refused: int
-    """How many hits ended in an error that says that they were not counted."""
+    """How many hits raised an error that says that they were not counted."""
 
 
 def key(person: str) -> str:
@@ -130,7 +130,7 @@ def key(person: str) -> str:
 
 
 class Copied:
-    """A storage that waits, after each decision, until a replica has it; if none has in time, that is an error."""
+    """A storage that waits after each decision until a replica has it, and raises if that takes too long."""
 
     def _exchange(self, talk: Callable[[Any], Any], deadline: float, **options: Any) -> Any:
         def talk_and_wait(connection: Any) -> Any:
@@ -139,18 +139,18 @@ class Copied:
             return answer
 
         copies: list[int] = []
-        answer = super()._exchange(talk_and_wait, deadline, **options)  # type: ignore[misc]  # the storage's
+        answer = super()._exchange(talk_and_wait, deadline, **options)  # type: ignore[misc]  # defined by the storage that this is mixed into
         if copies == [0]:
             raise StorageError("It is not known whether a replica has it.")
         return answer
 
 
 class CopiedServer(Copied, redis_cluster._Server):
-    """`Copied`, for each server of a cluster."""
+    """`Copied` for each server of a cluster."""
 
 
 class CopiedSentinelStorage(Copied, RedisSentinelStorage):
-    """`Copied`, on the master that Sentinel names."""
+    """`Copied` for the master that Sentinel names."""
 
 
 def found(run: Run) -> Found:
@@ -183,12 +183,12 @@ def on_sentinel(run: Run) -> Found:
 
 
 def kill(master: Valkey, replicas: Sequence[Valkey], trouble: str) -> None:
-    """Kill the master with SIGKILL, after trouble with its replicas if there is to be any."""
+    """Kill the master with SIGKILL. With `trouble`, pause its replicas or cut them off first."""
     if trouble:
         for replica in replicas:
             replica.pause()
         if trouble == "cut":
-            # Otherwise what was already sent to the paused replica still arrives, from the buffers of the kernels.
+            # Otherwise data that is already in the kernel's buffers would still reach the paused replica.
             with master.client() as client:
                 client.execute_command("CLIENT", "KILL", "TYPE", "replica")
         time.sleep(TROUBLED)
@@ -206,7 +206,7 @@ def under_load(storage: Any, hurt: set[str], death: Callable[[], None]) -> Found
         time.sleep(2)
         death()
         over = time.monotonic() + 3
-        wait_for("everybody is served again", lambda: all(load.last.get(one, 0) > over for one in PEOPLE), 120)
+        wait_for("all recipients get decisions again", lambda: all(load.last.get(one, 0) > over for one in PEOPLE), 120)
     finally:
         load.stopped = True
         for thread in threads:
@@ -237,16 +237,16 @@ LOST = [
     for guard in ("", "min-replicas-to-write", "WAIT")
     for trouble in LINKS
 ]
-"""For the table of what is forgotten."""
+"""The runs for the table of forgotten hits."""
 
 SLOW = [Run("cluster", detection) for detection in (1000, 2000, 5000, 15_000)] + [
     Run("Sentinel", detection) for detection in (1000, 2000, 5000, 30_000)
 ]
-"""For the table of how long it takes; the last of each kind has the default of the servers."""
+"""The runs for the table of durations. The last one of each kind has the default of the servers."""
 
 
 def lost() -> Iterator[str]:
-    """A table: what is forgotten."""
+    """Yield the lines of the table of forgotten hits."""
     yield from header(
         "", "safeguard", "replicas", "granted", "forgotten", "most for one recipient",
         "not known whether counted", "known not to be counted", "no decision for",
@@ -260,7 +260,7 @@ def lost() -> Iterator[str]:
 
 
 def slow() -> Iterator[str]:
-    """A table: how long it takes."""
+    """Yield the lines of the table of durations."""
     yield from header("", "declared dead after", "no decision for its recipients", "for all others")
     for run in SLOW:
         one = found(run)
@@ -286,7 +286,7 @@ def row(*cells: str) -> str:
 
 
 def shown(lines: Iterable[str]) -> Iterator[str]:
-    """The same, printed as soon as they are known."""
+    """Print each line as soon as it is known, and yield it."""
     for line in lines:
         print(line, end="", flush=True)
         yield line

@@ -1,4 +1,4 @@
-"""What the import costs, in fresh interpreters."""
+"""The cost of the import, measured in new interpreters."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def send(recipient): ...
 
 
 def imports(effort: Effort) -> list[Figure]:
-    """Processor time of the import alone; the modules' files are compiled and in the cache."""
+    """Processor time of the import alone. The modules are already compiled, and in the file system cache."""
     spent = 0.0
-    # Compiled before it counts, wherever the files lie and whatever this run was told about writing there.
+    # Use a separate bytecode cache, so that the modules are compiled in advance even if PYTHONDONTWRITEBYTECODE is set.
     cache = tempfile.mkdtemp()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = cache

@@ -1,4 +1,4 @@
-"""Windows in this process: what a call costs, how long the longest takes, what a window weighs."""
+"""Windows in this process: the cost of a call, the longest call, and the memory that a window takes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ratelimited_notify import Limiter
 if TYPE_CHECKING:
     from measured import Effort
 
-# A recipient is met twenty times, then comes another: some calls begin a window, most do not.
+# Each recipient comes up twenty times before another takes its place: some calls begin a window, most do not.
 _AMOUNT = 20
 _PEOPLE = 500
 
@@ -59,7 +59,7 @@ def one(effort: Effort) -> list[Figure]:
 
 
 def three(effort: Effort) -> list[Figure]:
-    """Three rules, allowed, against one bare hit."""
+    """Three rules, allowed, compared with one bare hit."""
     times = in_turns(
         {
             OURS: each(decorated(three_rules(_AMOUNT))),
@@ -75,7 +75,7 @@ def three(effort: Effort) -> list[Figure]:
 
 
 def refused(effort: Effort) -> list[Figure]:
-    """Refusals: against allowed calls of the same kind, and against refusals of the others."""
+    """Refused calls, compared with allowed calls of the same kind and with refusals of the other libraries."""
     people = [f"refused.{number}@example.com" for number in range(_PEOPLE)]
     contenders = {
         OURS: decorated(one_rule(1)),
@@ -87,8 +87,8 @@ def refused(effort: Effort) -> list[Figure]:
     }
     for hit in contenders.values():
         if not all(map(hit, people)):
-            raise AssertionError("The first hit is to be allowed.")
-    # Allowed calls in the same rounds, on recipients of their own.
+            raise AssertionError("The first hit must be allowed.")
+    # Allowed calls in the same rounds, for other recipients.
     turns = {name: each(hit, allowed=False) for name, hit in contenders.items()}
     turns["allowed"] = each(decorated(one_rule(_AMOUNT)), recipients=fresh(_PEOPLE, _AMOUNT))
     turns["allowed three"] = each(decorated(three_rules(_AMOUNT)), recipients=fresh(_PEOPLE, _AMOUNT))
@@ -102,7 +102,7 @@ def refused(effort: Effort) -> list[Figure]:
 
 
 def million(effort: Effort) -> list[Figure]:
-    """As many recipients as the effort has, in random order, after and while they are filled in."""
+    """All recipients of the effort, in random order: after their first hits, and during them."""
     filled, filling = _among(effort.people, each(decorated(one_rule(1000))), effort.rounds // 2)
     return [
         ratio("memory-million", filled, people=effort.people),
@@ -111,19 +111,19 @@ def million(effort: Effort) -> list[Figure]:
 
 
 def hits(effort: Effort) -> list[Figure]:
-    """`Limiter.hit`, and the decision that it makes, among fewer recipients."""
+    """`Limiter.hit` and the decision that it makes, with fewer recipients."""
     people = effort.people * 2 // 5
     hit = hitting(one_rule(1000), "memory://")
-    # As callers do: a decision is looked at, and not kept.
+    # Like a caller: look at the decision and do not keep it.
     ours = Contender(lambda recipients: [bool(decision) for decision in map(hit, recipients)])
     filled, _ = _among(people, ours, effort.rounds // 2)
     return [ratio("memory-hit", filled, people=people)]
 
 
 def _among(number: int, ours: Contender, rounds: int) -> tuple[Ratio, Ratio]:
-    """Ours to a bare hit, with so many recipients in random order: after they were filled in, and while they are."""
+    """Ours compared with a bare hit, for many recipients in random order: after their first hits, and during them."""
     people = [f"person.{one}@example.com" for one in range(number)]
-    random.Random(1).shuffle(people)  # noqa: S311  # an order, no secret
+    random.Random(1).shuffle(people)  # noqa: S311  # an order, not a secret
     contenders = {OURS: ours, "fixed": each(bare(1000))}
     turn = 2000
     filling = in_turns(
@@ -134,15 +134,15 @@ def _among(number: int, ours: Contender, rounds: int) -> tuple[Ratio, Ratio]:
         warm_up=0,
     )
     chosen = random.Random(2)  # noqa: S311  # likewise
-    # Half the rounds: after each of them `limits` looks through all of its keys, and is waited for.
+    # Only half the rounds: after each one `limits` checks all of its keys, and we wait for it.
     filled = in_turns(contenders, iter(lambda: chosen.sample(people, turn), None), rounds, clock=time.thread_time)
     return filled.ratio(OURS, "fixed"), filling.ratio(OURS, "fixed")
 
 
 def pauses(effort: Effort) -> list[Figure]:
-    """How long single calls take while recipients come, and their windows go a million calls later.
+    """How long single calls take while new recipients come, and their windows expire a million calls later.
 
-    Of two runs of the same calls the lesser time of each: what the machine does besides comes at another call each time.
+    Each call is made in two runs, and its smaller time counts: interruptions by the machine hit other calls in each run.
     """
     taken = sorted(map(min, _times(effort), _times(effort)))
     share, worst = taken[int(len(taken) * 0.9999)] / 1e6, taken[-1] / 1e6
@@ -158,7 +158,7 @@ def pauses(effort: Effort) -> list[Figure]:
 
 
 def _times(effort: Effort) -> list[int]:
-    # The limiter's clock moves with the calls: a window is over when as many others have come.
+    # The limiter's clock moves with the calls, so a window expires after as many other recipients have come.
     now = 0.0
     send = decorated(three_rules(20), clock=lambda: now)
     second = 7 * 86400 / effort.people
@@ -174,7 +174,7 @@ def _times(effort: Effort) -> list[int]:
 
 
 def weight(effort: Effort) -> list[Figure]:
-    """Bytes that a window takes, of memory that Python hands out, keys included."""
+    """The bytes that a window takes, including its keys, in memory that Python allocates."""
     figures = []
     for row, strategy in (("memory-bytes", "moving-window"), ("memory-bytes-fixed", "fixed-window")):
         limiter = Limiter(three_rules(20, strategy))
@@ -193,7 +193,7 @@ def weight(effort: Effort) -> list[Figure]:
 
 
 def threads(effort: Effort) -> list[Figure]:
-    """The throughput of eight threads together, against that of one; on the same recipients, each met twenty-four times."""
+    """The throughput of eight threads together, compared with that of one. Each recipient comes up twenty-four times."""
     send = decorated(one_rule(1000))
     pools = fresh(2000, 1)
 

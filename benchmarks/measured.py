@@ -1,4 +1,4 @@
-"""What a measurement hands over, and how much of it there is."""
+"""The result of a measurement, and the size of a run."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long and how large."""
+    """The length and size of the measurements."""
 
     rounds: int
-    """Rounds of most measurements."""
+    """The number of rounds of most measurements."""
     people: int
-    """Recipients where the number is what is measured."""
+    """The number of recipients, for measurements that depend on it."""
     batch: int
-    """Recipients of one `hit_many`."""
+    """The number of recipients of one `hit_many`."""
     stored: int
-    """Recipients of which the bytes on the server are measured."""
+    """The number of recipients for measuring the bytes on the server."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server of this run listens."""
+    """The address of a server of this run."""
 
     url: str
     host: str
@@ -40,14 +40,14 @@ QUICK = Effort(rounds=40, people=50_000, batch=10_000, stored=65_000)
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured for one row of `targets`."""
+    """The measurement for one row of `targets`."""
 
     row: str
     value: float
     low: float | None = None
     high: float | None = None
     peers: Mapping[str, float] = field(default_factory=dict)
-    """The same ratio to other libraries."""
+    """The same ratio for other libraries."""
     people: int | None = None
     note: str = ""
 
@@ -55,5 +55,5 @@ class Figure:
 def ratio(
     row: str, found: Ratio, peers: Mapping[str, float] | None = None, people: int | None = None, note: str = ""
 ) -> Figure:
-    """A ratio with its spread."""
+    """Make a figure from a ratio and its spread."""
     return Figure(row, found.value, found.low, found.high, peers or {}, people, note)

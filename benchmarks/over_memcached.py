@@ -1,4 +1,4 @@
-"""Windows on one memcached, which the run starts itself."""
+"""Windows on one memcached server, which the run starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AMOUNT = 20
 
 
 def trips(effort: Effort, memcached: Address) -> list[Figure]:  # noqa: ARG001  # a count needs no effort
-    """How often the client sent something and waited, counted on the way."""
+    """The round trips of a decision: a proxy counts how often the client sends something and waits."""
     decisions = 500
     with (
         Proxy(memcached.port) as proxy,
@@ -36,7 +36,7 @@ def trips(effort: Effort, memcached: Address) -> list[Figure]:  # noqa: ARG001  
 
 
 def three(effort: Effort, memcached: Address) -> list[Figure]:
-    """Three moving windows all or none, against three fixed ones each for itself."""
+    """Three moving windows, all or none, compared with three separate fixed windows."""
     times = in_turns(
         {
             OURS: each(hitting(three_rules(_AMOUNT), memcached.url)),

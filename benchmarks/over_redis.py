@@ -1,4 +1,4 @@
-"""Windows on one Valkey server, which the run starts itself."""
+"""Windows on one Valkey server, which the run starts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SCRIPTS = ("cmdstat_eval", "cmdstat_evalsha")
 
 
 def _emptied(valkey: Address) -> None:
-    # At once: what is still being freed later would be taken off the next measurement.
+    # SYNC, because memory that is freed later would distort the next measurement.
     with redis.Redis(valkey.host, valkey.port) as client:
         client.execute_command("FLUSHALL", "SYNC")
 
@@ -76,7 +76,7 @@ def three(effort: Effort, valkey: Address) -> list[Figure]:
             "throttled-py": throttled_redis(limits, valkey.url),
         }
         if last is None:
-            # Its buckets do not take a longer limit that is smaller than a shorter one.
+            # Its buckets do not accept a limit with a longer period and a smaller amount than another.
             hits["pyrate-limiter"] = pyrate(limits, redis.Redis(valkey.host, valkey.port))
         figures.append(_compared(row, hits, effort, allowed=allowed))
     return figures
@@ -88,8 +88,8 @@ def _compared(row: str, hits: dict, effort: Effort, *, allowed: bool) -> Figure:
         refused = next(people)
         for hit in hits.values():
             if not all(map(hit, refused)):
-                raise AssertionError("The first hit is to be allowed.")
-        # So few rounds that the hits of `limits` that a refused decision spends there stay within its limits.
+                raise AssertionError("The first hit must be allowed.")
+        # A refused decision of `limits` spends hits of the other limits. So change recipients before these are used up.
         people = _again(hits, refused)
     times = in_turns(
         {name: each(hit, allowed=allowed) for name, hit in hits.items()}, people, effort.rounds, clock=time.perf_counter
@@ -98,7 +98,7 @@ def _compared(row: str, hits: dict, effort: Effort, *, allowed: bool) -> Figure:
 
 
 def _again(hits: dict, refused: list[str]) -> Iterator[list[str]]:
-    """The same recipients for as long as a refusal by the last rule is one: `limits` spends the others' hits."""
+    """Repeat the recipients while only the last rule refuses them: `limits` spends hits of the other rules each time."""
     number = 0
     while True:
         for _ in range(_AMOUNT - 2):
@@ -111,7 +111,7 @@ def _again(hits: dict, refused: list[str]) -> Iterator[list[str]]:
 
 
 def commands(effort: Effort, valkey: Address) -> list[Figure]:  # noqa: ARG001  # a count needs no effort
-    """What the server was sent, by its own count; commands that a script runs inside are not sent."""
+    """How many scripts the server was sent, by its own count. Commands inside a script are not sent, so they do not count."""
     client = redis.Redis(valkey.host, valkey.port)
     decisions = 1000
     with Limiter(three_rules(_AMOUNT), valkey.url) as limiter:
@@ -126,7 +126,7 @@ def commands(effort: Effort, valkey: Address) -> list[Figure]:  # noqa: ARG001  
 
 
 def many(effort: Effort, valkey: Address) -> list[Figure]:
-    """Batches, against a loop of bare hits, and against what the server can do at all."""
+    """Batches, compared with a loop of bare hits and with the most that the server can do."""
     rounds = max(3, effort.rounds // 25)
     loop = 1000 / effort.batch
     figures = []
@@ -167,7 +167,7 @@ def _speed(seconds: Sequence[float]) -> str:
 
 
 class _Ceiling:
-    """What `redis-benchmark -P 64` does, which no package ships: bytes made beforehand, and replies not looked at."""
+    """Does the same as `redis-benchmark -P 64`, which no package contains: sends prepared bytes, and ignores replies."""
 
     _SCRIPT = b"""
 local count = redis.call('INCRBY', KEYS[1], 1)
@@ -190,7 +190,7 @@ return count
         for commands, replies in pipelines:
             self.connection.sendall(commands)
             awaited += replies
-            # Two pipelines are on their way, so that the server does not wait for us.
+            # Two pipelines are in transit, so that the server does not wait for us.
             while awaited > self._PIPELINE:
                 awaited -= self._read()
         while awaited:
@@ -210,7 +210,7 @@ return count
 
 
 def remembered(effort: Effort, valkey: Address) -> list[Figure]:
-    """A recipient who was refused a moment ago, asked about again and again, with refusals remembered."""
+    """Repeated decisions about recipients that were just refused, with `remember_refusals=True`."""
     figures = []
     people = [f"refused.{number}@example.com" for number in range(_PEOPLE)]
     for row, hit in (
@@ -221,10 +221,10 @@ def remembered(effort: Effort, valkey: Address) -> list[Figure]:
         bare_hit = bare(1, MovingWindowRateLimiter, valkey.url)
         for recipient in people:
             if not (hit(recipient) and bare_hit(recipient)) or hit(recipient):
-                raise AssertionError("The first hit is to be allowed, and the second one refused.")
+                raise AssertionError("The first hit must be allowed, and the second one refused.")
 
         def ours(recipients: Sequence[str], hit: Hit = hit) -> list[object]:
-            # Before five seconds are over, the server is asked once more.
+            # The server is asked again within five seconds.
             return [hit(recipient) for _ in range(20) for recipient in recipients]
 
         contenders = {OURS: Contender(ours, allowed=False), "limits": each(bare_hit, allowed=False)}
@@ -235,7 +235,7 @@ def remembered(effort: Effort, valkey: Address) -> list[Figure]:
 
 
 def stored(effort: Effort, valkey: Address) -> list[Figure]:
-    """Bytes that the server takes for a window with one hit, key and expiry included, and for further hits."""
+    """The bytes on the server for a window with one hit, including key and expiry, and for each further hit."""
     client = redis.Redis(valkey.host, valkey.port)
     figures = []
     for row, strategy in (
@@ -267,7 +267,7 @@ def _used(client: redis.Redis) -> int:
 
 
 def tasks(effort: Effort, valkey: Address) -> list[Figure]:
-    """A thousand tasks at once, and one alone, each with decisions by three rules."""
+    """A thousand tasks at once, and a single task, each with decisions by three rules."""
     import asyncio
 
     _emptied(valkey)
@@ -282,7 +282,7 @@ def tasks(effort: Effort, valkey: Address) -> list[Figure]:
 
 
 async def _tasks(effort: Effort, valkey: Address, together: int) -> list[tuple[float, float]]:
-    """How long this library and `limits` take for a thousand decisions, so many at once; in turn."""
+    """The times of this library and of `limits` for a thousand decisions, `together` at once, measured in turns."""
     import asyncio
 
     from limits.aio.storage import RedisStorage
@@ -291,7 +291,7 @@ async def _tasks(effort: Effort, valkey: Address, together: int) -> list[tuple[f
     from ratelimited_notify import AsyncLimiter
 
     limiter = AsyncLimiter(three_rules(_AMOUNT), valkey.url, timeout=30)
-    # By default redis-py has a hundred connections, and an error for the task that wants another.
+    # By default redis-py allows a hundred connections, and raises in the task that needs another one.
     storage = RedisStorage(f"async+{valkey.url}", implementation="redispy", max_connections=1000)
     hit = AsyncMovingWindow(storage).hit
     first, second, third = items(_AMOUNT)

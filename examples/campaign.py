@@ -1,4 +1,4 @@
-"""A campaign to many people, under a limit of its own and under a cap over everything that they get."""
+"""A campaign to many people, with its own limit and with a frequency cap over everything that they get."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ if __name__ == "__main__":
                 delivery.decision.blocked_by.rule for delivery in deliveries if delivery.decision.blocked_by
             )
             print(f"{campaign}: {sum(map(bool, deliveries))} sent, {dict(refusing)} refused")
-        # Receipts and alarms pass the cap, and count.
+        # Critical alarms pass the cap, and are counted.
         alarm = notifier.bind(priority="critical")
         for number in range(4):
             alarm.send("alarm", people[0], f"Alarm {number}")

@@ -1,11 +1,11 @@
-"""The smallest use: one decorator on a function that sends."""
+"""The shortest example: one decorator on a function that sends."""
 
 from ratelimited_notify import RateLimitExceeded, rate_limited
 
 
 @rate_limited(type="status", limit="2/minute")
 def send_status(recipient: str, text: str) -> None:
-    """Stands for your mail, SMS or push."""
+    """Stands for your function that sends mail, SMS or push notifications."""
     print(f"to {recipient}: {text}")
 
 

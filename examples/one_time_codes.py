@@ -1,4 +1,4 @@
-"""One-time codes by SMS: limited by number and by address of the asker, and the code is not lost when the sending fails."""
+"""One-time codes by SMS, limited by phone number and by IP address. If sending fails, the hit is given back."""
 
 from ratelimited_notify import Notifier, Rule, RuleSet
 
@@ -12,14 +12,14 @@ RULES = RuleSet(
 
 
 class CarrierRefused(Exception):
-    """The carrier did not take the message."""
+    """The carrier did not accept the message."""
 
 
 failures = iter([True, False, False, False])
 
 
 def send_sms(number: str, code: str) -> None:
-    """Stands for your SMS gateway; the first call fails."""
+    """Stands for your SMS gateway. The first call fails."""
     if next(failures):
         raise CarrierRefused(f"{number[:3]}... refused {len(code)} digits")
 

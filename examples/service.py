@@ -1,4 +1,4 @@
-"""An asyncio service for several tenants, with its rules in a file beside it."""
+"""An asyncio service for several tenants, with its rules in a file."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recipients whose answers cannot be mistaken for one another's, for tests that break off calls in the middle."""
+"""Recipients whose answers cannot be confused with each other, for tests that interrupt calls."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
 
 AMOUNT = 1_000_000_000
 STEP = 100_000
-"""What one recipient was counted more than the one before; no test counts as often."""
+"""The difference between the counts of two consecutive recipients. No test makes this many calls."""
 RULES = [Rule("news", f"{AMOUNT}/day", strategy="fixed-window")]
 
 
 class People:
-    """Recipients who differ in what is counted of them, so that each answer tells whose it is.
+    """Recipients with different counts, so that each answer shows which recipient it belongs to.
 
     Arguments:
-        name: what their names begin with.
-        number: how many.
+        name: the first part of their names.
+        number: how many recipients.
     """
 
     def __init__(self, name: str, number: int) -> None:
         self.names = [f"{name}-{each}" for each in range(number)]
         self.wrong: list[str] = []
-        """Answers that were somebody else's."""
+        """Answers that belong to another recipient."""
 
     def begin(self, uri: str) -> None:
-        """Count each of them for the first time."""
+        """Make the first hit of each recipient."""
         with Limiter(RULES, uri, timeout=20) as limiter:
             for number, name in enumerate(self.names):
                 decision = limiter.hit("news", name, cost=STEP * (number + 1))
@@ -37,20 +37,20 @@ class People:
                     raise RuntimeError(f"{name} was there before.")
 
     def check(self, number: int, decision: Decision) -> None:
-        """Note an answer that is not this one's."""
+        """Record the answer if it belongs to another recipient."""
         count = used(decision)
         if not STEP * (number + 1) < count < STEP * (number + 2):
             self.wrong.append(f"{self.names[number]} was told {count}")
 
     def ask(self, limiter: Limiter, number: int) -> None:
-        """Decide about one, and check the answer."""
+        """Hit for one recipient and check the answer."""
         self.check(number, limiter.hit("news", self.names[number]))
 
     async def await_answer(self, limiter: AsyncLimiter, number: int) -> None:
-        """The same, awaited."""
+        """The same for asyncio."""
         self.check(number, await limiter.hit("news", self.names[number]))
 
 
 def used(decision: Any) -> int:
-    """How much was counted of the recipient, by the answer of the server."""
+    """The recipient's count, according to the answer of the server."""
     return AMOUNT - int(decision.remaining)

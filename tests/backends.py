@@ -1,7 +1,7 @@
-"""Every backend, made to look alike: a storage, a clock to move, and a fresh world for each example.
+"""All backends behind one interface: a storage, a clock that the test moves, and fresh keys for each example.
 
-A test takes the fixture `backend` and runs over all of them, sync and asyncio. Coroutines are driven on an event loop of
-the backend's own, so that one test serves both.
+A test that uses the fixture `backend` runs on all of them, sync and asyncio. Each asyncio backend runs its coroutines on
+its own event loop, so one test covers both kinds.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ DAY = 24 * HOUR
 
 _WORLDS = count()
 
-# Seconds: what these tests ask is what a storage says, not how soon, and the machine may be busy.
+# In seconds. These tests check what a storage answers, not how fast, and the machine may be busy.
 _PATIENCE = 20
 
 STRATEGIES: tuple[StrategyName, ...] = ("moving-window", "fixed-window", "sliding-window-counter")
 
 
 class Driven:
-    """An asynchronous storage, called as if it were a synchronous one."""
+    """Wraps an asynchronous storage so that it can be called like a synchronous one."""
 
     def __init__(self, storage: AsyncStorage) -> None:
         self.storage = storage
         self.loop = asyncio.new_event_loop()
 
     def run(self, awaitable: Any) -> Any:
-        """What this awaitable returns."""
+        """Run the awaitable and return its result."""
         return self.loop.run_until_complete(awaitable)
 
     def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
@@ -71,17 +71,17 @@ class Driven:
 
 
 class Backend:
-    """One storage with a clock that stands still until it is moved.
+    """One storage with a clock that stands still until the test moves it.
 
-    `storage` is synchronous, or a `Driven` one; `bare` is the storage itself, for the strategies of `limits`.
+    `storage` is synchronous, or a `Driven` wrapper. `bare` is the storage itself, for the strategies of `limits`.
     """
 
-    # Real backends keep real times to live beside the test's clock, so the test's clock begins near the real one.
+    # Real backends also have real times to live, so the clock of the test starts near the real time.
     start = int(time.time()) * SECOND
 
     marks = True
-    """Whether windows that begin within one microsecond are told apart when hits are given back. Where they are not, a
-    clear or a release, and then a hit, have to be a microsecond apart, as on a real clock they always are."""
+    """Whether a release distinguishes windows that begin within one microsecond. If not, a clear or a release and the
+    next hit must be a microsecond apart. On a real clock they always are."""
 
     def __init__(self, make: Callable[[Callable[[], float]], Any], *, asynchronous: bool) -> None:
         self._now = self.start
@@ -91,24 +91,24 @@ class Backend:
         self.flush()
 
     def now(self) -> int:
-        """The backend's instant, in microseconds."""
+        """The time of the backend, in microseconds."""
         return self._now
 
     def advance(self, microseconds: int) -> None:
-        """Let time pass."""
+        """Move the clock forward."""
         self._now += microseconds
 
     def flush(self) -> None:
-        """A fresh world: no key that is made from now on was used before."""
+        """Start with fresh keys: `key` returns no key that was used before."""
         self.namespace = f"t{next(_WORLDS)}"
 
     def key(self, recipient: str, window: Window, name: str = "rule") -> str:
-        """A key as the library makes it; windows of one name, strategy and period share it, whatever their amounts."""
+        """A key in the library's format. Windows with the same name, strategy and period share it; the amount is not in it."""
         rest = rest_of([name, str(window.period)], window.strategy)
         return f"{self.namespace}:{{{tag_of(recipient)}}}:{rest}"
 
     def call(self, verb: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What a method of `limits` returns on `bare`: awaited where it is to be awaited."""
+        """Call a method of `limits` on `bare`, await it if necessary, and return its result."""
         result = verb(*arguments, **options)
         return self.storage.run(result) if isinstance(self.storage, Driven) else result
 
@@ -125,7 +125,7 @@ class Backend:
 
 
 def window(strategy: StrategyName, amount: int, period: int = MINUTE, **options: Mode | bool | str) -> Window:
-    """A window; the period is in microseconds."""
+    """Make a window. The period is in microseconds."""
     return Window(strategy, amount, period, rule="rule", **options)
 
 
@@ -200,7 +200,7 @@ def _async_memcached(request: pytest.FixtureRequest) -> Backend:
 
 
 class ClusterBackend(Backend):
-    """A storage on a cluster. A script may read no key of another slot, so the time stands in the scripts themselves."""
+    """A storage on a cluster. A script cannot read a key of another slot, so the time is written into the scripts."""
 
     marks = False
 
@@ -243,7 +243,7 @@ def _sentinel(request: pytest.FixtureRequest) -> Backend:
         _CLOCK_LUA = _REDIS_CLOCK
 
     watched = request.getfixturevalue("watched")
-    make = lambda _: ClockedStorage(watched.url, timeout=_PATIENCE, db=14)  # noqa: E731  # as the others
+    make = lambda _: ClockedStorage(watched.url, timeout=_PATIENCE, db=14)  # noqa: E731  # like the other backends
     return RedisBackend(watched.master(), 14, make, asynchronous=False)
 
 
@@ -254,7 +254,7 @@ def _async_sentinel(request: pytest.FixtureRequest) -> Backend:
         _CLOCK_LUA = _REDIS_CLOCK
 
     watched = request.getfixturevalue("watched")
-    make = lambda _: ClockedStorage(watched.url, timeout=_PATIENCE, db=15)  # noqa: E731  # as the others
+    make = lambda _: ClockedStorage(watched.url, timeout=_PATIENCE, db=15)  # noqa: E731  # like the other backends
     return RedisBackend(watched.master(), 15, make, asynchronous=True)
 
 
@@ -270,12 +270,12 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "sentinel": _sentinel,
     "async-sentinel": _async_sentinel,
 }
-"""How to make a backend, by name."""
+"""Functions that make a backend, by name."""
 
 
 @pytest.fixture(params=list(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Every backend in turn."""
+    """Each backend in turn."""
     made = BACKENDS[request.param](request)
     yield made
     made.close()

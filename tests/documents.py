@@ -1,9 +1,9 @@
-"""The code blocks of a Markdown document, run as a reader would type them.
+"""Run the code blocks of a Markdown document, like a reader who types them.
 
-    python  tests/documents.py DOCUMENT   runs its Python blocks, in order, in one namespace
+    python  tests/documents.py DOCUMENT   runs the Python blocks in order, in one namespace
 
-A block whose first line is a comment with a file name (`# rules.toml`) is written to that file; it is run only if it is
-called by another block. Blocks of other languages are looked at by `test_docs.py`.
+A block whose first line is a comment with a file name (`# rules.toml`) is written to that file. It runs only if another
+block calls it. `test_docs.py` checks the blocks of other languages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FILE_NAME = re.compile(r"# ([\w-]+\.\w+)$")
 
 
 class Block(NamedTuple):
-    """One fenced block: its language, the line it begins at, its text, and the file that it says it is."""
+    """One fenced block: its language, its first line number, its text, and the file name in its first line, if any."""
 
     language: str
     line: int
@@ -41,7 +41,7 @@ def blocks(document: Path) -> list[Block]:
 
 
 def run(document: Path, replaced: dict[str, str]) -> None:
-    """Run the Python blocks of a document in one namespace, with its lines in tracebacks."""
+    """Run the Python blocks of a document in one namespace. Tracebacks show the lines of the document."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(document):
         text = block.text

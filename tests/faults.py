@@ -1,7 +1,7 @@
-"""What can happen to a server and to the way there, and what callers under load are told meanwhile and afterwards.
+"""Faults of a server or of the network, and the decisions of callers under load during the fault and after it.
 
-A run is: a world (real servers, and a proxy where the way there is struck), a load on it, and a fault that strikes and
-heals. What is measured counts from the return of the server: when it has answered a PING of another client.
+A run consists of a world (real servers, and a proxy for faults of the network), a load on it, and a fault that begins and
+ends. Times are measured from the return of the server: the moment when it answers a PING from another client.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 AWAY = 1.2
-"""Seconds for which servers hang: two time-outs, and a part."""
+"""How long servers hang, in seconds: a little more than two timeouts."""
 
 CAP = 50
-"""How many a limit that many callers share allows, in an hour."""
+"""The amount per hour of a limit that many callers share."""
 
 _BACK_WITHIN = 30.0
 _BEFORE = 0.2
 _SETTLING = (0.2, 0.8)
-"""Seconds in which every caller is to be counted again, at least and at most."""
+"""How long to wait until every caller is counted again, in seconds: at least and at most."""
 _QUIET = 0.4
 
 
 class World(ABC):
-    """Servers of one kind, and a way to them that can be struck."""
+    """Servers of one kind, and a connection to them, on which a fault can strike."""
 
     uri: str
 
     def recipients(self, number: int) -> list[str]:
-        """So many, whom the server that is struck has to do with."""
+        """Recipients that are stored on the server that the fault strikes."""
         return [f"recipient-{each}" for each in range(number)]
 
     @property
     @abstractmethod
     def struck(self) -> Server:
-        """The server that faults strike."""
+        """The server that the fault strikes."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether a client that has just come gets an answer to a PING."""
+        """Whether a new client gets an answer to a PING."""
 
 
 class OneServer(World):
-    """One server of its own, directly or behind a proxy."""
+    """One separate server, reached directly or through a proxy."""
 
     def __init__(self, server: Server, proxy: ProxyProcess | None) -> None:
         self._server = server
@@ -80,7 +80,7 @@ class OneServer(World):
 
 
 class OnCluster(World):
-    """Three masters with a replica each; all recipients are those of one master."""
+    """Three masters with one replica each. All recipients are stored on the same master."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -133,35 +133,35 @@ class OnSentinel(World):
 
 
 class Fault(ABC):
-    """Something that happens to a world, and is over again."""
+    """Something that goes wrong in a world for some time."""
 
     name: ClassVar[str]
 
     on: ClassVar[tuple[str, ...]] = ("redis", "memcached")
-    """The backends that it can happen to."""
+    """The backends on which the fault can occur."""
 
     options: ClassVar[tuple[str, ...]] = ()
-    """Of the server's command line."""
+    """Options for the server's command line."""
 
     proxied: ClassVar[bool] = False
-    """Whether it is the way to the server that is struck."""
+    """Whether the fault strikes the connection to the server, and needs a proxy."""
 
     keeps: ClassVar[bool] = True
-    """Whether what was counted before is known afterwards."""
+    """Whether the server still has its counts after the fault."""
 
     lasting: ClassVar[float] = 0.0
-    """Seconds between strike and heal."""
+    """The seconds between `strike` and `heal`."""
 
     @abstractmethod
     def strike(self, world: Any) -> None:
-        """Let it begin."""
+        """Begin the fault."""
 
     def heal(self, world: Any) -> None:  # noqa: B027  # some faults end by themselves
-        """Let it be over, where it does not end by itself."""
+        """End the fault, if it does not end by itself."""
 
 
 class Hanging(Fault):
-    """SIGSTOP, and later SIGCONT."""
+    """The server hangs: SIGSTOP, and later SIGCONT."""
 
     name, lasting = "hangs", AWAY
 
@@ -173,7 +173,7 @@ class Hanging(Fault):
 
 
 class Killed(Fault):
-    """`kill -9`, and started again on the same port, with nothing in it."""
+    """The server is killed with `kill -9`, and started again on the same port without its data."""
 
     name, keeps, lasting = "killed", False, 0.3
 
@@ -185,15 +185,15 @@ class Killed(Fault):
 
 
 class KilledWithFile(Killed):
-    """The same for a server that writes every command to a file, which it reads when it is started."""
+    """The same, with a server that writes every command to a file and reads this file when it starts."""
 
     name, keeps, on = "killed-aof", True, ("redis",)
-    # What a killed process has written, the system keeps: only the machine's own death would need more.
+    # The system keeps what a killed process has written. Only a crash of the machine would need an fsync.
     options = ("--appendonly", "yes", "--appendfsync", "no")
 
 
 class ClientsKilled(Fault):
-    """CLIENT KILL of all connections, several times."""
+    """CLIENT KILL closes all connections, several times."""
 
     name, on = "client-kill", ("redis",)
 
@@ -207,7 +207,7 @@ class ClientsKilled(Fault):
 
 
 class Cut(Fault):
-    """All connections end, several times, as when a proxy or a firewall is restarted."""
+    """All connections are closed, several times, like when a proxy or a firewall restarts."""
 
     name, proxied = "cut", True
 
@@ -219,7 +219,7 @@ class Cut(Fault):
 
 
 class Swallowed(Fault):
-    """Nothing passes while every connection stays open, as in a network that loses all packets."""
+    """Nothing arrives while every connection stays open, like in a network that loses all packets."""
 
     name, proxied, lasting = "black-hole", True, AWAY
 
@@ -233,7 +233,7 @@ class Swallowed(Fault):
 
 
 class Failover(Fault):
-    """The master is killed for good, and a replica takes over; hits that it had not heard of are forgotten."""
+    """The master is killed for good and a replica takes over. Hits that were not replicated are lost."""
 
     name, on, keeps = "failover", ("cluster", "sentinel"), False
 
@@ -244,12 +244,12 @@ class Failover(Fault):
 FAULTS: dict[str, type[Fault]] = {
     fault.name: fault for fault in (Hanging, Killed, KilledWithFile, ClientsKilled, Cut, Swallowed, Failover)
 }
-"""By name."""
+"""The faults by name."""
 
 
 @contextmanager
 def world_for(backend: str, fault: Fault) -> Iterator[World]:
-    """A world of its own that the fault can strike."""
+    """A separate world for this fault."""
     with ExitStack() as ending:
         if backend == "cluster":
             cluster = cluster_servers(node_timeout=500)
@@ -268,37 +268,40 @@ def world_for(backend: str, fault: Fault) -> Iterator[World]:
 
 @dataclass(frozen=True)
 class Run:
-    """What one fault did to one load; times are in seconds."""
+    """The effect of one fault on one load. Times are in seconds."""
 
     away: float
-    """From the strike to the return."""
+    """The time from the strike to the return of the server."""
     first: float | None
-    """From the return to the first decision that was counted; None where there was none for long."""
+    """The time from the return to the first counted decision, or None if there was none for a long time."""
     last: float
-    """From the return to the last decision that was not counted; 0 where there was none."""
+    """The time from the return to the last decision that was not counted, or 0 if there was none."""
     slow: int
-    """The most calls of one caller that took about as long as the time-out while the server was away."""
+    """The largest number of calls of one caller that took about one timeout while the server was away."""
     longest: float
-    """The longest call of all."""
+    """The duration of the longest call."""
     stuck: int
-    """Callers who were in one call for many time-outs."""
+    """How many callers were in the same call for many timeouts."""
     late: int
-    """Decisions that were not counted although the server had been back for long."""
+    """How many decisions were not counted although the server had been back for some time."""
     quiet: int
-    """Decisions that were counted then."""
+    """How many decisions were counted in that period."""
     overloaded: bool
-    """Whether some were not counted before anything happened: there were more callers than the server can serve in time."""
+    """Whether some decisions were not counted before the fault: there were more callers than the server can serve."""
     raised: tuple[str, ...]
-    """Errors that are no decision, although `on_storage_error` is `"allow"`."""
+    """Errors that callers got instead of decisions, although `on_storage_error` is `"allow"`."""
     wrong: tuple[str, ...]
-    """Where what callers were told is not what the storage holds, or more than the limit."""
+    """Differences between the decisions and the counts in the storage, and limits that were exceeded."""
 
 
 def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
-    """Strike a world under load, heal it, and see what becomes of the callers.
+    """Strike a world under load, heal it, and measure the effect on the callers.
 
     Arguments:
-        patience: seconds after the return for which a first counted decision is waited for.
+        world: the servers.
+        fault: the fault.
+        load: the callers.
+        patience: how long to wait for the first counted decision after the return, in seconds.
     """
     with load:
         warm = load.warm()
@@ -345,8 +348,8 @@ def run(world: World, fault: Fault, load: Load, patience: float = 3.5) -> Run:
 
 
 def _wrong(world: World, fault: Fault, load: Load, struck: float, returned: float) -> Iterator[str]:
-    """Whether the limit was kept, and whether the server holds what callers were told, and nothing that nobody asked for."""
-    # A server that lost its data begins anew; the limit had been used up before.
+    """Check that the limit was kept, and that the counts on the server are possible given the decisions."""
+    # A server that lost its data starts again at 0. The limit had been used up before.
     allowed: Counter[tuple[str, bool]] = Counter(
         (load.shared(caller), fault.keeps or one.end >= struck)
         for caller in load.callers
@@ -361,13 +364,13 @@ def _wrong(world: World, fault: Fault, load: Load, struck: float, returned: floa
         own = load.own(caller)
         for one in caller.told:
             if one.type == COUNTED:
-                # A new server may know any part of what the old one counted.
+                # A new server may have any part of the counts of the old one.
                 least[own] += one.counted and (fault.keeps or one.start >= returned)
-                # Whether one that was not counted reached the server, nobody knows.
+                # A hit that the limiter did not count may still have reached the server.
                 most[own] += 1
     with Limiter(load.rules, world.uri, timeout=10) as limiter:
-        # Sentinels on a machine that was busy until now may have lost sight of the master.
-        wait_for("the storage answers", limiter.storage.check, _BACK_WITHIN)  # type: ignore[attr-defined]  # a server has it
+        # The machine was busy until now, so the Sentinels may have lost contact with the master.
+        wait_for("the storage answers", limiter.storage.check, _BACK_WITHIN)  # type: ignore[attr-defined]  # storages on servers have it
         for recipient in most:
             (window,) = limiter.windows(COUNTED, recipient)
             held = window.item.amount - window.remaining
@@ -376,5 +379,5 @@ def _wrong(world: World, fault: Fault, load: Load, struck: float, returned: floa
 
 
 def load_on(world: World, kind: str, number: int) -> Load:
-    """Threads or tasks that decide about recipients of this world."""
+    """A load of threads or tasks on this world."""
     return LOADS[kind](number, world.uri, world.recipients(number), CAP)

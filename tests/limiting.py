@@ -1,4 +1,4 @@
-"""A clock to set, and both limiters made to look alike, so that one test serves the sync and the async one."""
+"""A clock for tests, and both limiters behind one interface, so that one test covers the sync and the async limiter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = 24 * HOUR
 
 
 class Clock:
-    """Seconds that pass when they are told to; counted in microseconds."""
+    """A clock that the test moves. It counts in microseconds and returns seconds."""
 
     def __init__(self, now: int = 1_700_000_000 * SECOND) -> None:
         self.now = now
@@ -30,12 +30,12 @@ class Clock:
         return self.now / SECOND
 
     def advance(self, microseconds: int) -> None:
-        """Let time pass."""
+        """Move the clock forward."""
         self.now += microseconds
 
 
 class DrivenLimiter:
-    """An `AsyncLimiter`, called as if it were a `Limiter`."""
+    """Wraps an `AsyncLimiter` so that it can be called like a `Limiter`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self.__dict__["limiter"] = AsyncLimiter(*arguments, **options)
@@ -57,7 +57,7 @@ class DrivenLimiter:
         try:
             yield decision
         except BaseException as error:
-            # As `async with` does: what the body raised goes in, and comes out unless it was swallowed.
+            # Like `async with`: pass the exception of the body in, and raise it unless it was swallowed.
             if not self.runner.run(_thrown(reservation, error)):
                 raise
         else:
@@ -73,4 +73,4 @@ async def _thrown(reservation: Any, error: BaseException) -> bool:
 
 
 LIMITERS: dict[str, Callable[..., Any]] = {"sync": Limiter, "async": DrivenLimiter}
-"""How to make a limiter, by kind."""
+"""Callables that make a limiter, by kind."""

@@ -1,4 +1,4 @@
-"""Threads and tasks that decide without a pause, and what each of them was told when."""
+"""Threads and tasks that make decisions without a pause, and a record of the decisions and their times."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ if TYPE_CHECKING:
     from ratelimited_notify import Decision
 
 CAPPED, COUNTED = "capped", "counted"
-"""The types of what is decided: a small limit that many callers share, and a large one for each."""
+"""The types of the decisions: one with a small limit that many callers share, one with a large limit per caller."""
 
 SHARING = 40
-"""So many callers share a small limit: on memcached more would get into each other's way."""
+"""How many callers share a small limit. With more, there would be too many conflicts on memcached."""
 
 _ENDS_WITHIN = 10.0
 
 
 class Told(NamedTuple):
-    """One decision as its caller saw it; times are of the monotonic clock."""
+    """One decision from the caller's point of view. Times are from the monotonic clock."""
 
     start: float
     end: float
     type: str
     counted: bool
-    """Whether the storage decided, and not `on_storage_error`."""
+    """Whether the storage decided. If not, `on_storage_error` did."""
     allowed: bool
 
 
 @dataclass
 class Caller:
-    """One thread or task, and all that it was told."""
+    """One thread or task, and all its decisions."""
 
     number: int
     told: list[Told] = field(default_factory=list)
     raised: list[BaseException] = field(default_factory=list)
-    """What may not happen: an error that is no decision."""
+    """Errors instead of decisions. There must be none."""
     since: float = 0.0
-    """When the call that it is in was begun."""
+    """When the current call began."""
     refused: bool = False
-    """Whether it was told that the shared limit is used up."""
+    """Whether the shared limit has refused one of its calls."""
     counted: float = 0.0
-    """When it was last told something that was counted; 0 for never."""
+    """When its last counted decision was made; 0 for never."""
     ended: bool = False
 
 
 class Load:
-    """Callers that decide in a closed loop until they are stopped; every other decision is about the shared limit.
+    """Callers that make decisions in a closed loop until they are stopped. Every other decision uses a shared limit.
 
     Arguments:
-        number: how many callers.
-        uri: the storage.
-        recipients: whom to decide about, one for each caller.
-        cap: how much a shared limit allows in an hour.
-        options: of the limiter.
+        number: the number of callers.
+        uri: the URI of the storage.
+        recipients: the recipients of the decisions, one for each caller.
+        cap: the amount of a shared limit per hour.
+        options: options of the limiter.
     """
 
     kind = ""
@@ -76,30 +76,30 @@ class Load:
 
     @property
     def rules(self) -> list[Rule]:
-        """A small limit in a moving window, and one that is never reached."""
+        """A small limit with a moving window, and a limit that is never reached."""
         return [
             Rule(CAPPED, f"{self.cap}/hour"),
             Rule(COUNTED, "1000000000/day", strategy="fixed-window"),
         ]
 
     def own(self, caller: Caller) -> str:
-        """The recipient whom only this caller counts."""
+        """The recipient that only this caller counts."""
         return self.recipients[caller.number]
 
     def shared(self, caller: Caller) -> str:
-        """The recipient of the small limit, whom others decide about too."""
+        """The recipient of the small limit, which other callers count too."""
         return self.recipients[caller.number // SHARING]
 
     def told(self) -> Iterator[Told]:
-        """All that was told so far."""
+        """All decisions so far."""
         for caller in self.callers:
             yield from caller.told.copy()
 
     def warm(self, within: float = 20.0) -> bool:
-        """Wait until every caller was told something that was counted, and the shared limits are used up.
+        """Wait until every caller has had a counted decision, and a refusal by its shared limit.
 
         Returns:
-            Whether that came to be; False where there are more callers than this machine can serve in time.
+            False if this did not happen in time, because there are more callers than this machine can serve.
         """
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
@@ -109,7 +109,7 @@ class Load:
         return False
 
     def counted_since(self, instant: float) -> Told | None:
-        """A decision that was counted, and ended after this instant."""
+        """A counted decision that ended after this instant, or None."""
         for caller in self.callers:
             for one in reversed(caller.told):
                 if one.end < instant:
@@ -119,11 +119,11 @@ class Load:
         return None
 
     def all_counted_since(self, instant: float) -> bool:
-        """Whether every caller was told something that was counted, after this instant."""
+        """Whether every caller has had a counted decision after this instant."""
         return all(caller.counted >= instant for caller in self.callers)
 
     def stuck(self) -> list[Caller]:
-        """Who has been in one call for many time-outs."""
+        """The callers whose current call has lasted for ten timeouts."""
         now = time.monotonic()
         return [caller for caller in self.callers if not caller.ended and now - caller.since > 10 * self.timeout]
 
@@ -145,14 +145,14 @@ class Load:
 class ThreadLoad(Load):
     """Threads that share one `Limiter`.
 
-    Between two decisions a thread gives way to the others, as one that sends what it decided about does.
+    Between two decisions a thread yields to the others, like a thread that sends a message after each decision.
     """
 
     kind = "threads"
 
     def __enter__(self) -> Self:
         self.limiter = Limiter(self.rules, self._uri, **self.options)
-        # All begin at once: a thread that is started beside hundreds of busy ones takes long to come up.
+        # All threads begin at once: next to hundreds of busy threads, a new one takes long to start.
         self._all_started = threading.Event()
         self._threads = [threading.Thread(target=self._decide, args=(caller,), daemon=True) for caller in self.callers]
         for thread in self._threads:
@@ -169,12 +169,12 @@ class ThreadLoad(Load):
                     caller.since = time.monotonic()
                     self._record(caller, kind, self.limiter.hit(kind, recipient))
                     time.sleep(0)
-        except BaseException as error:  # noqa: BLE001  # the test is to see it, whatever it is
+        except BaseException as error:  # noqa: BLE001  # the test checks for errors of any kind
             caller.raised.append(error)
         caller.ended = True
 
     def stop(self) -> None:
-        """Let every thread end its call; who does not is found by `stuck`."""
+        """Let every thread finish its call. `stuck` returns those that do not."""
         self._stopped = True
         deadline = time.monotonic() + _ENDS_WITHIN
         for thread in self._threads:
@@ -186,9 +186,9 @@ class ThreadLoad(Load):
 
 
 class TaskLoad(Load):
-    """Tasks of one event loop that share one `AsyncLimiter`; the loop runs in a thread of its own.
+    """Tasks of one event loop that share one `AsyncLimiter`. The loop runs in a separate thread.
 
-    Between two decisions a task gives way to the others: one that is answered without waiting would not otherwise.
+    Between two decisions a task yields to the others. Otherwise a task whose calls never wait would block them.
     """
 
     kind = "tasks"
@@ -218,12 +218,12 @@ class TaskLoad(Load):
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001  # the test is to see it, whatever it is
+        except BaseException as error:  # noqa: BLE001  # the test checks for errors of any kind
             caller.raised.append(error)
         caller.ended = True
 
     def stop(self) -> None:
-        """Let every task end its call; who does not is found by `stuck`."""
+        """Let every task finish its call. `stuck` returns those that do not."""
         self._stopped = True
         self._thread.join(2 * _ENDS_WITHIN)
 
@@ -232,4 +232,4 @@ class TaskLoad(Load):
 
 
 LOADS: dict[str, type[Load]] = {"threads": ThreadLoad, "tasks": TaskLoad}
-"""By kind."""
+"""The loads by kind."""

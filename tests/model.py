@@ -1,7 +1,7 @@
-"""What a storage must say, computed in the plainest way: every window is a list of hits, and counting is by definition.
+"""A simple reference model of a storage: each window is a list of hits, and counts follow the definitions.
 
-Nothing here is shared with the library but the description of a window (`Window`, `Mode`). Where an instant is asked for
-(`retry_at`), every instant at which a count can change is tried in turn. It is slow, and easy to believe.
+It shares nothing with the library except the description of a window (`Window`, `Mode`). To find an instant (`retry_at`),
+it tries every instant at which a count can change. This is slow, but obviously correct.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 FITS = 0
 NEVER = -1
 
-# Above this many changes of a count, the first instant that fits is found by bisection: counts only fall while nothing
-# is taken.
+# If a count changes more often than this, bisection finds the first instant that fits. That is valid because counts only
+# fall while there are no new hits.
 _TRIED_ONE_BY_ONE = 3000
 
 
 class Said(NamedTuple):
-    """What the model says about one window: the fields of a `Reading`, and the ticket of a hit instead of its token."""
+    """The model's answer for one window: the fields of a `Reading`, with the ticket of a hit instead of its token."""
 
     count: int
     retry_at: int
@@ -36,7 +36,7 @@ class Said(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the model says about a whole decision: the fields of a `Verdict`."""
+    """The model's answer for a whole decision: the fields of a `Verdict`."""
 
     granted: bool
     now: int
@@ -48,30 +48,30 @@ class Ticket:
     """One hit in one window."""
 
     instant: int
-    """When it happened; for the counted windows, where the window that counted it begins."""
+    """The time of the hit. For fixed and sliding windows, the start of the period that counted it."""
     cost: int
     era: int
-    """Which life of the window counted it: a window that has become empty begins anew."""
+    """The era of the window in which it was counted. A window that was empty starts a new era."""
 
 
 @dataclass
 class Hits:
-    """One window: the hits in it. A release from a counted window is a hit of negative cost."""
+    """One window and its hits. In a fixed or sliding window, a release is a hit with negative cost."""
 
     period: int
     hits: list[Ticket] = field(default_factory=list)
     opened: int = 0
-    """Where the newest counted window begins that was ever used; a clock that steps back opens no older one."""
+    """The start of the newest period so far. If the clock steps back, no older period is opened."""
     era: int = -1
 
-    # What each strategy defines:
+    # Each strategy defines these methods:
 
     def total(self, instant: int) -> int:
         """How many hits the window counts at this instant."""
         raise NotImplementedError
 
     def empty_from(self, instant: int) -> int:
-        """When nothing is left in it: `instant` if nothing is left by then."""
+        """When the window is empty; `instant` if it is empty by then."""
         raise NotImplementedError
 
     def changes(self, instant: int) -> Sequence[int]:
@@ -79,18 +79,18 @@ class Hits:
         raise NotImplementedError
 
     def edges(self, instant: int) -> list[int]:
-        """Instants after this one at which something else than the total can change."""
+        """Instants after this one at which something other than the total can change."""
         return []
 
     def begin(self, instant: int) -> int:
-        """The instant to write down for a hit at this instant."""
+        """The instant to record for a hit at this instant."""
         raise NotImplementedError
 
     def give(self, instant: int, ticket: Ticket) -> bool:
-        """Take back this hit, if it still counts."""
+        """Remove this hit if it still counts."""
         raise NotImplementedError
 
-    # What follows from that:
+    # These methods follow from the ones above:
 
     def first_fit(self, instant: int, amount: int, cost: int) -> int:
         """The first instant, this or a later one, at which the cost fits."""
@@ -104,7 +104,7 @@ class Hits:
         return changes[bisect_left(changes, True, key=lambda later: self.total(later) + cost <= amount)]
 
     def hit(self, instant: int, cost: int, fresh: int) -> Ticket:
-        """Write down a hit."""
+        """Record a hit."""
         if self.empty_from(instant) <= instant:
             self.era = fresh
             self.hits.clear()
@@ -114,10 +114,10 @@ class Hits:
 
 
 class MovingHits(Hits):
-    """Each hit counts from its instant on, for one period."""
+    """Each hit counts for one period from its instant on."""
 
     def hit(self, instant: int, cost: int, fresh: int) -> Ticket:
-        # What was too old when a hit was taken does not come back when the clock does.
+        # Hits that were too old at the time of a new hit do not come back if the clock steps back.
         self.hits = [hit for hit in self.hits if hit.instant + self.period > instant]
         return super().hit(instant, cost, fresh)
 
@@ -131,7 +131,7 @@ class MovingHits(Hits):
         return sorted({hit.instant + self.period for hit in self.hits})
 
     def begin(self, instant: int) -> int:
-        # Where the clock steps back, hits bear the newest instant seen.
+        # If the clock steps back, hits get the newest instant so far.
         return max([hit.instant for hit in self.hits] + [instant])
 
     def give(self, instant: int, ticket: Ticket) -> bool:
@@ -142,7 +142,7 @@ class MovingHits(Hits):
 
 
 class FixedHits(Hits):
-    """The window begins at the first hit; a period later all of them are forgotten."""
+    """The window begins at the first hit. One period later all hits are dropped."""
 
     def total(self, instant: int) -> int:
         return sum(hit.cost for hit in self.hits if instant < hit.instant + self.period)
@@ -166,10 +166,10 @@ class FixedHits(Hits):
 
 
 class SlidingHits(Hits):
-    """Time is cut in periods from the first hit on; the hits of the period before count by what it still overlaps."""
+    """Time is divided into periods from the first hit on. Hits of the previous period count by its remaining overlap."""
 
     def cell(self, instant: int) -> int:
-        """Where the period begins that this instant lies in."""
+        """The start of the period that contains this instant."""
         if instant < self.opened + self.period:
             return self.opened
         return instant - (instant - self.opened) % self.period
@@ -217,7 +217,7 @@ class SlidingHits(Hits):
 
 @dataclass
 class _Steps:
-    """The instants in one period at which `previous * overlap // period` takes its next lower value."""
+    """The instants in one period at which `previous * overlap // period` falls to its next lower value."""
 
     cell: int
     period: int
@@ -228,7 +228,7 @@ class _Steps:
 
     def __getitem__(self, index: int) -> int:
         value = self.previous - index
-        # The weight is below `value` from where the overlap is below value/previous of the period.
+        # The weight falls below `value` when the overlap falls below value/previous of the period.
         enough = -(-value * self.period // self.previous)
         return self.cell + self.period - enough + 1
 
@@ -251,7 +251,7 @@ KINDS = {"moving-window": MovingHits, "fixed-window": FixedHits, "sliding-window
 
 
 class Model:
-    """A storage on a clock that the test sets: `acquire`, `acquire_many`, `peek`, `release`, `forget`, always exact."""
+    """A storage whose clock the test sets. `acquire`, `acquire_many`, `peek`, `release` and `forget` are always exact."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -311,7 +311,7 @@ class Model:
         return sum(held)
 
     def moments(self, keys: Iterable[str]) -> list[int]:
-        """The instants ahead at which something changes in these windows: good ones to move the clock to."""
+        """The future instants at which something changes in these windows. Tests move the clock to them."""
         return sorted(
             {
                 moment
@@ -330,6 +330,6 @@ class Model:
 
 
 def plain(answer: Verdict) -> tuple[bool, int, list[tuple[int, int, int, bool]]]:
-    """A storage's answer or the model's, without what cannot be compared: what a token looks like is the storage's affair."""
+    """An answer of a storage or of the model, without the tokens, which look different for each storage."""
     readings: Sequence[Reading | Said] = answer.said if isinstance(answer, Verdict) else answer.readings
     return answer.granted, answer.now, [(*reading[:3], reading[3] is not None) for reading in readings]

@@ -1,4 +1,4 @@
-"""Ways to fail: what gateways raise, and storages that fail or hang when they are told to."""
+"""Exceptions that gateways raise, and storages that fail or hang on demand."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
 
 CANARY = "ana.secret@example.com"
-"""A recipient, and what messages are made of, that no text of the library may show."""
+"""The recipient, and the text of messages. No text of the library may contain it."""
 
 
 async def ends_when_cancelled(call: Coroutine[Any, Any, object], steps: int) -> bool:
-    """Whether a call that is cancelled after so many steps of the loop ends by that, or had ended before."""
+    """Cancel a call after some iterations of the loop. True if that ends the call, or if it had already ended."""
     task = asyncio.ensure_future(call)
     for _ in range(steps):
         await asyncio.sleep(0)
@@ -34,31 +34,31 @@ async def ends_when_cancelled(call: Coroutine[Any, Any, object], steps: int) -> 
 
 
 class ReadTimeout(Exception):
-    """Named as those of httpx and requests are."""
+    """Has the same name as in httpx and requests."""
 
 
-class Timed_Out(Exception):  # noqa: N801  # some are written so
-    """Named as those of telegram are, with an underscore."""
+class Timed_Out(Exception):  # noqa: N801  # named like an exception of another library
+    """Has a name with an underscore, as in telegram."""
 
 
 class SlowAnswer(ReadTimeout):
-    """Says time-out only in the name of its base."""
+    """Only the name of its base class says timeout."""
 
 
 class ServerDisconnectedError(OSError):
-    """Named as the one of aiohttp is."""
+    """Has the same name as in aiohttp."""
 
 
 class SubscriptionCancelled(Exception):
-    """A refusal of the service's own, which has nothing to do with a cancelled call."""
+    """A refusal of a service. It has nothing to do with a cancelled call."""
 
 
-# As requests has it: not the builtin one, and told apart from it by nothing but its module.
+# As in requests: not the builtin class, from which only its module distinguishes it.
 ForeignConnectionError = type("ConnectionError", (OSError,), {})
 
-# As aiohttp has them: an OSError of a class of its own, with the number of the system's error.
+# As in aiohttp: a subclass of OSError with the system's error number.
 ClientOSError = type("ClientOSError", (OSError,), {})
-# As httpx has it: the connection was never there.
+# As in httpx: the connection was never made.
 ConnectError = type("ConnectError", (Exception,), {})
 
 NOT_SENT = (
@@ -73,7 +73,7 @@ NOT_SENT = (
     smtplib.SMTPRecipientsRefused({CANARY: (550, b"no")}),
     ExceptionGroup(CANARY, [ValueError(CANARY), ConnectionRefusedError(CANARY)]),
 )
-"""What says that the message did not go out."""
+"""Exceptions after which the message was certainly not sent."""
 
 MAYBE_SENT = (
     TimeoutError(CANARY),
@@ -111,7 +111,7 @@ MAYBE_SENT = (
     concurrent.futures.CancelledError(CANARY),
     ExceptionGroup(CANARY, [ValueError(CANARY), ExceptionGroup(CANARY, [TimeoutError(CANARY)])]),
 )
-"""What leaves it open whether the message went out."""
+"""Exceptions after which it is not known whether the message was sent."""
 
 INTERRUPTED = (
     KeyboardInterrupt(CANARY),
@@ -120,25 +120,25 @@ INTERRUPTED = (
     asyncio.CancelledError(CANARY),
     BaseExceptionGroup(CANARY, [KeyboardInterrupt(CANARY)]),
 )
-"""What leaves it open too, and is no `Exception`."""
+"""Also exceptions after which it is not known, but these are not subclasses of `Exception`."""
 
 
 def raised_by(call: Callable[[], object]) -> BaseException | None:
-    """What the call raises, interrupts included; None where it returns."""
+    """The exception that the call raises, including interrupts, or None if it returns."""
     try:
         call()
-    except BaseException as error:  # noqa: BLE001  # handed on as a value
+    except BaseException as error:  # noqa: BLE001  # returned as a value
         return error
     return None
 
 
 def named(error: BaseException) -> str:
-    """The name of a case."""
+    """The name of a test case."""
     return type(error).__name__
 
 
 class Unreliable(MemoryStorage):
-    """Windows in memory that cannot be had: each verb in `failing` raises."""
+    """A storage in memory in which each method named in `failing` raises."""
 
     failing: Sequence[str] = ()
 
@@ -162,7 +162,7 @@ class Unreliable(MemoryStorage):
 
 
 class AsyncUnreliable(AsyncMemoryStorage):
-    """The same, awaited; each verb in `hanging` has done its work, and its answer never comes."""
+    """The same for asyncio. A method named in `hanging` does its work and then never returns."""
 
     failing: Sequence[str] = ()
     hanging: Sequence[str] = ()

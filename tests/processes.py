@@ -1,4 +1,4 @@
-"""A process in which nothing is configured, for tests of what the whole process shares."""
+"""An unconfigured process, for tests of state that the whole process shares."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No configuration, no environment and no limits on decorators; afterwards, all of it again."""
+    """Remove configuration, environment variables and limits on decorators, and restore them at the end."""
     for name in ("RULES", "STORAGE", "DISABLED"):
         monkeypatch.delenv(f"RATELIMITED_NOTIFY_{name}", raising=False)
     declared = configuration._declared

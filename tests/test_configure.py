@@ -369,7 +369,7 @@ def test_a_rule_set_may_be_passed(send: Any) -> None:
     configure(RuleSet(default="1/day"))
     assert sent(send, 2) == 1
     configure(RuleSet(unknown_type="raise"))
-    with pytest.raises(NotifyError, match=r"^No rule is for notifications of type 'news'"):
+    with pytest.raises(NotifyError, match=r"^No rule matches notifications of type 'news'"):
         send("ana")
 
 

@@ -596,11 +596,11 @@ def _decorating(**options: Any) -> Callable[[], object]:
         ),
         (
             _decorating(recipient="address", fields={"cost": 3}),
-            "'cost' is not a field: it is an argument of its own, cost=.",
+            "'cost' is not a field; pass it as the argument cost=.",
         ),
         (
             _decorating(recipient="address", fields={"priority": "body"}),
-            "'priority' is not a field: it is an argument of its own, priority=.",
+            "'priority' is not a field; pass it as the argument priority=.",
         ),
         (
             _decorating(recipient="address", fields={"planet": "Mars"}, limiter=Limiter(MANY)),
@@ -660,7 +660,7 @@ def test_what_cannot_be_used_is_told_at_decoration(decorate: Callable[[], object
 
 def test_the_name_of_a_field_is_a_text() -> None:
     """Another thing is told at decoration, and not by Python at the first call."""
-    with pytest.raises(TypeError, match=r"^The name of a field is a text such as 'tenant', not a int\.$"):
+    with pytest.raises(TypeError, match=r"^The name of a field must be a string such as 'tenant', not int\.$"):
         rate_limited("news", fields={5: "x"})(lambda to: None)  # type: ignore[dict-item]  # that is the point
 
 

@@ -172,7 +172,7 @@ def test_a_demo_that_cannot_listen_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_demo_that_loses_mail_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo compares what was sent with what the mail server has, and believes the mail server."""
+    """The demo compares what was sent with what the mail server received, and believes the mail server."""
 
     async def forget(*_: object) -> str:
         return "250 2.0.0 forgotten"
@@ -182,4 +182,4 @@ def test_a_demo_that_loses_mail_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["demo"])
 
     assert result.exit_code == 1
-    assert "were counted as sent, but the mail server has 0." in result.stdout
+    assert "messages were counted as sent, but the mail server received 0." in result.stdout

@@ -121,14 +121,14 @@ def test_a_cost_is_within_bounds(make: Any, cost: int) -> None:
 @pytest.mark.parametrize(("cost", "said"), [(True, "bool"), (1.0, "float"), ("1", "str"), (None, "NoneType")])
 def test_a_cost_is_a_whole_number(make: Any, cost: Any, said: str) -> None:
     """Another thing is a TypeError that names its kind."""
-    with pytest.raises(TypeError, match=f"is a whole number, not a {said}"):
+    with pytest.raises(TypeError, match=f"must be a whole number, not {said}"):
         make({"news": "5/day"}).test("news", WHO, cost=cost)
 
 
 @pytest.mark.parametrize("priority", [5, ["critical"], b"critical"])
 def test_a_priority_is_a_text(make: Any, priority: Any) -> None:
     """One that no rule could name is a mistake."""
-    with pytest.raises(TypeError, match="The priority of a notification is a text or None"):
+    with pytest.raises(TypeError, match="The priority of a notification must be a string or None"):
         make({"news": "5/day"}).hit("news", WHO, priority=priority)
 
 
@@ -157,7 +157,7 @@ def test_other_recipients_are_a_type_error(make: Any, recipient: Any) -> None:
         limiter.clear,
         lambda type, one: limiter.hit_many(type, [one]),
     ):
-        with pytest.raises(TypeError, match=r"Pass what identifies it, such as user\.id or user\.email"):
+        with pytest.raises(TypeError, match=r"Pass a value that identifies it, such as user\.id or user\.email"):
             ask("news", recipient)
 
 
@@ -320,7 +320,7 @@ def test_hit_many_counts_nothing_when_one_cannot_be_asked_about(make: Any) -> No
 
 def test_hit_many_refuses_a_single_text(make: Any) -> None:
     """It would be taken letter by letter, and every letter would be a recipient."""
-    with pytest.raises(TypeError, match="The recipients are a single text; pass a list"):
+    with pytest.raises(TypeError, match="The recipients are a single string; pass a list"):
         make({"news": "1/day"}).hit_many("news", WHO)
 
 

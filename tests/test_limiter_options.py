@@ -102,7 +102,9 @@ def test_rules_that_cannot_be_used_are_an_error(make: Any) -> None:
     """At construction, each problem with its place."""
     with pytest.raises(RuleError, match=r"rules\['news'\]\.limit: 'often' is not a limit"):
         make({"news": "often"})
-    with pytest.raises(RuleError, match=r"rules\[0\]\.overrides\[1\]: is a recipient that, normalised"):
+    with pytest.raises(
+        RuleError, match=r"rules\[0\]\.overrides\[1\]: is a second override for the same recipient, after normalization"
+    ):
         make([Rule("news", "1/day", overrides={"a@x.com": "2/day", "A@x.com": "3/day"})], normalize="email")
 
 
@@ -290,7 +292,7 @@ def test_unknown_types_may_be_limited_or_refused(make: Any, caplog: pytest.LogCa
     assert [bool(limiter.hit(type, WHO)) for type in ("other", "other", "more")] == [True, False, True]
     assert caplog.records == []
 
-    with pytest.raises(NotifyError, match="No rule is for notifications of type 'other'"):
+    with pytest.raises(NotifyError, match="No rule matches notifications of type 'other'"):
         make(RuleSet({"news": "1/day"}, unknown_type="raise")).hit("other", WHO)
 
 
@@ -398,7 +400,7 @@ def test_a_worn_rule_that_does_not_fit_changes_nothing(make: Any) -> None:
     """Its window is another rule's; the error names both, and what was in force stays."""
     limiter = make([Rule("status", "1/day", name="news")])
     with pytest.raises(
-        RuleError, match=r"rules\[1\]: has the name 'news' and a period of 86400 seconds, as rules\[0\]"
+        RuleError, match=r"rules\[1\]: has the same name \('news'\) and period \(86400 seconds\) as rules\[0\]"
     ):
         limiter.declare(Rule("news", "2/day"))
 

@@ -291,8 +291,12 @@ def test_a_storage_that_fails_as_the_user_chose(choice: Any, sent: bool) -> None
 @pytest.mark.parametrize(
     ("recipient", "kind", "message"),
     [
-        ("", NotifyError, "The recipient is empty. Pass what identifies it, such as an address or an id."),
-        (None, TypeError, "The recipient is a NoneType; it must be a str, an int or a UUID. Pass what identifies it,"),
+        ("", NotifyError, "The recipient is empty. Pass a value that identifies it, such as an address or an id."),
+        (
+            None,
+            TypeError,
+            "The recipient is a NoneType; it must be a str, an int or a UUID. Pass a value that identifies it,",
+        ),
         (True, TypeError, "The recipient is a bool; it must be a str, an int or a UUID."),
         (4.5, TypeError, "The recipient is a float"),
         ({"email": CANARY}, TypeError, "The recipient is a dict"),
@@ -602,9 +606,9 @@ def test_one_text_is_not_several_recipients(recipients: Any) -> None:
     gateway = Scripted()
     notifier = Notifier(gateway, MANY)
 
-    with pytest.raises(TypeError, match="The recipients are a single text; pass a list"):
+    with pytest.raises(TypeError, match="The recipients are a single string; pass a list"):
         notifier.send_many("news", recipients)
-    with pytest.raises(TypeError, match="The recipients are a single text; pass a list"):
+    with pytest.raises(TypeError, match="The recipients are a single string; pass a list"):
         notifier.limiter.hit_many("news", recipients)
     assert not gateway.seen
 
@@ -810,13 +814,13 @@ def test_an_undeclared_field_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("fields", "kind", "message"),
     [
-        ({"cost": 3}, NotifyError, "'cost' is not a field: it is an argument of its own, cost=."),
+        ({"cost": 3}, NotifyError, "'cost' is not a field; pass it as the argument cost=."),
         (
             {"tenant": "acme", "priority": "high"},
             NotifyError,
-            "'priority' is not a field: it is an argument of its own, priority=.",
+            "'priority' is not a field; pass it as the argument priority=.",
         ),
-        ({5: "x"}, TypeError, "The name of a field is a text such as 'tenant', not a int."),
+        ({5: "x"}, TypeError, "The name of a field must be a string such as 'tenant', not int."),
         (
             {"tenant"},
             TypeError,
@@ -843,7 +847,7 @@ def test_a_text_is_not_taken_for_several_arguments(args: Any) -> None:
     with pytest.raises(TypeError, match=r"^args= is a (str|bytes); it must be a sequence") as caught:
         Notification("news", "ana", args)
 
-    assert str(caught.value).endswith("of arguments for the gateway: one text is written ('Hello',).")
+    assert str(caught.value).endswith("of arguments for the gateway. For one argument, write ('Hello',).")
 
 
 def test_deliver_spells_everything_out() -> None:

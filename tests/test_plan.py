@@ -163,9 +163,9 @@ def test_two_overrides_for_one_recipient_are_an_error_with_its_place() -> None:
         plans(*rules, counted=counting_as("email", None))
 
     assert [str(problem) for problem in caught.value.problems] == [
-        "rules[1].overrides[1]: is a recipient that, normalised, has an override already.",
-        "rules[1].overrides[3]: is a recipient that, normalised, has an override already.",
-        "rules[2].overrides[0]: normalize= returned an empty text; it must return a text that identifies the recipient.",
+        "rules[1].overrides[1]: is a second override for the same recipient, after normalization.",
+        "rules[1].overrides[3]: is a second override for the same recipient, after normalization.",
+        "rules[2].overrides[0]: normalize= returned an empty string; it must return a string that identifies the recipient.",
     ]
 
 
@@ -237,7 +237,7 @@ def test_plans_do_not_grow_with_types_without_end(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("type", [None, 5, b"news", ["news"], {}])
 def test_a_type_is_a_text(type: Any) -> None:
     """Another thing is a TypeError that says what a type is, hashable or not."""
-    with pytest.raises(TypeError, match=r"The type of a notification is a text such as 'news', not a "):
+    with pytest.raises(TypeError, match=r"The type of a notification must be a string such as 'news', not "):
         plans(Rule("*", "1/day")).of(type)
 
 
@@ -252,7 +252,7 @@ def test_unknown_types_can_be_an_error() -> None:
     made = plans(Rule("news", "1/day"), Rule("*", "20/day", by="recipient"), unknown_type="raise")
 
     assert made.of("news").known
-    with pytest.raises(NotifyError, match=r"No rule is for notifications of type 'other'.*Add a rule, or a default"):
+    with pytest.raises(NotifyError, match=r"No rule matches notifications of type 'other'.*Add a rule or a default"):
         made.of("other")
 
 
@@ -291,8 +291,7 @@ def test_a_field_that_is_no_name_is_not_shown() -> None:
         plans(Rule("news", "1/day")).fields({"ana@example.com": "x"})
 
     assert str(caught.value) == (
-        "A field of a notification has a name that cannot be declared; use channel, dedupe_key, tenant, or names that can "
-        "be written as an argument."
+        "The name of a field cannot be declared; use channel, dedupe_key, tenant, or a name that is valid as a Python argument."
     )
 
 

@@ -81,7 +81,9 @@ def test_the_message_names_the_field() -> None:
 @pytest.mark.parametrize("number", [10**5000, -(10**5000)], ids=["large", "small"])
 def test_a_number_beyond_all_ids_is_refused(number: int) -> None:
     """Python writes out no more than 4300 digits: an error of ours, without its own behind it."""
-    with pytest.raises(NotifyError, match=r"^The recipient has too many digits\. Pass what identifies it") as caught:
+    with pytest.raises(
+        NotifyError, match=r"^The recipient has too many digits\. Pass a value that identifies it"
+    ) as caught:
         text_of(number)
     assert caught.value.__suppress_context__
 
@@ -131,16 +133,16 @@ def test_what_a_callable_returns_may_be_of_a_class_of_its_own() -> None:
     assert type(counting_as(lambda text: Plain("a"), None)("x")) is str
 
 
-@pytest.mark.parametrize(("returned", "said"), [("", "an empty text"), (None, "NoneType"), (5, "int")])
+@pytest.mark.parametrize(("returned", "said"), [("", "an empty string"), (None, "NoneType"), (5, "int")])
 def test_a_callable_that_returns_no_text_is_an_error(returned: object, said: str) -> None:
     """What normalize= gave is named by its kind, never by its value."""
-    with pytest.raises(NotifyError, match=f"returned {said}; it must return a text"):
+    with pytest.raises(NotifyError, match=f"returned {said}; it must return a string"):
         counting_as(lambda text: returned, None)("ana@example.com")
 
 
 def test_a_spelling_of_nothing_is_refused() -> None:
     """Only space, normalised, is no address."""
-    with pytest.raises(NotifyError, match="returned an empty text"):
+    with pytest.raises(NotifyError, match="returned an empty string"):
         counting_as("email", None)("  ")
 
 

@@ -150,7 +150,7 @@ def test_rules_come_in_several_forms(rules: Any, expected: RuleSet) -> None:
     [
         ("rules = 5", "rules", "Expected `array`, got `int`. Write each rule as a [[rules]] table."),
         ('[rules]\ntype = "news"', "rules", "Write each rule as a [[rules]] table."),
-        ("rules = [5]", "rules[0]", "must be a table, with a type and a limit at least"),
+        ("rules = [5]", "rules[0]", "must be a table with at least a type and a limit"),
         (
             "[[rule]]",
             "rule",
@@ -158,8 +158,8 @@ def test_rules_come_in_several_forms(rules: Any, expected: RuleSet) -> None:
         ),
         ('"ana@example.com" = "1/day"', "?", "is not known; known are rules, fields, default, unknown_type"),
         ('fields = "ip"', "fields", 'Expected `array`, got `str`. Write a list, as in fields = ["ip"].'),
-        ('fields = ["an ip"]', "fields[0]", "'an ip' is not a name"),
-        ("fields = [5]", "fields[0]", "5 is not a name"),
+        ('fields = ["an ip"]', "fields[0]", "'an ip' is not a valid name"),
+        ("fields = [5]", "fields[0]", "5 is not a valid name"),
         ("default = 5", "default", "Expected `str | array`, got `int`"),
         ('default = "often"', "default", "'often' is not a limit"),
         ("unknown_type = true", "unknown_type", "Expected `str`, got `bool`"),
@@ -180,12 +180,12 @@ def test_what_is_wrong_at_the_top_has_its_place(write: Callable[[str], Path], te
         ('typ = "news"', "typ", "Is it meant to be type?"),
         ('color = "red"', "color", "is not known; known are type, limit, by,"),
         ("by = 5", "by", "Expected `str | array`, got `int`"),
-        ('by = ["recipient", 5]', "by", "must be one text or several"),
+        ('by = ["recipient", 5]', "by", "must be one string or several"),
         ('by = "ip"', "by", "'ip' is not a field"),
         ("strategy = 5", "strategy", "Expected `str`, got `int`"),
         ('strategy = "leaky"', "strategy", "'leaky' is not known"),
         ("name = 5", "name", "Expected `str`, got `int`"),
-        ('name = ""', "name", "must be a text that is not empty"),
+        ('name = ""', "name", "must be a non-empty string"),
         ('on_limit = "defer"', "on_limit", "needs the queue of deferred notifications"),
         ("on_limit = 5", "on_limit", "Expected `str`, got `int`"),
         ('overrides = "many"', "overrides", "Expected `object`, got `str`"),
@@ -193,12 +193,12 @@ def test_what_is_wrong_at_the_top_has_its_place(write: Callable[[str], Path], te
         ('overrides = {"50/day" = "ana@example.com"}', "overrides[0]", "it is not a limit"),
         ('"ana@example.com" = "50/day"', "?", "is not known; known are type, limit, by,"),
         ('overrides = {"" = "1/day"}', "overrides[0]", "is empty"),
-        ('by = "type"\noverrides = {"ana@example.com" = "1/day"}', "overrides", "counted by recipient"),
+        ('by = "type"\noverrides = {"ana@example.com" = "1/day"}', "overrides", "counts by recipient"),
         ('tiers = ["gold"]', "tiers", "Expected `object`, got `array`"),
         ('tiers = {gold = "often"}', "tiers.gold", "'often' is not a limit"),
         ("tiers = {gold = 5}", "tiers.gold", "5 is not a limit"),
         ("exempt = 5", "exempt", "Expected `str | array`, got `int`"),
-        ("exempt = [5]", "exempt", "must be one text or several"),
+        ("exempt = [5]", "exempt", "must be one string or several"),
         ('enforce = "yes"', "enforce", "Expected `bool`, got `str`"),
         ("count_exempt = 1", "count_exempt", "Expected `bool`, got `int`"),
     ],
@@ -219,10 +219,13 @@ def test_what_is_wrong_in_a_rule_has_its_place(write: Callable[[str], Path], lin
         ('limit = "1/day"', ["rules[0].type: is missing."]),
         ('type = "news"', ["rules[0].limit: is missing."]),
         ("", ["rules[0].type: is missing.", "rules[0].limit: is missing."]),
-        ('type = 5\nlimit = "1/day"', ['rules[0].type: Expected `str`, got `int`. Write a text, as in type = "news".']),
+        (
+            'type = 5\nlimit = "1/day"',
+            ['rules[0].type: Expected `str`, got `int`. Write a string, as in type = "news".'],
+        ),
         (
             'type = "news"\nlimit = 5',
-            ['rules[0].limit: Expected `str | array`, got `int`. Write a text, as in limit = "3/day".'],
+            ['rules[0].limit: Expected `str | array`, got `int`. Write a string, as in limit = "3/day".'],
         ),
     ],
 )
@@ -292,12 +295,14 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RuleError) as caught:
         Limiter(path)
 
-    assert str(caught.value) == f"The rules in {path} cannot be used:\nit cannot be read: No such file or directory."
+    assert (
+        str(caught.value) == f"The rules in {path} cannot be used:\nThe file cannot be read: No such file or directory."
+    )
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     """Nor is anything else that cannot be read."""
-    with pytest.raises(RuleError, match="it cannot be read: Is a directory"):
+    with pytest.raises(RuleError, match="The file cannot be read: Is a directory"):
         read_rules(tmp_path)
 
 
@@ -309,25 +314,28 @@ def test_a_file_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rules.toml"
     path.write_bytes(content)
 
-    with pytest.raises(RuleError, match="it is not a TOML file: "):
+    with pytest.raises(RuleError, match="The file is not valid TOML: "):
         read_rules(path)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[rules.overrides."ana@example.com"]\n' * 2, "a key or a table is given twice (at line 2, column #)"),
-        ('a = {"ana@example.com" = 1, "ana@example.com" = 2}', "a key or a table is given twice (at line 1, column #)"),
+        ('[rules.overrides."ana@example.com"]\n' * 2, "a key or a table is defined twice (at line 2, column #)"),
+        (
+            'a = {"ana@example.com" = 1, "ana@example.com" = 2}',
+            "a key or a table is defined twice (at line 1, column #)",
+        ),
         (
             'a = {"ana@example.com" = 1}\na."ana@example.com".b = 2\n',
-            "a key or a table is given twice (at line 2, column #)",
+            "a key or a table is defined twice (at line 2, column #)",
         ),
-        ('a = {b = 1}\n[a."ana@example.com"]', "a key or a table is given twice (at line 2, column #)"),
-        ("a = {5 = 1, 5 = 2}", "a key or a table is given twice (at line 1, column #)"),
+        ('a = {b = 1}\n[a."ana@example.com"]', "a key or a table is defined twice (at line 2, column #)"),
+        ("a = {5 = 1, 5 = 2}", "a key or a table is defined twice (at line 1, column #)"),
         ('"ana@example.com" 5', "Expected '=' after a key in a key/value pair (at line 1, column #)"),
         ("rules = [", "Invalid value (at end of document)"),
-        ('a = "\x01"', "a character cannot stand there (at line 1, column #)"),
-        ("a = " + "[" * 10_000, "it is nested too deep"),
+        ('a = "\x01"', "a character is not allowed there (at line 1, column #)"),
+        ("a = " + "[" * 10_000, "it is nested too deeply"),
     ],
 )
 def test_what_is_not_toml_is_told_by_its_place(write: Callable[[str], Path], text: str, said: str) -> None:
@@ -335,7 +343,7 @@ def test_what_is_not_toml_is_told_by_its_place(write: Callable[[str], Path], tex
     with pytest.raises(RuleError) as caught:
         read_rules(write(text))
 
-    assert re.sub(r"column \d+", "column #", str(caught.value.problems[0])) == f"it is not a TOML file: {said}."
+    assert re.sub(r"column \d+", "column #", str(caught.value.problems[0])) == f"The file is not valid TOML: {said}."
     assert "ana" not in "".join(traceback.format_exception(caught.value)).replace("test_rules_file", "")
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ratelimited_notify.notifier import AsyncNotifier, Delivery, Notifier, Status
     from ratelimited_notify.rules import Rule, RuleSet
     from ratelimited_notify.storage import Circuit
-else:  # a type checker would take every misspelt name for one that is found here
-    # Who needs the errors does not pay for the decorator.
+else:  # hidden from type checkers, which would accept every misspelt name because of it
+    # Lazy, so that importing the errors, for example, does not import the decorator.
     __getattr__ = lazily(
         __name__,
         {

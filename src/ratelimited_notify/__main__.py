@@ -1,4 +1,4 @@
-"""`python -m ratelimited_notify`: the command line tool, where its script is not on the path."""
+"""Run the command line tool as `python -m ratelimited_notify`, for when its script is not on the path."""
 
 from __future__ import annotations
 

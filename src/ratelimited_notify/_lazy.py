@@ -1,4 +1,4 @@
-"""Names of a package that are loaded when they are first used (PEP 562)."""
+"""Load the names of a package on first use (PEP 562)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
-    """The `__getattr__` of a package: who needs one of its names does not pay for the others.
+    """Make the `__getattr__` of a package, so that using one name does not import the modules of the others.
 
     Arguments:
-        package: its `__name__`.
-        modules: the names by the module of the package that has them.
+        package: the package's `__name__`.
+        modules: for each module of the package, the names that it defines.
     """
     places = {name: module for module, names in modules.items() for name in names}
 

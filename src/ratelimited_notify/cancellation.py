@@ -1,6 +1,7 @@
-"""Cancellations that got lost: in Python 3.11 `asyncio.wait_for` swallows one that comes together with what is waited for.
+"""Detect cancellations that got lost.
 
-See python/cpython#86296. The clients of servers stand on it; so who calls them looks whether there was one.
+In Python 3.11 `asyncio.wait_for` swallows a cancellation that arrives at the same time as the result (see
+python/cpython#86296). Clients of servers use `wait_for`, so the code that awaits them checks for a lost cancellation.
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ import asyncio
 
 
 def cancellation_count() -> int:
-    """How often the running task has been asked to end."""
+    """How many cancellation requests the running task has received."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0
 
 
 def raise_if_cancelled(before: int) -> None:
-    """End the task if it has been asked to since there were so many `cancellation_count`.
+    """Raise if the running task has been cancelled since `cancellation_count()` returned `before`.
 
     Raises:
-        CancelledError: it has.
+        CancelledError: the task has been cancelled.
     """
     if cancellation_count() > before:
         raise asyncio.CancelledError
 
 
 def is_cancelled(task: asyncio.Task[object] | None) -> bool:
-    """Whether somebody cancelled the task; otherwise the `CancelledError` in it is its own."""
+    """Whether the task was cancelled from outside. If not, a `CancelledError` in it comes from its own code."""
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""The errors that this library raises, all of them a `NotifyError`."""
+"""The errors that this library raises. All of them are subclasses of `NotifyError`."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,29}").fullmatch
 
 
 def is_name(text: object) -> bool:
-    """Whether an error may show this text as the name of an option or a field: a key may be anything, an address too."""
+    """Whether a message may quote this key. A key that does not look like the name of an option may be an address."""
     return isinstance(text, str) and _NAME(text) is not None
 
 
 class NotifyError(Exception):
-    """The root of every error that this library raises by itself.
+    """The base class of all errors of this library.
 
-    What a gateway raises is never wrapped: it reaches the caller unchanged.
+    Exceptions from a gateway are never wrapped: they reach the caller unchanged.
     """
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong with a rule or a rule set."""
+    """One problem in a rule or a rule set."""
 
     place: str
-    """Where it is: `rules[3].limit`; empty where that goes without saying."""
+    """Where the problem is, such as `rules[3].limit`. Empty if it concerns the whole."""
     message: str
-    """What is wrong there, and what to write."""
+    """What is wrong, and what to write instead."""
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}" if self.place else self.message
 
     def under(self, place: str) -> Problem:
-        """The same problem seen from one level further out."""
+        """The same problem with a place one level further out."""
         return Problem(f"{place}.{self.place}" if self.place else place, self.message)
 
 
 class RuleError(NotifyError):
-    """A rule or a rule set cannot be used; `problems` lists everything that is wrong with it.
+    """A rule or a rule set cannot be used.
 
-    `source` names the file that it was read from, if any.
+    `problems` lists everything that is wrong. `source` names the file that the rules were read from, if any.
     """
 
     def __init__(self, problems: Iterable[Problem] | str, source: str | None = None) -> None:
@@ -56,14 +56,14 @@ class RuleError(NotifyError):
 
 
 class StorageError(NotifyError):
-    """The storage could not be reached, refused, or did not answer in time.
+    """The storage could not be reached, refused the request, or did not answer in time.
 
-    The message says whether the hit may have been counted. It is never sent again.
+    The message says whether the hit may have been counted. The library never sends it again.
     """
 
 
 class MissingExtra(NotifyError, ImportError):
-    """Something was asked for that needs an optional dependency which is not installed."""
+    """A feature needs an optional dependency that is not installed. The message says how to install it."""
 
     def __init__(self, extra: str, needed_by: str) -> None:
         self.extra = extra

@@ -1,7 +1,7 @@
-"""Fixtures for the tests of programs that send: a clock to move, fresh limits, no limits, and an outbox.
+"""pytest fixtures for programs that send notifications: a clock that you move, fresh limits, no limits, and an outbox.
 
-pytest finds them by itself where this package is installed. Nothing is imported, made or changed before a test asks for
-one: this module is loaded at the start of every run.
+pytest finds them without configuration when this package is installed. pytest loads this module at the start of every
+run, so it imports, creates and changes nothing until a test uses one of the fixtures.
 """
 
 from __future__ import annotations
@@ -20,46 +20,58 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """A clock that stands still until it is moved: for the `clock=` of a limiter or a notifier.
+    """A clock that stands still until you move it. Pass it as `clock=` to a limiter or a notifier.
 
-    Waiting by it takes no time: `on_limit="wait"` moves it on, and goes on at once. It begins on 1 January 2026, 00:00 UTC.
+    Waiting takes no real time: `on_limit="wait"` moves the clock forward and continues at once. The clock starts at
+    1 January 2026, 00:00 UTC.
     """
 
     def __init__(self) -> None:
-        # Whole microseconds, as limiters count: sums of fractions of seconds would drift.
+        # Whole microseconds, as in limiters. Sums of fractions of a second would drift.
         self._now = 1_767_225_600_000_000
         self._lock = threading.Lock()
 
     def __call__(self) -> float:
-        """The seconds since 1970."""
+        """The time of this clock, in seconds since 1970."""
         return self._now / 1_000_000
 
     def advance(self, seconds: float | timedelta) -> None:
-        """Let so much time pass: seconds, or a `timedelta`. Back in time only `set` goes."""
+        """Move the clock forward by seconds or a `timedelta`. To move it back, use `set`.
+
+        Raises:
+            TypeError: the argument is neither a number nor a `timedelta`.
+            ValueError: the argument is negative.
+        """
         if not isinstance(seconds, (int, float)):
             if not isinstance(seconds, timedelta):
-                raise TypeError(f"A clock is advanced by seconds or a timedelta, not by a {type(seconds).__name__}.")
+                raise TypeError(f"advance() takes seconds or a timedelta, not {type(seconds).__name__}.")
             seconds = seconds.total_seconds()
         if seconds < 0:
-            raise ValueError("A clock is advanced by 0 seconds or more; to go back, set() it to an instant.")
+            raise ValueError("advance() takes 0 seconds or more; to move the clock back, use set().")
         with self._lock:
             self._now += round(seconds * 1_000_000)
 
     def sleep(self, seconds: float) -> None:
-        """What limiters wait by: the same as `advance`."""
+        """The same as `advance`. Limiters call this to wait."""
         self.advance(seconds)
 
     def set(self, instant: datetime | float) -> None:
-        """Go to an instant: an aware datetime, such as `decision.retry_at`, or seconds since 1970."""
+        """Set the clock to an aware datetime, such as `decision.retry_at`, or to seconds since 1970.
+
+        Raises:
+            TypeError: the argument is neither of these, for example a naive datetime or None.
+        """
         if not isinstance(instant, (int, float)):
             if not isinstance(instant, datetime):
                 what = (
-                    f"not to a {type(instant).__name__}" if instant is not None else "not to None: is there an instant?"
+                    f"not {type(instant).__name__}"
+                    if instant is not None
+                    else "not None; retry_at is None if a notification is allowed now, or never"
                 )
-                raise TypeError(f"A clock is set to an aware datetime, or to seconds since 1970, {what}.")
+                raise TypeError(f"set() takes an aware datetime or seconds since 1970, {what}.")
             if instant.tzinfo is None:
                 raise TypeError(
-                    "A clock is set to an aware datetime, or to seconds since 1970; give tzinfo=timezone.utc."
+                    "set() takes an aware datetime or seconds since 1970; pass tzinfo=timezone.utc to the datetime."
                 )
             instant = instant.timestamp()
         with self._lock:
@@ -67,41 +79,41 @@ class Clock:
 
 
 class Limits:
-    """What decorated functions are limited by in one test."""
+    """The limits of decorated functions in one test."""
 
     @property
     def limiter(self) -> Limiter:
-        """What decides about sync functions: for `windows`, `test`, `clear` and the like."""
+        """The limiter of sync functions. Use its `windows`, `test`, `clear` and other methods."""
         from ratelimited_notify.decorator.configuration import configuration
 
         return configuration.limiter()
 
     @property
     def async_limiter(self) -> AsyncLimiter:
-        """What decides about async functions, on the same windows."""
+        """The limiter of async functions. It uses the same windows."""
         from ratelimited_notify.decorator.configuration import configuration
 
         return configuration.async_limiter()
 
 
 class Sent(NamedTuple):
-    """One message in an outbox: whom it was for, and what else the gateway was called with."""
+    """One message in an outbox: its recipient, and the other arguments of the gateway."""
 
-    # Shown by its repr, recipient and all, so that an assertion that fails says what was sent: there is nobody behind it.
+    # The repr shows everything, the recipient too, so that a failed assertion says what was sent: it is test data.
     recipient: object
     args: tuple[object, ...]
     kwargs: Mapping[str, object]
 
 
 class _Recording(list[Sent]):
-    """What both outboxes are."""
+    """The common part of both outboxes."""
 
     error: BaseException | type[BaseException] | None = None
-    """What the next calls raise, instead of recording: `outbox.error = ConnectionRefusedError()`; None sends again."""
+    """An exception that calls raise instead of recording: `outbox.error = ConnectionRefusedError()`. None ends this."""
 
     @property
     def recipients(self) -> list[object]:
-        """Whom the messages were for, in the order in which they were sent."""
+        """The recipients of the messages, in the order in which the messages were sent."""
         return [sent.recipient for sent in self]
 
     def _record(self, recipient: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
@@ -111,18 +123,22 @@ class _Recording(list[Sent]):
 
 
 class Outbox(_Recording):
-    """A gateway that sends nothing: a list of what it was called with, oldest first."""
+    """A gateway that sends nothing, and the list of the messages that it was called with, oldest first."""
 
     def __call__(self, recipient: object = None, /, *args: object, **kwargs: object) -> None:
-        """Record a message, or raise `error`; the recipient is the first argument, None where all are given by name."""
+        """Record a message, or raise `error`.
+
+        Arguments:
+            recipient: the first positional argument. None if all arguments are passed by name.
+        """
         self._record(recipient, args, kwargs)
 
 
 class AsyncOutbox(_Recording):
-    """An `Outbox` to await."""
+    """An `Outbox` for asyncio."""
 
     async def __call__(self, recipient: object = None, /, *args: object, **kwargs: object) -> None:
-        """As `Outbox`, awaited."""
+        """The same as `Outbox.__call__`."""
         self._record(recipient, args, kwargs)
 
 
@@ -130,19 +146,19 @@ class AsyncOutbox(_Recording):
 def notify_clock() -> Clock:
     """A clock that the test moves: `notify_clock.advance(seconds)`, `notify_clock.set(decision.retry_at)`.
 
-    Decorated functions go by it where the test asks for `notify_limits` too; notifiers and limiters where they are made
-    with it: `Notifier(gateway, rules, clock=notify_clock)`. Waiting moves it instead of sleeping.
+    Decorated functions use it if the test also uses `notify_limits`. For notifiers and limiters, pass it:
+    `Notifier(gateway, rules, clock=notify_clock)`. Waiting moves the clock instead of sleeping.
     """
     return Clock()
 
 
 @pytest.fixture
 def notify_limits(notify_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Limits]:
-    """Fresh windows in memory for all decorated functions, by `notify_clock`, for this test alone.
+    """Fresh windows in memory for all decorated functions, with the time of `notify_clock`, for this test only.
 
-    The program's own rules apply, those that it sets up by `configure` during the test included, and limits written on
-    decorators; the storage that it names is not opened. A test that wants other rules calls `configure(rules=...)`; what was
-    configured before is in force again afterwards. Limiting is on, whatever `RATELIMITED_NOTIFY_DISABLED` says.
+    The rules of the program apply, also those that it sets with `configure` during the test, and so do the limits on
+    decorators. The storage of the program is not opened. To use other rules, call `configure(rules=...)` in the test;
+    the previous configuration is restored after the test. Limiting is on, even if `RATELIMITED_NOTIFY_DISABLED` is set.
     """
     from ratelimited_notify.decorator.configuration import configuration
     from ratelimited_notify.limiter.switch import VARIABLE
@@ -154,7 +170,7 @@ def notify_limits(notify_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def notify_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No limits in this test, for anybody: decorated functions, notifiers and limiters send everything, and count nothing."""
+    """Turn all limits off in this test: decorated functions, notifiers and limiters send everything and count nothing."""
     from ratelimited_notify.limiter.switch import switch
 
     monkeypatch.setattr(switch, "off", True)
@@ -162,19 +178,19 @@ def notify_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def notify_outbox() -> Outbox:
-    """A gateway that records: a list of messages, each with `recipient`, `args` and `kwargs`.
+    """A gateway that records messages: a list of messages, each with `recipient`, `args` and `kwargs`.
 
-    Give it to a notifier, `Notifier(notify_outbox, rules)`, sync or async, or put it in the place of the function that sends:
-    `monkeypatch.setattr("shop.mail.send_mail", notify_outbox)`. With `notify_outbox.error = TimeoutError()` it raises. In
-    the place of a function that is awaited put `notify_async_outbox`.
+    Pass it to a sync or async notifier, `Notifier(notify_outbox, rules)`, or replace the function that sends:
+    `monkeypatch.setattr("shop.mail.send_mail", notify_outbox)`. To make it raise, set
+    `notify_outbox.error = TimeoutError()`. To replace a coroutine function, use `notify_async_outbox`.
     """
     return Outbox()
 
 
 @pytest.fixture
 def notify_async_outbox() -> AsyncOutbox:
-    """A `notify_outbox` to await: for an `AsyncNotifier`, or in the place of a coroutine function that sends.
+    """`notify_outbox` for asyncio: pass it to an `AsyncNotifier`, or replace a coroutine function that sends.
 
-    It is a list of its own, beside that of `notify_outbox`.
+    It does not share its list with `notify_outbox`.
     """
     return AsyncOutbox()

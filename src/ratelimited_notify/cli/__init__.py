@@ -1,13 +1,14 @@
-"""The command line tool, `ratelimited-notify`. What it is made of is the extra `cli`, loaded when it runs.
+"""The command line tool, `ratelimited-notify`. It needs the extra `cli`, which is imported when the command runs.
 
 app.py       the commands and their options
-send.py      notifications from a file to a gateway     what `send` and `demo` both do
-input.py     lines of JSON as notifications, streamed
-gateway.py   the gateway that a URI names, or a rehearsal
-tally.py     what became of the notifications           pure
-report.py    the same, as tables
-check.py     a rules file, as a table
-demo.py      `send` on the shipped sample, to a mail server of its own
+send.py      send notifications from a file             used by `send` and `demo`
+input.py     read notifications from lines of JSON, as a stream
+gateway.py   open the gateway of a URI, or a dry-run gateway
+tally.py     count the results                          pure
+report.py    print the results as tables
+check.py     print a rules file as a table
+demo.py      run `send` on a built-in sample
+mailbox.py   the mail server of the demo
 sample/      the notifications and the rules of the demo
 """
 
@@ -17,7 +18,7 @@ _MADE_OF = ("click", "rich", "typer")
 
 
 def main() -> None:
-    """Run the command line tool; it ends the process with its exit status."""
+    """Run the command line tool. It ends the process with its exit status."""
     import sys
 
     try:

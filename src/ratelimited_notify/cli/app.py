@@ -1,4 +1,4 @@
-"""The commands, their options, and the exit status that each ends with."""
+"""The commands, their options and their exit statuses."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
-    # Its tracebacks show local variables: recipients, passwords.
+    # Typer's tracebacks show local variables, so they would show recipients and passwords.
     pretty_exceptions_enable=False,
 )
 
 
 def run() -> None:
-    """Run the command line; it ends the process with its exit status."""
-    # A type in the input may hold letters that the terminal's encoding lacks.
+    """Run the command line tool. It ends the process with its exit status."""
+    # A type in the input may contain characters that the terminal's encoding does not have.
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
@@ -49,7 +49,7 @@ def _version(wanted: bool) -> None:
 def _options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Print the version, and exit."),
+        typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Print the version and exit."),
     ] = False,
 ) -> None: ...
 
@@ -58,17 +58,18 @@ def _options(
 def send_command(
     rules: Annotated[
         Path,
-        typer.Option(help="The rules, a TOML file.", envvar="RATELIMITED_NOTIFY_RULES", metavar="FILE"),
+        typer.Option(help="The TOML file with the rules.", envvar="RATELIMITED_NOTIFY_RULES", metavar="FILE"),
     ],
     notifications: Annotated[
         str,
-        typer.Argument(help="The notifications, a file of JSON lines; - is standard input.", metavar="FILE"),
+        typer.Argument(help="The file with the notifications as JSON lines; - is standard input.", metavar="FILE"),
     ] = "-",
     gateway: Annotated[
         str | None,
         typer.Option(
-            help="Where to send: smtp://host:port, smtp+starttls:// or smtps://, with user:password@ before the host if "
-            "need be. Other users of this machine can see command lines: put a password into the variable instead.",
+            help="The mail server: smtp://host:port, smtp+starttls:// or smtps://, with user:password@ before the host "
+            "if it needs a login. Other users of this machine can see command lines, so put a URI with a password into "
+            "the environment variable.",
             envvar="RATELIMITED_NOTIFY_GATEWAY",
             metavar="URI",
         ),
@@ -78,14 +79,14 @@ def send_command(
         typer.Option(
             help="The address that messages come from.",
             metavar="ADDRESS",
-            show_default="ratelimited-notify@ the name of this host",
+            show_default="ratelimited-notify@ and the name of this host",
         ),
     ] = None,
     storage: Annotated[
         str,
         typer.Option(
-            help="Where to count: memory:// forgets when the command ends; redis://host:port/0, valkey:// and "
-            "memcached://host:port are shared with everybody who counts there.",
+            help="Where hits are counted: memory:// forgets them when the command ends; redis://host:port/0, valkey:// "
+            "and memcached://host:port are shared with all programs that count there.",
             envvar="RATELIMITED_NOTIFY_STORAGE",
             metavar="URI",
         ),
@@ -93,7 +94,7 @@ def send_command(
     timeout: Annotated[
         float | None,
         typer.Option(
-            help="The longest wait for the mail server, for a connection and for each answer, in seconds.",
+            help="How long to wait for the mail server, for a connection and for each answer, in seconds.",
             metavar="SECONDS",
             show_default="60",
         ),
@@ -101,7 +102,7 @@ def send_command(
     max_wait: Annotated[
         float | None,
         typer.Option(
-            help='The longest wait for one notification, in seconds, where a rule says on_limit = "wait".',
+            help='How long one notification may wait, in seconds, if its rule has on_limit = "wait".',
             min=0,
             metavar="SECONDS",
         ),
@@ -111,32 +112,33 @@ def send_command(
         typer.Option(
             "--dry-run",
             metavar="",
-            help="Decide and show, but send nothing and count nothing: decisions are made on empty windows in memory, "
-            "where those of this run count for each other, and --storage is not asked. Waiting takes no time.",
+            help="Show what would be sent, but send nothing and count nothing. Decisions start from empty windows in "
+            "memory, in which only the notifications of this run count; --storage is not used. Waiting takes no time.",
         ),
     ] = False,
 ) -> None:
-    """Send notifications from a file or from standard input, as far as the rules allow.
+    """Send the notifications that the rules allow, from a file or from standard input.
 
-    Each line is one JSON object with type, recipient, subject and body, and optionally priority, cost and fields (an
-    object: channel, tenant, dedupe_key, or what the rules declare). What is over the limit is dropped, unless its rule
-    says on_limit = "wait". A file is read as it is sent, 250 lines at a time; from a pipe each line is sent as it comes.
+    Each line is one JSON object with type, recipient, subject and body. It may also have priority, cost and fields (an
+    object with channel, tenant, dedupe_key, or fields that the rules declare). Notifications over the limit are dropped,
+    unless their rule has on_limit = "wait". A file is read while it is sent, 250 lines at a time; from a pipe, each line
+    is sent when it arrives.
 
-    A table of what was sent, suppressed and failed comes on standard output. Malformed and failed lines are named by
-    their number on standard error, and skipped. Where the mail server is out of reach five times in a row, no more is tried;
-    what was decided and not sent is given back.
+    A table of what was sent, suppressed and failed is printed on standard output. Malformed and failed lines are skipped,
+    and their line numbers are printed on standard error. If the mail server cannot be reached five times in a row, the
+    command stops. The hits of notifications that were decided but not sent are given back.
 
     Exit status:
 
     - 0: every notification was sent, or refused by a rule.
-    - 1: lines were malformed, could not be sent, or were not tried.
+    - 1: some lines were malformed, could not be sent, or were not tried.
     - 2: an option or a file cannot be used; nothing was sent.
-    - 130: interrupted, by Ctrl-C or SIGTERM; what was decided and not sent has been given back.
+    - 130: interrupted by Ctrl-C or SIGTERM; the hits of what was decided but not sent were given back.
     """
     aside = console(stderr=True)
     with _usable(), _opened(notifications) as stream:
         if dry_run and storage != MEMORY:
-            say(aside, "Dry run: decided on empty windows in memory; what the storage has counted is not looked at.")
+            say(aside, "Dry run: decisions start from empty windows in memory; the storage is not used.")
         route = Route(rules, sender or default_sender(), gateway, storage, max_wait, dry_run, timeout)
         tally = send(stream, route, console(), aside)
     raise typer.Exit(tally.exit_status)
@@ -144,7 +146,7 @@ def send_command(
 
 @app.command("demo")
 def demo_command() -> None:
-    """Send a shipped sample of notifications to a mail server in this process, and show what arrived and what was refused."""
+    """Send a built-in sample to a mail server in this process, and show what arrived and what was refused."""
     with _usable():
         from ratelimited_notify.cli.demo import demo
 
@@ -154,9 +156,9 @@ def demo_command() -> None:
 
 @app.command("check")
 def check_command(
-    rules: Annotated[Path, typer.Argument(help="The rules, a TOML file.", metavar="FILE")],
+    rules: Annotated[Path, typer.Argument(help="The TOML file with the rules.", metavar="FILE")],
 ) -> None:
-    """Check a rules file: every problem with its place and exit status 1, or the rules as a table."""
+    """Check a rules file. Print the rules as a table, or all problems and where they are, with exit status 1."""
     from ratelimited_notify.cli.check import show_rules
     from ratelimited_notify.sources.file import read_rules
 
@@ -170,7 +172,7 @@ def check_command(
 
 @contextmanager
 def _usable() -> Generator[None, None, None]:
-    """What cannot be used is said in the library's words, and nothing else."""
+    """Print an error of the library without a traceback, and exit with status 2."""
     try:
         yield
     except NotifyError as error:
@@ -183,7 +185,7 @@ def _opened(name: str) -> AbstractContextManager[BinaryIO]:
         if sys.stdin is None:
             raise NotifyError("Standard input is closed; name a file with the notifications.")
         if sys.stdin.isatty():
-            say(console(stderr=True), "Reading notifications from the keyboard, one JSON object a line.")
+            say(console(stderr=True), "Reading notifications from the keyboard, one JSON object per line.")
         return nullcontext(sys.stdin.buffer)
     try:
         return Path(name).open("rb")

@@ -1,4 +1,4 @@
-"""A rules file as a person reads it: what each rule limits, and by what it is counted."""
+"""Print a rules file as a table: the limits of each rule, the fields that it counts by, and its options."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _NOTHING = "nothing: one window for all"
 
 
 def show_rules(screen: Console, rules: RuleSet, title: str = "Rules") -> None:
-    """Print the rules as a table, the default among them."""
+    """Print the rules as a table, including the default."""
     if not len(rules) and rules.default is None:
         say(screen, "There are no rules.", "yellow")
-    made = table(title, "rule", "type", "limit", "counted by", "besides")
+    made = table(title, "rule", "type", "limit", "counted by", "options")
     for rule in rules:
         made.add_row(*map(Text, _cells(rule)))
     if rules.default is not None:
@@ -42,10 +42,10 @@ def show_rules(screen: Console, rules: RuleSet, title: str = "Rules") -> None:
 
 def _cells(rule: Rule) -> tuple[str, str, str, str, str]:
     limits = limits_text(rule.limits)
-    return shown(rule.name), shown(rule.type), limits, " and ".join(rule.by) or _NOTHING, "; ".join(_besides(rule))
+    return shown(rule.name), shown(rule.type), limits, " and ".join(rule.by) or _NOTHING, "; ".join(_options(rule))
 
 
-def _besides(rule: Rule) -> Iterator[str]:
+def _options(rule: Rule) -> Iterator[str]:
     if not rule.enforce:
         yield "shadow mode"
     if rule.strategy != "moving-window":

@@ -1,4 +1,4 @@
-"""`send` on the shipped sample, to a real mail server in this process: what arrived is counted there."""
+"""Run `send` on the built-in sample, with a real mail server in this process that counts what arrives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def demo(out: Console, aside: Console) -> int:
     """Send the sample, and print what arrived and what was refused.
 
     Returns:
-        The exit status, which is 0 where the mail server has what was counted as sent, and nothing else.
+        The exit status. It is 0 if the mail server received exactly what was counted as sent.
 
     Raises:
         MissingExtra: the mail server is not installed.
@@ -53,7 +53,7 @@ def demo(out: Console, aside: Console) -> int:
         sample = opened.enter_context(as_file(files("ratelimited_notify.cli") / _SAMPLE))
         server = opened.enter_context(mail_server())
         rules, notifications = sample / "rules.toml", sample / "notifications.jsonl"
-        say(out, f"A mail server listens at {server.uri} in this process. What follows is the work of\n")
+        say(out, f"A mail server listens at {server.uri} in this process. The demo runs\n")
         say(
             out, f"  ratelimited-notify send --rules {rules.name} --gateway {server.uri} {notifications.name}\n", "bold"
         )
@@ -65,14 +65,14 @@ def demo(out: Console, aside: Console) -> int:
         show(out, _arrivals(mails, _types(notifications)))
     sent = tally.total(Status.SENT)
     if sent != len(mails) and not tally.interrupted:
-        say(out, f"{sent} were counted as sent, but the mail server has {len(mails)}.", "red")
+        say(out, f"{sent} messages were counted as sent, but the mail server received {len(mails)}.", "red")
         return 1
-    say(out, f"{sent} messages were sent, and the mail server has {len(mails)}.", "green")
+    say(out, f"{sent} messages were sent, and the mail server received {len(mails)}.", "green")
     return tally.exit_status
 
 
 def _types(notifications: Path) -> dict[str, str]:
-    """The type of each message, by its subject: mail says nothing of types."""
+    """The type of each message by its subject, because a mail does not contain its type."""
     with notifications.open("rb") as stream:
         return {line["subject"]: line["type"] for line in map(json.loads, stream)}
 
@@ -80,7 +80,7 @@ def _types(notifications: Path) -> dict[str, str]:
 def _arrivals(mails: Iterable[Mail], types: dict[str, str]) -> Table:
     counted = Counter((mail.recipient, types.get(mail.subject, _UNKNOWN)) for mail in mails)
     kinds = list(dict.fromkeys([*types.values(), *(type for _, type in counted)]))
-    heads = [*map(shown, kinds), "in all"]
+    heads = [*map(shown, kinds), "total"]
     made = table("What arrived at the mail server", "recipient", *heads, numbers=heads)
     for recipient in sorted({recipient for recipient, _ in counted}):
         made.add_row(Text(shown(recipient)), *_counts([counted[recipient, kind] for kind in kinds]))

@@ -1,4 +1,4 @@
-"""The gateway that a URI names, and what takes its place in a dry run."""
+"""Open the gateway of a URI, or the gateway that replaces it in a dry run."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from ratelimited_notify.gateways.smtp.settings import SCHEMES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_KNOWN = f"Known are {', '.join(f'{scheme}://host:port' for scheme in SCHEMES)}."
+_KNOWN = f"Use {', '.join(f'{scheme}://host:port' for scheme in SCHEMES)}."
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}").fullmatch
 
 
 def default_sender() -> str:
-    """The address that messages come from where none is given: this command on this host."""
+    """The default address that messages come from: the name of this command at the name of this host."""
     return f"ratelimited-notify@{socket.gethostname() or 'localhost'}"
 
 
 def open_gateway(uri: str, sender: str) -> SMTPGateway:
-    """The gateway that a URI names; nothing is connected yet.
+    """Make the gateway for a URI. It does not connect yet.
 
     Raises:
-        NotifyError: no gateway is of that name, or the URI or the sender cannot be used; the text never quotes the URI.
+        NotifyError: there is no gateway for the scheme, or the URI or the sender is invalid. The message never quotes
+            the URI.
     """
     scheme, separator, _ = uri.partition("://")
     if not separator or not _SCHEME(scheme):
-        raise NotifyError(f"The gateway is not a URI. {_KNOWN}")
+        raise NotifyError(f"The value of --gateway is not a URI. {_KNOWN}")
     if scheme.lower() not in SCHEMES:
         raise NotifyError(f"There is no gateway for {scheme}://. {_KNOWN}")
     return SMTPGateway.from_uri(uri, sender=sender)
 
 
 def rehearsal(sender: str) -> Callable[[str, str, str], None]:
-    """A gateway that makes each message, so that those which cannot be sent are found, and sends none.
+    """Make a gateway that builds each message, to find the invalid ones, but sends nothing.
 
     Raises:
-        NotifyError: the sender is not an address.
+        NotifyError: the sender is not an e-mail address.
     """
     mailbox = Mailbox.parse(sender, "the sender")
 

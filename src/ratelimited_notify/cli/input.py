@@ -1,4 +1,4 @@
-"""Notifications as they come in: one JSON object a line, read as far as they are asked for, whatever the bytes are."""
+"""Read notifications from a stream, one JSON object per line. Lines are read on demand and may contain any bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LONGEST_LINE = 1_048_576
-"""Bytes; what is longer is malformed, and never held as a whole."""
+"""The longest line, in bytes. A longer line is malformed, and is never held in memory as a whole."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL).fullmatch
@@ -36,33 +36,34 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 
 
 KEYS = _Line.__struct_fields__
-"""What an object may hold."""
+"""The keys that an object may have."""
 
 _decode = msgspec.json.Decoder(_Line).decode
 
 
 class InputError(NotifyError):
-    """The input broke off: what was read before is dealt with."""
+    """The input cannot be read to its end. Lines that were read before are processed."""
 
 
 class Input:
-    """The notifications of a stream, each with the number of its line as `id`.
+    """Iterates over the notifications of a stream. The `id` of a notification is its line number.
 
     Arguments:
         stream: the bytes.
-        malformed: called with the number of a line that is no notification, and what is wrong with it, without its content.
+        malformed: called for each malformed line, with its number and a description of the problem that does not quote
+            the line.
     """
 
     def __init__(self, stream: BinaryIO, malformed: Callable[[int, str], None]) -> None:
         self._stream = stream
         self._malformed = malformed
         self.size = _size(stream)
-        """How many bytes there are, or None where only the end will tell."""
+        """The size of the stream in bytes, or None if it is not known in advance."""
         self.position = 0
-        """How many of them were read."""
+        """How many bytes have been read."""
 
     def __iter__(self) -> Iterator[Notification]:
-        """Raises `InputError` where the stream cannot be read any further."""
+        """Yield the notifications. Raises `InputError` if the stream cannot be read to its end."""
         for number, line in self._lines():
             if line is None:
                 self._malformed(number, f"longer than {LONGEST_LINE:,} bytes")
@@ -93,7 +94,7 @@ class Input:
             yield notification
 
     def _lines(self) -> Iterator[tuple[int, bytes | None]]:
-        """Each line with its number; None for one that is too long."""
+        """Yield each line with its number. A line that is too long is None."""
         number = 0
         while line := self._read():
             number += 1
@@ -107,7 +108,7 @@ class Input:
             yield number, None
 
     def _read(self) -> bytes:
-        """Up to the end of the line, or a little more than the longest line that is taken."""
+        """Read to the end of the line, or one byte more than the longest line."""
         try:
             line = self._stream.readline(LONGEST_LINE + 1)
         except OSError as error:
@@ -127,15 +128,15 @@ def _size(stream: BinaryIO) -> int | None:
 
 
 def _problem(error: Exception) -> str:
-    """What is wrong with a line, in words that show nothing of what it holds."""
+    """Describe what is wrong with a line, without quoting any of its content."""
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8"
     said = str(error)
     unknown = _UNKNOWN_KEY(said)
     if said.startswith("Expected `object`") and "$" not in said:
-        return "not a JSON object; each line is one"
+        return "not a JSON object; each line must be one"
     if unknown is None:
         return said
-    # A key may be anything, an address too: only what looks like the name of an option is shown.
+    # A key may be anything, even an address, so it is shown only if it looks like the name of an option.
     named = f"{unknown[1]!r}" if is_name(unknown[1]) else "a key"
     return f"{named} is not known; known are {', '.join(KEYS)}"

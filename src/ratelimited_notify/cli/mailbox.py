@@ -1,4 +1,4 @@
-"""The mail server of the demo: a real one, on a free port of this machine, that keeps what it is given."""
+"""The mail server of the demo: a real SMTP server on a free local port, which keeps the messages that it receives."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Mail(NamedTuple):
 
 
 class Mailbox:
-    """What arrived, and where."""
+    """The messages that arrived, and the URI of the server."""
 
     def __init__(self) -> None:
         self.mails: list[Mail] = []
@@ -40,22 +40,22 @@ class Mailbox:
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's name
         message = message_from_bytes(envelope.original_content or b"", policy=default)
         self.mails += (Mail(recipient, str(message["Subject"])) for recipient in envelope.rcpt_tos)
-        return "250 2.0.0 taken"
+        return "250 2.0.0 accepted"
 
 
 @contextmanager
 def mail_server() -> Generator[Mailbox, None, None]:
-    """A mail server that runs in a thread, for as long as the context.
+    """Run a mail server in a thread until the context ends.
 
     Raises:
-        NotifyError: this machine lets nobody listen.
+        NotifyError: the server cannot listen on this machine.
     """
     mailbox = Mailbox()
     started: Future[tuple[int, Callable[[], object]]] = Future()
 
     async def serve() -> None:
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-        # The name is given since looking it up may take long.
+        # Looking up the host name can take long, so pass it.
         server = await loop.create_server(lambda: SMTP(mailbox, hostname="localhost", loop=loop), _HOST, 0)
         port: int = server.sockets[0].getsockname()[1]
         started.set_result((port, lambda: loop.call_soon_threadsafe(stopped.set)))
@@ -65,7 +65,7 @@ def mail_server() -> Generator[Mailbox, None, None]:
     def run() -> None:
         try:
             asyncio.run(serve())
-        except Exception as error:  # noqa: BLE001  # raised again where the server was asked for
+        except Exception as error:  # noqa: BLE001  # raised again in the thread that starts the server
             started.set_exception(error)
 
     thread = threading.Thread(target=run, name="mail server of the demo", daemon=True)

@@ -1,4 +1,4 @@
-"""What became of the notifications, as a person reads it: tables on standard output, everything else beside them."""
+"""Print the results as tables on standard output. Other messages go to standard error."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
     from ratelimited_notify.cli.tally import Cause, RefusalCount, Tally
 
 WIDTH = 100
-"""Columns: what is not a terminal gets this many, and no terminal more."""
+"""The width of the output in columns. A terminal may be narrower; anything else gets this width."""
 
 _LONGEST = 40
 _STYLES = ("green", "yellow", "red", "")
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where to print: no text is taken for markup, and nothing is coloured that is not meant to be."""
+    """Make a console that prints text literally, without markup or automatic colours."""
     made = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
     made.width = min(made.width, WIDTH) if made.is_terminal else WIDTH
     return made
 
 
 def say(screen: Console, text: str, style: str = "") -> None:
-    """Print a line as it is, however long."""
+    """Print a line without wrapping it."""
     screen.print(Text(text, style), soft_wrap=True)
 
 
 def shown(text: str) -> str:
-    """The text on one line of a table: control characters, which a terminal would obey, are spelled out."""
+    """The text as a table cell: shortened, and with control characters escaped so that the terminal ignores them."""
     plain = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return plain if len(plain) <= _LONGEST else plain[: _LONGEST - 1] + "…"
 
 
 def table(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
-    """An empty table; the columns that hold numbers stand to the right."""
+    """Make an empty table. The columns in `numbers` are aligned to the right."""
     made = Table(
         title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", show_edge=False, pad_edge=False
     )
@@ -56,18 +56,18 @@ def table(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
 
 
 def number(count: int | None, style: str = "") -> Text:
-    """A count as a cell; nothing is a dash, so that the eye goes to what is there."""
+    """A count as a table cell. 0 and None are shown as a dash, so that the other counts stand out."""
     return Text(f"{count:,}", style) if count else Text("-", "dim")
 
 
 def show(screen: Console, made: Table) -> None:
-    """Print a table, and a line below it."""
+    """Print a table and an empty line."""
     screen.print(made)
     screen.print()
 
 
 def report(screen: Console, tally: Tally, now: datetime, *, dry_run: bool = False) -> None:
-    """Print what became of the notifications; times are counted from `now`."""
+    """Print the results. Times are relative to `now`."""
     if tally.statuses:
         show(screen, _by_type(tally, dry_run=dry_run))
     if tally.refusals:
@@ -75,11 +75,11 @@ def report(screen: Console, tally: Tally, now: datetime, *, dry_run: bool = Fals
     if tally.shadowed:
         show(screen, _by_shadow_rule(tally.shadowed))
     if not tally.statuses:
-        say(screen, "No notification was dealt with.")
+        say(screen, "No notification was processed.")
     if tally.malformed:
         say(
             screen,
-            f"{tally.malformed:,} malformed line{'s' * (tally.malformed > 1)} skipped; standard error says which.",
+            f"{tally.malformed:,} malformed line{'s' * (tally.malformed > 1)} skipped; see standard error for details.",
             "red",
         )
     if tally.stopped:
@@ -90,7 +90,7 @@ def report(screen: Console, tally: Tally, now: datetime, *, dry_run: bool = Fals
 
 def _by_type(tally: Tally, *, dry_run: bool) -> Table:
     sent = "would be sent" if dry_run else "sent"
-    heads = (sent, "suppressed", "failed", "in all")
+    heads = (sent, "suppressed", "failed", "total")
     made = table("Dry run: nothing was sent" if dry_run else "Notifications", "type", *heads, numbers=heads)
     for type, counted in tally.statuses.items():
         made.add_row(Text(shown(type)), *_numbers([*map(counted.get, COUNTED), counted.total()]))
@@ -137,7 +137,7 @@ def _again(refused: RefusalCount, now: datetime) -> str:
 
 
 def _at(instant: datetime | None, now: datetime) -> str:
-    """The first instant by this machine's clock on the wall, rounded up as durations are."""
+    """The first instant in local time, rounded up to a full second, like durations."""
     if instant is None or instant <= now:
         return ""
     local = (instant + timedelta(microseconds=-instant.microsecond % 1_000_000)).astimezone()
@@ -149,10 +149,10 @@ def _until(instant: datetime, now: datetime) -> str:
 
 
 def _stop(tally: Tally) -> str:
-    left = "what followed was" if tally.untried is None else f"{tally.untried:,} notifications were"
+    left = "the rest of the input was" if tally.untried is None else f"{tally.untried:,} notifications were"
     return (
-        f"Stopped after line {tally.line:,}, since the mail server was out of reach too often in a row: {left} not tried, "
-        "nor counted."
+        f"Stopped after line {tally.line:,} because the mail server could not be reached several times in a row: "
+        f"{left} not tried and not counted."
     )
 
 
@@ -160,4 +160,4 @@ def _interruption(tally: Tally, *, dry_run: bool) -> str:
     after = f"Interrupted after line {tally.line:,}" if tally.line else "Interrupted before the first notification"
     if dry_run:
         return f"{after}."
-    return f"{after}. The next one may have been on its way; no further one was sent, nor is it counted."
+    return f"{after}. The next notification may have been sent; no later one was sent or counted."

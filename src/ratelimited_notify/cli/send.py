@@ -1,4 +1,4 @@
-"""Notifications from a stream, through the rules, to a gateway: what the commands `send` and `demo` do."""
+"""Send the notifications of a stream that the rules allow. Used by the commands `send` and `demo`."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     from ratelimited_notify.notifier.delivery import Delivery
     from ratelimited_notify.rules.ruleset import RuleSet
 
-    # A recipient, a subject and a body.
+    # Called with a recipient, a subject and a body.
     Gateway: TypeAlias = Callable[[str, str, str], object]
 
 MEMORY = "memory://"
 
 MOST_UNREACHED = 5
-"""So many times in a row the mail server may be out of reach, each of which may take a time-out; then no more is tried."""
+"""If the mail server cannot be reached this many times in a row, stop. Each time may take a whole timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """By which rules notifications are sent, where to, and where they are counted."""
+    """The settings of a run: rules, sender, gateway, storage, and limits for waiting."""
 
     rules: str | os.PathLike[str]
     sender: str
@@ -57,11 +57,11 @@ class Route:
     max_wait: float | None = None
     dry_run: bool = False
     timeout: float | None = None
-    """Seconds after which the mail server is given up; None is what the gateway says by itself."""
+    """How long to wait for the mail server, in seconds. None is the default of the gateway."""
 
 
 class _Leap:
-    """The time, in a dry run: waiting moves it on at once."""
+    """The clock of a dry run: waiting moves it forward without a pause."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -74,16 +74,16 @@ class _Leap:
 
 
 def send(stream: BinaryIO, route: Route, out: Console, aside: Console) -> Tally:
-    """Send the notifications of a stream as far as the rules allow, and print what became of them.
+    """Send the notifications of a stream that the rules allow, and print the results.
 
     Arguments:
-        stream: one JSON object a line.
-        route: by which rules, where to, and where they are counted.
-        out: gets the tables.
-        aside: gets progress, warnings, and each line that is malformed or whose sending failed.
+        stream: one JSON object per line.
+        route: the rules, the gateway, the storage and other settings.
+        out: the console for the tables.
+        aside: the console for progress, warnings, and a line for each malformed or failed notification.
 
     Returns:
-        What became of them; also after an interrupt, when what was decided and not sent has been given back.
+        The results, also after an interrupt. The hits of what was decided but not sent have been given back by then.
 
     Raises:
         NotifyError: the rules, the gateway or the storage cannot be used; nothing was read.
@@ -93,7 +93,11 @@ def send(stream: BinaryIO, route: Route, out: Console, aside: Console) -> Tally:
     clock = _Leap() if route.dry_run else None
     tally = Tally(frozenset(rule.name for rule in rules if not rule.enforce))
     if any(rule.tiers for rule in rules):
-        say(aside, "warning: A command cannot know who is in a tier; the limits of tiers are left out.", "yellow")
+        say(
+            aside,
+            "warning: The command does not know the tiers of recipients, so it ignores limits of tiers.",
+            "yellow",
+        )
     with ExitStack() as opened:
         opened.enter_context(_warnings(aside))
         gateway: Gateway = opened.enter_context(_gateway(route))
@@ -119,7 +123,7 @@ def _deliver(notifier: Notifier[[str, str], object], stream: BinaryIO, tally: Ta
         say(aside, f"line {number}: malformed: {problem}", "red")
 
     source = _Counted(Input(stream, malformed))
-    # Closed at once when something breaks in, so that what was decided and not sent is given back while it can be.
+    # On an exception, `closing` gives back at once what was decided but not sent, while that is still possible.
     with _progress(source, aside) as advance, closing(_deliveries(notifier, source)) as deliveries:
         unreached = 0
         for delivery in deliveries:
@@ -132,14 +136,14 @@ def _deliver(notifier: Notifier[[str, str], object], stream: BinaryIO, tally: Ta
                 tally.stopped = True
                 break
     if tally.stopped and source.size is not None:
-        # All there are but those that were dealt with: some were read and decided about, and given back.
+        # Count the rest of the input. Some of it was already read and decided, and then given back.
         for _ in source:
             pass
         tally.untried = source.read - sum(counted.total() for counted in tally.statuses.values())
 
 
 def _unreached(delivery: Delivery[object], so_far: int) -> int:
-    """How often in a row the server was out of reach; what was not tried there, a refusal say, tells nothing of it."""
+    """How often in a row the server could not be reached. A delivery that did not try it, as after a refusal, is ignored."""
     if isinstance(delivery.error, ServerUnreachable):
         return so_far + 1
     tried = delivery.status is Status.SENT or isinstance(delivery.error, SMTPError | DeliveryUnknown)
@@ -147,7 +151,7 @@ def _unreached(delivery: Delivery[object], so_far: int) -> int:
 
 
 class _Counted:
-    """The notifications of an input, from where the last reader left off, and how many were read."""
+    """Counts the notifications of an input. A second iteration continues where the first one stopped."""
 
     def __init__(self, source: Input) -> None:
         self._source = source
@@ -172,25 +176,25 @@ def _deliveries(notifier: Notifier[[str, str], object], source: _Counted) -> Gen
     if source.size is not None:
         yield from notifier.iter_many(source)
         return
-    # Who writes into a pipe may do so now and then: a notification is not to wait until there are enough for a batch.
+    # A program may write into a pipe only now and then, and a notification must not wait until a batch is full.
     for notification in source:
         yield from notifier.iter_many((notification,))
 
 
 def _reason(delivery: Delivery[object]) -> str:
-    # The messages of this library name nobody; of others nothing is known.
+    # Messages of this library never contain a recipient. Other messages may.
     error = delivery.error
     return str(error) if isinstance(error, NotifyError) else type(error).__name__
 
 
 def _gateway(route: Route) -> AbstractContextManager[Gateway]:
     if route.timeout is not None and not 0 < route.timeout < inf:
-        raise NotifyError("--timeout must be seconds: more than 0, and finite.")
+        raise NotifyError("--timeout must be a finite number of seconds above 0.")
     gateway = None if route.gateway is None else open_gateway(route.gateway, route.sender)
     if route.dry_run:
         return nullcontext(rehearsal(route.sender))
     if gateway is None:
-        raise NotifyError("No gateway is named. Say where to send, --gateway smtp://host:port; --dry-run needs none.")
+        raise NotifyError("There is no gateway. Pass --gateway smtp://host:port, or --dry-run, which needs none.")
     if route.timeout is not None:
         gateway.timeout = route.timeout
     return closing(gateway)
@@ -200,14 +204,13 @@ def _check_waiting(rules: RuleSet, max_wait: float | None) -> None:
     waiting = [rule.name for rule in rules if rule.on_limit == "wait"]
     if waiting and max_wait is None:
         raise NotifyError(
-            f'Rule {waiting[0]!r} has on_limit = "wait": say how long to wait for one notification at the most, '
-            "--max-wait SECONDS."
+            f'Rule {waiting[0]!r} has on_limit = "wait". Pass --max-wait SECONDS, the longest wait for one notification.'
         )
 
 
 def _check_storage(limiter: Limiter, route: Route) -> None:
-    """Make sure that the storage answers, before a long input fails line by line."""
-    # With limiting switched off, no storage is asked and none needs to be there.
+    """Check that the storage answers, so that a long input does not fail line by line."""
+    # If limiting is switched off, the storage is not used and need not be running.
     probe = None if switch.read() else getattr(limiter.storage, "probe", None)
     try:
         if probe is not None:
@@ -219,13 +222,13 @@ def _check_storage(limiter: Limiter, route: Route) -> None:
 
 @contextmanager
 def _terminable() -> Generator[None, None, None]:
-    """SIGTERM, which service managers send, is an interrupt from the keyboard: what was not sent is given back."""
+    """Handle SIGTERM, which service managers send, like Ctrl-C: what was decided but not sent is given back."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        # Python sets signals from the main thread only.
+        # Python can set signal handlers only in the main thread.
         yield
         return
     before = signal.signal(signal.SIGTERM, interrupt)
@@ -237,7 +240,7 @@ def _terminable() -> Generator[None, None, None]:
 
 @contextmanager
 def _progress(source: _Counted, aside: Console) -> Generator[Callable[[Tally], None], None, None]:
-    """A bar while it lasts, where somebody is looking: how far the input was read, and what came of it so far."""
+    """On a terminal, show a progress bar: how much of the input was read, and the counts so far."""
     if not aside.is_terminal:
         yield lambda tally: None
         return
@@ -249,7 +252,7 @@ def _progress(source: _Counted, aside: Console) -> Generator[Callable[[Tally], N
         console=aside,
         transient=True,
     )
-    task = bar.add_task("BaseNotifier", total=source.size, counts="")
+    task = bar.add_task("Sending", total=source.size, counts="")
 
     def advance(tally: Tally) -> None:
         counts = ", ".join(f"{tally.total(status):,} {status.value}" for status in COUNTED)
@@ -261,7 +264,7 @@ def _progress(source: _Counted, aside: Console) -> Generator[Callable[[Tally], N
 
 @contextmanager
 def _warnings(aside: Console) -> Generator[None, None, None]:
-    """What the library has to say while it works, above the bar and not through it."""
+    """Print the warnings of the library above the progress bar."""
 
     class Said(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

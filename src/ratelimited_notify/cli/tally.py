@@ -1,4 +1,4 @@
-"""What became of many notifications, counted by type and by the rule that refused: no recipient is kept."""
+"""Count the results of many notifications by type and by the rule that refused. No recipient is kept."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from ratelimited_notify.notifier.delivery import Delivery
 
 MOST_ROWS = 1000
-"""How many types are told apart: what comes in may make up a new one in each line."""
+"""How many types are counted separately. An input may have a new type in every line."""
 
 OTHERS = "(other types)"
 
 COUNTED = (Status.SENT, Status.SUPPRESSED, Status.FAILED)
-"""What can become of a notification here."""
+"""The statuses that occur here."""
 
 
 class Cause(NamedTuple):
-    """What a refusal is put down to."""
+    """The cause of a refusal."""
 
     rule: str
     limit: str
@@ -34,7 +34,7 @@ class Cause(NamedTuple):
 
 @dataclass(slots=True)
 class RefusalCount:
-    """Those of one cause, and when the first and the last of them would be allowed, if nothing else happens."""
+    """The refusals with one cause, and when the first and the last of them would be allowed if nothing else is sent."""
 
     count: int = 0
     never: int = 0
@@ -54,31 +54,31 @@ class RefusalCount:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the notifications so far.
+    """The results so far.
 
-    `shadow` names the rules in shadow mode; what they would have refused is counted too.
+    `shadow` contains the names of the rules in shadow mode. What they would have refused is counted too.
     """
 
     shadow: frozenset[str] = frozenset()
     statuses: dict[str, Counter[Status]] = field(default_factory=dict[str, Counter[Status]])
-    """How many of each type were sent, suppressed, and failed."""
+    """For each type, how many notifications were sent, were suppressed, and failed."""
     refusals: dict[Cause, RefusalCount] = field(default_factory=dict[Cause, RefusalCount])
     shadowed: dict[Cause, int] = field(default_factory=dict[Cause, int])
-    """How many were allowed that a rule in shadow mode would refuse if it were enforced."""
+    """How many allowed notifications a rule in shadow mode would have refused."""
     malformed: int = 0
-    """Lines that were no notification."""
+    """How many lines were malformed."""
     interrupted: bool = False
     stopped: bool = False
-    """The mail server was out of reach too often, so no more was tried."""
+    """The mail server could not be reached too often in a row, so the run was stopped."""
     untried: int | None = None
-    """How many notifications were left then; None where that is not known."""
+    """How many notifications were not tried after the stop, or None if that is not known."""
     broken: bool = False
     """The input could not be read to its end."""
     line: int = 0
-    """The last line that was dealt with."""
+    """The number of the last line that was processed."""
 
     def add(self, delivery: Delivery[object]) -> None:
-        """Count what became of one notification."""
+        """Count the result of one notification."""
         decision = delivery.decision
         type = decision.type if decision.type in self.statuses or len(self.statuses) < MOST_ROWS else OTHERS
         self.statuses.setdefault(type, Counter())[delivery.status] += 1
@@ -93,12 +93,12 @@ class Tally:
                     self.shadowed[cause] = self.shadowed.get(cause, 0) + 1
 
     def total(self, status: Status) -> int:
-        """How many of all types."""
+        """How many notifications of all types have this status."""
         return sum(counted[status] for counted in self.statuses.values())
 
     @property
     def exit_status(self) -> int:
-        """0 where everything was sent or rightly refused, 130 after an interrupt, 1 otherwise."""
+        """0 if every notification was sent or refused by a rule, 130 after an interrupt, and 1 otherwise."""
         if self.interrupted:
             return 130
         return int(bool(self.malformed or self.broken or self.total(Status.FAILED)))

@@ -1,1 +1,1 @@
-"""Where messages go. A gateway is any callable `gateway(recipient, *args, **kwargs)`; these are ready to use."""
+"""Gateways: callables that send messages. Any `gateway(recipient, *args, **kwargs)` is one; these are ready to use."""

@@ -1,7 +1,7 @@
-"""What the gateways of this package share: the errors that say whether a message went out.
+"""Errors that the gateways of this package share. They say whether a message was sent.
 
-A gateway is any callable `gateway(recipient, *args, **kwargs)`; nothing here has to be subclassed. What counts is what
-it raises: a notifier gives the hit back after any error, except where the message may have gone out all the same.
+A gateway is any callable `gateway(recipient, *args, **kwargs)`; there is no base class to inherit from. A gateway reports
+failure by raising. The notifier gives the hit back after an error, unless the message may have been sent anyway.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from ratelimited_notify.errors import NotifyError
 
 
 class InvalidMessage(NotifyError, ValueError):
-    """The message cannot be sent as it is, and nothing was: a line break in its subject, two recipients in one, ...
+    """The message is invalid and was not sent, for example because of a line break in the subject or two recipients.
 
-    The text names what is wrong, never the address.
+    The error message says what is wrong. It never contains the address.
     """
 
 
 class DeliveryUnknown(NotifyError, ConnectionError):
-    """The message was on its way when the connection was lost: it may arrive, or not.
+    """The connection was lost while the message was being sent. The message may or may not arrive.
 
-    A `ConnectionError`, so a notifier keeps the hit: one message too few rather than one too many.
+    Because this is a `ConnectionError`, a notifier keeps the hit: one message too few rather than one too many.
     """

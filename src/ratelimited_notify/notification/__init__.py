@@ -1,4 +1,4 @@
-"""What is to be sent, and to whom."""
+"""Notifications: what to send, and to which recipient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ratelimited_notify._lazy import lazily
 if TYPE_CHECKING:
     from ratelimited_notify.notification.notification import Notification as Notification
     from ratelimited_notify.notification.recipient import Recipient as Recipient
-else:  # a type checker would take every misspelt name for one that is found here
+else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
         __name__,
         {

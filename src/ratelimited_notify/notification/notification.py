@@ -1,4 +1,4 @@
-"""One notification: what is to be sent to whom, and what it is counted as."""
+"""One notification: what to send, to which recipient, and how to count it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 class Notification:
-    """What is to be sent to whom, and what it is counted as.
+    """One notification, with everything that a notifier needs to decide about it and to send it.
 
     Arguments:
-        type: the type, by which rules are found.
-        recipient: who it is for, as the gateway wants it.
+        type: the type. Rules apply to types.
+        recipient: the recipient, in the form that the gateway expects.
         args: positional arguments for the gateway, after the recipient.
         kwargs: keyword arguments for the gateway.
-        priority: a name that rules may exempt.
+        priority: a name that rules can exempt; None by default.
         cost: how many hits it counts for, 1 by default.
-        fields: further fields that rules may count by: channel, tenant, dedupe_key, and declared ones.
-        id: what tells it from others; by default a random one.
+        fields: more fields that rules can count by: channel, tenant, dedupe_key, and fields that the rules declare.
+        id: identifies the notification; random by default.
 
     Raises:
-        TypeError: `args` is a text, or the name of a field is none.
-        NotifyError: a field is called cost or priority, which are arguments of their own.
+        TypeError: `args` is a single string, or the name of a field is not a string.
+        NotifyError: a field is called cost or priority. These are separate arguments.
     """
 
     __slots__ = ("_id", "args", "cost", "fields", "kwargs", "priority", "recipient", "type")
@@ -46,8 +46,8 @@ class Notification:
     ) -> None:
         if args.__class__ is not tuple and isinstance(args, (str, bytes)):
             raise TypeError(
-                f"args= is a {args.__class__.__name__}; it must be a sequence of arguments for the gateway: one text is "
-                "written ('Hello',)."
+                f"args= is a {args.__class__.__name__}; it must be a sequence of arguments for the gateway. "
+                "For one argument, write ('Hello',)."
             )
         if fields:
             check_field_names(fields)
@@ -62,7 +62,7 @@ class Notification:
 
     @property
     def id(self) -> str:
-        """What tells it from others."""
+        """Identifies the notification."""
         if self._id is None:
             from uuid import uuid4
 
@@ -70,15 +70,15 @@ class Notification:
         return self._id
 
     def __repr__(self) -> str:
-        # Neither the recipient nor the message: both are somebody's.
+        # Without the recipient and the message, which are personal data.
         return f"Notification({self.type!r}, ..., priority={self.priority!r}, cost={self.cost})"
 
 
 def check_priority(priority: object) -> None:
-    """Make sure that rules can know it by name.
+    """Check the type of a priority.
 
     Raises:
-        TypeError: it is not a text.
+        TypeError: the priority is not a string.
     """
     if not isinstance(priority, str):
-        raise TypeError(f"The priority of a notification is a text or None, not a {type(priority).__name__}.")
+        raise TypeError(f"The priority of a notification must be a string or None, not {type(priority).__name__}.")

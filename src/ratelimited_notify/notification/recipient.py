@@ -1,4 +1,4 @@
-"""Who a notification is for, as text: what windows are counted by and what keys are made of."""
+"""Recipients and other field values as strings: windows count by these strings, and keys are made of them."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 Recipient: TypeAlias = str | int | UUID
-"""A recipient, or the value of any other field: `5` and `"5"` are one."""
+"""A recipient, or the value of any other field. `5` and `"5"` are the same."""
 
 
-# Up to here, putting marks in order takes no time that matters.
+# Up to this length, `unicodedata` puts combining marks in order fast enough.
 _SHORT = 500
 
 
 def several(recipients: Iterable[Recipient]) -> Iterable[Recipient]:
-    """The recipients, which are not the letters of one.
+    """Return the recipients, unless they are a single string, whose characters would be taken for recipients.
 
     Raises:
-        TypeError: they are a single text, or bytes.
+        TypeError: the argument is a `str` or `bytes`.
     """
     if isinstance(recipients, (str, bytes)):
-        raise TypeError("The recipients are a single text; pass a list of them, if only of one.")
+        raise TypeError("The recipients are a single string; pass a list, even for one recipient.")
     return recipients
 
 
 ARGUMENTS = ("cost", "priority")
-"""What calls have as arguments of their own, so that a field cannot have their names."""
+"""The names of separate arguments. A field cannot have one of these names."""
 
 
 def check_field_names(fields: object) -> None:
-    """Make sure that each name may be that of a field, declared or not.
+    """Check that `fields` is a mapping and that a field can have each of its names. They need not be declared.
 
     Raises:
-        TypeError: it is no mapping, or a name is not a text.
-        NotifyError: a name is that of another argument.
+        TypeError: `fields` is not a mapping, or a name is not a string.
+        NotifyError: a name is the name of a separate argument, such as cost.
     """
     if not isinstance(fields, Mapping):
         raise TypeError(
@@ -50,51 +50,55 @@ def check_field_names(fields: object) -> None:
         )
     for name in cast("Mapping[object, object]", fields):
         if not isinstance(name, str):
-            raise TypeError(f"The name of a field is a text such as 'tenant', not a {type(name).__name__}.")
+            raise TypeError(f"The name of a field must be a string such as 'tenant', not {type(name).__name__}.")
         if name in ARGUMENTS:
-            raise NotifyError(f"{name!r} is not a field: it is an argument of its own, {name}=.")
+            raise NotifyError(f"{name!r} is not a field; pass it as the argument {name}=.")
 
 
 def text_of(value: Recipient, field: str = "recipient") -> str:
-    """The value as text.
+    """The value as a string.
+
+    Arguments:
+        value: the recipient, or the value of another field.
+        field: the name of the field, for error messages.
 
     Raises:
-        TypeError: it is something else than `str`, `int` or `UUID`; the message says what to write.
-        NotifyError: it is empty, or a number of thousands of digits.
+        TypeError: the value is not a `str`, `int` or `UUID`. The message says what to pass.
+        NotifyError: the value is empty, or a number with thousands of digits.
     """
     if isinstance(value, str):
-        # A plain copy of what a str subclass holds: an enumeration's own `str()` may say something else.
+        # The content as a plain str, also from a subclass of str: `str()` of an enum member may return something else.
         text = str.__str__(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         try:
             text = int.__repr__(value)
         except ValueError:
-            # Python refuses to write out more than 4300 digits.
+            # Python refuses to convert an int with more than 4300 digits.
             raise NotifyError(
-                f"The {field} has too many digits. Pass what identifies it, such as an address or an id."
+                f"The {field} has too many digits. Pass a value that identifies it, such as an address or an id."
             ) from None
     elif isinstance(value, UUID):
         text = str(value)
     else:
         raise TypeError(
             f"The {field} is a {type(value).__name__}; it must be a str, an int or a UUID. "
-            f"Pass what identifies it, such as user.id or user.email."
+            f"Pass a value that identifies it, such as user.id or user.email."
         )
     if not text:
-        raise NotifyError(f"The {field} is empty. Pass what identifies it, such as an address or an id.")
+        raise NotifyError(f"The {field} is empty. Pass a value that identifies it, such as an address or an id.")
     return text
 
 
 def email(address: str) -> str:
-    """The address without surrounding space, in lower case and composed (NFC), so that its spellings are one recipient."""
+    """The address without surrounding spaces, in lower case and composed (NFC), so all spellings are one recipient."""
     text = address.strip().lower()
     return unicodedata.normalize("NFC", text if len(text) <= _SHORT else _ordered(text))
 
 
 def _ordered(text: str) -> str:
-    """The text decomposed, and the marks behind each letter in their canonical order.
+    """The text decomposed, with the combining marks after each letter in canonical order.
 
-    `unicodedata` puts them in order by insertion, which takes minutes where somebody hangs a hundred thousand on one letter.
+    `unicodedata` uses an insertion sort for this, which takes minutes if one letter has a hundred thousand marks.
     """
     decomposed = "".join(unicodedata.normalize("NFD", character) for character in text)
     runs = groupby(decomposed, key=lambda character: unicodedata.combining(character) > 0)
@@ -102,14 +106,14 @@ def _ordered(text: str) -> str:
 
 
 def counting_as(normalize: str | Callable[[str], str] | None, pseudonymize: bytes | None) -> Callable[[Recipient], str]:
-    """A function from a recipient to the text it is counted as.
+    """Make the function that maps a recipient to the string that it is counted as.
 
     Arguments:
-        normalize: `"email"`, a callable from text to text, or None to count each spelling by itself.
-        pseudonymize: a secret of 1 to 64 bytes; with it a keyed BLAKE2b stands for the recipient.
+        normalize: `"email"`, a callable from str to str, or None to count each spelling separately.
+        pseudonymize: a secret of 1 to 64 bytes, or None. With a secret, a keyed BLAKE2b hash replaces the recipient.
 
     Raises:
-        NotifyError: one of the two is none of these.
+        NotifyError: an argument has another value.
     """
     if normalize is not None and normalize != "email" and not callable(normalize):
         raise NotifyError(f"normalize={normalize!r} is not known; use 'email', a callable from str to str, or None.")
@@ -125,8 +129,8 @@ def counting_as(normalize: str | Callable[[str], str] | None, pseudonymize: byte
             rewritten: object = rewrite(text)
             if not isinstance(rewritten, str) or not rewritten:
                 raise NotifyError(
-                    f"normalize= returned {'an empty text' if rewritten == '' else type(rewritten).__name__}; "
-                    "it must return a text that identifies the recipient."
+                    f"normalize= returned {'an empty string' if rewritten == '' else type(rewritten).__name__}; "
+                    "it must return a string that identifies the recipient."
                 )
             text = str.__str__(rewritten)
         return digest(text, pseudonymize) if pseudonymize else text

@@ -1,4 +1,4 @@
-"""What may be sent: rules as pure data and functions, with no I/O and no clock."""
+"""Rules: how many notifications may be sent. Pure data and functions, with no I/O and no clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.limit import LimitNotation as LimitNotation
     from ratelimited_notify.rules.rule import OnLimit as OnLimit, Rule as Rule
     from ratelimited_notify.rules.ruleset import RuleSet as RuleSet
-else:  # a type checker would take every misspelt name for one that is found here
+else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
         __name__,
         {

@@ -1,4 +1,4 @@
-"""A rule's window as the storages and `limits` see it: an item that knows its key."""
+"""The windows of a rule, in the form that storages and `limits` use: items of `limits` that build their own keys."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ if TYPE_CHECKING:
 
 
 class _Keyed:
-    """What this library adds to an item of `limits`: its key is the window's own, and does not hold the amount."""
+    """Mixed into an item of `limits`: its key identifies the window and does not contain the limit's amount."""
 
     __slots__ = ()
 
-    # Their slots are in the classes made below: two bases cannot both have some.
+    # The slots for these are in the classes that `_kind` makes: of several bases, only one can have slots.
     by: tuple[str, ...]
     namespace: str
     rule: str
     strategy: StrategyName
 
     def key_for(self, *identifiers: bytes | str | float) -> str:
-        """The key under which the window of these values of the rule's `by`, in its order, is stored."""
+        """The storage key of one window.
+
+        Arguments:
+            identifiers: the values of the fields in the rule's `by`, in the same order.
+        """
         others = [value.decode() if isinstance(value, bytes) else str(value) for value in identifiers]
         if "recipient" in self.by:
             tag = tag_of(others.pop(self.by.index("recipient")))
@@ -46,14 +50,14 @@ class _Keyed:
 
 @cache
 def _kind(base: type[RateLimitItem]) -> type[RateLimitItem]:
-    # A subclass that inherits its granularity: defining one would register it with `limits` for everybody.
+    # The subclass inherits its granularity. If it defined one, `limits` would register it for the whole process.
     return type(f"Keyed{base.__name__}", (_Keyed, base), {"__slots__": ("by", "rule", "strategy")})
 
 
 def keyed_item(
     item: RateLimitItem, namespace: str, rule: str, by: tuple[str, ...], strategy: StrategyName
 ) -> RateLimitItem:
-    """The item, with the keys of a rule's windows."""
+    """A copy of the item that builds the keys of a rule's windows."""
     made = _kind(type(item))(item.amount, item.multiples, namespace)
     for name, value in (("rule", rule), ("by", by), ("strategy", strategy)):
         setattr(made, name, value)
@@ -61,7 +65,7 @@ def keyed_item(
 
 
 class Counter(Window):
-    """One limit of one rule, in one mode: what is counted, by what, and under which key."""
+    """One limit of one rule in one mode: the fields that it counts by, and the keys of its windows."""
 
     __slots__ = ("by", "item", "on_limit")
 
@@ -79,5 +83,5 @@ class Counter(Window):
         self.item: RateLimitItem = keyed_item(item, namespace, rule.name, rule.by, rule.strategy)
 
     def key(self, identifiers: Sequence[str]) -> str:
-        """Where the window of these values of `by` is stored."""
+        """The storage key of the window with these values of `by`."""
         return self.item.key_for(*identifiers)

@@ -1,4 +1,4 @@
-"""Rules as a document of tables, such as a TOML file holds: decoded field by field, so that every problem has its place."""
+"""Rules from a document of tables, such as a TOML file. Decoded field by field, so that each problem names its place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ratelimited_notify.errors import Problem, RuleError, is_name
 from ratelimited_notify.rules.rule import Rule
 from ratelimited_notify.rules.ruleset import RuleSet
 
-# Rule and RuleSet say for themselves what is wrong inside a list or a table of limits, entry by entry.
+# Rule and RuleSet check the entries of a list or of a table of limits themselves.
 _TEXTS = str | list[object]
 _LIMITS = dict[str, object]
 
@@ -35,18 +35,18 @@ _RULE = {
     "enforce": bool,
 }
 
-# What to write, where something of another kind was written.
+# Advice for a value of the wrong type.
 _WRITE = {
     "rules": "each rule as a [[rules]] table",
     "fields": 'a list, as in fields = ["ip"]',
-    "default": 'a text, as in default = "5/hour"',
+    "default": 'a string, as in default = "5/hour"',
     "unknown_type": 'unknown_type = "send" or unknown_type = "raise"',
-    "type": 'a text, as in type = "news"',
-    "limit": 'a text, as in limit = "3/day"',
+    "type": 'a string, as in type = "news"',
+    "limit": 'a string, as in limit = "3/day"',
     "by": 'a field or a list of them, as in by = "recipient"',
-    "strategy": 'a text, as in strategy = "fixed-window"',
-    "name": 'a text, as in name = "marketing"',
-    "on_limit": 'a text, as in on_limit = "drop"',
+    "strategy": 'a string, as in strategy = "fixed-window"',
+    "name": 'a string, as in name = "marketing"',
+    "on_limit": 'a string, as in on_limit = "drop"',
     "overrides": 'a table, as in overrides = { "+491701" = "50/day" }',
     "tiers": 'a table, as in tiers = { gold = "20/day" }',
     "exempt": 'a list, as in exempt = ["critical"]',
@@ -56,18 +56,19 @@ _WRITE = {
 
 _NO_LIMIT = "none"
 
-_Read: TypeAlias = dict[str, Any]  # Any: each value is of the type that is named for it, or left out
+_Read: TypeAlias = dict[str, Any]  # Any: each value has the type that the tables above give for its key
 
 
 def rule_set_of(document: Mapping[str, object]) -> RuleSet:
-    """The rule set that a document describes.
+    """Build the rule set that a document describes.
 
     Arguments:
-        document: `rules`, a list of tables with the arguments of `Rule` (a limit of `"none"` is no limit), and optionally
-            `fields`, `default` and `unknown_type` as `RuleSet` has them.
+        document: `rules` is a list of tables with the arguments of `Rule`; the limit `"none"` means no limit. `fields`,
+            `default` and `unknown_type` are optional and have the meaning that they have for `RuleSet`.
 
     Raises:
-        RuleError: something in it cannot be used; all problems are named, each with its place (`rules[3].limit`).
+        RuleError: something in the document cannot be used. The error lists all problems, each with its place
+            (`rules[3].limit`).
     """
     problems: list[Problem] = []
     read = _decoded(document, _DOCUMENT, problems)
@@ -84,9 +85,9 @@ def rule_set_of(document: Mapping[str, object]) -> RuleSet:
 
 
 def _rule(table: object, place: str, problems: list[Problem]) -> Rule:
-    """The rule that a table describes or, with what is wrong left out, one to go on checking with."""
+    """The rule that a table describes. If the table has problems, a rule without the wrong parts, for further checks."""
     if not isinstance(table, Mapping):
-        problems.append(Problem(place, "must be a table, with a type and a limit at least."))
+        problems.append(Problem(place, "must be a table with at least a type and a limit."))
         return Rule("?", None)
     found: list[Problem] = []
     given = cast("Mapping[str, object]", table)
@@ -108,7 +109,7 @@ def _rule(table: object, place: str, problems: list[Problem]) -> Rule:
 def _without(read: _Read, wrong: set[str]) -> Rule:
     sound = {name: value for name, value in read.items() if name not in wrong}
     if wrong & {"type", "by", "name"}:
-        # Which windows it would have is not known.
+        # These three decide which windows the rule has, so nothing can be checked against the other rules.
         sound = {name: value for name, value in sound.items() if name == "by"}
     return _made(sound)
 
@@ -124,7 +125,7 @@ def _decoded(table: Mapping[str, object], types: Mapping[str, object], problems:
     read: _Read = {}
     for name, value in table.items():
         if name not in types:
-            # It may be an override that lost its table.
+            # The name may be a recipient, from an override outside its table, so only plain names are shown.
             place = name if is_name(name) else "?"
             problems.append(Problem(place, f"is not known; known are {', '.join(types)}.{_meant(name, types)}"))
             continue
@@ -136,7 +137,7 @@ def _decoded(table: Mapping[str, object], types: Mapping[str, object], problems:
 
 
 def _meant(name: object, known: Iterable[str]) -> str:
-    """Which name was meant, where one is much like it."""
+    """Suggest the known name that is most similar, if there is one."""
     from difflib import get_close_matches
 
     close = get_close_matches(str(name), known, 1)

@@ -1,4 +1,4 @@
-"""Limits in the notation of `limits` (`"3/hour; 10 per 2 days"`), read strictly: nothing is dropped silently."""
+"""Parse limits in the notation of `limits` (`"3/hour; 10 per 2 days"`). Strict: no part is silently ignored."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ if TYPE_CHECKING:
     _Show: TypeAlias = Callable[[object], str]
 
 LimitNotation: TypeAlias = "str | RateLimitItem | Iterable[str | RateLimitItem] | None"
-"""A limit as `limits` writes it, one or several; None is no limit."""
+"""One limit or several in the notation of `limits`. None is no limit."""
 
 LONGEST_PERIOD = 10_000 * 86_400
-"""The longest period, in seconds: what every backend counts exactly, in microseconds."""
+"""The longest period, in seconds. Every backend counts it exactly, in microseconds."""
 
-_EXAMPLES = "Write it like '5/day', '1 per 2 hours' or '3/hour; 10/day'; None, in a file 'none', is no limit."
+_EXAMPLES = "Write it like '5/day', '1 per 2 hours' or '3/hour; 10/day'. For no limit, write None, or 'none' in a file."
 
-# What `limits` reads, in one pass. Its own expression has two runs of spaces side by side, and tries every way to share the
-# spaces between them; here every `++` and `*+` keeps what it took.
+# The notation of `limits`, matched in one pass. The expression in `limits` has two runs of spaces next to each other and
+# tries every way to split the spaces between them. The possessive `++` and `*+` here never backtrack.
 _SEPARATORS = re.compile(r"[,;|]")
 _LIMIT = re.compile(r"\s*+([0-9]++)\s*+(?:/|per)\s*+([0-9]++)?\s*+([a-z]++)\s*+", re.IGNORECASE).fullmatch
 
-# More digits than any amount or period within the bounds has; Python refuses to read very many.
+# No amount or period within the bounds has more digits. Python refuses to parse thousands of digits.
 _MOST_DIGITS = 20
 
 
 def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimitItem, ...]:
-    """The limits that the notation names; none for None.
+    """Parse a notation into limits. The result is empty for None.
 
     Arguments:
-        notation: one limit, several in one text, or several.
-        shown: whether an error may show it; not where a recipient may stand in its place.
+        notation: one limit, several limits in one string, or an iterable of limits.
+        shown: whether errors may quote the notation. Pass False if it may contain a recipient by mistake.
 
     Raises:
-        RuleError: a part is not understood, an amount or a period is out of bounds, or two limits have one period. All
-            that is wrong is named.
+        RuleError: a part cannot be parsed, an amount or a period is out of bounds, or two limits have the same period.
+            The error lists all problems.
     """
     from limits import RateLimitItem
 
@@ -64,7 +64,7 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
             else:
                 items.append(item)
     if not parts:
-        problems.append(f"names no limit. {_EXAMPLES}")
+        problems.append(f"contains no limit. {_EXAMPLES}")
     problems += _out_of_bounds(items, show)
     if problems:
         raise RuleError(" ".join(problems))
@@ -72,7 +72,7 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
 
 
 def _listed(notation: object) -> list[object]:
-    # Anything may come in here, from a file or from a caller without a type checker.
+    # The value may be of any type: it comes from a file, or from a caller that uses no type checker.
     return list(cast("Iterable[object]", notation)) if isinstance(notation, Iterable) else [notation]
 
 
@@ -81,7 +81,7 @@ def _unshown(_part: object) -> str:
 
 
 def _read(text: str, show: _Show) -> RateLimitItem | str:
-    """One limit, or what is wrong with it."""
+    """Parse one limit; return it, or a message that says what is wrong."""
     from limits.util import granularity_from_string
 
     match = _LIMIT(text)
@@ -89,26 +89,26 @@ def _read(text: str, show: _Show) -> RateLimitItem | str:
         return f"{show(text.strip())} is not a limit. {_EXAMPLES}"
     amount, multiples, granularity = match.groups()
     if max(len(amount), len(multiples or "")) > _MOST_DIGITS:
-        return f"{show(f'{text.strip()[:_MOST_DIGITS]}...')} has a number of too many digits. {_EXAMPLES}"
+        return f"{show(f'{text.strip()[:_MOST_DIGITS]}...')} has a number with too many digits. {_EXAMPLES}"
     if multiples is not None and int(multiples) == 0:
-        return f"{show(text.strip())} has a period of nothing. {_EXAMPLES}"
+        return f"{show(text.strip())} has a period of length 0. {_EXAMPLES}"
     try:
         item = granularity_from_string(granularity)
     except ValueError:
-        return f"{show(text.strip())} has a period that is not known; use second, minute, hour, day, month or year."
+        return f"{show(text.strip())} has an unknown period; use second, minute, hour, day, month or year."
     return item(int(amount), int(multiples or 1))
 
 
 def _plain(item: RateLimitItem) -> RateLimitItem | str:
-    """The item as text would have made it, or what is wrong with it.
+    """The item without its namespace, as if it were parsed from a string; or a message that says what is wrong with it.
 
-    Items that are equal may bear different namespaces, and then hash differently: here none bears one.
+    Items with different namespaces can be equal and still have different hashes.
     """
     from limits import RateLimitItem
 
     kind = next((kind for kind in type(item).__mro__ if "GRANULARITY" in vars(kind)), RateLimitItem)
     if kind is RateLimitItem:
-        return f"a {type(item).__name__} has no period. Use one that has, such as RateLimitItemPerDay."
+        return f"a {type(item).__name__} has no period. Use a class that has one, such as RateLimitItemPerDay."
     made: RateLimitItem = kind(item.amount, item.multiples)
     return made
 
@@ -119,12 +119,15 @@ def _out_of_bounds(items: list[RateLimitItem], show: _Show) -> list[str]:
     for item in items:
         period = item.get_expiry()
         if not 0 <= item.amount <= LARGEST_AMOUNT:
-            problems.append(f"{show(limit_text(item))} has an amount out of 0 to {LARGEST_AMOUNT:,}.")
+            problems.append(f"{show(limit_text(item))} has an amount that is not between 0 and {LARGEST_AMOUNT:,}.")
         if not 1 <= period <= LONGEST_PERIOD:
             problems.append(
-                f"{show(limit_text(item))} has a period out of 1 second to {LONGEST_PERIOD // 86_400:,} days."
+                f"{show(limit_text(item))} has a period that is not between 1 second and "
+                f"{LONGEST_PERIOD // 86_400:,} days."
             )
         if period in seen:
-            problems.append(f"{show(limits_text((seen[period], item)))} has one period twice; keep the smaller limit.")
+            problems.append(
+                f"{show(limits_text((seen[period], item)))} has two limits with the same period; keep the smaller one."
+            )
         seen[period] = item
     return problems

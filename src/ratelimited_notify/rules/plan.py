@@ -1,4 +1,4 @@
-"""Which windows a notification falls into: everything that can be known from the rules is worked out beforehand."""
+"""Find the windows of a notification. What depends on the rules alone is computed once, before the first notification."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     _Counters: TypeAlias = tuple[Sequence[Counter], Sequence[Counter]]
 
 MOST_TYPES = 4096
-"""How many types the plans are kept for; with more, all are made anew."""
+"""The plans of this many types are cached. With one more, the cache is emptied and filled again."""
 
 
 class Subject:
-    """Who and what a decision is about, as far as windows count by it."""
+    """The values that windows can count by: type, recipient and fields of one notification."""
 
     __slots__ = ("fields", "recipient", "type")
 
     def __init__(self, type: str, recipient: str, fields: Mapping[str, str]) -> None:
         self.type = type
         self.recipient = recipient
-        """As it is counted: normalised, and a pseudonym where the limiter makes them."""
+        """The recipient as it is counted: normalized, and replaced by a pseudonym if the limiter has `pseudonymize=`."""
         self.fields = fields
 
     def identifiers(self, by: Sequence[str]) -> tuple[str, ...] | None:
-        """The values of these fields; None where one is not set."""
+        """The values of these fields, or None if one of them is not set."""
         values: list[str] = []
         for name in by:
             value = self.recipient if name == "recipient" else self.type if name == "type" else self.fields.get(name)
@@ -50,10 +50,10 @@ class Subject:
 
 
 class CompiledRule:
-    """One rule on the way, with its counters in every mode in which it can count.
+    """A rule with its counters, one for each limit and each mode in which the rule can count.
 
     Raises:
-        RuleError: two overrides are for one recipient as it is counted, or cannot be counted.
+        RuleError: two overrides are for the same recipient after normalization, or a recipient cannot be normalized.
     """
 
     __slots__ = ("_namespace", "_tiers", "base", "constant", "overrides", "rule")
@@ -63,7 +63,7 @@ class CompiledRule:
         self.rule = rule
         self.base = self._counters(rule.limits)
         self.constant = not rule.overrides and not rule.tiers and set(rule.by) <= {"type", "recipient"}
-        """Whether these are the windows of every recipient that there may be."""
+        """Whether every recipient has the same counters, and the keys depend on nothing but type and recipient."""
         self.overrides = self._overrides(counted)
         self._tiers = {tier: self._counters(items) for tier, items in rule.tiers.items()}
 
@@ -75,8 +75,8 @@ class CompiledRule:
         )
 
     def _overrides(self, counted: Callable[[Recipient], str]) -> dict[str, _Counters]:
-        # Recipients are counted normalised, so their overrides are looked up that way. Thousands of them have few limits
-        # between them, and these are kept once.
+        # Recipients are normalized before they are counted, so overrides are looked up by the normalized recipient.
+        # Thousands of overrides usually have few distinct limits, and each of these is compiled once.
         problems: list[Problem] = []
         made: dict[tuple[RateLimitItem, ...], _Counters] = {}
         read: dict[str, _Counters] = {}
@@ -84,12 +84,12 @@ class CompiledRule:
             place = f"overrides[{index}]"
             try:
                 name = counted(recipient)
-            except Exception as error:  # noqa: BLE001  # normalize= is the user's, and may raise anything
+            except Exception as error:  # noqa: BLE001  # normalize= is the user's code and may raise anything
                 said = str(error) if isinstance(error, NotifyError) else f"normalize= raised {type(error).__name__}."
                 problems.append(Problem(place, said))
                 continue
             if name in read:
-                problems.append(Problem(place, "is a recipient that, normalised, has an override already."))
+                problems.append(Problem(place, "is a second override for the same recipient, after normalization."))
             if items not in made:
                 made[items] = self._counters(items)
             read[name] = made[items]
@@ -98,7 +98,7 @@ class CompiledRule:
         return read
 
     def counters(self, recipient: str, priority: str | None, tier: str | None) -> Sequence[Counter]:
-        """The counters of this rule for one notification."""
+        """The counters that apply to one notification."""
         found = self.overrides.get(recipient)
         if found is None:
             found = self.base if tier is None else self._tiers.get(tier, self.base)
@@ -115,22 +115,22 @@ class Plan:
     def __init__(self, type: str, compiled_rules: Sequence[CompiledRule], *, known: bool) -> None:
         self.type = type
         self.known = known
-        """Whether a rule, or the default, is for this type."""
+        """Whether a rule or the default applies to this type."""
         self.tiered = any(compiled.rule.tiers for compiled in compiled_rules)
         self._compiled_rules = compiled_rules
         self._exempt = frozenset[str]().union(*(compiled.rule.exempt for compiled in compiled_rules))
-        # Where only type and recipient count and all recipients have one limit, the windows are always the same, and each
-        # key is the recipient's tag between two constants.
+        # If the rules count by nothing but type and recipient, and all recipients have the same limits, then the windows
+        # are always the same, and each key is the recipient's tag between two constants.
         self.common_windows: tuple[Counter, ...] | None = None
-        """The windows of every recipient, as long as no priority is exempt; None where it depends."""
+        """The windows of every recipient, unless the priority is exempt. None if recipients have different windows."""
         self.key_parts: list[tuple[str, str]] = []
-        """For each of them, what its key has before and behind the recipient."""
+        """For each of these windows, the parts of its key before and after the recipient."""
         if all(compiled.constant for compiled in compiled_rules):
             self.common_windows = tuple(counter for compiled in compiled_rules for counter in compiled.base[0])
             self.key_parts = [self._constants(counter) for counter in self.common_windows]
 
     def _constants(self, counter: Counter) -> tuple[str, str]:
-        """A key's part before and after the tag; all of it before, where the tag is not the recipient."""
+        """The parts of a key before and after the tag. If the tag is not the recipient, the first part is the whole key."""
         key = counter.key(tuple(self.type if name == "type" else "recipient" for name in counter.by))
         if counter.shared:
             return key, ""
@@ -138,16 +138,16 @@ class Plan:
         return before + "{", "}" + after
 
     def constant(self, priority: str | None) -> tuple[Counter, ...] | None:
-        """The windows of every recipient with this priority; None where they depend on more than that."""
+        """The windows of every recipient with this priority, or None if they depend on more than the priority."""
         return None if priority in self._exempt else self.common_windows
 
     def keys(self, recipient: str) -> list[str]:
-        """The keys of the constant windows, for a recipient as it is counted."""
+        """The keys of the constant windows, for a recipient in the form in which it is counted."""
         tag = tag_of(recipient)
         return [f"{before}{tag}{after}" if after else before for before, after in self.key_parts]
 
     def keys_of_each(self, recipients: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """`keys` for each, in less time."""
+        """`keys` for many recipients, faster than one call for each."""
         tags = tags_of(recipients)
         return zip(
             *(
@@ -160,7 +160,7 @@ class Plan:
     def windows(
         self, subject: Subject, priority: str | None, tier: str | None
     ) -> tuple[tuple[Counter, ...], list[str]]:
-        """The windows that a notification falls into, and their keys."""
+        """The windows of a notification, and their keys."""
         constant = self.constant(priority)
         if constant is not None:
             return constant, self.keys(subject.recipient)
@@ -176,16 +176,17 @@ class Plan:
 
 
 class Plans:
-    """The plans of a rule set, made as types are met.
+    """The plans of a rule set. Each is made when its type first appears.
 
     Arguments:
         rules: the rules in force.
-        namespace: how every key begins.
-        counted: the text that a recipient is counted as.
-        shortcut_for: gives the shortcut to a plan, if there is one.
+        namespace: the first part of every key.
+        counted: maps a recipient to the string that it is counted as.
+        shortcut_for: returns the shortcut for a plan, or None if there is none.
 
     Raises:
-        RuleError: an override cannot be used with what recipients are counted as; all problems are named.
+        RuleError: overrides cannot be used because of how `counted` changes their recipients. The error lists all
+            problems.
     """
 
     __slots__ = ("_compiled_rules", "_plans", "_shortcut_for", "rules", "shortcuts")
@@ -199,7 +200,7 @@ class Plans:
     ) -> None:
         self.rules = rules
         self.shortcuts: dict[str, Shortcut] = {}
-        """By type, where a notification that says no more than type and recipient can be decided about without any of this."""
+        """By type: decide a notification that has only a type and a recipient, without a plan."""
         self._shortcut_for = shortcut_for
         self._plans: dict[str, Plan] = {}
         self._compiled_rules: dict[Rule, CompiledRule] = {}
@@ -218,8 +219,8 @@ class Plans:
         """The plan of this type.
 
         Raises:
-            NotifyError: no rule is for the type, and the rule set says `unknown_type="raise"`.
-            TypeError: the type is not a text.
+            NotifyError: the type is empty, or no rule matches it and the rule set has `unknown_type="raise"`.
+            TypeError: the type is not a string.
         """
         try:
             plan = self._plans.get(type)
@@ -229,17 +230,19 @@ class Plans:
 
     def _make(self, type: str) -> Plan:
         if not isinstance(type, str):
-            raise TypeError(f"The type of a notification is a text such as 'news', not a {type.__class__.__name__}.")
+            raise TypeError(
+                f"The type of a notification must be a string such as 'news', not {type.__class__.__name__}."
+            )
         if not type:
-            raise NotifyError("The type of a notification is empty; name it, as rules do: 'news'.")
-        # A plain copy of what a str subclass holds: keys are made of it.
+            raise NotifyError("The type of a notification is empty; it must be a name such as 'news'.")
+        # A plain str, even from a subclass of str: keys are made of it.
         name = str.__str__(type)
         rules = self.rules
         known = rules.default is not None or rules.knows(name)
         if not known and rules.unknown_type == "raise":
             raise NotifyError(
-                f"No rule is for notifications of type {name!r}, and unknown_type='raise' makes that an error. "
-                "Add a rule, or a default."
+                f"No rule matches notifications of type {name!r}, and unknown_type='raise' makes that an error. "
+                "Add a rule or a default."
             )
         plan = Plan(name, [self._compiled_rules[rule] for rule in rules.matching(name)], known=known)
         if len(self._plans) >= MOST_TYPES:
@@ -252,21 +255,21 @@ class Plans:
         return plan
 
     def fields(self, given: Mapping[str, Recipient | None]) -> dict[str, str]:
-        """The fields of a notification as text, without those that are None.
+        """The fields of a notification as strings, without the fields that are None.
 
         Raises:
             NotifyError: a field is not declared, or its value is empty.
-            TypeError: a value is neither a text nor an id.
+            TypeError: a value is not a `str`, `int` or `UUID`.
         """
         check_fields(given, self.rules)
         return {name: text_of(value, name) for name, value in given.items() if value is not None}
 
 
 def check_fields(names: Iterable[str], rules: RuleSet) -> None:
-    """Make sure that notifications can have fields of these names.
+    """Check that notifications may have fields with these names.
 
     Raises:
-        NotifyError: one is not declared.
+        NotifyError: a field is not declared.
     """
     declared = rules.fields
     for name in names:
@@ -274,8 +277,8 @@ def check_fields(names: Iterable[str], rules: RuleSet) -> None:
             usable = ", ".join(sorted(declared - {"type", "recipient"}))
             if not is_name(name):
                 raise NotifyError(
-                    f"A field of a notification has a name that cannot be declared; use {usable}, "
-                    "or names that can be written as an argument."
+                    f"The name of a field cannot be declared; use {usable}, "
+                    "or a name that is valid as a Python argument."
                 )
             raise NotifyError(
                 f"{name!r} is not a field of a notification; use {usable}, or declare it: "

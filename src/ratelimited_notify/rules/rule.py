@@ -1,4 +1,4 @@
-"""One rule: how much of what may be sent, and what it is counted by."""
+"""One rule: the types that it applies to, its limits, and the fields that it counts by."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.limit import LimitNotation
 
 OnLimit: TypeAlias = Literal["raise", "drop", "wait"]
-"""What happens to a notification that is over the limit."""
+"""What happens to a notification over the limit."""
 
 FIELDS = ("type", "recipient", "channel", "tenant", "dedupe_key")
-"""The fields that every notification can have; a rule set may declare more."""
+"""The fields that every notification can have. A rule set can declare more."""
 
 _STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 _ON_LIMIT: tuple[str, ...] = get_args(OnLimit)
@@ -30,7 +30,7 @@ _LATER = ("defer", "digest")
 
 
 def on_limit_problem(value: object) -> str | None:
-    """What is wrong with a choice of `on_limit`, or None."""
+    """A message that says what is wrong with a value of `on_limit`, or None."""
     if value in _ON_LIMIT:
         return None
     if value in _LATER:
@@ -40,26 +40,28 @@ def on_limit_problem(value: object) -> str | None:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Rule:
-    """No more than `limit`, for each value of what it is counted `by`.
+    """Allows at most `limit` for each combination of values of the fields in `by`.
 
     Arguments:
-        type: the type of notification, or a glob over types (`"marketing.*"`, `"*"`), case-sensitive.
+        type: the type of notification, or a glob over types (`"marketing.*"`, `"*"`). Case-sensitive.
         limit: one or several amounts per period in the notation of `limits`: `"1/day"`, `"3/hour; 10/day"`. None is no
-            limit; an amount of 0 lets nothing through.
-        by: the fields that it is counted by, one string or several; by default `("type", "recipient")`. `"recipient"`
-            makes a frequency cap over all types that match, `()` one window for everybody. The rule does not apply to a
-            notification that has not set one of the fields.
+            limit. An amount of 0 lets nothing through.
+        by: the fields that the rule counts by, one string or several; `("type", "recipient")` by default. `"recipient"`
+            makes a frequency cap over all matching types, and `()` is one window for everybody. The rule does not apply
+            to a notification that leaves one of the fields unset.
         strategy: `"moving-window"` (the default, exact), `"fixed-window"` or `"sliding-window-counter"`.
-        name: the identity of its counters. By default made of type and by, so that editing a limit forgets nothing.
-        on_limit: what happens when this rule refuses: `"raise"`, `"drop"` or `"wait"`; by default what the notifier says.
+        name: identifies the counters of the rule. By default it is made of `type` and `by`, so the counts are kept when
+            you edit a limit.
+        on_limit: what happens when this rule refuses: `"raise"`, `"drop"` or `"wait"`. By default the notifier or the
+            decorator decides.
         overrides: other limits for single recipients: `{"vip@example.com": "50/day"}`.
         tiers: other limits for the recipients that the limiter's `tier_of=` puts in a tier: `{"gold": "20/day"}`.
         exempt: priorities that always pass, one string or several.
-        count_exempt: whether what passes by `exempt` counts all the same, up to twice the amount; by default it does.
-        enforce: False is shadow mode: the rule counts and reports what it would refuse, and refuses nothing.
+        count_exempt: whether exempt notifications are counted too, up to twice the amount. True by default.
+        enforce: False is shadow mode: the rule counts, and reports what it would refuse, but refuses nothing.
 
     Raises:
-        RuleError: something in it cannot be used; all problems are named.
+        RuleError: an argument cannot be used. The error lists all problems.
     """
 
     type: str
@@ -104,7 +106,7 @@ class Rule:
         if len(set(counted_by)) < len(counted_by):
             problems.append(Problem("by", "names a field twice."))
         if overrides and "recipient" not in counted_by and len(problems) == before:
-            problems.append(Problem("overrides", "need a rule that is counted by recipient; this one is not."))
+            problems.append(Problem("overrides", "need a rule that counts by recipient, and this one does not."))
         settings: dict[str, object] = {
             "type": type,
             "limits": _limits("limit", limit, problems),
@@ -123,7 +125,7 @@ class Rule:
         self.__setstate__(settings)
 
     def __getstate__(self) -> dict[str, object]:
-        # Read-only mappings are not pickled; what they hold is.
+        # Read-only mappings cannot be pickled, so their contents are.
         state: dict[str, object] = {each.name: getattr(self, each.name) for each in fields(self)}
         state.update(overrides=dict(self.overrides), tiers=dict(self.tiers))
         return state
@@ -140,14 +142,14 @@ class Rule:
 
 
 def _closed(pattern: str) -> str:
-    """The same glob with no bracket that is never closed.
+    """The same glob with each unclosed bracket escaped.
 
-    Such a bracket stands for itself. `fnmatch` looks for its end all the same, through the whole pattern, for each of them.
+    An unclosed bracket stands for itself. `fnmatch` would still search the whole pattern for its end, once per bracket.
     """
     start = pattern.find("[")
     while start >= 0:
         inside = start + 1
-        # As in `fnmatch`: a bracket that comes first is one of the characters.
+        # As in `fnmatch`: a closing bracket in first place is one of the characters.
         inside += pattern.startswith("!", inside)
         inside += pattern.startswith("]", inside)
         end = pattern.find("]", inside)
@@ -163,23 +165,23 @@ def _name(type: str, by: tuple[str, ...]) -> str:
 
 def _text(place: str, value: object, problems: list[Problem]) -> str:
     if isinstance(value, str) and value:
-        # A plain copy of what a str subclass holds, as recipients are: keys and names are made of it.
+        # A plain str, even from a subclass of str, as for recipients: keys and names are made of it.
         return str.__str__(value)
-    problems.append(Problem(place, "must be a text that is not empty, such as 'news'."))
+    problems.append(Problem(place, "must be a non-empty string such as 'news'."))
     return "?"
 
 
 def _texts(place: str, value: object, problems: list[Problem]) -> tuple[str, ...]:
-    """One text or several, as several."""
+    """One string or several, as a tuple."""
     if isinstance(value, str):
         value = (value,)
     if isinstance(value, Iterable):
         texts = tuple(cast("Iterable[object]", value))
         if all(isinstance(text, str) and text for text in texts):
             plain = [str.__str__(cast("str", text)) for text in texts]
-            # A set has another order in another process, and the order is part of a rule's name.
+            # The order is part of the rule's name, and a set can have another order in another process.
             return tuple(sorted(plain) if isinstance(value, AbstractSet) else plain)
-    problems.append(Problem(place, "must be one text or several, none of them empty."))
+    problems.append(Problem(place, "must be one string or several, and none may be empty."))
     return ()
 
 
@@ -194,8 +196,8 @@ def _limits(
 
 
 def _overrides(overrides: object, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
-    # Places are numbers, not recipients, and limits are not shown, as a recipient may have taken one's place: messages show
-    # no address.
+    # Messages show no address. So places are numbers instead of recipients, and limits are not quoted either: key and
+    # value may have been swapped.
     read: dict[str, tuple[RateLimitItem, ...]] = {}
     for index, (recipient, notation) in enumerate(_pairs("overrides", overrides, problems)):
         place = f"overrides[{index}]"
@@ -205,7 +207,7 @@ def _overrides(overrides: object, problems: list[Problem]) -> dict[str, tuple[Ra
             problems.append(Problem(place, str(error)))
             continue
         if text in read:
-            problems.append(Problem(place, "is a recipient that has an override already."))
+            problems.append(Problem(place, "is a second override for the same recipient."))
         read[text] = _limits(place, notation, problems, shown=False)
     return read
 
@@ -217,7 +219,7 @@ def _tiers(tiers: object, problems: list[Problem]) -> dict[str, tuple[RateLimitI
             name = str.__str__(tier)
             read[name] = _limits(f"tiers.{name}", notation, problems)
         else:
-            problems.append(Problem("tiers", f"has a name that is empty or not a text: {tier!r}."))
+            problems.append(Problem("tiers", f"has a name that is empty or not a string: {tier!r}."))
     return read
 
 

@@ -1,4 +1,4 @@
-"""All rules that are in force together: immutable, and validated as a whole."""
+"""A set of rules: immutable, and validated as a whole."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.limit import LimitNotation
 
 UnknownType: TypeAlias = Literal["send", "raise"]
-"""What happens to a type that no rule matches."""
+"""What happens to notifications of a type that no rule matches."""
 
 
 class RuleSet:
-    """The rules that are in force together.
+    """The rules that a limiter applies together.
 
     Arguments:
         rules: rules, or a mapping from type to limit.
-        fields: fields that notifications may have besides type, recipient, channel, tenant and dedupe_key.
-        default: a limit per recipient for each type that no rule matches (a rule for exactly `"*"` does not count as
-            matching). None, the default, leaves such types to `unknown_type`.
-        unknown_type: `"send"` (the default) sends them and logs each type once; `"raise"` makes them an error, and so
-            cannot go with a `default`.
+        fields: names of further fields that notifications may have. type, recipient, channel, tenant and dedupe_key
+            always exist.
+        default: a limit per recipient for each type that no rule matches. A rule for exactly `"*"` does not count as
+            a match. With None, the default, `unknown_type` decides about such types.
+        unknown_type: `"send"` (the default) sends notifications of such a type and logs each type once. `"raise"` makes
+            them an error, and cannot be combined with `default`.
 
     Raises:
-        RuleError: something in it cannot be used; all problems are named, each with its place (`rules[3].limit`).
+        RuleError: something in the rules cannot be used. The error lists all problems, each with its place
+            (`rules[3].limit`).
     """
 
     __slots__ = ("default", "fields", "rules", "unknown_type")
@@ -61,7 +63,9 @@ class RuleSet:
         if unknown_type not in ("send", "raise"):
             problems.append(Problem("unknown_type", f"{unknown_type!r} is not known; use 'send' or 'raise'."))
         elif unknown_type == "raise" and default is not None:
-            problems.append(Problem("unknown_type", "'raise' cannot go with a default: no type would be unknown."))
+            problems.append(
+                Problem("unknown_type", "'raise' cannot be combined with a default: no type would be unknown.")
+            )
         problems += _undeclared(listed, declared)
         problems += _twice([*listed, ("default", fallback)] if fallback else listed)
         if problems:
@@ -75,10 +79,10 @@ class RuleSet:
             object.__setattr__(self, attribute, value)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"A rule set does not change; make a new one to change {name!r}.")
+        raise AttributeError(f"A rule set is immutable; make a new one to change {name!r}.")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"A rule set does not change; make a new one without {name!r}.")
+        raise AttributeError(f"A rule set is immutable; make a new one without {name!r}.")
 
     def __iter__(self) -> Iterator[Rule]:
         return iter(self.rules)
@@ -104,18 +108,18 @@ class RuleSet:
         return _restored, (self.rules, self.fields, self.default, self.unknown_type)
 
     def knows(self, type: str) -> bool:
-        """Whether a rule matches the type; one for exactly `"*"` does not count."""
+        """Whether a rule matches the type. A rule for exactly `"*"` does not count."""
         return any(rule.type != "*" and rule.matches(type) for rule in self.rules)
 
     def matching(self, type: str) -> tuple[Rule, ...]:
-        """The rules that apply to the type, the default among them where no other matches."""
+        """The rules that apply to the type. The default is one of them if no rule matches (see `knows`)."""
         matching = tuple(rule for rule in self.rules if rule.matches(type))
         if self.default is not None and not self.knows(type):
             return (*matching, self.default)
         return matching
 
     def extended(self, rules: Iterable[Rule]) -> RuleSet:
-        """The same with these rules besides."""
+        """A new rule set that has these rules too."""
         default = None if self.default is None else self.default.limits
         return RuleSet(
             (*self.rules, *rules), fields=self.fields - set(FIELDS), default=default, unknown_type=self.unknown_type
@@ -130,7 +134,7 @@ def _restored(*values: object) -> RuleSet:
 
 
 def _listed(rules: object, problems: list[Problem]) -> list[tuple[str, Rule]]:
-    """Each rule with its place."""
+    """The rules, each with its place for messages."""
     listed: list[tuple[str, Rule]] = []
     if isinstance(rules, Mapping):
         for name, limit in cast("Mapping[str, LimitNotation]", rules).items():
@@ -146,7 +150,9 @@ def _listed(rules: object, problems: list[Problem]) -> list[tuple[str, Rule]]:
             else:
                 problems.append(Problem(f"rules[{index}]", f"is a {type(rule).__name__}, not a Rule."))
     else:
-        problems.append(Problem("rules", f"is a {type(rules).__name__}; use a mapping from type to limit, or rules."))
+        problems.append(
+            Problem("rules", f"is a {type(rules).__name__}; use a mapping from type to limit, or a list of rules.")
+        )
     return listed
 
 
@@ -158,9 +164,9 @@ def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:
     for index, name in enumerate(names):
         place = f"fields[{index}]"
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-            problems.append(Problem(place, f"{name!r} is not a name that can be written as an argument."))
+            problems.append(Problem(place, f"{name!r} is not a valid name for an argument."))
         elif name in ARGUMENTS or name in FIELDS:
-            problems.append(Problem(place, f"{name!r} is there already, and cannot be declared."))
+            problems.append(Problem(place, f"{name!r} exists already and cannot be declared."))
     return frozenset(FIELDS).union(name for name in names if isinstance(name, str))
 
 
@@ -177,7 +183,7 @@ def _undeclared(listed: list[tuple[str, Rule]], declared: frozenset[str]) -> lis
 
 
 def _twice(listed: list[tuple[str, Rule]]) -> list[Problem]:
-    """Windows of one name and period: they would count in one place, each by its own limit."""
+    """Find rules with the same name and period: they would share their counters and apply different limits to them."""
     problems: list[Problem] = []
     seen: dict[tuple[str, int], str] = {}
     for place, rule in listed:
@@ -188,8 +194,8 @@ def _twice(listed: list[tuple[str, Rule]]) -> list[Problem]:
                 problems.append(
                     Problem(
                         place,
-                        f"has the name {rule.name!r} and a period of {period} seconds, as {first} has; "
-                        "give one of them a name= of its own.",
+                        f"has the same name ({rule.name!r}) and period ({period} seconds) as {first}; "
+                        "give one of them another name=.",
                     )
                 )
     return problems

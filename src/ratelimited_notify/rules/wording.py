@@ -1,4 +1,4 @@
-"""Limits and durations as people say them, for messages and tables."""
+"""Limits and durations in words, for messages and tables."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def limit_text(limit: RateLimitItem) -> str:
 
 
 def limits_text(limits: tuple[RateLimitItem, ...]) -> str:
-    """Several limits, or "none"."""
+    """Several limits in words, or "none"."""
     return "; ".join(map(limit_text, limits)) or "none"
 
 
 def duration_text(seconds: float) -> str:
-    """How long, in the two largest units, rounded up: after waiting that long you have waited long enough."""
+    """A duration in its two largest units, rounded up so that waiting for it is long enough."""
     whole = ceil(seconds)
     if whole <= 0:
         return "0 s"

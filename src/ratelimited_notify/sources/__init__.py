@@ -1,4 +1,4 @@
-"""Where rules come from."""
+"""Sources of rules: mappings, lists of rules, and TOML files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ratelimited_notify._lazy import lazily
 
 if TYPE_CHECKING:
     from ratelimited_notify.sources.load import Rules as Rules, rules_from as rules_from
-else:  # a type checker would take every misspelt name for one that is found here
+else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
         __name__,
         {

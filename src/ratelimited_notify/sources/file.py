@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.ruleset import RuleSet
 
 
-# The parser's words, and the place. Words that quote nothing but punctuation show no key.
+# Splits the parser's message into its words and the position. Words that quote only punctuation contain no key.
 _MESSAGE = re.compile(r"(.*) (\(at [^()]*\))", re.DOTALL).fullmatch
 _PLAIN = re.compile(r"""(?:[^'"`()\[\]{}]|(['"])[^\w\s]{1,2}\1)*+""").fullmatch
 
-# What in a TOML file is no key: texts in their four notations, and comments. Each ends at the latest with the line or the
-# file, so that one pass is enough.
+# The parts of a TOML file that are not keys: strings in their four notations, and comments. Each ends with the line or the
+# file at the latest, so one pass is enough.
 _TEXT = re.compile(
     r"""
     \"{3} (?: [^"\\] | \\. | "(?!"") )*+ (?: "{3,5} | \Z )
@@ -35,29 +35,30 @@ _TEXT = re.compile(
 _BETWEEN_KEYS = re.compile(r"[^\w.-]+")
 
 _DEEPEST = 100
-"""So many tables in one another are looked through; rules have four."""
+"""The most dots in one key; each of them nests a table. Rules nest four tables."""
 
 
 def read_rules(path: str | os.PathLike[str]) -> RuleSet:
-    """The rule set that a TOML file describes: `[[rules]]` tables, and optionally `fields`, `default`, `unknown_type`.
+    """Read a rule set from a TOML file: `[[rules]]` tables, and optionally `fields`, `default` and `unknown_type`.
 
     Raises:
-        RuleError: the file cannot be read, is not TOML, or holds something that cannot be used.
+        RuleError: the file cannot be read, is not TOML, or contains something that cannot be used. The error lists all
+            problems.
     """
     source = Path(path)
     try:
-        # Some editors begin a file with a byte order mark, which TOML 1.0 does not know.
+        # Some editors write a byte order mark, which TOML 1.0 does not allow.
         text = source.read_text(encoding="utf-8-sig")
         if _is_deep(text):
             raise RecursionError
         document = tomllib.loads(text)
     except OSError as error:
         raise RuleError(
-            [Problem("", f"it cannot be read: {error.strerror or type(error).__name__}.")], str(source)
+            [Problem("", f"The file cannot be read: {error.strerror or type(error).__name__}.")], str(source)
         ) from error
     except (ValueError, RecursionError) as error:
-        # What is not UTF-8, what is not TOML, and what is nested without end. Without its cause, which may show a key.
-        raise RuleError([Problem("", f"it is not a TOML file: {_said(error)}.")], str(source)) from None
+        # The file is not UTF-8, not TOML, or nested too deeply. The cause is dropped because it may quote a key.
+        raise RuleError([Problem("", f"The file is not valid TOML: {_said(error)}.")], str(source)) from None
     try:
         return rule_set_of(document)
     except RuleError as error:
@@ -65,7 +66,7 @@ def read_rules(path: str | os.PathLike[str]) -> RuleSet:
 
 
 def _is_deep(text: str) -> bool:
-    """Whether a key has so many dots that the parser, which begins anew at each of them, would take minutes."""
+    """Whether a key has too many dots. The parser starts again at each dot, and would take minutes."""
     if text.count(".") <= _DEEPEST:
         return False
     keys = _TEXT.sub("q", text).replace(" ", "").replace("\t", "")
@@ -73,17 +74,17 @@ def _is_deep(text: str) -> bool:
 
 
 def _said(error: Exception) -> str:
-    """What the parser says, without what it quotes: a key may be somebody's address."""
+    """The parser's message without its quotes: a quoted key may be an address."""
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8"
     if isinstance(error, RecursionError):
-        return "it is nested too deep"
+        return "it is nested too deeply"
     found = _MESSAGE(str(error))
     if found is None:
-        return "it cannot be understood"
+        return "it cannot be parsed"
     words, place = found.groups()
     if words.startswith(("Cannot", "Duplicate")):
-        words = "a key or a table is given twice"
+        words = "a key or a table is defined twice"
     elif not _PLAIN(words):
-        words = "a character cannot stand there"
+        words = "a character is not allowed there"
     return f"{words} {place}"

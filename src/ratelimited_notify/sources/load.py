@@ -1,4 +1,4 @@
-"""Rules in any form that users have them in, made a rule set."""
+"""Make a rule set from the forms in which users write rules."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.rule import Rule
 
 Rules: TypeAlias = "RuleSet | Mapping[str, LimitNotation] | Iterable[Rule] | str | os.PathLike[str]"
-"""What a limiter takes as rules: a rule set, a mapping from type to limit, rules, or the path of a TOML file."""
+"""The rules of a limiter: a rule set, a mapping from type to limit, several rules, or the path of a TOML file."""
 
 _log = logging.getLogger("ratelimited_notify")
 
 
 def rules_from(rules: Rules | None) -> RuleSet:
-    """The rule set that is meant; an empty one for None.
+    """Make a rule set from any form of rules. None makes an empty one.
 
     Raises:
-        RuleError: something in it cannot be used; all problems are named, each with its place.
+        RuleError: something in the rules cannot be used. The error lists all problems, each with its place.
     """
     if isinstance(rules, RuleSet):
         return rules
@@ -39,15 +39,15 @@ def rules_from(rules: Rules | None) -> RuleSet:
 
 
 def rules_if_on(rules: Rules | None, *, off: bool) -> RuleSet:
-    """The rule set that is meant. Where limiting is off, rules that cannot be used keep nothing from being sent.
+    """Make a rule set, like `rules_from`. If limiting is off, rules that cannot be used are logged and ignored.
 
     Raises:
-        RuleError: it is not off, and the rules cannot be used.
+        RuleError: limiting is not off, and the rules cannot be used.
     """
     try:
         return rules_from(rules)
     except RuleError as error:
         if not off:
             raise
-        _log.warning("While limiting is off everything is sent, but the rules cannot be used: %s", error)
+        _log.warning("Limiting is off, so everything is sent; but the rules cannot be used: %s", error)
         return RuleSet()

@@ -1,18 +1,18 @@
-"""Mail over SMTP: `SMTPGateway`, and `AsyncSMTPGateway` for asyncio.
+"""Send mail over SMTP with `SMTPGateway`, or with `AsyncSMTPGateway` for asyncio.
 
     gateway = SMTPGateway.from_uri("smtp+starttls://user:password@mail.example.com", sender="Shop <news@example.com>")
     notifier = Notifier(gateway, rules={"news": "1/day"})
     notifier.send("news", "ana@example.com", "Subject", "Body")
 
-What a gateway raises decides whether the hit is given back. The point of no return is the first byte of the message
-itself, after the server's 354 (RFC 5321, 3.3). What fails before it, and every refusal, is an `SMTPError`: the message
-was not sent. A connection lost after it and before the server's last answer is a `DeliveryUnknown`. Once the server has
-taken the message nothing raises.
+The exception decides whether the hit is given back. The point of no return is the first byte of the message itself, after
+the server's 354 (RFC 5321, 3.3). A failure before it, and every refusal, is an `SMTPError`: the message was not sent. If
+the connection is lost after it and before the server's last answer, the error is `DeliveryUnknown`. After the server has
+accepted the message, nothing raises.
 
-    message.py        what is sent                  pure
-    conversation.py   what is said, what it means   pure
+    message.py        build the message             pure
+    conversation.py   commands and replies          pure
     settings.py       where and how to connect      shared by both gateways
-    sync.py, aio.py   the shells                    smtplib, aiosmtplib
+    sync.py, aio.py   the I/O                       smtplib, aiosmtplib
 """
 
 from __future__ import annotations

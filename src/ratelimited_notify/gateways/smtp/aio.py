@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 class AsyncSMTPGateway(SMTPSettings):
-    """`SMTPGateway` for asyncio, with the same arguments; needs the extra `smtp`.
+    """`SMTPGateway` for asyncio, with the same arguments. Needs the extra `smtp`.
 
-    One gateway serves several event loops, one after another and at once; each has connections of its own, which end
-    with `close()`, with the `async with` block, or when `asyncio.run` ends the loop. A call that is cancelled drops its
-    connection.
+    One gateway works in several event loops, one after another or at the same time. Each loop has its own connections.
+    They are closed by `close()`, at the end of the `async with` block, or when `asyncio.run` ends the loop. A cancelled
+    call drops its connection.
 
     Raises:
-        NotifyError: an argument cannot be used.
+        NotifyError: an argument is invalid.
         MissingExtra: aiosmtplib is not installed.
     """
 
@@ -54,7 +54,7 @@ class AsyncSMTPGateway(SMTPSettings):
         headers: Mapping[str, str] | None = None,
         html: str | None = None,
     ) -> str:
-        """Send one message. Arguments, result and errors are those of `SMTPGateway`."""
+        """Send one message. Arguments, result and errors are the same as for `SMTPGateway`."""
         letter = self._letter(recipient, subject, body, headers, html)
         pool = await self._pool()
         async with pool.slots:
@@ -66,7 +66,7 @@ class AsyncSMTPGateway(SMTPSettings):
             return await self._deliver(letter, await self._connect(), pool)
 
     async def close(self) -> None:
-        """End all connections; later calls are refused, calls under way come to their end."""
+        """Close all connections. Calls that are already running finish; later calls raise `SMTPError`."""
         self._closed = True
         here = asyncio.get_running_loop()
         with self._lock:
@@ -107,7 +107,7 @@ class AsyncSMTPGateway(SMTPSettings):
         return pool
 
     async def _until_the_loop_ends(self, loop: asyncio.AbstractEventLoop, pool: _Pool) -> AsyncGenerator[None, None]:
-        """Left waiting at its yield: a loop that is shut down closes its generators, and this one the connections."""
+        """Close the connections when the loop ends: a loop that shuts down closes its generators, which runs `finally`."""
         try:
             yield
         finally:
@@ -148,7 +148,7 @@ class AsyncSMTPGateway(SMTPSettings):
                 await _until_cancelled(client.login(*self._login))
         except BaseException as error:
             connection.drop()
-            # ValueError: a host name that cannot be encoded.
+            # A host name that cannot be encoded raises ValueError.
             if isinstance(error, (aiosmtplib.SMTPException, OSError, ValueError)):
                 raise unreachable(what, error, self._place) from None if what == "the login" else telling(error)
             raise
@@ -165,7 +165,7 @@ class AsyncSMTPGateway(SMTPSettings):
                     raise_if_cancelled(before)
             return letter.message_id
         finally:
-            # Nothing is awaited here: a cancellation would take the place of a success.
+            # Do not await here: a cancellation would replace a success.
             if connection.in_step and not self._closed:
                 pool.resting.append(connection)
             else:
@@ -181,9 +181,9 @@ class AsyncSMTPGateway(SMTPSettings):
 
 
 async def _until_cancelled(work: Coroutine[object, object, object]) -> None:
-    """Await what aiosmtplib does, and let nothing of it outlive a cancellation.
+    """Await a coroutine of aiosmtplib. After a cancellation, wait until it has really stopped.
 
-    A cancellation that it swallows, see `cancellation`, would leave it waiting for the next reply until its timeout.
+    If aiosmtplib swallows the cancellation (see `cancellation`), it would wait for the next reply until its timeout.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -218,7 +218,7 @@ class _Connection(Line):
         if not step.message:
             reply = Reply(*await self.client.execute_command(step.payload))
         else:
-            # aiosmtplib's own data() does not tell a connection lost at the command from one lost at the message.
+            # data() of aiosmtplib does not say whether the connection was lost at the command or during the message.
             protocol = self.client.protocol
             if protocol is None:
                 raise ConnectionError("connection lost")
@@ -228,17 +228,17 @@ class _Connection(Line):
         return reply
 
     async def quit(self) -> None:
-        """Say goodbye, and do not wait long for the answer."""
+        """Send QUIT, wait a short time for the answer, and close the connection."""
         try:
             with suppress(Exception):
                 await self.client.quit(timeout=GOODBYE_SECONDS)
         finally:
             self.drop()
-        # The transport lets go of its socket in the loop's next round.
+        # The transport closes its socket in the next iteration of the loop.
         await asyncio.sleep(0)
 
     def drop(self) -> None:
-        """End the connection without another byte: what is still unsent of a message stays unsent."""
+        """Close the connection without sending another byte. The unsent part of a message is not sent."""
         with suppress(Exception):
             transport = self.client.transport
             if isinstance(transport, asyncio.WriteTransport):

@@ -1,6 +1,6 @@
-"""What is said to an SMTP server to hand over one message, and what each answer, or none, means. No I/O.
+"""The SMTP commands that deliver one message, and the meaning of each reply or missing reply. No I/O.
 
-`hand_over` is a generator: it yields what to send and is given the replies, so both gateways speak and decide alike.
+`hand_over` is a generator that yields commands and receives replies, so both gateways use the same logic.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from ratelimited_notify.gateways.smtp.message import Letter
 
 IDLE_SECONDS = 60.0
-"""A connection that rested longer is replaced: servers and firewalls drop such ones, some without a word."""
+"""A connection that was idle for longer is replaced: servers and firewalls drop idle connections, some silently."""
 
 _GOING_AWAY = 421
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
-"""What OpenSSL says of bytes that are no TLS."""
+"""OpenSSL's reasons for bytes that are not TLS."""
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?!\S)").match
 
 
 class SMTPError(NotifyError):
-    """The message was not sent: the server refused it, could not be reached, or went away before it had the message.
+    """The message was not sent: the server refused it, could not be reached, or disconnected before the message.
 
-    `code` is the server's reply code (550) and `status` its enhanced status code (5.1.1, RFC 3463), or None. The
-    server's own words are left out, since they may quote the address.
+    `code` is the server's reply code (550) and `status` its enhanced status code (5.1.1, RFC 3463); either can be None.
+    The text of the server's reply is left out because it may quote the address.
     """
 
     def __init__(self, message: str, code: int | None = None, status: str | None = None) -> None:
@@ -45,46 +45,46 @@ class SMTPError(NotifyError):
 
 
 class ServerUnreachable(SMTPError):
-    """The server cannot be reached, or refuses the login; nothing was sent, and the next message would fare no better."""
+    """The server cannot be reached, or refuses the login. Nothing was sent, and the next message would fail too."""
 
 
 class Stale(Exception):
-    """A connection kept from an earlier message is of no use any more; nothing of this one was sent on it."""
+    """A connection that was kept from an earlier message no longer works. Nothing of this message was sent on it."""
 
 
 class Reply(NamedTuple):
-    """What the server answered."""
+    """A reply of the server."""
 
     code: int
     text: str
 
 
 class Step(NamedTuple):
-    """What to send next; the shells add CRLF."""
+    """What to send next. The gateways add CRLF."""
 
     payload: bytes
     wanted: int
-    """The first digit of the reply that lets the conversation go on."""
+    """The first digit of the reply code that means success."""
     what: str
-    """What the server refuses when it refuses this."""
+    """What the server refused, for the error message, if it refuses this step."""
     message: bool = False
-    """It is the message itself: once on its way, it may be delivered."""
+    """This is the message itself: after the first byte it may be delivered."""
     probe: bool = False
-    """First on a connection that was used before, where a failure tells no more than that the connection is old."""
+    """The first step on a reused connection: if it fails, the connection may simply be too old."""
 
 
 _RESET = Step(b"RSET", 2, "RSET")
 
 
 class Line:
-    """How one connection stands with its server."""
+    """The state of one connection."""
 
     def __init__(self) -> None:
         self.used = False
         self.clean = True
-        """No earlier message was left half handed over."""
+        """No earlier message was left half delivered."""
         self.in_step = True
-        """The server answered the last thing said, and waits for the next command."""
+        """The server has answered the last command and waits for the next one."""
         self.rested_at = time.monotonic()
 
     def said(self) -> None:
@@ -92,33 +92,33 @@ class Line:
         self.in_step = False
 
     def heard(self, reply: Reply) -> None:
-        """The server answered."""
+        """The server has answered."""
         self.in_step = reply.code // 100 in (2, 4, 5) and reply.code != _GOING_AWAY
         self.rested_at = time.monotonic()
 
     def rested_too_long(self) -> bool:
-        """Whether the server may have dropped it meanwhile."""
+        """Whether the connection was idle so long that the server may have dropped it."""
         return time.monotonic() - self.rested_at > IDLE_SECONDS
 
 
 def hand_over(letter: Letter, line: Line, extensions: Container[str], place: str) -> Generator[Step, Reply, None]:
-    """Yields what to send and takes the replies; ends when the server has taken the message.
+    """Yield what to send and receive the replies. Ends when the server has accepted the message.
 
     Arguments:
         letter: the message.
-        line: the connection it goes over.
-        extensions: what the server offers, in lower case.
-        place: the server's name for errors.
+        line: the state of the connection.
+        extensions: the SMTP extensions that the server offers, in lower case.
+        place: host and port of the server, for error messages.
 
     Raises:
         SMTPError: the server refused; nothing was sent.
-        DeliveryUnknown: the last answer cannot be understood.
-        Stale: the connection was old; try another.
+        DeliveryUnknown: the last reply is not valid SMTP.
+        Stale: the connection was too old; use another one.
     """
     if letter.international and "smtputf8" not in extensions:
         raise SMTPError(
-            f"An address is not ASCII, and the SMTP server {place} does not offer SMTPUTF8; nothing was sent. "
-            "A domain can be written in its xn-- form."
+            f"An address contains non-ASCII characters, and the SMTP server {place} does not support SMTPUTF8; "
+            "nothing was sent. You can write a domain in its xn-- form."
         )
     options = " SMTPUTF8 BODY=8BITMIME" if letter.international else ""
     if "size" in extensions:
@@ -127,7 +127,7 @@ def hand_over(letter: Letter, line: Line, extensions: Container[str], place: str
         Step(f"MAIL FROM:<{letter.sender}>{options}".encode(), 2, "the sender"),
         Step(f"RCPT TO:<{letter.recipient}>".encode(), 2, "the recipient"),
         Step(b"DATA", 3, "DATA"),
-        # The content begins with a header and all its lines end with CRLF, so this is all the dot-stuffing it takes.
+        # The content begins with a header and all its lines end with CRLF, so this replacement does all the dot-stuffing.
         Step(letter.content.replace(b"\r\n.", b"\r\n..") + b".", 2, "the message", message=True),
     ]
     if not line.clean:
@@ -148,57 +148,62 @@ def hand_over(letter: Letter, line: Line, extensions: Container[str], place: str
 
 
 def unanswered(step: Step, place: str) -> NotifyError | Stale:
-    """The error for a step that got no answer, or none that can be understood."""
+    """The error for a step with no reply, or with a reply that is not valid SMTP."""
     if step.probe:
         return Stale()
     if step.message:
         return DeliveryUnknown(
-            f"The SMTP server {place} gave no answer after the message was on its way; whether it arrives is unknown."
+            f"The SMTP server {place} gave no valid answer after sending of the message had begun; "
+            "it is not known whether the message arrives."
         )
-    return SMTPError(f"The SMTP server {place} gave no answer about {step.what}; nothing was sent.")
+    return SMTPError(f"The SMTP server {place} gave no valid answer about {step.what}; nothing was sent.")
 
 
 def unreachable(what: str, error: Exception, place: str) -> ServerUnreachable:
-    """The error for a connection that could not be made; `what` failed, the connection or the login."""
+    """The error for a connection that could not be made. `what` says which part failed: the connection or the login."""
     code = _code(error)
     why = code or _why(what, error)
     return ServerUnreachable(f"The SMTP server {place}: {what} failed ({why}); nothing was sent.", code)
 
 
 def _why(what: str, error: Exception) -> str:
-    """What is wrong, in words that say what to do; otherwise the class of the error, never the words in it."""
-    # aiosmtplib wraps what happened into an error of its own.
+    """The reason and what to check, for known errors; otherwise the class of the error, but never its text."""
+    # aiosmtplib wraps the original error in its own.
     inner = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if isinstance(inner, socket.gaierror | UnicodeError):
-        return "there is no host of that name, or names cannot be looked up"
+        return "the host name cannot be resolved: is it spelled correctly, and does DNS work?"
     if isinstance(inner, ssl.SSLCertVerificationError):
-        return "its certificate is not for this host, or nobody trusted vouches for it"
+        return "its certificate is not for this host, or is not signed by a trusted authority"
     if isinstance(inner, ssl.SSLError):
         return (
             "the server does not speak TLS on this port: is it smtp:// or smtp+starttls://?"
             if inner.reason in _NOT_TLS
-            else f"TLS could not be agreed on: {inner.reason or type(inner).__name__}"
+            else f"the TLS handshake failed: {inner.reason or type(inner).__name__}"
         )
     if isinstance(inner, ConnectionRefusedError):
-        return "nobody listens on this port: is the server running?"
+        return "connection refused: is the server running on this port?"
     if isinstance(inner, TimeoutError):
-        return "no answer within the time-out"
-    # The classes of smtplib and aiosmtplib have only their names in common.
+        return "no answer within the timeout"
+    # The exception classes of smtplib and aiosmtplib have only parts of their names in common.
     if "Disconnected" in type(inner).__name__:
-        return "the server closed the connection, or gave no answer in time: is it smtps://?"
-    # aiosmtplib has no class of its own for it. Of the text no word is shown.
+        return "the server closed the connection, or did not answer in time: is it smtps://?"
+    # aiosmtplib has no exception class for this case. Its text is only searched, never shown.
     if "not supported" in str(error):
-        return "the server offers no login" if what == "the login" else "the server offers no STARTTLS: is it smtps://?"
+        return (
+            "the server does not support login"
+            if what == "the login"
+            else "the server does not support STARTTLS: is it smtps://?"
+        )
     return type(error).__name__
 
 
 def telling(error: Exception) -> Exception | None:
-    """The error, to be shown as the cause, unless it holds the server's words, which may quote an address."""
+    """The error, to be shown as the cause. None if it contains the text of a reply, which may quote an address."""
     return error if _code(error) is None else None
 
 
 def _code(error: Exception) -> int | None:
-    """The reply code in an error of smtplib or aiosmtplib; None where it is not about a reply."""
+    """The reply code in an error of smtplib or aiosmtplib, or None if the error is not about a reply."""
     code = getattr(error, "smtp_code", getattr(error, "code", None))
     return code if isinstance(code, int) else None
 

@@ -1,9 +1,9 @@
-"""A message to one recipient, as bytes into which nobody can smuggle a header or a second recipient.
+"""Build the bytes of a message to one recipient, safe against injected headers and recipients.
 
-No I/O but the clock and the random part of the Message-ID. The body is `email.message.EmailMessage`'s. The headers with
-the caller's text are written here, because `EmailMessage` decodes encoded words in a value that it is given and, in some
-releases of Python (3.11.7 among them), writes a line break that was hidden in one (`=?utf-8?q?a=0ABcc:_x?=`) out as a
-new header; and because it turns a long URL, as in List-Unsubscribe, into encoded words.
+No I/O except for the clock and the random part of the Message-ID. `email.message.EmailMessage` encodes the body. The
+headers with text from the caller are written here, for two reasons. `EmailMessage` decodes encoded words in a value and,
+in some releases of Python (3.11.7 for example), writes a line break that was hidden in one (`=?utf-8?q?a=0ABcc:_x?=`) as
+a new header. And it turns a long URL, as in List-Unsubscribe, into encoded words.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ratelimited_notify.gateways.base import InvalidMessage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Every server takes 7 bits; who offers 8BITMIME need not be asked.
+# Every server accepts 7 bits, so it does not matter which servers offer 8BITMIME.
 _POLICY = SMTP.clone(cte_type="7bit")
 
 _LINE = 78
-"""Where header lines are folded (RFC 5322, 2.1.1)."""
+"""The length at which header lines are folded (RFC 5322, 2.1.1)."""
 
 _LONGEST_WORD = 900
-"""What is longer than this without a space would not fit a line (998 bytes), and is sent as encoded words."""
+"""A longer run without a space would not fit in a line (998 bytes), so it is sent as encoded words."""
 
 _ATOMS = r"[^\s\"(),:;<>@\[\\\]]+"
 _LABEL = r"[^\s\"(),:;<>@\[\\\]./]+"
@@ -62,26 +62,26 @@ _RESERVED_FAMILIES = ("content-", "resent-")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Letter:
-    """A message ready to be sent: its envelope, and its bytes with CRLF line ends. Its repr shows none of it."""
+    """A message ready to be sent: its envelope, and its bytes with CRLF line endings. The repr shows none of it."""
 
     sender: str
     recipient: str
     message_id: str
     content: bytes
     international: bool
-    """An address is not ASCII, so it takes a server that offers SMTPUTF8 (RFC 6531)."""
+    """An address contains non-ASCII characters, so the server must support SMTPUTF8 (RFC 6531)."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Mailbox:
-    """An address and, if there is one, the name to show with it."""
+    """An address with its display name. The name may be empty."""
 
     name: str
     address: str
 
     @classmethod
     def parse(cls, text: object, what: str) -> Mailbox:
-        """Read `ana@example.com` or `Ana Lee <ana@example.com>`; `what` names it in the error."""
+        """Parse `ana@example.com` or `Ana Lee <ana@example.com>`. `what` names the value in the error message."""
         named = _NAMED(text) if isinstance(text, str) else None
         if named is None:
             return cls("", address(text, what))
@@ -99,28 +99,30 @@ class Mailbox:
 
 
 def address(text: object, what: str) -> str:
-    """The text if it is one plausible address, else `InvalidMessage`, which does not show it."""
+    """Return the text if it is one plausible address; otherwise raise `InvalidMessage`, which does not quote it."""
     if not isinstance(text, str):
-        raise InvalidMessage(f"{what} must be an e-mail address as text, not {type(text).__name__}")
-    # Compatibility forms too: a server that folds a full-width comma to a comma would see two recipients.
+        raise InvalidMessage(f"{what} must be an e-mail address as a string, not {type(text).__name__}")
+    # Check the compatibility form too: a server that maps a full-width comma to a comma would see two recipients.
     for kind in (None, "NFKC"):
-        # A long text has been refused by the time it would be normalized, which takes long where it is long.
+        # Normalizing a long text is slow, but the first pass has already refused it.
         form = text if kind is None else unicodedata.normalize("NFKC", text)
         found = _ADDRESS(form) if form.isprintable() else None
         if found is None:
             raise InvalidMessage(
-                f"{what} must be a single e-mail address like name@example.com: one @, no spaces, line breaks, "
+                f"{what} must be a single e-mail address like name@example.com: one @, and no spaces, line breaks, "
                 "commas, quotes or angle brackets"
             )
         if len(found[1].encode()) > 64 or len(form.encode()) > 254:
-            raise InvalidMessage(f"{what} is too long for an e-mail address: 64 bytes before the @, 254 in all")
+            raise InvalidMessage(
+                f"{what} is too long for an e-mail address: at most 64 bytes before the @, and 254 in total"
+            )
     return text
 
 
 def line(text: object, what: str) -> str:
-    """The text without space around it if it can stand in one header line, else `InvalidMessage`."""
+    """Return the text without surrounding spaces if it fits in one header line; otherwise raise `InvalidMessage`."""
     if not isinstance(text, str):
-        raise InvalidMessage(f"{what} must be text, not {type(text).__name__}")
+        raise InvalidMessage(f"{what} must be a string, not {type(text).__name__}")
     if _UNPRINTABLE(text):
         raise InvalidMessage(f"{what} must not contain line breaks or control characters")
     return text.strip(" \t")
@@ -135,7 +137,7 @@ def compose(
     headers: Mapping[str, str] | None = None,
     html: str | None = None,
 ) -> Letter:
-    """Build the message; whatever is wrong with it is an `InvalidMessage`."""
+    """Build the message. Raises `InvalidMessage` if anything is wrong with it."""
     to = Mailbox("", address(recipient, "the recipient"))
     domain = sender.address.rpartition("@")[2]
     message_id = make_msgid(domain=domain if domain.isascii() else "localhost")
@@ -160,16 +162,16 @@ def compose(
 def _extra(headers: Mapping[str, str]) -> Iterator[str]:
     """The caller's own header lines."""
     if not isinstance(headers, Mapping):
-        raise InvalidMessage(f"headers= must be a mapping from names to texts, not {type(headers).__name__}")
+        raise InvalidMessage(f"headers= must be a mapping from names to strings, not {type(headers).__name__}")
     seen: set[str] = set()
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME(name):
-            raise InvalidMessage("a header's name must be ASCII letters, digits and hyphens, like X-Campaign")
+            raise InvalidMessage("a header name must consist of ASCII letters, digits and hyphens, like X-Campaign")
         lower = name.lower()
         if lower in _RESERVED or lower.startswith(_RESERVED_FAMILIES):
             raise InvalidMessage(f"the header {name} is set by the gateway and cannot be passed in headers=")
         if lower in seen:
-            raise InvalidMessage(f"the header {name} is given twice")
+            raise InvalidMessage(f"the header {name} appears twice")
         seen.add(lower)
         if lower == "reply-to":
             yield Mailbox.parse(value, f"the header {name}").header(name)
@@ -178,7 +180,7 @@ def _extra(headers: Mapping[str, str]) -> Iterator[str]:
 
 
 def _plain(text: str) -> bool:
-    """Whether readers will see this text as it is; what looks like an encoded word would be decoded."""
+    """Whether mail clients show this text unchanged. They would decode a part that looks like an encoded word."""
     return text.isascii() and "=?" not in text and all(len(word) < _LONGEST_WORD for word in _words(text))
 
 
@@ -188,9 +190,9 @@ def _words(text: str) -> list[str]:
 
 
 def _header(name: str, text: str) -> str:
-    """One header, folded between words; as encoded words (RFC 2047) where it must be, and only then.
+    """One header, folded between words, and with encoded words (RFC 2047) only where they are necessary.
 
-    Never as encoded words where it need not be, however long: they would break the URL of a List-Unsubscribe.
+    A long text alone does not make them necessary: encoded words would break the URL of a List-Unsubscribe.
     """
     if not _plain(text):
         return f"{name}: {_encoded(name, text)}"
@@ -207,10 +209,10 @@ def _encoded(name: str, text: str) -> str:
 
 
 def _content(body: str, html: str | None) -> bytes:
-    """The content headers, an empty line, and the content in lines that end with CRLF."""
+    """The content headers, an empty line, and the content, in lines that end with CRLF."""
     message = EmailMessage(_POLICY)
     _text(body, "the body")
-    # NUL is the one ASCII character that SMTP does not carry and that set_content would leave bare.
+    # NUL is the only ASCII character that SMTP does not allow and that set_content would leave unencoded.
     message.set_content(body, cte="quoted-printable" if "\0" in body else None)
     if html is not None:
         _text(html, "html=")
@@ -220,6 +222,6 @@ def _content(body: str, html: str | None) -> bytes:
 
 def _text(text: object, what: str) -> None:
     if not isinstance(text, str):
-        raise InvalidMessage(f"{what} must be text, not {type(text).__name__}")
+        raise InvalidMessage(f"{what} must be a string, not {type(text).__name__}")
     if not text.isascii() and re.search("[\ud800-\udfff]", text):
-        raise InvalidMessage(f"{what} contains half of a surrogate pair, which no message can carry")
+        raise InvalidMessage(f"{what} contains a lone surrogate, which cannot be sent in a message")

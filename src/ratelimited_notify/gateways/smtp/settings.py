@@ -1,4 +1,4 @@
-"""Where an SMTP gateway connects to and how, checked once; shared by the sync and the async gateway."""
+"""The connection settings of an SMTP gateway, validated once. Shared by the sync and the async gateway."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from ratelimited_notify.gateways.smtp.message import Letter
 
 TLS: TypeAlias = Literal["starttls", "implicit"]
-"""Encryption: from the STARTTLS command on, or from the first byte."""
+"""Encryption: `"starttls"` from the STARTTLS command on, `"implicit"` from the first byte."""
 
 GOODBYE_SECONDS = 1.0
-"""The longest wait for the answer to QUIT."""
+"""The longest wait for the answer to QUIT, in seconds."""
 
 SCHEMES: dict[str, TLS | None] = {"smtp": None, "smtp+starttls": "starttls", "smtps": "implicit"}
-"""What a gateway's URI may begin with, in any case, and the encryption that it stands for."""
+"""The URI schemes of a gateway, in lower or upper case, and the encryption that each of them selects."""
 
 _PORTS: dict[TLS | None, int] = {None: 25, "starttls": 587, "implicit": 465}
-# `urlsplit` normalizes what it reads, which takes long where it is long; a host has 253 characters at the most.
+# `urlsplit` normalizes the URI, which is slow if it is long. A host has at most 253 characters.
 _LONGEST_URI = 8192
 _HOST = re.compile(r"[^\s/@\x00-\x1f\x7f]+").fullmatch
 
@@ -45,7 +45,7 @@ class Options(TypedDict, total=False):
 
 
 class SMTPSettings:
-    """What `SMTPGateway` and `AsyncSMTPGateway` have in common; the arguments are documented there."""
+    """The common part of `SMTPGateway` and `AsyncSMTPGateway`. `SMTPGateway` documents the arguments."""
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class SMTPSettings:
         self._login = self._credentials(username, password)
         if self._login and tls is None and not plaintext_login and not _is_loopback(host):
             raise NotifyError(
-                "The password would cross the network unencrypted. Use smtps:// or smtp+starttls:// (tls='implicit', "
-                "tls='starttls'), or say plaintext_login=True."
+                "The password would cross the network unencrypted. Use smtps:// or smtp+starttls:// (tls='implicit' or "
+                "tls='starttls'), or allow it with plaintext_login=True."
             )
         self._tls_context = (tls_context or ssl.create_default_context()) if tls else None
         self._place = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
@@ -83,21 +83,22 @@ class SMTPSettings:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make what the shell keeps its connections in."""
+        """Prepare the connection pools. Subclasses override this."""
 
     @classmethod
     def from_uri(cls, uri: str, *, sender: str, **options: Unpack[Options]) -> Self:
-        """A gateway from one line of configuration.
+        """Make a gateway from a URI.
 
         Arguments:
-            uri: `smtp://host:port` (not encrypted, port 25 by default), `smtp+starttls://` (encrypted from the STARTTLS
-                command on, or nothing is sent; 587) or `smtps://` (encrypted from the start; 465), with
-                `user:password@` before the host where the server wants a login. Special characters in these two are
+            uri: `smtp://host:port` (not encrypted, default port 25), `smtp+starttls://` (encrypted from the STARTTLS
+                command on, or nothing is sent; default port 587) or `smtps://` (encrypted from the first byte; default
+                port 465). If the server needs a login, put `user:password@` before the host, with special characters
                 percent-encoded.
-            sender: the address that messages come from; it and the other options are those of the class.
+            sender: the address that messages come from, as for the class.
+            **options: the other keyword arguments of the class.
 
         Raises:
-            NotifyError: the URI cannot be used; the text never quotes it.
+            NotifyError: the URI or an option is invalid. The message never quotes the URI.
         """
         parts = _split(uri)
         if isinstance(parts, str):
@@ -119,7 +120,7 @@ class SMTPSettings:
         if username is None and password is None:
             return None
         if not isinstance(username, str) or not isinstance(password, str) or not username:
-            raise NotifyError("username and password belong together: give both, as text, or neither")
+            raise NotifyError("pass both username and password, as strings, or neither of them")
         return username, password
 
     def _letter(
@@ -143,10 +144,13 @@ class _Parts(NamedTuple):
 
 
 def _split(uri: str) -> _Parts | str:
-    """The parts of the URI, or what is wrong with it; raises nothing, as `urlsplit`'s errors quote what they read."""
+    """Parse the URI; return its parts, or a message that says what is wrong.
+
+    Nothing is raised, because the errors of `urlsplit` quote the URI.
+    """
     encode = "percent-encode special characters in the user and the password"
     if not isinstance(uri, str):
-        return f"it must be text, not {type(uri).__name__}"
+        return f"it must be a string, not {type(uri).__name__}"
     if len(uri) > _LONGEST_URI:
         return f"it is longer than {_LONGEST_URI:,} characters"
     if not uri.isprintable() or " " in uri:
@@ -157,19 +161,19 @@ def _split(uri: str) -> _Parts | str:
         username = None if parts.username is None else unquote(parts.username, errors="strict")
         password = None if parts.password is None else unquote(parts.password, errors="strict")
     except ValueError:
-        return f"its host, port or login cannot be understood; {encode}"
+        return f"its host, port or login is invalid; {encode}"
     if parts.scheme not in SCHEMES:
         return "it must begin with smtp://, smtp+starttls:// or smtps://"
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        return f"nothing may follow the port; {encode}"
+        return f"nothing may come after the port; {encode}"
     if not host:
-        return "it names no host; write smtp://host:port"
+        return "it has no host; write smtp://host:port"
     return _Parts(SCHEMES[parts.scheme], host, port, username, password)
 
 
 def _host(text: object, what: str) -> str:
     if not isinstance(text, str) or not _HOST(text):
-        raise NotifyError(f"{what} must be the name or the address of a host")
+        raise NotifyError(f"{what} must be a host name or an IP address")
     return text
 
 
@@ -181,7 +185,7 @@ def _whole(number: object, what: str, most: int) -> int:
 
 def _seconds(number: object) -> float:
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < inf:
-        raise NotifyError("timeout= must be seconds: more than 0, and finite")
+        raise NotifyError("timeout= must be a finite number of seconds above 0")
     return float(number)
 
 

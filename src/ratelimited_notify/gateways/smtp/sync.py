@@ -33,31 +33,33 @@ if TYPE_CHECKING:
     from ratelimited_notify.gateways.smtp.message import Letter
 
 _REPLY_BYTES = 65_536
-"""The longest reply that is read."""
+"""The longest reply that is read, in bytes."""
 
 
 class SMTPGateway(SMTPSettings):
-    """Sends mail over SMTP, one recipient a message; any thread may call.
+    """Sends mail over SMTP, one recipient per message. Safe to call from any thread.
 
-    Connections are kept and used again, and one that died while it rested is replaced. `close()`, or leaving the `with`
-    block, ends them all. A child process after a fork makes its own.
+    Connections are kept and reused, and a connection that died while it was idle is replaced. `close()`, or the end of
+    the `with` block, closes them all. After a fork, the child process makes its own connections.
 
     Arguments:
-        host: the server's name or address.
-        port: by default 25, 587 with `tls="starttls"`, 465 with `tls="implicit"`.
+        host: the name or address of the server.
+        port: 25 by default, 587 with `tls="starttls"`, 465 with `tls="implicit"`.
         sender: the address that messages come from, `news@example.com` or `Shop <news@example.com>`.
-        username: for a server that wants a login, together with `password`.
-        tls: `"starttls"` (encrypted, or nothing is sent), `"implicit"` (encrypted from the start), or None (not
-            encrypted).
-        timeout: seconds to wait for the connection and for each answer of the server; 60 by default. The last answer
-            may take a server long, and giving up before it comes leaves the outcome unknown.
-        connections: the most connections at one time; 4 by default. Further calls wait for one of them.
-        tls_context: for certificates of your own; by default certificates are checked against those of the system.
-        local_hostname: what to call this machine in EHLO; by default its name as the system tells it.
-        plaintext_login: allow the login on a connection that is not encrypted, to a host other than this one.
+        username: the username, if the server needs a login.
+        password: the password, if the server needs a login.
+        tls: `"starttls"` (encrypted, or nothing is sent), `"implicit"` (encrypted from the first byte), or None, the
+            default (not encrypted).
+        timeout: how long to wait for the connection and for each answer of the server, in seconds; 60 by default. A
+            server may need long for its last answer, and if you give up before it, the outcome is unknown.
+        connections: how many connections may be open at the same time; 4 by default. Further calls wait for one of
+            them.
+        tls_context: for your own certificates. By default, certificates are checked against those of the system.
+        local_hostname: the name of this machine in EHLO; by default the name that the system returns.
+        plaintext_login: allow a login over an unencrypted connection to another host. False by default.
 
     Raises:
-        NotifyError: an argument cannot be used.
+        NotifyError: an argument is invalid.
     """
 
     def __call__(
@@ -73,18 +75,19 @@ class SMTPGateway(SMTPSettings):
 
         Arguments:
             recipient: one address, `ana@example.com`.
-            subject: one line of any text.
-            body: any text; line ends are normalised.
-            headers: further headers, such as `List-Unsubscribe`; not those that the gateway sets.
-            html: the body once more as HTML, for readers that show it.
+            subject: any text without line breaks.
+            body: any text. Line endings are normalized.
+            headers: more headers, such as `List-Unsubscribe`, but not those that the gateway sets.
+            html: the body as HTML, for mail clients that show it.
 
         Returns:
             The Message-ID, with its angle brackets.
 
         Raises:
-            InvalidMessage: a line break in the subject, not a single address, ...; nothing was sent.
+            InvalidMessage: the message is invalid, for example a line break in the subject, or not exactly one address;
+                nothing was sent.
             SMTPError: the server refused, or could not be reached; nothing was sent.
-            DeliveryUnknown: the connection was lost while the server took the message.
+            DeliveryUnknown: the connection was lost while the message was being sent. It may arrive.
         """
         letter = self._letter(recipient, subject, body, headers, html)
         pool = self._pool()
@@ -97,7 +100,7 @@ class SMTPGateway(SMTPSettings):
             return self._deliver(letter, self._connect(), pool)
 
     def close(self) -> None:
-        """End all connections; later calls are refused, calls under way come to their end."""
+        """Close all connections. Calls that are already running finish; later calls raise `SMTPError`."""
         self._closed = True
         pool = self._pool()
         while pool.resting:
@@ -115,10 +118,13 @@ class SMTPGateway(SMTPSettings):
         self._pools: dict[int, _Pool] = {}
         for text in self._login or ():
             if not text.isascii():
-                raise NotifyError("smtplib logs in with ASCII only; AsyncSMTPGateway takes any username and password")
+                raise NotifyError(
+                    "username and password must be ASCII, because smtplib supports nothing else; AsyncSMTPGateway "
+                    "supports any characters"
+                )
 
     def _pool(self) -> _Pool:
-        """The connections of this process: after a fork, two processes must not speak on one."""
+        """The connections of this process. After a fork, two processes must not use the same connection."""
         process = os.getpid()
         pool = self._pools.get(process)
         if pool is None:
@@ -157,7 +163,7 @@ class SMTPGateway(SMTPSettings):
         except BaseException as error:
             if client is not None:
                 client.close()
-            # ValueError: a host name that cannot be encoded.
+            # A host name that cannot be encoded raises ValueError.
             if isinstance(error, (OSError, ValueError)):
                 raise unreachable(what, error, self._place) from None if what == "the login" else telling(error)
             raise
@@ -207,7 +213,7 @@ class _Connection(Line):
         return reply
 
     def quit(self) -> None:
-        """Say goodbye, and do not wait long for the answer."""
+        """Send QUIT, wait a short time for the answer, and close the connection."""
         with suppress(Exception):
             self.client.timeout = min(self.client.timeout, GOODBYE_SECONDS)
             self.client.quit()
@@ -219,7 +225,7 @@ class _Connection(Line):
 
 
 class _Replies(io.RawIOBase):
-    """The server's side of the wire: each reply comes within one time-out, however slowly it drips, and has an end."""
+    """Reads the server's replies. A reply must be complete within one timeout, and its length is limited."""
 
     def __init__(self, wire: socket.socket, timeout: float) -> None:
         self._wire = wire
@@ -228,7 +234,7 @@ class _Replies(io.RawIOBase):
         self._room = 0
 
     def begin(self, timeout: float) -> None:
-        """A reply is about to come."""
+        """Start the timeout and the length limit for the next reply."""
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._room = _REPLY_BYTES
@@ -239,7 +245,7 @@ class _Replies(io.RawIOBase):
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # io passes nothing but memoryviews
         left = self._deadline - time.monotonic()
         if left <= 0 or self._room <= 0:
-            raise TimeoutError("the reply had no end")
+            raise TimeoutError("the reply was too long or too slow")
         self._wire.settimeout(left)
         try:
             got = self._wire.recv_into(buffer)
@@ -250,13 +256,13 @@ class _Replies(io.RawIOBase):
 
 
 class _Client(smtplib.SMTP):
-    """`smtplib.SMTP` bounds each piece of a reply; this bounds the whole, and leaves no socket open when interrupted."""
+    """Limits the time for a whole reply, where `smtplib.SMTP` limits each part, and leaves no socket open on interrupts."""
 
     def connect(
         self,
         host: str = "localhost",
         port: int = 0,
-        source_address: Any = None,  # Any: handed on as it is, and typed by the standard library as it likes.
+        source_address: Any = None,  # Any: passed through unchanged; the standard library decides on its type.
     ) -> tuple[int, bytes]:
         try:
             return super().connect(host, port, source_address)
