@@ -302,7 +302,7 @@ def test_any_item(storage: Any, memcached: Memcached, value: bytes, cut: int | N
     [
         (b"\x93\x01\x02\x81\xa1\xff\x92\x01\x90", "these windows"),  # Text that is no UTF-8.
         (b"\x93\x01\xcf" + b"\xff" * 8 + b"\x80", "these windows"),  # The next hit would have a number beyond 64 bits.
-        (b"\x93\x01\x02\x81\xa1a\x92\x01" + b"\x91" * 5000 + b"\x90", "these windows"),  # Arrays in arrays.
+        (b"\x93\x01\x02\x81\xa1a\x92\x01" + b"\x91" * 100_000 + b"\x90", "these windows"),  # Arrays in arrays.
         (b"\x93\x07\x02\x80", "these windows"),  # A layout to come.
         (msgspec.msgpack.encode([1, 2, {"rule0:m": [2**50, [2, 2**50, -1]]}]), "the rule 'news'"),
         (msgspec.msgpack.encode([1, 2, {"rule0:m": [2**50, [2, float("nan"), 1]]}]), "the rule 'news'"),

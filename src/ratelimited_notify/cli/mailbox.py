@@ -73,7 +73,7 @@ def mail_server() -> Generator[Mailbox, None, None]:
     try:
         port, stop = started.result()
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        reason = os.strerror(error.errno) if error.errno else error
         raise NotifyError(f"The mail server of the demo cannot listen on {_HOST}: {reason}.") from None
     mailbox.uri = f"smtp://{_HOST}:{port}"
     try:
