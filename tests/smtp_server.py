@@ -1,6 +1,6 @@
-"""An SMTP server on a plain socket that takes mail, and can be told to fail at any point of the conversation.
+"""An SMTP server on a plain socket that accepts mail and can fail at any point of the conversation.
 
-`aiosmtpd` is the real server of the tests; this one does what a well-behaved server never would.
+`aiosmtpd` is the real server of the tests. This one does what a correct server never does.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from contextlib import suppress
 from typing import BinaryIO, NamedTuple, Self
 
 CLOSE = "close"
-"""End the connection."""
+"""Close the connection."""
 RESET = "reset"
-"""End it with a TCP reset."""
+"""Close the connection with a TCP reset."""
 HANG = "hang"
-"""Say nothing any more."""
+"""Stop answering."""
 DRIP = "drip"
-"""Begin a reply that has no end, one byte at a time."""
+"""Send a reply that never ends, one byte at a time."""
 
 
 class Mail(NamedTuple):
-    """What arrived: a message is here if and only if the server took responsibility for it."""
+    """A message that arrived. A message is recorded if and only if the server took responsibility for it."""
 
     sender: str
     recipient: str
@@ -31,11 +31,15 @@ class Mail(NamedTuple):
 
 
 class FailingServer:
-    """Takes mail on a free port of 127.0.0.1.
+    """Accepts mail on a free port of 127.0.0.1.
 
-    `faults` maps a phase to what happens there, to every connection or, with `times`, to the first ones only. Phases:
-    greeting, EHLO, RSET, MAIL, RCPT, DATA, go (on after DATA), body (some of it has come), end (all of it has come; the server has taken it if
-    `taken`), after (the last reply is on its way). What happens: one of the words above, or a reply to give instead.
+    Arguments:
+        faults: maps a phase to what happens in it: one of the constants above, or a reply to send instead. The phases are
+            greeting, EHLO, RSET, MAIL, RCPT, DATA, go (after the reply to DATA), body (part of the message has arrived),
+            end (all of it has arrived), and after (the last reply has been sent).
+        times: how many times faults happen; by default, on every connection.
+        taken: whether the server takes responsibility for a message before a fault in the phase `end`.
+        offers: the extensions that the server offers, separated by spaces.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class FailingServer:
             thread.join()
 
     def cut(self) -> None:
-        """End every connection there is, as a restart of the server would."""
+        """Close every connection, like a restart of the server."""
         for connection in list(self._open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -99,7 +103,7 @@ class FailingServer:
             self.ended.release()
 
     def _fault(self, phase: str, connection: socket.socket) -> bool:
-        """Whether what should have been answered here is answered, or never will be."""
+        """Let the fault of this phase happen, if there is one. True if it has sent the reply of this phase."""
         fault = self.faults.get(phase)
         if fault is None or (self.times is not None and self.times <= 0):
             return False

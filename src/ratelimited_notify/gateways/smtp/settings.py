@@ -94,8 +94,8 @@ class SMTPSettings:
                 command on, or nothing is sent; default port 587) or `smtps://` (encrypted from the first byte; default
                 port 465). If the server needs a login, put `user:password@` before the host, with special characters
                 percent-encoded.
-            sender: the address that messages come from, as for the class.
-            **options: the other keyword arguments of the class.
+            sender: the address that messages come from, as for the class. You can pass the other keyword arguments of
+                the class too.
 
         Raises:
             NotifyError: the URI or an option is invalid. The message never quotes the URI.
