@@ -38,7 +38,7 @@ check: $(READY)
 	$(MAKE) --no-print-directory --jobs 3 --output-sync lint quick-tests
 
 quick-tests: $(READY)
-	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest --no-servers --numprocesses auto --dist worksteal -m "not slow and not thorough and not faults" -q
+	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest --no-servers --numprocesses auto --dist worksteal -m "not slow and not thorough and not faults" -q -r fE
 
 # Each process has servers of its own.
 test: $(READY) memcached
