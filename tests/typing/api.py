@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, assert_type
+from typing import TYPE_CHECKING, Any, Unpack, assert_type
 from uuid import UUID
 
 from ratelimited_notify import (
@@ -17,15 +17,26 @@ from ratelimited_notify import (
     Decision,
     Delivery,
     Limiter,
+    LimitNotation,
     Notification,
     Notifier,
+    OnLimit,
+    OnStorageError,
+    Problem,
+    Recipient,
+    Refund,
     Rule,
+    RuleError,
+    Rules,
     RuleSet,
     WindowState,
     configure,
     rate_limited,
 )
 from ratelimited_notify.pytest_plugin import Clock, Outbox
+
+if TYPE_CHECKING:
+    from ratelimited_notify.limiter import LimiterOptions
 
 
 @dataclass
@@ -266,6 +277,38 @@ async def notifies() -> None:
     AsyncNotifier(async_gateway, limiter=Limiter())  # type: ignore[call-overload]  # it has to be awaited
     AsyncNotifier(async_gateway, concurrency="10")  # type: ignore[call-overload]  # a number
     await asynchronous.send("news", "ana", "Body").result  # type: ignore[attr-defined]  # it was not awaited
+
+
+# Functions that hand arguments on are annotated with public names.
+
+
+def make_notifier(
+    rules: Rules | None, on_limit: OnLimit, refund: Refund, on_storage_error: OnStorageError
+) -> Notifier[[str, str], bytes]:
+    return Notifier(
+        lambda recipient, subject, body: b"",
+        rules,
+        on_limit=on_limit,
+        refund=refund,
+        on_storage_error=on_storage_error,
+    )
+
+
+def make_limiter(limit: LimitNotation, **options: Unpack[LimiterOptions]) -> Limiter:
+    return Limiter([Rule("news", limit)], **options)
+
+
+def decide(recipient: Recipient) -> Decision:
+    return make_limiter("1/day", namespace="shop").hit("news", recipient)
+
+
+def problems(error: RuleError) -> tuple[Problem, ...]:
+    return error.problems
+
+
+make_notifier({"news": 5}, "drop", None, "allow")  # type: ignore[arg-type]  # no limit
+make_notifier(None, "ignore", None, "allow")  # type: ignore[arg-type]  # no such choice
+make_limiter("1/day", timeout="1")  # type: ignore[arg-type]  # seconds are a number
 
 
 # Limiters, rules and the configuration.

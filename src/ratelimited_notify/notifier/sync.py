@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import OnLimit
-    from ratelimited_notify.sources.load import Rules
+    from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import Storage
 
     _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair

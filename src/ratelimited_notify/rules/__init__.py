@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from ratelimited_notify._lazy import lazily
 
 if TYPE_CHECKING:
-    from ratelimited_notify.rules.limit import LimitNotation as LimitNotation
+    from ratelimited_notify.rules.annotations import LimitNotation as LimitNotation
     from ratelimited_notify.rules.rule import OnLimit as OnLimit, Rule as Rule
     from ratelimited_notify.rules.ruleset import RuleSet as RuleSet
 else:  # a type checker would take every misspelt name for one that is found here
     __getattr__ = lazily(
         __name__,
         {
-            "limit": ("LimitNotation",),
+            "annotations": ("LimitNotation",),
             "rule": ("OnLimit", "Rule"),
             "ruleset": ("RuleSet",),
         },
