@@ -5,9 +5,10 @@ import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from unittest.mock import create_autospec
 
 import pytest
 from hypothesis import given, strategies as st
@@ -796,6 +797,120 @@ def test_bind_leaves_the_original_alone() -> None:
     assert (delivery.notification.priority, delivery.notification.cost) == (None, 1)
     assert delivery.notification.fields == {}
     assert not bound.send("news", "ana")
+
+
+def _mail(recipient: str, subject: str = "") -> str:
+    return subject
+
+
+class _Mailer:
+    def __call__(self, recipient: str, subject: str = "") -> str:
+        return subject
+
+
+def _logged(function: Callable[..., str]) -> Callable[..., str]:
+    @wraps(function)
+    def logged(*args: Any, **kwargs: Any) -> str:
+        return function(*args, **kwargs)
+
+    return logged
+
+
+REGION = RuleSet([Rule("news", "9/day")], fields=("region",))
+
+MISPLACED: list[tuple[dict[str, object], str]] = [
+    (
+        {"priority": "critical"},
+        "write notifier.bind(priority='critical').send(...), or Notification(..., priority='critical').",
+    ),
+    ({"cost": 3}, "write notifier.bind(cost=3).send(...), or Notification(..., cost=3)."),
+    (
+        {"tenant": CANARY, "subject": "Hi", "region": "eu"},
+        (
+            "write notifier.bind(tenant=..., region=...).send(...), "
+            "or Notification(..., fields={'tenant': ..., 'region': ...})."
+        ),
+    ),
+    (
+        {"priority": "VIP@example.com", "cost": "two", "dedupe_key": CANARY},
+        (
+            "write notifier.bind(priority=..., cost=..., dedupe_key=...).send(...), "
+            "or Notification(..., priority=..., cost=..., fields={'dedupe_key': ...})."
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "hint"), MISPLACED)
+@pytest.mark.parametrize(
+    "gateway",
+    [_mail, partial(_mail), _Mailer(), _logged(_mail), create_autospec(_mail)],
+    ids=["function", "partial", "object", "wrapped", "mock"],
+)
+def test_what_belongs_to_bind_is_told(gateway: Callable[..., str], kwargs: dict[str, Any], hint: str) -> None:
+    """`send` hands everything to the gateway: where that takes no priority, cost or field, the error says `bind`."""
+    notifier = Notifier(gateway, REGION)
+
+    with pytest.raises(TypeError) as caught:
+        notifier.send("news", "ana", **kwargs)
+
+    said = str(caught.value)
+    assert said == f"{caught.value.__cause__}. What you pass to send() goes to the gateway; {hint}"
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert CANARY not in said
+    assert used(notifier.limiter) == 0
+
+
+def test_what_belongs_to_bind_is_told_of_a_builtin() -> None:
+    """A gateway whose parameters nobody can read is taken at its word."""
+    gateway: Any = min
+
+    with pytest.raises(TypeError, match=r"'priority'.* write notifier\.bind\("):
+        Notifier(gateway, MANY).send("news", "ana", priority="critical")
+
+
+def test_what_belongs_to_bind_is_told_in_batches() -> None:
+    """In batches the error that says `bind` is the delivery's, and the hit is given back."""
+    notifier = Notifier(_mail, MANY)
+    kwargs: dict[str, Any] = {"priority": "critical"}
+
+    many = notifier.send_many("news", ["ana", "bob"], **kwargs)
+    each = [*notifier.iter_many([Notification("news", "ana", (), kwargs)])]
+
+    assert statuses([*many, *each]) == ["failed"] * 3
+    assert {str(delivery.error).partition("; ")[2] for delivery in [*many, *each]} == {MISPLACED[0][1]}
+    assert used(notifier.limiter) == 0
+
+
+def _takes_all(recipient: str, **options: object) -> str:
+    return _mail(recipient, **options)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def _fails(recipient: str, priority: str) -> str:
+    raise TypeError("_fails() got an unexpected keyword argument 'priority'")
+
+
+@pytest.mark.parametrize(
+    ("gateway", "kwargs"),
+    [
+        (_takes_all, {"priority": "critical"}),
+        (_fails, {"priority": "critical"}),
+        (_mail, {"body": "Hi"}),
+        (_logged(_fails), {"priority": "critical"}),
+        (lambda recipient, **_: recipient + 1, {"priority": "critical"}),
+        (lambda: "", {}),
+    ],
+)
+def test_other_type_errors_are_the_gateways_own(gateway: Any, kwargs: dict[str, Any]) -> None:
+    """What the gateway itself raises is unchanged, and so is the error for an argument that is none of ours."""
+    with pytest.raises(TypeError) as expected:
+        gateway("ana", **kwargs)
+
+    with pytest.raises(TypeError) as caught:
+        Notifier(gateway, MANY).send("news", "ana", **kwargs)
+
+    assert str(caught.value) == str(expected.value)
+    assert caught.value.__cause__ is None
 
 
 def test_an_undeclared_field_is_an_error() -> None:

@@ -24,6 +24,7 @@ from ratelimited_notify.notifier.base import (
     check_gateway,
     check_limiter,
     limiter_arguments,
+    raise_misplaced,
     was_released,
 )
 from ratelimited_notify.notifier.delivery import Delivery, Status
@@ -220,6 +221,7 @@ class AsyncNotifier(BaseNotifier[P, R]):
         except BaseException as error:
             if self._refunded(error):
                 await give_back_async(self.limiter, [decision])
+            raise_misplaced(error, self._gateway, notification.kwargs, self.limiter.rules)
             raise
         return Delivery(Status.SENT, decision, notification, result)
 

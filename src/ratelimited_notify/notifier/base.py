@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, signature
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypedDict, TypeVar
 
 from ratelimited_notify.callables import is_generator
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.errors import NotifyError, is_name
 from ratelimited_notify.limiter.decision import Decision
 from ratelimited_notify.limiter.refund import refunding
 from ratelimited_notify.notification.notification import Notification
+from ratelimited_notify.notification.recipient import ARGUMENTS
 from ratelimited_notify.notifier.delivery import Delivery, Status
 from ratelimited_notify.notifier.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Self
 
     from ratelimited_notify.limiter.refund import Refund
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import OnLimit
+    from ratelimited_notify.rules.ruleset import RuleSet
 
 BATCH = 250
 """How many notifications are decided about at once, in one round trip on Redis: what a kill in the middle loses at the
@@ -79,6 +82,60 @@ class BaseNotifier(Generic[P, R]):
         said = str(error) if isinstance(error, NotifyError) else type(error).__name__
         decision = Decision(notification.type, notification.recipient, notification.cost, False, error=said)
         return Delivery(Status.FAILED, decision, notification, error=error)
+
+
+def raise_misplaced(
+    error: BaseException, gateway: Callable[..., object], kwargs: Mapping[str, object], rules: RuleSet
+) -> None:
+    """Say `bind` where the gateway got a priority, a cost or a field and does not take it; otherwise do nothing.
+
+    `send` hands all its arguments to the gateway, so this is the usual mistake.
+
+    Arguments:
+        error: what the call of the gateway raised.
+        gateway: the gateway.
+        kwargs: the keyword arguments that it got.
+        rules: the rules, which know the fields.
+
+    Raises:
+        TypeError: that is so. Its cause is the error of the call.
+    """
+    if not kwargs or type(error) is not TypeError:
+        return
+    bindable = {*ARGUMENTS, *rules.fields} - {"type", "recipient"}
+    misplaced = [name for name in kwargs if name in bindable and not _takes_keyword(gateway, name)]
+    said = str(error)
+    if any(repr(name) in said for name in misplaced):
+        stop = "" if said.endswith((".", "?")) else "."
+        raise TypeError(
+            f"{said}{stop} What you pass to send() goes to the gateway; {_advice(misplaced, kwargs)}"
+        ) from error
+
+
+def _takes_keyword(function: Callable[..., object], name: str) -> bool:
+    """Whether a call can pass an argument by this name; False where nobody can tell."""
+    try:
+        parameters = signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+    if any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values()):
+        return True
+    return name in parameters and parameters[name].kind is not Parameter.POSITIONAL_ONLY
+
+
+def _advice(misplaced: Iterable[str], kwargs: Mapping[str, object]) -> str:
+    """What to write instead. A value may be personal, so only a priority that looks like a name, and a number, are shown."""
+    shown = dict.fromkeys(misplaced, "...")
+    if "priority" in shown and is_name(kwargs["priority"]):
+        shown["priority"] = repr(kwargs["priority"])
+    if "cost" in shown and type(kwargs["cost"]) is int:
+        shown["cost"] = repr(kwargs["cost"])
+    bound = ", ".join(f"{name}={value}" for name, value in shown.items())
+    arguments = [f"{name}={shown[name]}" for name in ("priority", "cost") if name in shown]
+    fields = ", ".join(f"{name!r}: {value}" for name, value in shown.items() if name not in ARGUMENTS)
+    if fields:
+        arguments.append(f"fields={{{fields}}}")
+    return f"write notifier.bind({bound}).send(...), or Notification(..., {', '.join(arguments)})."
 
 
 def check_gateway(gateway: object) -> None:

@@ -21,6 +21,7 @@ from ratelimited_notify.notifier.base import (
     check_gateway,
     check_limiter,
     limiter_arguments,
+    raise_misplaced,
     was_released,
 )
 from ratelimited_notify.notifier.delivery import Delivery, Status
@@ -102,6 +103,7 @@ class Notifier(BaseNotifier[P, R]):
             RateLimitExceeded: a rule refused it and `on_limit` is to raise, or waiting would take longer than `max_wait`.
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
             BaseException: what the gateway raised, unchanged; the hit is given back by the rule of `refund`.
+            TypeError: the gateway does not take these arguments. If one of them belongs in `bind`, the message says so.
         """
         return self.deliver(self._notification(type, recipient, args, kwargs))
 
@@ -183,6 +185,7 @@ class Notifier(BaseNotifier[P, R]):
         except BaseException as error:
             if self._refunded(error):
                 give_back(self.limiter, [decision])
+            raise_misplaced(error, self._gateway, notification.kwargs, self.limiter.rules)
             raise
         return Delivery(Status.SENT, decision, notification, result)
 
