@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import threading
@@ -8,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from unittest.mock import create_autospec
+from unittest import mock
 
 import pytest
 from hypothesis import given, strategies as st
@@ -24,6 +25,7 @@ from ratelimited_notify import (
     NotifyError,
     RateLimitExceeded,
     Rule,
+    RuleError,
     RuleSet,
     Status,
     StorageError,
@@ -844,7 +846,7 @@ MISPLACED: list[tuple[dict[str, object], str]] = [
 @pytest.mark.parametrize(("kwargs", "hint"), MISPLACED)
 @pytest.mark.parametrize(
     "gateway",
-    [_mail, partial(_mail), _Mailer(), _logged(_mail), create_autospec(_mail)],
+    [_mail, partial(_mail), _Mailer(), _logged(_mail), mock.create_autospec(_mail)],
     ids=["function", "partial", "object", "wrapped", "mock"],
 )
 def test_what_belongs_to_bind_is_told(gateway: Callable[..., str], kwargs: dict[str, Any], hint: str) -> None:
@@ -1180,6 +1182,93 @@ def test_no_log_shows_a_recipient_or_a_message(caplog: pytest.LogCaptureFixture)
 
     assert len(caplog.messages) >= 4
     assert CANARY not in caplog.text
+
+
+# Attributes.
+
+
+def test_rules_are_those_of_the_limiter() -> None:
+    """`notifier.rules` are the rules of its limiter: who sets them sets them for all who share it, and counts stay."""
+    limiter = Limiter({"news": "1/day"})
+    notifier = Notifier(Scripted(), limiter=limiter)
+    assert notifier.send("news", "ana")
+    assert notifier.rules is limiter.rules
+
+    notifier.bind(tenant="acme").rules = {"news": "2/day"}
+
+    assert limiter.rules == notifier.rules == RuleSet({"news": "2/day"})
+    assert statuses([notifier.send("news", "ana"), notifier.send("news", "ana")]) == ["sent", "suppressed"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        ({"news": "1/dya"}, RuleError),
+        ([Rule("news", "1/day", on_limit="wait")], NotifyError),
+    ],
+)
+def test_rules_that_cannot_be_used_change_nothing(bad: Any, kind: type[Exception]) -> None:
+    """Rules that are wrong, or that need a `max_wait` that the notifier does not have, leave those before in force."""
+    notifier = Notifier(Scripted(), {"news": "1/day"})
+
+    with pytest.raises(kind):
+        notifier.rules = bad
+
+    assert notifier.limiter.rules == RuleSet({"news": "1/day"})
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        (Limiter, "rule", "A Limiter has no attribute 'rule'. You can set rules; everything else"),
+        (AsyncLimiter, "timeout", "An AsyncLimiter has no attribute 'timeout'. You can set rules; everything else is an argument of AsyncLimiter()."),
+        (lambda: Notifier(print), "on_limit", "A Notifier has no attribute 'on_limit'. You can set limiter and rules; everything else is an argument of Notifier()."),
+        (lambda: Notifier(print).bind(tenant="acme"), "tenant", "A Notifier has no attribute 'tenant'. You can set"),
+        (lambda: AsyncNotifier(print), "limit", "An AsyncNotifier has no attribute 'limit'. You can set"),
+    ],
+)  # fmt: skip
+def test_an_attribute_that_would_do_nothing_is_an_error(make: Callable[[], Any], name: str, message: str) -> None:
+    """To set what is not there is an error that says what is."""
+    thing = make()
+
+    with pytest.raises(AttributeError) as caught:
+        setattr(thing, name, "drop")
+
+    assert str(caught.value).startswith(message)
+    assert not hasattr(thing, name)
+
+
+class _Counting(Notifier[Any, Any]):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.calls = 0
+
+    def deliver(self, notification: Notification) -> Delivery[Any]:
+        self.calls += 1
+        return super().deliver(notification)
+
+
+def test_subclasses_have_attributes_of_their_own() -> None:
+    """A class of the user's keeps in its objects what it likes; so does a bound copy, and one that `copy` makes."""
+    notifier = _Counting(print, MANY)
+    notifier.send("news", "ana")
+    bound = notifier.bind(tenant="acme")
+    bound.send("news", "ana")
+
+    assert (notifier.calls, bound.calls, copy.copy(bound).calls) == (1, 2, 2)
+    assert copy.copy(bound).limiter is notifier.limiter
+
+
+def test_methods_can_be_replaced_in_tests() -> None:
+    """`mock.patch.object` works on a notifier and on a limiter, as on any object."""
+    notifier = Notifier(print, MANY)
+
+    with mock.patch.object(notifier, "send"), mock.patch.object(notifier.limiter, "hit") as hit:
+        notifier.send("news", "ana")
+        notifier.limiter.hit("news", "ana")
+
+    hit.assert_called_once_with("news", "ana")
+    assert notifier.send("news", "ana")
 
 
 def test_threads_share_one_bound_notifier() -> None:

@@ -320,6 +320,10 @@ with limiter.reserve("news", "ana") as reserved:
     assert_type(reserved, Decision)
 limiter.hit("news", None)  # type: ignore[arg-type]  # nobody
 limiter.rules = {"news": "2/day"}
+limiter.ruls = {"news": "2/day"}  # type: ignore[attr-defined]  # misspelt
+notifier.rules = [Rule("news", "2/day")]
+assert_type(notifier.rules, RuleSet)
+notifier.on_limit = "raise"  # type: ignore[attr-defined]  # an argument
 configure({"news": "1/day"}, "redis://localhost:6379/0", namespace="shop", enabled=True)
 configure(storage=5)  # type: ignore[arg-type]  # no storage
 configure(clock="noon")  # type: ignore[arg-type]  # no clock

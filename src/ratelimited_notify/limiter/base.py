@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ratelimited_notify.attributes import KnownAttributes
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.batch import NormalizingShortcut, Query, UniformBatch, is_uniform
 from ratelimited_notify.limiter.decision import Decision, decided
@@ -47,8 +48,13 @@ _MOST_UNKNOWN_TYPES = 1000
 _log = logging.getLogger("ratelimited_notify")
 
 
-class BaseLimiter(ABC, Generic[_S]):
+class BaseLimiter(KnownAttributes, ABC, Generic[_S]):
     """What both limiters are made of: rules, and the questions and decisions that follow from them."""
+
+    _settable = ("rules",)
+
+    plans: Plans
+    """The rules in force, worked out; another object as soon as they change."""
 
     def __init__(
         self,
@@ -113,8 +119,7 @@ class BaseLimiter(ABC, Generic[_S]):
         self._editing = threading.Lock()
         self._configured = rules_if_on(rules, off=off)
         self._declared: Mapping[str, Rule] = {}
-        self.plans = self._make_plans(self._configured, self._declared)
-        """The rules in force, worked out; another object as soon as they change."""
+        self._plan(self._configured, self._declared)
         self._storage_argument: str | _S | Storage = storage
         self._owned = isinstance(storage, str)
         # With the switch off nothing is opened, so that nothing needs to be installed or running.
@@ -150,14 +155,15 @@ class BaseLimiter(ABC, Generic[_S]):
     def rules(self, rules: Rules | None) -> None:
         configured = rules_from(rules)
         with self._editing:
-            self.plans = self._make_plans(configured, self._declared)
+            self._plan(configured, self._declared)
             self._configured = configured
 
-    def _make_plans(self, configured: RuleSet, declared: Mapping[str, Rule]) -> Plans:
+    def _plan(self, configured: RuleSet, declared: Mapping[str, Rule]) -> None:
         # Limits written on decorators stand in where no configured rule is for the type.
         standing_in = [rule for rule in declared.values() if not configured.knows(rule.type)]
         rules = configured.extended(standing_in) if standing_in else configured
-        return Plans(rules, self._namespace, self._counted, self._shortcut_for)
+        plans = Plans(rules, self._namespace, self._counted, self._shortcut_for)
+        object.__setattr__(self, "plans", plans)  # not for users to set
 
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
         """The quickest way to the windows of a plan that are the same for everybody."""
@@ -208,7 +214,7 @@ class BaseLimiter(ABC, Generic[_S]):
         """
         with self._editing:
             declared = {**self._declared, rule.type: rule}
-            self.plans = self._make_plans(self._configured, declared)
+            self._plan(self._configured, declared)
             self._declared = declared
 
     def _query(
@@ -392,8 +398,3 @@ class BaseLimiter(ABC, Generic[_S]):
         if not self.raises:
             return self._failed(queries, error)
         return [error if query.windows else self._unlimited(query) for query in queries]
-
-
-def log_stays_counted(error: StorageError) -> None:
-    """Where a hit is to be given back because of another error, that one is for the caller and this for the log."""
-    _log.warning("A hit could not be given back, and stays counted: %s", error)

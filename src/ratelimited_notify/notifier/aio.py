@@ -45,8 +45,11 @@ if TYPE_CHECKING:
     _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair
 
 
-class AsyncNotifier(BaseNotifier[P, R]):
+class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
     """A `Notifier` to await. Gateways are coroutine functions, or plain functions, which run in a thread."""
+
+    limiter: AsyncLimiter
+    """What decides."""
 
     @overload
     def __init__(
@@ -110,7 +113,6 @@ class AsyncNotifier(BaseNotifier[P, R]):
                 limiter, AsyncLimiter, limiter_arguments(rules, storage, check_option_names(options, AsyncNotifier))
             )
         self.limiter = limiter
-        """What decides."""
         self._policy.check(limiter.rules)
 
     async def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:

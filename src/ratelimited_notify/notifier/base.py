@@ -6,6 +6,7 @@ from inspect import Parameter, signature
 from itertools import islice
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypedDict, TypeVar
 
+from ratelimited_notify.attributes import KnownAttributes
 from ratelimited_notify.callables import is_generator
 from ratelimited_notify.errors import NotifyError, is_name
 from ratelimited_notify.limiter.decision import Decision
@@ -14,15 +15,19 @@ from ratelimited_notify.notification.notification import Notification
 from ratelimited_notify.notification.recipient import ARGUMENTS
 from ratelimited_notify.notifier.delivery import Delivery, Status
 from ratelimited_notify.notifier.policy import Policy
+from ratelimited_notify.sources.load import rules_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Self
 
+    from ratelimited_notify.limiter.aio import AsyncLimiter
     from ratelimited_notify.limiter.refund import Refund
+    from ratelimited_notify.limiter.sync import Limiter
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.rules.ruleset import RuleSet
+    from ratelimited_notify.sources.annotations import Rules
 
 BATCH = 250
 """How many notifications are decided about at once, in one round trip on Redis: what a kill in the middle loses at the
@@ -30,6 +35,7 @@ most. Fewer lose less and cost more: 50 took a third longer."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_L = TypeVar("_L", "Limiter", "AsyncLimiter")
 
 
 class _Bound(TypedDict, total=False):
@@ -37,8 +43,12 @@ class _Bound(TypedDict, total=False):
     cost: int
 
 
-class BaseNotifier(Generic[P, R]):
+class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
     """What both notifiers are made of: the policy, and what is bound."""
+
+    _settable = ("limiter", "rules")
+
+    limiter: _L
 
     def __init__(self, on_limit: OnLimit, max_wait: float | None, refund: Refund, *, owned: bool) -> None:
         self._policy = Policy(on_limit, max_wait)
@@ -46,6 +56,21 @@ class BaseNotifier(Generic[P, R]):
         self._bound: _Bound = {}
         self._fields: Mapping[str, Recipient | None] = {}
         self._owned = owned
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules in force. Assign new ones, in any form that the constructor takes: the next decision goes by them.
+
+        They are the rules of `limiter`, so they change for every notifier that shares it. Counters stay, and rules that cannot
+        be used are an error and change nothing.
+        """
+        return self.limiter.rules
+
+    @rules.setter
+    def rules(self, rules: Rules | None) -> None:
+        usable = rules_from(rules)
+        self._policy.check(usable)
+        self.limiter.rules = usable
 
     def bind(self, *, priority: str | None = None, cost: int | None = None, **fields: Recipient | None) -> Self:
         """The same notifier for notifications that have these in common: cheap, and no new windows.
@@ -57,15 +82,17 @@ class BaseNotifier(Generic[P, R]):
                 before stays, unless it is bound anew.
         """
         copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        copy._bound = {**self._bound}
+        bound = {**self._bound}
         if priority is not None:
-            copy._bound["priority"] = priority
+            bound["priority"] = priority
         if cost is not None:
-            copy._bound["cost"] = cost
-        copy._fields = {**self._fields, **fields}
+            bound["cost"] = cost
+        state = copy.__dict__
+        state.update(self.__dict__)
+        state["_bound"] = bound
+        state["_fields"] = {**self._fields, **fields}
         # Closing the copy leaves the original its limiter.
-        copy._owned = False
+        state["_owned"] = False
         return copy
 
     def _notification(

@@ -41,8 +41,11 @@ if TYPE_CHECKING:
     _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair
 
 
-class Notifier(BaseNotifier[P, R]):
+class Notifier(BaseNotifier[P, R, Limiter]):
     """Stands between code that notifies and the gateway that sends; any thread may send."""
+
+    limiter: Limiter
+    """What decides."""
 
     def __init__(
         self,
@@ -84,7 +87,6 @@ class Notifier(BaseNotifier[P, R]):
         else:
             check_limiter(limiter, Limiter, limiter_arguments(rules, storage, check_option_names(options, Notifier)))
         self.limiter = limiter
-        """What decides."""
         self._policy.check(limiter.rules)
 
     def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:
