@@ -275,7 +275,7 @@ def test_unknown_types_are_logged_within_bounds(
     make: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Types that come from outside fill neither the log nor the memory."""
-    monkeypatch.setattr("ratelimited_notify.limiter.base._MOST_UNKNOWN_TYPES", 10)
+    monkeypatch.setattr("ratelimited_notify.limiter.lookup._MOST_UNKNOWN_TYPES", 10)
     limiter = make({"news": "1/day"})
     for number in range(30):
         limiter.hit(f"type {number}", WHO)
