@@ -1135,6 +1135,40 @@ def test_what_cannot_be_used_is_told_at_once(make: Callable[[], object], message
 
 # What texts show.
 
+
+class _Counting(Notifier[Any, Any]):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.calls = 0
+
+    def deliver(self, notification: Notification) -> Delivery[Any]:
+        self.calls += 1
+        return super().deliver(notification)
+
+
+@pytest.mark.parametrize(
+    ("notifier", "shown"),
+    [
+        (Notifier(_mail, MANY), "<Notifier: _mail, 1 rule on <MemoryStorage>, on_limit='drop'>"),
+        (
+            Notifier(partial(_mail, subject=CANARY), {}, on_limit="wait", max_wait=60),
+            "<Notifier: _mail, 0 rules on <MemoryStorage>, on_limit='wait', max_wait=60>",
+        ),
+        (Notifier(_Mailer(), MANY, on_limit="raise").bind(), "<Notifier: _Mailer, 1 rule on <MemoryStorage>, on_limit='raise'>"),
+        (Notifier(_Mailer().__call__, MANY), "<Notifier: _Mailer.__call__, 1 rule on <MemoryStorage>, on_limit='drop'>"),
+        (
+            Notifier(_mail, MANY).bind(tenant=CANARY, priority=CANARY, cost=5, **{f"{CANARY}@example.com": 1}),
+            "<Notifier: _mail, 1 rule on <MemoryStorage>, on_limit='drop', bound: cost, priority, tenant, ...>",
+        ),
+        (AsyncNotifier(_mail, MANY, enabled=False), "<AsyncNotifier: _mail, 1 rule, switched off, on_limit='drop'>"),
+        (_Counting(_mail, MANY), "<_Counting: _mail, 1 rule on <MemoryStorage>, on_limit='drop'>"),
+    ],
+)  # fmt: skip
+def test_a_repr_shows_gateway_rules_and_storage(notifier: Any, shown: str) -> None:
+    """The repr of a notifier says where messages go, what limits them and what is bound: names, and no values."""
+    assert repr(notifier) == shown
+
+
 _texts = st.text(min_size=1, max_size=20).map(lambda text: f"{CANARY}{text}")
 
 
@@ -1236,16 +1270,6 @@ def test_an_attribute_that_would_do_nothing_is_an_error(make: Callable[[], Any],
 
     assert str(caught.value).startswith(message)
     assert not hasattr(thing, name)
-
-
-class _Counting(Notifier[Any, Any]):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.calls = 0
-
-    def deliver(self, notification: Notification) -> Delivery[Any]:
-        self.calls += 1
-        return super().deliver(notification)
 
 
 def test_subclasses_have_attributes_of_their_own() -> None:

@@ -106,6 +106,19 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         # With the switch off nothing is opened, so that nothing needs to be installed or running.
         self._storage: _S | None = None if off or switch.off else self._open_storage()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary()}>"
+
+    def summary(self) -> str:
+        """The rules and the storage in a few words, for a repr."""
+        rules, storage = self.plans.rules, self._storage
+        text = "1 rule" if len(rules) == 1 else f"{len(rules)} rules"
+        if rules.default is not None:
+            text += " and a default"
+        if self._off or switch.off:
+            return f"{text}, switched off"
+        return f"{text} on {'a storage that is not open yet' if storage is None else _storage_text(storage)}"
+
     @abstractmethod
     def _open(self, storage: str | _S | Storage) -> _S:
         """The storage that is meant."""
@@ -289,3 +302,18 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         if not self.raises:
             return self._failed(queries, error)
         return [error if query.windows else self._unlimited(query) for query in queries]
+
+
+def _storage_text(storage: object) -> str:
+    """The class of a storage, and where its servers are. The repr of a storage that others wrote may show a password."""
+    from ratelimited_notify.storage.adapter import Adapter, AsyncAdapter
+    from ratelimited_notify.storage.breaker import Circuits
+
+    if getattr(type(storage).__repr__, "__module__", "").startswith("ratelimited_notify."):
+        return repr(storage)
+    name = type(storage).__name__
+    if isinstance(storage, (Adapter, AsyncAdapter)):
+        return f"<{name} of {type(storage.storage).__name__}>"
+    circuits: object = getattr(storage, "circuits", None)
+    servers = ", ".join(circuits) if isinstance(circuits, Circuits) else ""
+    return f"<{name} at {servers}>" if servers else f"<{name}>"

@@ -21,7 +21,6 @@ from ratelimited_notify.notifier.base import (
     P,
     R,
     batches,
-    check_gateway,
     check_limiter,
     limiter_arguments,
     raise_misplaced,
@@ -99,11 +98,9 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         Arguments:
             concurrency: how many notifications of a batch are sent at once, 1 by default.
         """
-        check_gateway(gateway)
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise NotifyError("concurrency= must be a whole number, 1 or more.")
-        super().__init__(on_limit, max_wait, refund, owned=limiter is None)
-        self._gateway = gateway
+        super().__init__(gateway, on_limit, max_wait, refund, owned=limiter is None)
         self._awaits = is_async(gateway)
         self._concurrency = concurrency
         if limiter is None:
@@ -230,7 +227,7 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
     async def _send(self, notification: Notification) -> R:
         recipient, args, kwargs = notification.recipient, notification.args, notification.kwargs
         if self._awaits:
-            sent = self._gateway(recipient, *args, **kwargs)  # type: ignore[arg-type]  # as the caller gave them
+            sent = self._gateway(recipient, *args, **kwargs)
         else:
             import asyncio
 

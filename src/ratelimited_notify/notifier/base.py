@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from inspect import Parameter, signature
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, ParamSpec, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
 
 from ratelimited_notify.attributes import KnownAttributes
-from ratelimited_notify.callables import is_generator
+from ratelimited_notify.callables import is_generator, without_partial
 from ratelimited_notify.errors import NotifyError, is_name
 from ratelimited_notify.limiter.decision import Decision
 from ratelimited_notify.limiter.refund import refunding
@@ -50,12 +50,33 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
 
     limiter: _L
 
-    def __init__(self, on_limit: OnLimit, max_wait: float | None, refund: Refund, *, owned: bool) -> None:
+    def __init__(
+        self,
+        gateway: Callable[..., object],
+        on_limit: OnLimit,
+        max_wait: float | None,
+        refund: Refund,
+        *,
+        owned: bool,
+    ) -> None:
+        _check_gateway(gateway)
+        self._gateway: Callable[..., Any] = gateway  # Any: what it returns is the type that the notifier has as R
         self._policy = Policy(on_limit, max_wait)
         self._refunded = refunding(refund)
         self._bound: _Bound = {}
         self._fields: Mapping[str, Recipient | None] = {}
         self._owned = owned
+
+    def __repr__(self) -> str:
+        policy = self._policy
+        parts = [_gateway_text(self._gateway), self.limiter.summary(), f"on_limit={policy.on_limit!r}"]
+        if policy.max_wait is not None:
+            parts.append(f"max_wait={policy.max_wait!r}")
+        # A value may be anybody's, and so may a name that is none.
+        bound = {name if is_name(name) else "..." for name in (*self._bound, *self._fields)}
+        if bound:
+            parts.append(f"bound: {', '.join(sorted(bound, key=lambda name: (name == '...', name)))}")
+        return f"<{type(self).__name__}: {', '.join(parts)}>"
 
     @property
     def rules(self) -> RuleSet:
@@ -165,7 +186,13 @@ def _advice(misplaced: Iterable[str], kwargs: Mapping[str, object]) -> str:
     return f"write notifier.bind({bound}).send(...), or Notification(..., {', '.join(arguments)})."
 
 
-def check_gateway(gateway: object) -> None:
+def _gateway_text(gateway: object) -> str:
+    called = without_partial(gateway)
+    name: object = getattr(called, "__qualname__", None)
+    return name if isinstance(name, str) else type(called).__name__
+
+
+def _check_gateway(gateway: object) -> None:
     """Make sure that a call of the gateway sends.
 
     Raises:

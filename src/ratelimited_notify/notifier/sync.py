@@ -18,7 +18,6 @@ from ratelimited_notify.notifier.base import (
     P,
     R,
     batches,
-    check_gateway,
     check_limiter,
     limiter_arguments,
     raise_misplaced,
@@ -77,11 +76,9 @@ class Notifier(BaseNotifier[P, R, Limiter]):
             RuleError: the rules cannot be used; all problems are named, each with its place.
             NotifyError: another argument cannot be used.
         """
-        check_gateway(gateway)
         if is_async(gateway):
             raise NotifyError("The gateway is a coroutine function; use AsyncNotifier.")
-        super().__init__(on_limit, max_wait, refund, owned=limiter is None)
-        self._gateway = gateway
+        super().__init__(gateway, on_limit, max_wait, refund, owned=limiter is None)
         if limiter is None:
             limiter = Limiter(rules, storage, **check_option_names(options, Notifier))
         else:
@@ -181,7 +178,7 @@ class Notifier(BaseNotifier[P, R, Limiter]):
     def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
         try:
             result = reject_coroutine(
-                self._gateway(notification.recipient, *notification.args, **notification.kwargs),  # type: ignore[arg-type]  # as the caller gave them
+                self._gateway(notification.recipient, *notification.args, **notification.kwargs),
                 "use AsyncNotifier.",
             )
         except BaseException as error:
