@@ -84,8 +84,8 @@ if _repository:
     }
 
 
-_ALIASES: dict[str, tuple[object, list[ModuleType]]] = {}
-"""What the public aliases of types stand for, and the modules that know the alias."""
+_ALIASES: dict[str, object] = {}
+"""What the public aliases of types stand for."""
 
 
 def setup(app: Sphinx) -> None:
@@ -129,10 +129,10 @@ def _name_aliases(modules: list[ModuleType]) -> None:
             if not name[0].isupper() or isinstance(meant, type):
                 continue
             shown = type(name, (), {"__module__": face.__name__})
-            users = [module for module in inside if vars(module).get(name) == meant]
-            for module in users:
-                setattr(module, name, shown)
-            _ALIASES[f"{face.__name__}.{name}"] = (meant, users)
+            for module in inside:
+                if vars(module).get(name) == meant:
+                    setattr(module, name, shown)
+            _ALIASES[f"{face.__name__}.{name}"] = meant
 
 
 def _import_for_typing(module: ModuleType) -> None:
@@ -166,14 +166,8 @@ def _explain_alias(_app: object, _what: str, name: str, found: object, _options:
     if name not in _ALIASES:
         return
     lines.clear()
-    stands_for, users = _ALIASES[name]
-    if isinstance(stands_for, str):
-        for module in users:
-            with suppress(NameError):
-                stands_for = eval(stands_for, vars(module))  # noqa: S307  # our own source
-                break
     if not isgenericalias(found):
-        lines.append(f"alias of {restify(stands_for, 'smart')}")
+        lines.append(f"alias of {restify(_ALIASES[name], 'smart')}")
 
 
 def _leave_out(

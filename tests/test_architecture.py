@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tokenize
 import tomllib
+from importlib import import_module
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -21,6 +23,7 @@ import ratelimited_notify
 
 PACKAGE = Path(inspect.getfile(ratelimited_notify)).parent
 TESTS = Path(__file__).parent
+DOCS = TESTS.parent / "docs"
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LUA = sorted(PACKAGE.rglob("*.lua"))
@@ -31,6 +34,14 @@ LONGEST_MODULE = 400
 
 OPTIONAL = {"aiosmtpd", "aiosmtplib", "click", "pymemcache", "redis", "rich", "typer"}
 """Every module that an installation may lack."""
+
+FACES = {
+    "ratelimited_notify",
+    "ratelimited_notify.gateways.smtp",
+    "ratelimited_notify.pytest_plugin",
+    *(f"ratelimited_notify.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")),
+}
+"""Where users import from."""
 
 LOADED_WHEN_NEEDED = OPTIONAL | {"asyncio", "limits", "msgspec", "smtplib"}
 """What `import ratelimited_notify` must not load: everything slow, and everything optional."""
@@ -62,8 +73,9 @@ def test_public_names_are_sorted() -> None:
 def test_public_names_are_those_of_the_design() -> None:
     """Nothing becomes public, or stops being so, by accident."""
     expected = {
-        "AsyncLimiter", "AsyncNotifier", "Circuit", "Decision", "Delivery", "Limiter", "MissingExtra", "Notification", "Notifier",
-        "NotifyError", "RateLimitExceeded", "Rule", "RuleError", "RuleSet", "Status", "StorageError", "WindowState", "configure", "rate_limited",
+        "AsyncLimiter", "AsyncNotifier", "Circuit", "Decision", "Delivery", "LimitNotation", "Limiter", "MissingExtra", "Notification",
+        "Notifier", "NotifyError", "OnLimit", "OnStorageError", "Problem", "RateLimitExceeded", "Recipient", "Refund", "Rule", "RuleError",
+        "RuleSet", "Rules", "Status", "StorageError", "WindowState", "configure", "rate_limited",
     }  # fmt: skip
 
     assert set(ratelimited_notify.__all__) - {"__version__"} == expected
@@ -75,7 +87,7 @@ def test_dir_lists_the_public_names() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """BaseLimiter the package for what it does not have is answered as any module does."""
+    """Asking the package for a name that it does not have fails as it does for any module."""
     with pytest.raises(AttributeError, match="no_such_name"):
         ratelimited_notify.no_such_name  # noqa: B018  # The access is what is tested.
 
@@ -89,6 +101,55 @@ print(all(hasattr(face, name) for name in getattr(face, "__all__", ())), hasattr
 """
 
     assert _python(program) == "True False True"
+
+
+def _imports(face: str, name: str) -> bool:
+    module = import_module(face)
+    return name in getattr(module, "__all__", vars(module))
+
+
+_DOCUMENTED = re.compile(r"^\.\. auto\w+:: (ratelimited_notify[\w.]*)\.(\w+)$", re.MULTILINE)
+_IMPORTED = re.compile(r"^ *from (ratelimited_notify[\w.]*) import ([\w, ]+|\([^)]+\))", re.MULTILINE)
+
+
+def test_what_the_reference_documents_is_public() -> None:
+    """Each name of the reference can be imported from the package, or from the face of a wing: readers copy its path."""
+    documented = [
+        found for page in sorted(DOCS.glob("reference/*.md")) for found in _DOCUMENTED.findall(page.read_text())
+    ]
+
+    assert len(documented) > 40
+    assert [".".join(path) for path in documented if path[0] not in FACES or not _imports(*path)] == []
+
+
+def test_pages_and_examples_import_what_is_public() -> None:
+    """What readers copy from a page or an example takes nothing from inside a wing."""
+    texts = [
+        TESTS.parent / "README.md",
+        *DOCS.glob("*.md"),
+        *DOCS.glob("[!_]*/*.md"),
+        *TESTS.parent.glob("examples/*.py"),
+    ]
+    imported = [
+        (face, name)
+        for path in texts
+        for face, names in _IMPORTED.findall(path.read_text("utf-8"))
+        for name in re.findall(r"\w+", names)
+    ]
+
+    assert len(imported) > 40
+    assert [".".join(path) for path in imported if path[0] not in FACES or not _imports(*path)] == []
+
+
+@pytest.mark.parametrize("name", ["LimitNotation", "OnLimit", "OnStorageError", "Recipient", "Refund", "Rules"])
+def test_aliases_work_in_annotations_that_are_evaluated(name: str) -> None:
+    """Frameworks evaluate annotations: an alias can be combined with None, and names nothing that is not there."""
+
+    def annotated(value: object) -> None: ...
+
+    annotated.__annotations__["value"] = getattr(ratelimited_notify, name) | None
+
+    assert type(None) in get_args(get_type_hints(annotated)["value"])
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
@@ -282,7 +343,8 @@ def test_everything_public_is_documented() -> None:
     undocumented += [
         name
         for name in ratelimited_notify.__all__
-        if callable(thing := getattr(ratelimited_notify, name)) and not thing.__doc__
+        if (inspect.isclass(thing := getattr(ratelimited_notify, name)) or inspect.isfunction(thing))
+        and not thing.__doc__
     ]
 
     assert undocumented == []

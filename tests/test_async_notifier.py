@@ -828,6 +828,37 @@ def test_bind_and_deliver() -> None:
     run(main())
 
 
+async def _mail(recipient: str, subject: str = "") -> str:
+    return subject
+
+
+def _mail_in_a_thread(recipient: str, subject: str = "") -> str:
+    return subject
+
+
+@pytest.mark.parametrize("gateway", [_mail, partial(_mail), _mail_in_a_thread])
+def test_what_belongs_to_bind_is_told(gateway: Callable[..., Any]) -> None:
+    """As for the sync notifier: the error says `bind`, alone and in batches, and the hit is given back."""
+    kwargs: dict[str, Any] = {"priority": "critical", "tenant": CANARY}
+    hint = (
+        "write notifier.bind(priority='critical', tenant=...).send(...), "
+        "or Notification(..., priority='critical', fields={'tenant': ...})."
+    )
+
+    async def main() -> None:
+        notifier = AsyncNotifier(gateway, MANY)
+        with pytest.raises(TypeError) as caught:
+            await notifier.send("news", "ana", **kwargs)
+        deliveries = await notifier.send_many("news", ["ana", "bob"], **kwargs)
+        errors = [caught.value, *(delivery.error for delivery in deliveries)]
+
+        assert statuses(deliveries) == ["failed"] * 2
+        assert {str(error).partition("; ")[2] for error in errors} == {hint}
+        assert await used(notifier.limiter) == 0
+
+    run(main())
+
+
 def test_close_closes_its_own_limiter() -> None:
     """A notifier closes the limiter that it made, and leaves alone one that it was given; so does a bound copy."""
 

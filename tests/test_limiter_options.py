@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,8 @@ from limits.aio.storage import MemoryStorage as AsyncEngineStorage
 from limits.storage import SCHEMES, MemoryStorage as EngineStorage
 
 from limiting import LIMITERS, SECOND, Clock, DrivenLimiter
-from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, Rule, RuleError, RuleSet, StorageError
+from outcomes import CANARY
+from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, Rule, RuleError, RuleSet, StorageError, rate_limited
 from ratelimited_notify.limiter.switch import VARIABLE, switch
 from ratelimited_notify.storage import open_async_storage, open_storage
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
@@ -277,7 +279,7 @@ def test_unknown_types_are_logged_within_bounds(
     make: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Types that come from outside fill neither the log nor the memory."""
-    monkeypatch.setattr("ratelimited_notify.limiter.base._MOST_UNKNOWN_TYPES", 10)
+    monkeypatch.setattr("ratelimited_notify.limiter.lookup._MOST_UNKNOWN_TYPES", 10)
     limiter = make({"news": "1/day"})
     for number in range(30):
         limiter.hit(f"type {number}", WHO)
@@ -665,3 +667,60 @@ def test_the_default_clock_is_near_the_wall_time(make: Any) -> None:
     reset_at = make({"news": "1/day"}).hit("news", WHO).reset_at
 
     assert abs(reset_at - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=1)
+
+
+# What a repr shows.
+
+
+@dataclass
+class _Secretive:
+    """A storage that somebody else wrote, whose repr shows its password."""
+
+    exact = True
+    password: str = CANARY
+
+    def acquire(self, windows: Any, keys: Any, cost: Any) -> Any: ...
+    def acquire_many(self, requests: Any) -> Any: ...
+    def peek(self, windows: Any, keys: Any, cost: Any) -> Any: ...
+    def release(self, windows: Any, keys: Any, cost: Any, tokens: Any) -> Any: ...
+    def forget(self, windows: Any, keys: Any) -> Any: ...
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("storage", "shown"),
+    [
+        ("memory://", "<{}MemoryStorage>"),
+        ("redis://user:s3cret@localhost:6390/1", "<{}RedisStorage at localhost:6390>"),
+        ("redis+cluster://user:s3cret@one:7000,two:7001", "<{}RedisClusterStorage at one:7000, two:7001>"),
+        (
+            "redis+sentinel://:s3cret@one:26379/main",
+            "<{}RedisSentinelStorage at 'main' of the Sentinels one:26379>",
+        ),
+        ("memcached://one:11211,two", "<{}MemcachedStorage at one:11211, two:11211>"),
+    ],
+)
+@pytest.mark.parametrize("limiter", [Limiter, AsyncLimiter])
+def test_a_repr_shows_rules_and_storage(limiter: Any, storage: str, shown: str) -> None:
+    """The repr of a limiter says how many rules it has and where its windows are, and shows no password."""
+    kind = "Async" if limiter is AsyncLimiter else ""
+    rules = {"news": "1/day", "status": "2/minute"}
+
+    assert repr(limiter(rules, storage)) == f"<{kind}Limiter: 2 rules on {shown.format(kind)}>"
+
+
+def test_a_repr_of_other_limiters() -> None:
+    """The default limit, limits on decorators, other storages and the off switch are shown; what others wrote is not."""
+    declared = Limiter()
+    rate_limited("news", "1/day", limiter=declared)(lambda to: None)
+
+    assert repr(declared) == "<Limiter: 1 rule on <MemoryStorage>>"
+    assert repr(Limiter(RuleSet(default="5/hour"))) == "<Limiter: 0 rules and a default on <MemoryStorage>>"
+    assert repr(Limiter({}, _Secretive())) == "<Limiter: 0 rules on <_Secretive>>"
+    assert repr(Limiter({}, EngineStorage())) == "<Limiter: 0 rules on <Adapter of MemoryStorage>>"
+    assert repr(Limiter({"news": "1/day"}, "redis://nowhere", enabled=False)) == "<Limiter: 1 rule, switched off>"
+
+    switch.off = True
+    later = Limiter({"news": "1/day"}, "redis://nowhere")
+    switch.off = False
+    assert repr(later) == "<Limiter: 1 rule on a storage that is not open yet>"

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, wraps
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, strategies as st
@@ -23,6 +25,7 @@ from ratelimited_notify import (
     NotifyError,
     RateLimitExceeded,
     Rule,
+    RuleError,
     RuleSet,
     Status,
     StorageError,
@@ -802,6 +805,120 @@ def test_bind_leaves_the_original_alone() -> None:
     assert not bound.send("news", "ana")
 
 
+def _mail(recipient: str, subject: str = "") -> str:
+    return subject
+
+
+class _Mailer:
+    def __call__(self, recipient: str, subject: str = "") -> str:
+        return subject
+
+
+def _logged(function: Callable[..., str]) -> Callable[..., str]:
+    @wraps(function)
+    def logged(*args: Any, **kwargs: Any) -> str:
+        return function(*args, **kwargs)
+
+    return logged
+
+
+REGION = RuleSet([Rule("news", "9/day")], fields=("region",))
+
+MISPLACED: list[tuple[dict[str, object], str]] = [
+    (
+        {"priority": "critical"},
+        "write notifier.bind(priority='critical').send(...), or Notification(..., priority='critical').",
+    ),
+    ({"cost": 3}, "write notifier.bind(cost=3).send(...), or Notification(..., cost=3)."),
+    (
+        {"tenant": CANARY, "subject": "Hi", "region": "eu"},
+        (
+            "write notifier.bind(tenant=..., region=...).send(...), "
+            "or Notification(..., fields={'tenant': ..., 'region': ...})."
+        ),
+    ),
+    (
+        {"priority": "VIP@example.com", "cost": "two", "dedupe_key": CANARY},
+        (
+            "write notifier.bind(priority=..., cost=..., dedupe_key=...).send(...), "
+            "or Notification(..., priority=..., cost=..., fields={'dedupe_key': ...})."
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("kwargs", "hint"), MISPLACED)
+@pytest.mark.parametrize(
+    "gateway",
+    [_mail, partial(_mail), _Mailer(), _logged(_mail), mock.create_autospec(_mail)],
+    ids=["function", "partial", "object", "wrapped", "mock"],
+)
+def test_what_belongs_to_bind_is_told(gateway: Callable[..., str], kwargs: dict[str, Any], hint: str) -> None:
+    """`send` hands everything to the gateway: where that takes no priority, cost or field, the error says `bind`."""
+    notifier = Notifier(gateway, REGION)
+
+    with pytest.raises(TypeError) as caught:
+        notifier.send("news", "ana", **kwargs)
+
+    said = str(caught.value)
+    assert said == f"{caught.value.__cause__}. What you pass to send() goes to the gateway; {hint}"
+    assert isinstance(caught.value.__cause__, TypeError)
+    assert CANARY not in said
+    assert used(notifier.limiter) == 0
+
+
+def test_what_belongs_to_bind_is_told_of_a_builtin() -> None:
+    """A gateway whose parameters nobody can read is taken at its word."""
+    gateway: Any = min
+
+    with pytest.raises(TypeError, match=r"'priority'.* write notifier\.bind\("):
+        Notifier(gateway, MANY).send("news", "ana", priority="critical")
+
+
+def test_what_belongs_to_bind_is_told_in_batches() -> None:
+    """In batches the error that says `bind` is the delivery's, and the hit is given back."""
+    notifier = Notifier(_mail, MANY)
+    kwargs: dict[str, Any] = {"priority": "critical"}
+
+    many = notifier.send_many("news", ["ana", "bob"], **kwargs)
+    each = [*notifier.iter_many([Notification("news", "ana", (), kwargs)])]
+
+    assert statuses([*many, *each]) == ["failed"] * 3
+    assert {str(delivery.error).partition("; ")[2] for delivery in [*many, *each]} == {MISPLACED[0][1]}
+    assert used(notifier.limiter) == 0
+
+
+def _takes_all(recipient: str, **options: object) -> str:
+    return _mail(recipient, **options)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def _fails(recipient: str, priority: str) -> str:
+    raise TypeError("_fails() got an unexpected keyword argument 'priority'")
+
+
+@pytest.mark.parametrize(
+    ("gateway", "kwargs"),
+    [
+        (_takes_all, {"priority": "critical"}),
+        (_fails, {"priority": "critical"}),
+        (_mail, {"body": "Hi"}),
+        (_logged(_fails), {"priority": "critical"}),
+        (lambda recipient, **_: recipient + 1, {"priority": "critical"}),
+        (lambda: "", {}),
+    ],
+)
+def test_other_type_errors_are_the_gateways_own(gateway: Any, kwargs: dict[str, Any]) -> None:
+    """What the gateway itself raises is unchanged, and so is the error for an argument that is none of ours."""
+    with pytest.raises(TypeError) as expected:
+        gateway("ana", **kwargs)
+
+    with pytest.raises(TypeError) as caught:
+        Notifier(gateway, MANY).send("news", "ana", **kwargs)
+
+    assert str(caught.value) == str(expected.value)
+    assert caught.value.__cause__ is None
+
+
 def test_an_undeclared_field_is_an_error() -> None:
     """A field that nobody declared is an error that says which there are."""
     gateway = Scripted()
@@ -1022,6 +1139,40 @@ def test_what_cannot_be_used_is_told_at_once(make: Callable[[], object], message
 
 # What texts show.
 
+
+class _Counting(Notifier[Any, Any]):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.calls = 0
+
+    def deliver(self, notification: Notification) -> Delivery[Any]:
+        self.calls += 1
+        return super().deliver(notification)
+
+
+@pytest.mark.parametrize(
+    ("notifier", "shown"),
+    [
+        (Notifier(_mail, MANY), "<Notifier: _mail, 1 rule on <MemoryStorage>, on_limit='drop'>"),
+        (
+            Notifier(partial(_mail, subject=CANARY), {}, on_limit="wait", max_wait=60),
+            "<Notifier: _mail, 0 rules on <MemoryStorage>, on_limit='wait', max_wait=60>",
+        ),
+        (Notifier(_Mailer(), MANY, on_limit="raise").bind(), "<Notifier: _Mailer, 1 rule on <MemoryStorage>, on_limit='raise'>"),
+        (Notifier(_Mailer().__call__, MANY), "<Notifier: _Mailer.__call__, 1 rule on <MemoryStorage>, on_limit='drop'>"),
+        (
+            Notifier(_mail, MANY).bind(tenant=CANARY, priority=CANARY, cost=5, **{f"{CANARY}@example.com": 1}),
+            "<Notifier: _mail, 1 rule on <MemoryStorage>, on_limit='drop', bound: cost, priority, tenant, ...>",
+        ),
+        (AsyncNotifier(_mail, MANY, enabled=False), "<AsyncNotifier: _mail, 1 rule, switched off, on_limit='drop'>"),
+        (_Counting(_mail, MANY), "<_Counting: _mail, 1 rule on <MemoryStorage>, on_limit='drop'>"),
+    ],
+)  # fmt: skip
+def test_a_repr_shows_gateway_rules_and_storage(notifier: Any, shown: str) -> None:
+    """The repr of a notifier says where messages go, what limits them and what is bound: names, and no values."""
+    assert repr(notifier) == shown
+
+
 _texts = st.text(min_size=1, max_size=20).map(lambda text: f"{CANARY}{text}")
 
 
@@ -1069,6 +1220,83 @@ def test_no_log_shows_a_recipient_or_a_message(caplog: pytest.LogCaptureFixture)
 
     assert len(caplog.messages) >= 4
     assert CANARY not in caplog.text
+
+
+# Attributes.
+
+
+def test_rules_are_those_of_the_limiter() -> None:
+    """`notifier.rules` are the rules of its limiter: who sets them sets them for all who share it, and counts stay."""
+    limiter = Limiter({"news": "1/day"})
+    notifier = Notifier(Scripted(), limiter=limiter)
+    assert notifier.send("news", "ana")
+    assert notifier.rules is limiter.rules
+
+    notifier.bind(tenant="acme").rules = {"news": "2/day"}
+
+    assert limiter.rules == notifier.rules == RuleSet({"news": "2/day"})
+    assert statuses([notifier.send("news", "ana"), notifier.send("news", "ana")]) == ["sent", "suppressed"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        ({"news": "1/dya"}, RuleError),
+        ([Rule("news", "1/day", on_limit="wait")], NotifyError),
+    ],
+)
+def test_rules_that_cannot_be_used_change_nothing(bad: Any, kind: type[Exception]) -> None:
+    """Rules that are wrong, or that need a `max_wait` that the notifier does not have, leave those before in force."""
+    notifier = Notifier(Scripted(), {"news": "1/day"})
+
+    with pytest.raises(kind):
+        notifier.rules = bad
+
+    assert notifier.limiter.rules == RuleSet({"news": "1/day"})
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        (Limiter, "rule", "A Limiter has no attribute 'rule'. You can set rules; everything else"),
+        (AsyncLimiter, "timeout", "An AsyncLimiter has no attribute 'timeout'. You can set rules; everything else is an argument of AsyncLimiter()."),
+        (lambda: Notifier(print), "on_limit", "A Notifier has no attribute 'on_limit'. You can set limiter and rules; everything else is an argument of Notifier()."),
+        (lambda: Notifier(print).bind(tenant="acme"), "tenant", "A Notifier has no attribute 'tenant'. You can set"),
+        (lambda: AsyncNotifier(print), "limit", "An AsyncNotifier has no attribute 'limit'. You can set"),
+    ],
+)  # fmt: skip
+def test_an_attribute_that_would_do_nothing_is_an_error(make: Callable[[], Any], name: str, message: str) -> None:
+    """To set what is not there is an error that says what is."""
+    thing = make()
+
+    with pytest.raises(AttributeError) as caught:
+        setattr(thing, name, "drop")
+
+    assert str(caught.value).startswith(message)
+    assert not hasattr(thing, name)
+
+
+def test_subclasses_have_attributes_of_their_own() -> None:
+    """A class of the user's keeps in its objects what it likes; so does a bound copy, and one that `copy` makes."""
+    notifier = _Counting(print, MANY)
+    notifier.send("news", "ana")
+    bound = notifier.bind(tenant="acme")
+    bound.send("news", "ana")
+
+    assert (notifier.calls, bound.calls, copy.copy(bound).calls) == (1, 2, 2)
+    assert copy.copy(bound).limiter is notifier.limiter
+
+
+def test_methods_can_be_replaced_in_tests() -> None:
+    """`mock.patch.object` works on a notifier and on a limiter, as on any object."""
+    notifier = Notifier(print, MANY)
+
+    with mock.patch.object(notifier, "send"), mock.patch.object(notifier.limiter, "hit") as hit:
+        notifier.send("news", "ana")
+        notifier.limiter.hit("news", "ana")
+
+    hit.assert_called_once_with("news", "ana")
+    assert notifier.send("news", "ana")
 
 
 def test_threads_share_one_bound_notifier() -> None:

@@ -9,11 +9,20 @@ from ratelimited_notify._version import __version__
 
 if TYPE_CHECKING:
     from ratelimited_notify.decorator import configure, rate_limited
-    from ratelimited_notify.errors import MissingExtra, NotifyError, RuleError, StorageError
-    from ratelimited_notify.limiter import AsyncLimiter, Decision, Limiter, RateLimitExceeded, WindowState
-    from ratelimited_notify.notification import Notification
+    from ratelimited_notify.errors import MissingExtra, NotifyError, Problem, RuleError, StorageError
+    from ratelimited_notify.limiter import (
+        AsyncLimiter,
+        Decision,
+        Limiter,
+        OnStorageError,
+        RateLimitExceeded,
+        Refund,
+        WindowState,
+    )
+    from ratelimited_notify.notification import Notification, Recipient
     from ratelimited_notify.notifier import AsyncNotifier, Delivery, Notifier, Status
-    from ratelimited_notify.rules import Rule, RuleSet
+    from ratelimited_notify.rules import LimitNotation, OnLimit, Rule, RuleSet
+    from ratelimited_notify.sources import Rules
     from ratelimited_notify.storage import Circuit
 else:  # hidden from type checkers, which would accept every misspelt name because of it
     # Lazy, so that importing the errors, for example, does not import the decorator.
@@ -22,16 +31,21 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
         {
             "decorator.configuration": ("configure",),
             "decorator.decorator": ("rate_limited",),
-            "errors": ("MissingExtra", "NotifyError", "RuleError", "StorageError"),
+            "errors": ("MissingExtra", "NotifyError", "Problem", "RuleError", "StorageError"),
             "limiter.aio": ("AsyncLimiter",),
             "limiter.decision": ("Decision", "RateLimitExceeded", "WindowState"),
+            "limiter.options": ("OnStorageError",),
+            "limiter.refund": ("Refund",),
             "limiter.sync": ("Limiter",),
             "notification.notification": ("Notification",),
+            "notification.recipient": ("Recipient",),
             "notifier.aio": ("AsyncNotifier",),
             "notifier.delivery": ("Delivery", "Status"),
             "notifier.sync": ("Notifier",),
-            "rules.rule": ("Rule",),
+            "rules.annotations": ("LimitNotation",),
+            "rules.rule": ("OnLimit", "Rule"),
             "rules.ruleset": ("RuleSet",),
+            "sources.annotations": ("Rules",),
             "storage.circuit": ("Circuit",),
         },
     )
@@ -42,15 +56,22 @@ __all__ = [
     "Circuit",
     "Decision",
     "Delivery",
+    "LimitNotation",
     "Limiter",
     "MissingExtra",
     "Notification",
     "Notifier",
     "NotifyError",
+    "OnLimit",
+    "OnStorageError",
+    "Problem",
     "RateLimitExceeded",
+    "Recipient",
+    "Refund",
     "Rule",
     "RuleError",
     "RuleSet",
+    "Rules",
     "Status",
     "StorageError",
     "WindowState",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, assert_type
+from typing import TYPE_CHECKING, Any, Unpack, assert_type
 from uuid import UUID
 
 from ratelimited_notify import (
@@ -17,15 +17,26 @@ from ratelimited_notify import (
     Decision,
     Delivery,
     Limiter,
+    LimitNotation,
     Notification,
     Notifier,
+    OnLimit,
+    OnStorageError,
+    Problem,
+    Recipient,
+    Refund,
     Rule,
+    RuleError,
+    Rules,
     RuleSet,
     WindowState,
     configure,
     rate_limited,
 )
 from ratelimited_notify.pytest_plugin import Clock, Outbox
+
+if TYPE_CHECKING:
+    from ratelimited_notify.limiter import LimiterOptions
 
 
 @dataclass
@@ -268,6 +279,38 @@ async def notifies() -> None:
     await asynchronous.send("news", "ana", "Body").result  # type: ignore[attr-defined]  # it was not awaited
 
 
+# Functions that hand arguments on are annotated with public names.
+
+
+def make_notifier(
+    rules: Rules | None, on_limit: OnLimit, refund: Refund, on_storage_error: OnStorageError
+) -> Notifier[[str, str], bytes]:
+    return Notifier(
+        lambda recipient, subject, body: b"",
+        rules,
+        on_limit=on_limit,
+        refund=refund,
+        on_storage_error=on_storage_error,
+    )
+
+
+def make_limiter(limit: LimitNotation, **options: Unpack[LimiterOptions]) -> Limiter:
+    return Limiter([Rule("news", limit)], **options)
+
+
+def decide(recipient: Recipient) -> Decision:
+    return make_limiter("1/day", namespace="shop").hit("news", recipient)
+
+
+def problems(error: RuleError) -> tuple[Problem, ...]:
+    return error.problems
+
+
+make_notifier({"news": 5}, "drop", None, "allow")  # type: ignore[arg-type]  # no limit
+make_notifier(None, "ignore", None, "allow")  # type: ignore[arg-type]  # no such choice
+make_limiter("1/day", timeout="1")  # type: ignore[arg-type]  # seconds are a number
+
+
 # Limiters, rules and the configuration.
 
 limiter = Limiter(RuleSet({"news": "1/day"}, fields=("ip",)), normalize=str.lower, on_storage_error="deny")
@@ -277,6 +320,10 @@ with limiter.reserve("news", "ana") as reserved:
     assert_type(reserved, Decision)
 limiter.hit("news", None)  # type: ignore[arg-type]  # nobody
 limiter.rules = {"news": "2/day"}
+limiter.ruls = {"news": "2/day"}  # type: ignore[attr-defined]  # misspelt
+notifier.rules = [Rule("news", "2/day")]
+assert_type(notifier.rules, RuleSet)
+notifier.on_limit = "raise"  # type: ignore[attr-defined]  # an argument
 configure({"news": "1/day"}, "redis://localhost:6379/0", namespace="shop", enabled=True)
 configure(storage=5)  # type: ignore[arg-type]  # no storage
 configure(clock="noon")  # type: ignore[arg-type]  # no clock

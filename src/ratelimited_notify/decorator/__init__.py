@@ -8,17 +8,23 @@ from ratelimited_notify._lazy import lazily
 
 if TYPE_CHECKING:
     from ratelimited_notify.decorator.configuration import configure as configure
-    from ratelimited_notify.decorator.decorator import rate_limited as rate_limited
+    from ratelimited_notify.decorator.decorator import (
+        DroppingDecorator as DroppingDecorator,
+        RaisingDecorator as RaisingDecorator,
+        rate_limited as rate_limited,
+    )
 else:  # a type checker would take every misspelt name for one that is found here
     __getattr__ = lazily(
         __name__,
         {
             "configuration": ("configure",),
-            "decorator": ("rate_limited",),
+            "decorator": ("DroppingDecorator", "RaisingDecorator", "rate_limited"),
         },
     )
 
 __all__ = [
+    "DroppingDecorator",
+    "RaisingDecorator",
     "configure",
     "rate_limited",
 ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
-    from ratelimited_notify.sources.load import Rules
+    from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.storage.memory import MemoryStorage
 

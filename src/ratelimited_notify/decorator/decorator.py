@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.refund import Refund
     from ratelimited_notify.notification.recipient import Recipient
-    from ratelimited_notify.rules.limit import LimitNotation
+    from ratelimited_notify.rules.annotations import LimitNotation
 
     _Later: TypeAlias = Coroutine[Any, Any, "R"]  # Any: what a coroutine yields is the event loop's
     _ClassMethod: TypeAlias = classmethod[Any, "P", "R"]  # Any: of any class

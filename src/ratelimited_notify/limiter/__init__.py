@@ -13,7 +13,10 @@ if TYPE_CHECKING:
         RateLimitExceeded as RateLimitExceeded,
         WindowState as WindowState,
     )
-    from ratelimited_notify.limiter.options import OnStorageError as OnStorageError
+    from ratelimited_notify.limiter.options import (
+        LimiterOptions as LimiterOptions,
+        OnStorageError as OnStorageError,
+    )
     from ratelimited_notify.limiter.refund import Refund as Refund, outcome_unknown as outcome_unknown
     from ratelimited_notify.limiter.sync import Limiter as Limiter
 else:  # a type checker would take every misspelt name for one that is found here
@@ -22,7 +25,7 @@ else:  # a type checker would take every misspelt name for one that is found her
         {
             "aio": ("AsyncLimiter",),
             "decision": ("Decision", "RateLimitExceeded", "WindowState"),
-            "options": ("OnStorageError",),
+            "options": ("LimiterOptions", "OnStorageError"),
             "refund": ("Refund", "outcome_unknown"),
             "sync": ("Limiter",),
         },
@@ -32,6 +35,7 @@ __all__ = [
     "AsyncLimiter",
     "Decision",
     "Limiter",
+    "LimiterOptions",
     "OnStorageError",
     "RateLimitExceeded",
     "Refund",

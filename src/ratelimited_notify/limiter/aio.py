@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.limiter.base import BaseLimiter, log_stays_counted
+from ratelimited_notify.limiter.base import BaseLimiter
 from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision
-from ratelimited_notify.limiter.refund import outcome_unknown
+from ratelimited_notify.limiter.refund import log_stays_counted, outcome_unknown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence

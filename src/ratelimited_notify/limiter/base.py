@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.batch import NormalizingShortcut, Query, UniformBatch, is_uniform
 from ratelimited_notify.limiter.decision import Decision, decided
+from ratelimited_notify.limiter.lookup import RuleLookup
 from ratelimited_notify.limiter.options import check_options
 from ratelimited_notify.limiter.refusals import RefusalCache
 from ratelimited_notify.limiter.switch import switch
-from ratelimited_notify.notification.cost import LARGEST_AMOUNT, ONE, checked_cost
-from ratelimited_notify.notification.notification import check_priority
-from ratelimited_notify.notification.recipient import counting_as, several, text_of
-from ratelimited_notify.rules.plan import Plans, Subject
-from ratelimited_notify.sources.load import rules_from, rules_if_on
+from ratelimited_notify.notification.cost import ONE
+from ratelimited_notify.notification.recipient import counting_as, text_of
+from ratelimited_notify.sources.load import rules_if_on
 from ratelimited_notify.storage.base import WithShortcut
 from ratelimited_notify.storage.circuit import DEFAULT
 
@@ -33,21 +31,17 @@ if TYPE_CHECKING:
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
-    from ratelimited_notify.rules.rule import Rule
-    from ratelimited_notify.rules.ruleset import RuleSet
-    from ratelimited_notify.sources.load import Rules
+    from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.windows.strategies import Outcome, Shortcut, VerdictLike
 
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
-_MOST_UNKNOWN_TYPES = 1000
-
 _log = logging.getLogger("ratelimited_notify")
 
 
-class BaseLimiter(ABC, Generic[_S]):
+class BaseLimiter(RuleLookup, Generic[_S]):
     """What both limiters are made of: rules, and the questions and decisions that follow from them."""
 
     def __init__(
@@ -99,26 +93,31 @@ class BaseLimiter(ABC, Generic[_S]):
             namespace=namespace, tier_of=tier_of, on_storage_error=on_storage_error, timeout=timeout, clock=clock,
             enabled=enabled, remember_refusals=remember_refusals, circuit=circuit,
         )  # fmt: skip
-        self._namespace = namespace
-        self._counted = counting_as(normalize, pseudonymize)
-        self._tier_of = tier_of
+        counted = counting_as(normalize, pseudonymize)
         self._on_storage_error: OnStorageError = on_storage_error
         self._timeout = timeout
         self._clock = clock
         self._circuit = circuit
         self._refusals = RefusalCache() if remember_refusals else None
         off = self._off = not enabled or switch.read()
-        self._unknown: set[str] = set()
-        # Held while rules are edited, never while they are read.
-        self._editing = threading.Lock()
-        self._configured = rules_if_on(rules, off=off)
-        self._declared: Mapping[str, Rule] = {}
-        self.plans = self._make_plans(self._configured, self._declared)
-        """The rules in force, worked out; another object as soon as they change."""
+        super().__init__(rules_if_on(rules, off=off), namespace, counted, tier_of)
         self._storage_argument: str | _S | Storage = storage
         self._owned = isinstance(storage, str)
         # With the switch off nothing is opened, so that nothing needs to be installed or running.
         self._storage: _S | None = None if off or switch.off else self._open_storage()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.summary()}>"
+
+    def summary(self) -> str:
+        """The rules and the storage in a few words, for a repr."""
+        rules, storage = self.plans.rules, self._storage
+        text = "1 rule" if len(rules) == 1 else f"{len(rules)} rules"
+        if rules.default is not None:
+            text += " and a default"
+        if self._off or switch.off:
+            return f"{text}, switched off"
+        return f"{text} on {'a storage that is not open yet' if storage is None else _storage_text(storage)}"
 
     @abstractmethod
     def _open(self, storage: str | _S | Storage) -> _S:
@@ -137,30 +136,7 @@ class BaseLimiter(ABC, Generic[_S]):
         """The storage that is asked: a storage of `limits` too, for `limits`' own strategies."""
         return self._open_storage() if self._storage is None else self._storage
 
-    @property
-    def rules(self) -> RuleSet:
-        """The rules in force. Assign new ones, in any form that the constructor takes: the next decision goes by them.
-
-        Counters stay: they belong to a rule's name, not to its amount. Rules that cannot be used are a `RuleError`, and
-        those before stay in force.
-        """
-        return self._configured
-
-    @rules.setter
-    def rules(self, rules: Rules | None) -> None:
-        configured = rules_from(rules)
-        with self._editing:
-            self.plans = self._make_plans(configured, self._declared)
-            self._configured = configured
-
-    def _make_plans(self, configured: RuleSet, declared: Mapping[str, Rule]) -> Plans:
-        # Limits written on decorators stand in where no configured rule is for the type.
-        standing_in = [rule for rule in declared.values() if not configured.knows(rule.type)]
-        rules = configured.extended(standing_in) if standing_in else configured
-        return Plans(rules, self._namespace, self._counted, self._shortcut_for)
-
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
-        """The quickest way to the windows of a plan that are the same for everybody."""
         storage, shortcut = self.storage, None
         if plan.common_windows and isinstance(storage, WithShortcut):
             shortcut = storage.shortcut(plan.common_windows, plan.key_parts)
@@ -199,67 +175,6 @@ class BaseLimiter(ABC, Generic[_S]):
         """Why a shortcut decided as it did."""
         text = recipient if self._counted is text_of else self._counted(recipient)
         return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
-
-    def declare(self, rule: Rule) -> None:
-        """Add the rule that a decorator wrote down, in place of its former one; a configured rule for its type wins.
-
-        Raises:
-            RuleError: it cannot be used together with the rules in force, which stay as they are.
-        """
-        with self._editing:
-            declared = {**self._declared, rule.type: rule}
-            self.plans = self._make_plans(self._configured, declared)
-            self._declared = declared
-
-    def _query(
-        self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
-    ) -> Query:
-        if cost.__class__ is not int or not 1 <= cost <= LARGEST_AMOUNT:
-            cost = checked_cost(cost)
-        if priority is not None:
-            check_priority(priority)
-        plans = self.plans
-        plan = plans.of(type)
-        subject = Subject(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
-        if not plan.known:
-            self._warn_unknown_type(plan.type)
-        tier = self._tier(recipient) if plan.tiered else None
-        windows, keys = plan.windows(subject, priority, tier)
-        return Query(subject, recipient, cost, windows, keys)
-
-    def _tier(self, recipient: Recipient) -> str | None:
-        tier = None if self._tier_of is None else self._tier_of(recipient)
-        if tier is not None and not isinstance(tier, str):
-            raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
-        return tier
-
-    def _query_each(
-        self,
-        type: str,
-        recipients: Iterable[Recipient],
-        cost: int,
-        priority: str | None,
-        fields: Mapping[str, Recipient | None],
-    ) -> Sequence[Query]:
-        everybody: list[Recipient] = list(several(recipients))
-        if not everybody:
-            return []
-        first = self._query(type, everybody[0], cost, priority, fields)
-        plan = self.plans.of(type)
-        windows = plan.constant(priority)
-        if windows is None:
-            return [first, *(self._query(type, recipient, cost, priority, fields) for recipient in everybody[1:])]
-        counted = [first.subject.recipient, *map(self._counted, everybody[1:])]
-        return UniformBatch(plan, windows, everybody, counted, first.subject.fields, first.cost)
-
-    def _warn_unknown_type(self, type: str) -> None:
-        if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
-            self._unknown.add(type)
-            _log.warning(
-                "No rule is for notifications of type %r: they are sent without a limit of their own. "
-                "Add a rule, or a default.",
-                type,
-            )
 
     @property
     def raises(self) -> bool:
@@ -344,11 +259,6 @@ class BaseLimiter(ABC, Generic[_S]):
             raise NotifyError("The decision was made by a limiter with another storage; release it with that one.")
         return decision.take_receipt()
 
-    def _own_windows(self, query: Query) -> tuple[list[Counter], list[str]]:
-        """The windows that are counted by this recipient, and their keys."""
-        own = [(window, key) for window, key in zip(query.windows, query.keys, strict=True) if not window.shared]
-        return [window for window, _ in own], [key for _, key in own]
-
     def _query_for(self, notification: Notification) -> Query | Decision | Exception:
         """What the storage is to be asked, or what is known without asking."""
         if self._is_off():
@@ -394,6 +304,16 @@ class BaseLimiter(ABC, Generic[_S]):
         return [error if query.windows else self._unlimited(query) for query in queries]
 
 
-def log_stays_counted(error: StorageError) -> None:
-    """Where a hit is to be given back because of another error, that one is for the caller and this for the log."""
-    _log.warning("A hit could not be given back, and stays counted: %s", error)
+def _storage_text(storage: object) -> str:
+    """The class of a storage, and where its servers are. The repr of a storage that others wrote may show a password."""
+    from ratelimited_notify.storage.adapter import Adapter, AsyncAdapter
+    from ratelimited_notify.storage.breaker import Circuits
+
+    if getattr(type(storage).__repr__, "__module__", "").startswith("ratelimited_notify."):
+        return repr(storage)
+    name = type(storage).__name__
+    if isinstance(storage, (Adapter, AsyncAdapter)):
+        return f"<{name} of {type(storage.storage).__name__}>"
+    circuits: object = getattr(storage, "circuits", None)
+    servers = ", ".join(circuits) if isinstance(circuits, Circuits) else ""
+    return f"<{name} at {servers}>" if servers else f"<{name}>"

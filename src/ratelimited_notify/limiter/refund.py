@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ratelimited_notify.callables import is_async
 from ratelimited_notify.errors import NotifyError
+
+if TYPE_CHECKING:
+    from ratelimited_notify.errors import StorageError
 
 Refund: TypeAlias = (
     bool | type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
@@ -65,6 +68,11 @@ def _says_unknown(kind: type) -> bool:
     # Clients of web services have classes of their own, which have only the name in common with the builtin ones.
     name = kind.__name__.replace("_", "").lower()
     return name in _UNKNOWN_NAMES or any(part in name for part in _UNKNOWN_PARTS)
+
+
+def log_stays_counted(error: StorageError) -> None:
+    """Log that a hit could not be given back. The caller gets the error because of which it was to be given back."""
+    _log.warning("A hit could not be given back, and stays counted: %s", error)
 
 
 def refunding(refund: Refund) -> Callable[[BaseException], bool]:

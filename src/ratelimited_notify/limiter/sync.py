@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.limiter.base import BaseLimiter, log_stays_counted
+from ratelimited_notify.limiter.base import BaseLimiter
 from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision, new
-from ratelimited_notify.limiter.refund import outcome_unknown
+from ratelimited_notify.limiter.refund import log_stays_counted, outcome_unknown
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import ONE
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.limiter.base import log_stays_counted
+from ratelimited_notify.limiter.refund import log_stays_counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -21,9 +21,9 @@ from ratelimited_notify.notifier.base import (
     P,
     R,
     batches,
-    check_gateway,
     check_limiter,
     limiter_arguments,
+    raise_misplaced,
     was_released,
 )
 from ratelimited_notify.notifier.delivery import Delivery, Status
@@ -38,14 +38,17 @@ if TYPE_CHECKING:
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import OnLimit
-    from ratelimited_notify.sources.load import Rules
+    from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
 
     _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair
 
 
-class AsyncNotifier(BaseNotifier[P, R]):
+class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
     """A `Notifier` to await. Gateways are coroutine functions, or plain functions, which run in a thread."""
+
+    limiter: AsyncLimiter
+    """What decides."""
 
     @overload
     def __init__(
@@ -95,11 +98,9 @@ class AsyncNotifier(BaseNotifier[P, R]):
         Arguments:
             concurrency: how many notifications of a batch are sent at once, 1 by default.
         """
-        check_gateway(gateway)
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise NotifyError("concurrency= must be a whole number, 1 or more.")
-        super().__init__(on_limit, max_wait, refund, owned=limiter is None)
-        self._gateway = gateway
+        super().__init__(gateway, on_limit, max_wait, refund, owned=limiter is None)
         self._awaits = is_async(gateway)
         self._concurrency = concurrency
         if limiter is None:
@@ -109,7 +110,6 @@ class AsyncNotifier(BaseNotifier[P, R]):
                 limiter, AsyncLimiter, limiter_arguments(rules, storage, check_option_names(options, AsyncNotifier))
             )
         self.limiter = limiter
-        """What decides."""
         self._policy.check(limiter.rules)
 
     async def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:
@@ -220,13 +220,14 @@ class AsyncNotifier(BaseNotifier[P, R]):
         except BaseException as error:
             if self._refunded(error):
                 await give_back_async(self.limiter, [decision])
+            raise_misplaced(error, self._gateway, notification.kwargs, self.limiter.rules)
             raise
         return Delivery(Status.SENT, decision, notification, result)
 
     async def _send(self, notification: Notification) -> R:
         recipient, args, kwargs = notification.recipient, notification.args, notification.kwargs
         if self._awaits:
-            sent = self._gateway(recipient, *args, **kwargs)  # type: ignore[arg-type]  # as the caller gave them
+            sent = self._gateway(recipient, *args, **kwargs)
         else:
             import asyncio
 

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, signature
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, ParamSpec, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
 
-from ratelimited_notify.callables import is_generator
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.attributes import KnownAttributes
+from ratelimited_notify.callables import is_generator, without_partial
+from ratelimited_notify.errors import NotifyError, is_name
 from ratelimited_notify.limiter.decision import Decision
 from ratelimited_notify.limiter.refund import refunding
 from ratelimited_notify.notification.notification import Notification
+from ratelimited_notify.notification.recipient import ARGUMENTS
 from ratelimited_notify.notifier.delivery import Delivery, Status
 from ratelimited_notify.notifier.policy import Policy
+from ratelimited_notify.sources.load import rules_from
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Self
 
+    from ratelimited_notify.limiter.aio import AsyncLimiter
     from ratelimited_notify.limiter.refund import Refund
+    from ratelimited_notify.limiter.sync import Limiter
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import OnLimit
+    from ratelimited_notify.rules.ruleset import RuleSet
+    from ratelimited_notify.sources.annotations import Rules
 
 BATCH = 250
 """How many notifications are decided about at once, in one round trip on Redis: what a kill in the middle loses at the
@@ -27,6 +35,7 @@ most. Fewer lose less and cost more: 50 took a third longer."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_L = TypeVar("_L", "Limiter", "AsyncLimiter")
 
 
 class _Bound(TypedDict, total=False):
@@ -34,15 +43,55 @@ class _Bound(TypedDict, total=False):
     cost: int
 
 
-class BaseNotifier(Generic[P, R]):
+class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
     """What both notifiers are made of: the policy, and what is bound."""
 
-    def __init__(self, on_limit: OnLimit, max_wait: float | None, refund: Refund, *, owned: bool) -> None:
+    _settable = ("limiter", "rules")
+
+    limiter: _L
+
+    def __init__(
+        self,
+        gateway: Callable[..., object],
+        on_limit: OnLimit,
+        max_wait: float | None,
+        refund: Refund,
+        *,
+        owned: bool,
+    ) -> None:
+        _check_gateway(gateway)
+        self._gateway: Callable[..., Any] = gateway  # Any: what it returns is the type that the notifier has as R
         self._policy = Policy(on_limit, max_wait)
         self._refunded = refunding(refund)
         self._bound: _Bound = {}
         self._fields: Mapping[str, Recipient | None] = {}
         self._owned = owned
+
+    def __repr__(self) -> str:
+        policy = self._policy
+        parts = [_gateway_text(self._gateway), self.limiter.summary(), f"on_limit={policy.on_limit!r}"]
+        if policy.max_wait is not None:
+            parts.append(f"max_wait={policy.max_wait!r}")
+        # A value may be anybody's, and so may a name that is none.
+        bound = {name if is_name(name) else "..." for name in (*self._bound, *self._fields)}
+        if bound:
+            parts.append(f"bound: {', '.join(sorted(bound, key=lambda name: (name == '...', name)))}")
+        return f"<{type(self).__name__}: {', '.join(parts)}>"
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules in force. Assign new ones, in any form that the constructor takes: the next decision goes by them.
+
+        They are the rules of `limiter`, so they change for every notifier that shares it. Counters stay, and rules that cannot
+        be used are an error and change nothing.
+        """
+        return self.limiter.rules
+
+    @rules.setter
+    def rules(self, rules: Rules | None) -> None:
+        usable = rules_from(rules)
+        self._policy.check(usable)
+        self.limiter.rules = usable
 
     def bind(self, *, priority: str | None = None, cost: int | None = None, **fields: Recipient | None) -> Self:
         """The same notifier for notifications that have these in common: cheap, and no new windows.
@@ -54,15 +103,17 @@ class BaseNotifier(Generic[P, R]):
                 before stays, unless it is bound anew.
         """
         copy = object.__new__(type(self))
-        copy.__dict__.update(self.__dict__)
-        copy._bound = {**self._bound}
+        bound = {**self._bound}
         if priority is not None:
-            copy._bound["priority"] = priority
+            bound["priority"] = priority
         if cost is not None:
-            copy._bound["cost"] = cost
-        copy._fields = {**self._fields, **fields}
+            bound["cost"] = cost
+        state = copy.__dict__
+        state.update(self.__dict__)
+        state["_bound"] = bound
+        state["_fields"] = {**self._fields, **fields}
         # Closing the copy leaves the original its limiter.
-        copy._owned = False
+        state["_owned"] = False
         return copy
 
     def _notification(
@@ -81,7 +132,67 @@ class BaseNotifier(Generic[P, R]):
         return Delivery(Status.FAILED, decision, notification, error=error)
 
 
-def check_gateway(gateway: object) -> None:
+def raise_misplaced(
+    error: BaseException, gateway: Callable[..., object], kwargs: Mapping[str, object], rules: RuleSet
+) -> None:
+    """Say `bind` where the gateway got a priority, a cost or a field and does not take it; otherwise do nothing.
+
+    `send` hands all its arguments to the gateway, so this is the usual mistake.
+
+    Arguments:
+        error: what the call of the gateway raised.
+        gateway: the gateway.
+        kwargs: the keyword arguments that it got.
+        rules: the rules, which know the fields.
+
+    Raises:
+        TypeError: that is so. Its cause is the error of the call.
+    """
+    if not kwargs or type(error) is not TypeError:
+        return
+    bindable = {*ARGUMENTS, *rules.fields} - {"type", "recipient"}
+    misplaced = [name for name in kwargs if name in bindable and not _takes_keyword(gateway, name)]
+    said = str(error)
+    if any(repr(name) in said for name in misplaced):
+        stop = "" if said.endswith((".", "?")) else "."
+        raise TypeError(
+            f"{said}{stop} What you pass to send() goes to the gateway; {_advice(misplaced, kwargs)}"
+        ) from error
+
+
+def _takes_keyword(function: Callable[..., object], name: str) -> bool:
+    """Whether a call can pass an argument by this name; False where nobody can tell."""
+    try:
+        parameters = signature(function).parameters
+    except (TypeError, ValueError):
+        return False
+    if any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values()):
+        return True
+    return name in parameters and parameters[name].kind is not Parameter.POSITIONAL_ONLY
+
+
+def _advice(misplaced: Iterable[str], kwargs: Mapping[str, object]) -> str:
+    """What to write instead. A value may be personal, so only a priority that looks like a name, and a number, are shown."""
+    shown = dict.fromkeys(misplaced, "...")
+    if "priority" in shown and is_name(kwargs["priority"]):
+        shown["priority"] = repr(kwargs["priority"])
+    if "cost" in shown and type(kwargs["cost"]) is int:
+        shown["cost"] = repr(kwargs["cost"])
+    bound = ", ".join(f"{name}={value}" for name, value in shown.items())
+    arguments = [f"{name}={shown[name]}" for name in ("priority", "cost") if name in shown]
+    fields = ", ".join(f"{name!r}: {value}" for name, value in shown.items() if name not in ARGUMENTS)
+    if fields:
+        arguments.append(f"fields={{{fields}}}")
+    return f"write notifier.bind({bound}).send(...), or Notification(..., {', '.join(arguments)})."
+
+
+def _gateway_text(gateway: object) -> str:
+    called = without_partial(gateway)
+    name: object = getattr(called, "__qualname__", None)
+    return name if isinstance(name, str) else type(called).__name__
+
+
+def _check_gateway(gateway: object) -> None:
     """Make sure that a call of the gateway sends.
 
     Raises:

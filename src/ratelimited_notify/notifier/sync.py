@@ -18,9 +18,9 @@ from ratelimited_notify.notifier.base import (
     P,
     R,
     batches,
-    check_gateway,
     check_limiter,
     limiter_arguments,
+    raise_misplaced,
     was_released,
 )
 from ratelimited_notify.notifier.delivery import Delivery, Status
@@ -34,14 +34,17 @@ if TYPE_CHECKING:
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import OnLimit
-    from ratelimited_notify.sources.load import Rules
+    from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import Storage
 
     _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair
 
 
-class Notifier(BaseNotifier[P, R]):
+class Notifier(BaseNotifier[P, R, Limiter]):
     """Stands between code that notifies and the gateway that sends; any thread may send."""
+
+    limiter: Limiter
+    """What decides."""
 
     def __init__(
         self,
@@ -73,17 +76,14 @@ class Notifier(BaseNotifier[P, R]):
             RuleError: the rules cannot be used; all problems are named, each with its place.
             NotifyError: another argument cannot be used.
         """
-        check_gateway(gateway)
         if is_async(gateway):
             raise NotifyError("The gateway is a coroutine function; use AsyncNotifier.")
-        super().__init__(on_limit, max_wait, refund, owned=limiter is None)
-        self._gateway = gateway
+        super().__init__(gateway, on_limit, max_wait, refund, owned=limiter is None)
         if limiter is None:
             limiter = Limiter(rules, storage, **check_option_names(options, Notifier))
         else:
             check_limiter(limiter, Limiter, limiter_arguments(rules, storage, check_option_names(options, Notifier)))
         self.limiter = limiter
-        """What decides."""
         self._policy.check(limiter.rules)
 
     def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:
@@ -102,6 +102,7 @@ class Notifier(BaseNotifier[P, R]):
             RateLimitExceeded: a rule refused it and `on_limit` is to raise, or waiting would take longer than `max_wait`.
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
             BaseException: what the gateway raised, unchanged; the hit is given back by the rule of `refund`.
+            TypeError: the gateway does not take these arguments. If one of them belongs in `bind`, the message says so.
         """
         return self.deliver(self._notification(type, recipient, args, kwargs))
 
@@ -177,12 +178,13 @@ class Notifier(BaseNotifier[P, R]):
     def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
         try:
             result = reject_coroutine(
-                self._gateway(notification.recipient, *notification.args, **notification.kwargs),  # type: ignore[arg-type]  # as the caller gave them
+                self._gateway(notification.recipient, *notification.args, **notification.kwargs),
                 "use AsyncNotifier.",
             )
         except BaseException as error:
             if self._refunded(error):
                 give_back(self.limiter, [decision])
+            raise_misplaced(error, self._gateway, notification.kwargs, self.limiter.rules)
             raise
         return Delivery(Status.SENT, decision, notification, result)
 

@@ -13,10 +13,9 @@ from ratelimited_notify.rules.wording import limit_text, limits_text
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
-    _Show: TypeAlias = Callable[[object], str]
+    from ratelimited_notify.rules.annotations import LimitNotation
 
-LimitNotation: TypeAlias = "str | RateLimitItem | Iterable[str | RateLimitItem] | None"
-"""One limit or several in the notation of `limits`. None is no limit."""
+    _Show: TypeAlias = Callable[[object], str]
 
 LONGEST_PERIOD = 10_000 * 86_400
 """The longest period, in seconds. Every backend counts it exactly, in microseconds."""

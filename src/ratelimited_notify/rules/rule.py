@@ -16,7 +16,7 @@ from ratelimited_notify.windows.strategies import StrategyName
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
-    from ratelimited_notify.rules.limit import LimitNotation
+    from ratelimited_notify.rules.annotations import LimitNotation
 
 OnLimit: TypeAlias = Literal["raise", "drop", "wait"]
 """What happens to a notification over the limit."""

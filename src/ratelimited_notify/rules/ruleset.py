@@ -13,7 +13,7 @@ from ratelimited_notify.rules.rule import FIELDS, Rule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ratelimited_notify.rules.limit import LimitNotation
+    from ratelimited_notify.rules.annotations import LimitNotation
 
 UnknownType: TypeAlias = Literal["send", "raise"]
 """What happens to notifications of a type that no rule matches."""

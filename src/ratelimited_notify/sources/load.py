@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import RuleError
 from ratelimited_notify.rules.ruleset import RuleSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from ratelimited_notify.rules.limit import LimitNotation
-    from ratelimited_notify.rules.rule import Rule
-
-Rules: TypeAlias = "RuleSet | Mapping[str, LimitNotation] | Iterable[Rule] | str | os.PathLike[str]"
-"""The rules of a limiter: a rule set, a mapping from type to limit, several rules, or the path of a TOML file."""
+    from ratelimited_notify.sources.annotations import Rules
 
 _log = logging.getLogger("ratelimited_notify")
 
