@@ -31,7 +31,7 @@ from ratelimited_notify import (
     StorageError,
     configure,
 )
-from ratelimited_notify.notifier import admission
+from ratelimited_notify.limiter import refund
 from ratelimited_notify.notifier.base import BATCH
 from ratelimited_notify.pytest_plugin import Clock, Outbox
 
@@ -735,7 +735,7 @@ def test_giving_back_ends_where_the_storage_hangs(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where failures have taken too long the rest of the batch stays counted, and the log says so."""
-    monkeypatch.setattr(admission, "PATIENCE", 0.0)
+    monkeypatch.setattr(refund, "PATIENCE", 0.0)
     storage = Unreliable()
     notifier = Notifier(Scripted(KeyboardInterrupt()), MANY, storage)
     storage.failing = ("release",)

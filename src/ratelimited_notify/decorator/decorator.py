@@ -19,10 +19,10 @@ from ratelimited_notify.decorator.configuration import configuration, declare
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.decision import RateLimitExceeded
-from ratelimited_notify.limiter.refund import refunding
+from ratelimited_notify.limiter.refund import give_back, give_back_async, refunding
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
-from ratelimited_notify.notifier.admission import admit, admit_async, give_back, give_back_async
+from ratelimited_notify.notifier.admission import admit, admit_async
 from ratelimited_notify.notifier.policy import Policy
 from ratelimited_notify.rules.plan import check_fields
 from ratelimited_notify.rules.rule import Rule
@@ -243,16 +243,13 @@ class _Decorator:
         fixed = cast("Limiter | None", self.limiter)
         policy, refunded, read = self.policy, self.refunded, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
-        checked: Limiter | None = None
+        checked = fixed
 
         def limited(*args: object, **kwargs: object) -> object:
             nonlocal checked
-            if fixed is not None:
-                limiter = fixed
-            else:
-                limiter = configuration.limiter()
-                if limiter is not checked:
-                    checked = self._check(limiter, name)
+            limiter = configuration.limiter() if fixed is None else fixed
+            if limiter is not checked:
+                checked = self._check(limiter, name)
             recipient, outcome, decision = None, None, None
             shortcut = None if switch.off else limiter.plans.shortcuts.get(plain)
             if shortcut is not None:
@@ -274,7 +271,7 @@ class _Decorator:
             except BaseException as error:
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
-                    give_back(limiter, [decision] if decision else [])
+                    give_back(limiter, [decision])
                 raise
 
         return limited
@@ -285,16 +282,13 @@ class _Decorator:
         fixed = cast("AsyncLimiter | None", self.limiter)
         policy, refunded, read = self.policy, self.refunded, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
-        checked: AsyncLimiter | None = None
+        checked = fixed
 
         async def limited(*args: object, **kwargs: object) -> object:
             nonlocal checked
-            if fixed is not None:
-                limiter = fixed
-            else:
-                limiter = configuration.async_limiter()
-                if limiter is not checked:
-                    checked = self._check(limiter, name)
+            limiter = configuration.async_limiter() if fixed is None else fixed
+            if limiter is not checked:
+                checked = self._check(limiter, name)
             recipient, outcome, decision = None, None, None
             shortcut = None if switch.off else limiter.plans.shortcuts.get(plain)
             if shortcut is not None:
@@ -316,7 +310,7 @@ class _Decorator:
             except BaseException as error:
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
-                    await give_back_async(limiter, [decision] if decision else [])
+                    await give_back_async(limiter, [decision])
                 raise
 
         return limited

@@ -9,7 +9,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
 from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision
-from ratelimited_notify.limiter.refund import log_stays_counted, outcome_unknown
+from ratelimited_notify.limiter.refund import give_back_async, outcome_unknown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -48,18 +48,14 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         decision = self._decide_by_shortcut(type, recipient, cost, priority, fields)
         if decision is not None:
             return decision
-        query = self._query(type, recipient, cost, priority, fields)
-        if not query.windows:
-            return self._unlimited(query)
-        remembered, asked = self._remembered_refusal(query)
-        if remembered is not None:
-            return remembered
+        query = self._prepare(type, recipient, cost, priority, fields, hit=True)
+        if isinstance(query, Decision):
+            return query
         try:
             verdict = await self.storage.acquire(query.windows, query.keys, query.cost)
         except StorageError as error:
             return self._failed([query], error)[0]
-        self._remember_refusal(query, verdict, asked)
-        return self._decision(query, verdict)
+        return self._hit_decision(query, verdict)
 
     async def test(
         self,
@@ -72,11 +68,9 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         **fields: Recipient | None,
     ) -> Decision:
         """As `Limiter.test`."""
-        if self._is_off():
-            return Decision(type, recipient, cost, True)
-        query = self._query(type, recipient, cost, priority, fields)
-        if not query.windows:
-            return self._unlimited(query)
+        query = self._prepare(type, recipient, cost, priority, fields, hit=False)
+        if isinstance(query, Decision):
+            return query
         try:
             verdict = await self.storage.peek(query.windows, query.keys, query.cost)
         except StorageError as error:
@@ -149,23 +143,22 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
             yield decision
         except BaseException as error:
             if not outcome_unknown(error):
-                try:
-                    await self.release(decision)
-                except StorageError as failure:
-                    log_stays_counted(failure)
+                await give_back_async(self, [decision])
             raise
 
     async def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
         """As `Limiter.windows`."""
-        if self._is_off() or not (query := self._query(type, recipient, 1, None, fields)).windows:
+        query = self._prepare(type, recipient, 1, None, fields, hit=False)
+        if isinstance(query, Decision):
             return ()
         return self._test_decision(query, await self.storage.peek(query.windows, query.keys, 1)).windows
 
     async def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
         """As `Limiter.clear`."""
-        if self._is_off():
+        query = self._prepare(type, recipient, 1, None, fields, hit=False)
+        if isinstance(query, Decision):
             return 0
-        windows, keys = self._own_windows(self._query(type, recipient, 1, None, fields))
+        windows, keys = self._own_windows(query)
         try:
             return await self.storage.forget(windows, keys) if windows else 0
         finally:

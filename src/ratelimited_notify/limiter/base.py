@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.limiter.decision import Explanation, Receipt
     from ratelimited_notify.limiter.options import OnStorageError
-    from ratelimited_notify.limiter.refusals import AskedAt
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
@@ -187,20 +186,46 @@ class BaseLimiter(RuleLookup, Generic[_S]):
             return True
         return False
 
+    def _prepare(
+        self,
+        type: str,
+        recipient: Recipient,
+        cost: int,
+        priority: str | None,
+        fields: Mapping[str, Recipient | None],
+        *,
+        hit: bool,
+    ) -> Query | Decision:
+        """What to ask the storage; or the decision, if there is nothing to ask.
+
+        That is so if limiting is off, if no rule applies, and for a hit also if the same was refused a moment ago.
+        """
+        if self._is_off():
+            return Decision(type, recipient, cost, True)
+        query = self._query(type, recipient, cost, priority, fields)
+        if not query.windows:
+            return self._unlimited(query)
+        if hit and self._refusals is not None:
+            refusal = self._refusals.find(query.windows, query.keys, query.cost)
+            if refusal is not None:
+                return self._decision(query, refusal)
+            query.asked = self._refusals.asked_at()
+        return query
+
+    def _hit_decision(self, query: Query, verdict: VerdictLike) -> Decision:
+        """The decision about a hit. A refusal is remembered, if refusals are."""
+        if self._refusals is not None and query.asked is not None:
+            self._refusals.remember(query.windows, query.keys, query.cost, verdict, query.asked)
+        return self._decision(query, verdict)
+
     def _decision(self, query: Query, verdict: VerdictLike) -> Decision:
         """The decision that follows from what the storage took, or refused."""
-        subject, windows = query.subject, query.windows
         granted = verdict.granted
         return Decision(
-            subject.type,
-            query.recipient,
-            query.cost,
-            granted,
-            subject=subject,
-            windows=windows,
-            verdict=verdict,
+            query.subject.type, query.recipient, query.cost, granted,
+            subject=query.subject, windows=query.windows, verdict=verdict,
             receipt=(self.storage, query.keys) if granted else None,
-        )
+        )  # fmt: skip
 
     def _test_decision(self, query: Query, verdict: VerdictLike) -> Decision:
         """The decision that would follow; there is nothing to give back."""
@@ -230,18 +255,6 @@ class BaseLimiter(RuleLookup, Generic[_S]):
             else self._unlimited(query)
             for query in queries
         ]
-
-    def _remembered_refusal(self, query: Query) -> tuple[Decision | None, AskedAt | None]:
-        """The refusal that was given to the same question a moment ago, where one is remembered; and what `_remember_refusal` needs."""
-        if self._refusals is None:
-            return None, None
-        verdict = self._refusals.find(query.windows, query.keys, query.cost)
-        return (None if verdict is None else self._decision(query, verdict)), self._refusals.asked_at()
-
-    def _remember_refusal(self, query: Query, verdict: VerdictLike, subject: AskedAt | None) -> None:
-        """Remember a refusal, where refusals are remembered."""
-        if self._refusals is not None and subject is not None:
-            self._refusals.remember(query.windows, query.keys, query.cost, verdict, subject)
 
     def _forget_refusals(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
         """What was remembered of these windows no longer holds."""

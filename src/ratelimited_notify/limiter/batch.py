@@ -15,6 +15,7 @@ from ratelimited_notify.windows.strategies import Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from ratelimited_notify.limiter.refusals import AskedAt
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 class Query:
     """What is to be decided about one notification."""
 
-    __slots__ = ("cost", "keys", "recipient", "subject", "windows")
+    __slots__ = ("asked", "cost", "keys", "recipient", "subject", "windows")
 
     def __init__(
         self, subject: Subject, recipient: Recipient, cost: int, windows: tuple[Counter, ...], keys: list[str]
@@ -36,6 +37,8 @@ class Query:
         self.cost = cost
         self.windows = windows
         self.keys = keys
+        self.asked: AskedAt | None = None
+        """When the storage is asked, where refusals are remembered."""
 
     def request(self) -> Request:
         return Request(self.windows, self.keys, self.cost)

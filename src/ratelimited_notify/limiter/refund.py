@@ -1,22 +1,30 @@
-"""Whether a send that failed gives its hit back: yes, unless the message may have gone out all the same."""
+"""Whether a send that failed gives its hit back: yes, unless the message may have gone out all the same. And giving it back."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
 
 from ratelimited_notify.callables import is_async
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.errors import NotifyError, StorageError
 
 if TYPE_CHECKING:
-    from ratelimited_notify.errors import StorageError
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+_T = TypeVar("_T")
+_D_contra = TypeVar("_D_contra", contravariant=True)
 
 Refund: TypeAlias = (
     bool | type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
 )
 """True always gives back, False never, exception types for just these, a callable decides, None as below."""
+
+PATIENCE = 10.0
+"""Seconds of failures after which nothing more is given back: a storage that hangs takes a time-out for each hit."""
 
 _UNKNOWN_NAMES = frozenset(
     (
@@ -70,11 +78,6 @@ def _says_unknown(kind: type) -> bool:
     return name in _UNKNOWN_NAMES or any(part in name for part in _UNKNOWN_PARTS)
 
 
-def log_stays_counted(error: StorageError) -> None:
-    """Log that a hit could not be given back. The caller gets the error because of which it was to be given back."""
-    _log.warning("A hit could not be given back, and stays counted: %s", error)
-
-
 def refunding(refund: Refund) -> Callable[[BaseException], bool]:
     """The function that decides, for a choice of `refund=`.
 
@@ -108,3 +111,60 @@ def _guarded(decide: Callable[[BaseException], bool]) -> Callable[[BaseException
             return False
 
     return decided
+
+
+class _Limiter(Protocol[_D_contra]):
+    def release(self, decision: _D_contra, /) -> bool: ...
+
+
+class _AsyncLimiter(Protocol[_D_contra]):
+    async def release(self, decision: _D_contra, /) -> bool: ...
+
+
+def give_back(limiter: _Limiter[_D_contra], decisions: Iterable[_D_contra | Exception | None]) -> None:
+    """Release what was decided and not sent. If the storage cannot give a hit back, it stays counted, and the log says so."""
+    attempts = _Attempts()
+    for decision in attempts.worthwhile(decisions):
+        with attempts:
+            limiter.release(decision)
+
+
+async def give_back_async(limiter: _AsyncLimiter[_D_contra], decisions: Iterable[_D_contra | Exception | None]) -> None:
+    """`give_back`, awaited."""
+    attempts = _Attempts()
+    for decision in attempts.worthwhile(decisions):
+        with attempts:
+            await limiter.release(decision)
+
+
+class _Attempts:
+    """Logs the attempts that fail, and ends them when they have failed for too long."""
+
+    __slots__ = ("_failing", "_started")
+
+    def __init__(self) -> None:
+        self._failing = 0.0
+
+    def worthwhile(self, decisions: Iterable[_T | Exception | None]) -> Iterator[_T]:
+        """The decisions among these, until attempts have failed for too long."""
+        for decision in decisions:
+            if decision is None or isinstance(decision, Exception):
+                continue
+            if self._failing > PATIENCE:
+                _log.warning(
+                    "The rest of the batch is not given back, and stays counted, as the storage has failed for too long."
+                )
+                return
+            yield decision
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, StorageError):
+            return False
+        self._failing += time.monotonic() - self._started
+        _log.warning("A hit could not be given back, and stays counted: %s", error)
+        return True

@@ -10,7 +10,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
 from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision, new
-from ratelimited_notify.limiter.refund import log_stays_counted, outcome_unknown
+from ratelimited_notify.limiter.refund import give_back, outcome_unknown
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import ONE
 
@@ -73,20 +73,14 @@ class Limiter(BaseLimiter["Storage"]):
                 decision.type, decision.recipient, decision.limiter = type, recipient, self
                 decision.shortcut, decision.outcome, decision.allowed = shortcut, outcome, outcome[0]
                 return decision
-        if self._is_off():
-            return Decision(type, recipient, cost, True)
-        query = self._query(type, recipient, cost, priority, fields)
-        if not query.windows:
-            return self._unlimited(query)
-        remembered, asked = self._remembered_refusal(query)
-        if remembered is not None:
-            return remembered
+        query = self._prepare(type, recipient, cost, priority, fields, hit=True)
+        if isinstance(query, Decision):
+            return query
         try:
             verdict = self.storage.acquire(query.windows, query.keys, query.cost)
         except StorageError as error:
             return self._failed([query], error)[0]
-        self._remember_refusal(query, verdict, asked)
-        return self._decision(query, verdict)
+        return self._hit_decision(query, verdict)
 
     def test(
         self,
@@ -99,11 +93,9 @@ class Limiter(BaseLimiter["Storage"]):
         **fields: Recipient | None,
     ) -> Decision:
         """What `hit` would decide, with nothing counted. Arguments and errors are those of `hit`."""
-        if self._is_off():
-            return Decision(type, recipient, cost, True)
-        query = self._query(type, recipient, cost, priority, fields)
-        if not query.windows:
-            return self._unlimited(query)
+        query = self._prepare(type, recipient, cost, priority, fields, hit=False)
+        if isinstance(query, Decision):
+            return query
         try:
             verdict = self.storage.peek(query.windows, query.keys, query.cost)
         except StorageError as error:
@@ -187,15 +179,13 @@ class Limiter(BaseLimiter["Storage"]):
             yield decision
         except BaseException as error:
             if not outcome_unknown(error):
-                try:
-                    self.release(decision)
-                except StorageError as failure:
-                    log_stays_counted(failure)
+                give_back(self, [decision])
             raise
 
     def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
         """The windows that such a notification falls into as they are now, with nothing counted."""
-        if self._is_off() or not (query := self._query(type, recipient, 1, None, fields)).windows:
+        query = self._prepare(type, recipient, 1, None, fields, hit=False)
+        if isinstance(query, Decision):
             return ()
         return self._test_decision(query, self.storage.peek(query.windows, query.keys, 1)).windows
 
@@ -205,9 +195,10 @@ class Limiter(BaseLimiter["Storage"]):
         Returns:
             How many windows held anything.
         """
-        if self._is_off():
+        query = self._prepare(type, recipient, 1, None, fields, hit=False)
+        if isinstance(query, Decision):
             return 0
-        windows, keys = self._own_windows(self._query(type, recipient, 1, None, fields))
+        windows, keys = self._own_windows(query)
         try:
             return self.storage.forget(windows, keys) if windows else 0
         finally:

@@ -12,17 +12,15 @@ from ratelimited_notify.cancellation import is_cancelled
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.batch import ENDLESS, FailureBudget
-from ratelimited_notify.limiter.decision import RateLimitExceeded
 from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
+from ratelimited_notify.limiter.refund import give_back_async
 from ratelimited_notify.notification.recipient import several
-from ratelimited_notify.notifier.admission import admit_async, give_back_async
+from ratelimited_notify.notifier.admission import admit_async
 from ratelimited_notify.notifier.base import (
     BaseNotifier,
     P,
     R,
     batches,
-    check_limiter,
-    limiter_arguments,
     raise_misplaced,
     was_released,
 )
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.refund import Refund
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notifier.policy import Policy
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
@@ -100,17 +99,10 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         """
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise NotifyError("concurrency= must be a whole number, 1 or more.")
-        super().__init__(gateway, on_limit, max_wait, refund, owned=limiter is None)
+        options = check_option_names(options, AsyncNotifier)
+        super().__init__(AsyncLimiter, gateway, rules, storage, limiter, on_limit, max_wait, refund, options)
         self._awaits = is_async(gateway)
         self._concurrency = concurrency
-        if limiter is None:
-            limiter = AsyncLimiter(rules, storage, **check_option_names(options, AsyncNotifier))
-        else:
-            check_limiter(
-                limiter, AsyncLimiter, limiter_arguments(rules, storage, check_option_names(options, AsyncNotifier))
-            )
-        self.limiter = limiter
-        self._policy.check(limiter.rules)
 
     async def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:
         """As `Notifier.send`."""
@@ -118,7 +110,7 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
 
     async def deliver(self, notification: Notification) -> Delivery[R]:
         """As `Notifier.deliver`."""
-        decision = await self._admit(notification)
+        decision = await self._admit(notification, self._policy)
         if not decision.allowed:
             return self._suppressed(notification, decision)
         return await self._pass(notification, decision)
@@ -190,29 +182,22 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
             return self._undecided(notification, decision)
         try:
             if not decision.allowed:
-                try:
-                    decision = await self._admit(notification, None if freed else decision)
-                except RateLimitExceeded as refusal:
-                    decision = refusal.decision
-                if not decision.allowed:
-                    return self._suppressed(notification, decision)
+                # A send before it in the batch may have given its hit back and so made room: then ask again.
+                decision = await self._admit(notification, self._batch_policy, None if freed else decision)
+            if not decision.allowed:
+                return self._suppressed(notification, decision)
             return await self._pass(notification, decision)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_cancelled(asyncio.current_task()):
                 raise
             return Delivery(Status.FAILED, decision, notification, error=error)
 
-    async def _admit(self, notification: Notification, decision: Decision | None = None) -> Decision:
+    async def _admit(self, notification: Notification, policy: Policy, decision: Decision | None = None) -> Decision:
         return await admit_async(
-            self.limiter,
-            self._policy,
-            notification.type,
-            notification.recipient,
-            notification.cost,
-            notification.priority,
-            notification.fields,
+            self.limiter, policy,
+            notification.type, notification.recipient, notification.cost, notification.priority, notification.fields,
             decision,
-        )
+        )  # fmt: skip
 
     async def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
         try:

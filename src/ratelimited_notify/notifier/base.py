@@ -6,10 +6,10 @@ from inspect import Parameter, signature
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
 
-from ratelimited_notify.attributes import KnownAttributes
 from ratelimited_notify.callables import is_generator, without_partial
 from ratelimited_notify.errors import NotifyError, is_name
 from ratelimited_notify.limiter.decision import Decision
+from ratelimited_notify.limiter.options import KnownAttributes
 from ratelimited_notify.limiter.refund import refunding
 from ratelimited_notify.notification.notification import Notification
 from ratelimited_notify.notification.recipient import ARGUMENTS
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ratelimited_notify.limiter.aio import AsyncLimiter
+    from ratelimited_notify.limiter.options import LimiterOptions
     from ratelimited_notify.limiter.refund import Refund
     from ratelimited_notify.limiter.sync import Limiter
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources.annotations import Rules
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
 
 BATCH = 250
 """How many notifications are decided about at once, in one round trip on Redis: what a kill in the middle loses at the
@@ -52,20 +54,30 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
 
     def __init__(
         self,
+        kind: type[_L],
         gateway: Callable[..., object],
+        rules: Rules | None,
+        storage: str | Storage | AsyncStorage,
+        limiter: _L | None,
         on_limit: OnLimit,
         max_wait: float | None,
         refund: Refund,
-        *,
-        owned: bool,
+        options: LimiterOptions,
     ) -> None:
         _check_gateway(gateway)
         self._gateway: Callable[..., Any] = gateway  # Any: what it returns is the type that the notifier has as R
         self._policy = Policy(on_limit, max_wait)
+        self._batch_policy = self._policy.without_raising()
         self._refunded = refunding(refund)
         self._bound: _Bound = {}
         self._fields: Mapping[str, Recipient | None] = {}
-        self._owned = owned
+        self._owned = limiter is None
+        if limiter is None:
+            limiter = kind(rules, storage, **options)  # type: ignore[arg-type]  # each notifier passes what its limiter takes
+        else:
+            _check_limiter(limiter, kind, _limiter_arguments(rules, storage, options))
+        self.limiter = limiter
+        self._policy.check(limiter.rules)
 
     def __repr__(self) -> str:
         policy = self._policy
@@ -209,7 +221,7 @@ def was_released(delivery: Delivery[object]) -> bool:
     return delivery.status is Status.FAILED and delivery.decision.allowed and delivery.decision.granted_by is None
 
 
-def check_limiter(limiter: object, kind: type[object], limiter_arguments: Mapping[str, object]) -> None:
+def _check_limiter(limiter: object, kind: type[object], limiter_arguments: Mapping[str, object]) -> None:
     """Make sure that a limiter of the right kind was passed, and nothing that it has already.
 
     Raises:
@@ -223,7 +235,7 @@ def check_limiter(limiter: object, kind: type[object], limiter_arguments: Mappin
         )
 
 
-def limiter_arguments(rules: object, storage: object, options: Mapping[str, object]) -> dict[str, object]:
+def _limiter_arguments(rules: object, storage: object, options: Mapping[str, object]) -> dict[str, object]:
     """What was passed that belongs to a limiter."""
     found = dict(options)
     if rules is not None:

@@ -33,7 +33,7 @@ class Policy:
         NotifyError: one of the two cannot be used.
     """
 
-    __slots__ = ("max_wait", "on_limit")
+    __slots__ = ("_raises", "max_wait", "on_limit")
 
     def __init__(self, on_limit: OnLimit, max_wait: float | None) -> None:
         wrong = on_limit_problem(on_limit)
@@ -47,6 +47,13 @@ class Policy:
             raise NotifyError("on_limit='wait' needs max_wait=, the longest wait in seconds.")
         self.on_limit: OnLimit = on_limit
         self.max_wait = max_wait
+        self._raises = True
+
+    def without_raising(self) -> Policy:
+        """The same policy for batches, where a refusal keeps nothing from the others: it is final, and not raised."""
+        policy = Policy(self.on_limit, self.max_wait)
+        policy._raises = False
+        return policy
 
     def check(self, rules: Iterable[Rule]) -> None:
         """Make sure that this policy can do what the rules ask for.
@@ -92,7 +99,9 @@ class Policy:
             pause = decision.retry_after if decision.retry_after > 0 else _SHORTEST_PAUSE
             if waited + pause <= (self.max_wait or 0):
                 return pause
-        raise RateLimitExceeded(decision)
+        if self._raises:
+            raise RateLimitExceeded(decision)
+        return None
 
 
 def _strictest(choices: Iterable[OnLimit]) -> OnLimit | None:

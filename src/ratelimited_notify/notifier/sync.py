@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias
 from ratelimited_notify.callables import is_async, reject_coroutine
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.batch import ENDLESS, FailureBudget
-from ratelimited_notify.limiter.decision import RateLimitExceeded
 from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
+from ratelimited_notify.limiter.refund import give_back
 from ratelimited_notify.limiter.sync import Limiter
 from ratelimited_notify.notification.recipient import several
-from ratelimited_notify.notifier.admission import admit, give_back
+from ratelimited_notify.notifier.admission import admit
 from ratelimited_notify.notifier.base import (
     BaseNotifier,
     P,
     R,
     batches,
-    check_limiter,
-    limiter_arguments,
     raise_misplaced,
     was_released,
 )
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.refund import Refund
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notifier.policy import Policy
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import Storage
@@ -78,13 +77,8 @@ class Notifier(BaseNotifier[P, R, Limiter]):
         """
         if is_async(gateway):
             raise NotifyError("The gateway is a coroutine function; use AsyncNotifier.")
-        super().__init__(gateway, on_limit, max_wait, refund, owned=limiter is None)
-        if limiter is None:
-            limiter = Limiter(rules, storage, **check_option_names(options, Notifier))
-        else:
-            check_limiter(limiter, Limiter, limiter_arguments(rules, storage, check_option_names(options, Notifier)))
-        self.limiter = limiter
-        self._policy.check(limiter.rules)
+        options = check_option_names(options, Notifier)
+        super().__init__(Limiter, gateway, rules, storage, limiter, on_limit, max_wait, refund, options)
 
     def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:
         """Send one notification through the gateway, if the rules allow.
@@ -108,7 +102,7 @@ class Notifier(BaseNotifier[P, R, Limiter]):
 
     def deliver(self, notification: Notification) -> Delivery[R]:
         """`send`, spelled out: what is bound does not apply, the notification says everything itself."""
-        decision = self._admit(notification)
+        decision = self._admit(notification, self._policy)
         if not decision.allowed:
             return self._suppressed(notification, decision)
         return self._pass(notification, decision)
@@ -152,28 +146,20 @@ class Notifier(BaseNotifier[P, R, Limiter]):
             return self._undecided(notification, decision)
         try:
             if not decision.allowed:
-                try:
-                    # What failed before it in the batch may have made room: then it is asked about anew.
-                    decision = self._admit(notification, None if freed else decision)
-                except RateLimitExceeded as refusal:
-                    decision = refusal.decision
-                if not decision.allowed:
-                    return self._suppressed(notification, decision)
+                # A send before it in the batch may have given its hit back and so made room: then ask again.
+                decision = self._admit(notification, self._batch_policy, None if freed else decision)
+            if not decision.allowed:
+                return self._suppressed(notification, decision)
             return self._pass(notification, decision)
         except Exception as error:  # noqa: BLE001  # whatever a gateway raises is told in the delivery
             return Delivery(Status.FAILED, decision, notification, error=error)
 
-    def _admit(self, notification: Notification, decision: Decision | None = None) -> Decision:
+    def _admit(self, notification: Notification, policy: Policy, decision: Decision | None = None) -> Decision:
         return admit(
-            self.limiter,
-            self._policy,
-            notification.type,
-            notification.recipient,
-            notification.cost,
-            notification.priority,
-            notification.fields,
+            self.limiter, policy,
+            notification.type, notification.recipient, notification.cost, notification.priority, notification.fields,
             decision,
-        )
+        )  # fmt: skip
 
     def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
         try:
