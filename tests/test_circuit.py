@@ -54,10 +54,10 @@ def test_one_caller_never_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("ratelimited_notify.storage.breaker.time.sleep", slept.append)
     breaker = Breaker(Circuit())
-    breaker.refused()
+    breaker.refused(1.0)
     slept.clear()
     for _ in range(100):
-        breaker.refused()
+        breaker.refused(1.0)
 
     assert slept == []
 
@@ -72,7 +72,7 @@ def test_a_crowd_gives_way_the_longer_the_more_there_are(monkeypatch: pytest.Mon
         together.wait(60)
 
     monkeypatch.setattr("ratelimited_notify.storage.breaker.time.sleep", sleep)
-    threads = [threading.Thread(target=breaker.refused) for _ in range(number)]
+    threads = [threading.Thread(target=breaker.refused, args=(1.0,)) for _ in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -84,13 +84,26 @@ def test_a_crowd_gives_way_the_longer_the_more_there_are(monkeypatch: pytest.Mon
     assert not breaker._yielding
 
 
+def test_nobody_gives_way_for_longer_than_a_call_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a short time-out and a thousand callers, a refusal still keeps to the deadline of its decision."""
+    slept: list[float] = []
+    monkeypatch.setattr("ratelimited_notify.storage.breaker.time.sleep", slept.append)
+    breaker = Breaker(Circuit())
+    breaker._yielding = set(range(-1000, 0))
+    for left in (0.01, 0.0, -1.0):
+        breaker.refused(left)
+
+    assert slept == [0.01]
+    assert len(breaker._yielding) == 1000
+
+
 def test_tasks_give_way_too() -> None:
     """A hundred tasks at once: each is back later than one alone, and nobody is left over, cancelled ones neither."""
 
     async def main() -> None:
         breaker = Breaker(Circuit())
         begun = time.monotonic()
-        tasks = [asyncio.create_task(breaker.refused_task()) for _ in range(100)]
+        tasks = [asyncio.create_task(breaker.refused_task(1.0)) for _ in range(100)]
         await asyncio.sleep(0)
         tasks[-1].cancel()
         await asyncio.wait(tasks)

@@ -23,11 +23,9 @@ from memcached_storages import PATIENT, fixed, key, someone
 from proxy import HOST, Proxy
 from ratelimited_notify import AsyncLimiter, NotifyError
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.breaker import breaker_for
 from ratelimited_notify.storage.memcached import connection
 from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
-from ratelimited_notify.storage.memcached.connection import Holder, Lanes, Waiting
-from ratelimited_notify.storage.memcached.hosts import hosts_of, lane_of
+from ratelimited_notify.storage.memcached.hosts import lane_of
 from ratelimited_notify.storage.memcached.sync import MemcachedStorage
 from ratelimited_notify.windows.keys import split
 
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
     from types import FrameType
 
-    from ratelimited_notify.storage.memcached.hosts import Host
     from servers import Memcached
 
 WINDOW, SHARED = fixed(10**6), fixed(10**6, shared=True)
@@ -193,95 +190,6 @@ def interrupted(after: float) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def lanes_of_a_host() -> tuple[Lanes, Host]:
-    """Lanes to a host that nobody connects to."""
-    (host,) = hosts_of("memcached://127.0.0.1:1")
-    return Lanes([host], {host.name: breaker_for(host.name, None)}, 1.0), host
-
-
-def test_threads_get_a_lane_in_the_order_in_which_they_came() -> None:
-    """Forty threads on one recipient: none overtakes, so none waits out its time-out while others come twice."""
-    lanes, host = lanes_of_a_host()
-    until = time.monotonic() + 60
-    held = lanes.take(host, "ana", until)
-    assert held is not None
-    holder = Holder()
-    held.is_held_by(holder, until)
-    served: list[int] = []
-
-    def wait(number: int) -> None:
-        lane = lanes.take(host, "ana", until)
-        assert lane is held
-        mine = Holder()
-        lane.is_held_by(mine, until)
-        served.append(number)
-        lane.lock.release()
-
-    threads = []
-    for number in range(40):
-        threads.append(threading.Thread(target=wait, args=(number,)))
-        threads[-1].start()
-        while len(held.queue) <= number:
-            time.sleep(0.001)
-    held.lock.release()
-    for thread in threads:
-        thread.join()
-
-    assert served == list(range(40))
-    assert not held.queue
-
-
-def test_a_thread_that_was_interrupted_while_it_waited_stops_nobody() -> None:
-    """It may not have left the queue: it is dropped when its time is over, and until then others look by themselves."""
-    lanes, host = lanes_of_a_host()
-    lane = lanes.of(host, "ana")
-    over, patient = Waiting(time.monotonic() + 0.05), Waiting(time.monotonic() + 60)
-    lane.queue.extend((over, patient))
-
-    assert lanes.take(host, "ana", time.monotonic() + 60) is lane
-    lane.lock.release()
-    assert patient in lane.queue
-
-
-def test_those_that_wait_for_a_lost_lane_all_move_to_the_new_one() -> None:
-    """Twenty threads wait for a lane whose holder is gone: the first finds out, and nobody waits for long."""
-    lanes, host = lanes_of_a_host()
-    lost = lanes.of(host, "ana")
-    ended = threading.Event()
-
-    def take_and_forget() -> None:
-        lost.lock.acquire()
-        # While it lives, no other thread has its number.
-        ended.wait(60)
-
-    gone = threading.Thread(target=take_and_forget)
-    gone.start()
-    while lost.lock.acquire(blocking=False):
-        lost.lock.release()
-    served: list[bool] = []
-
-    def wait() -> None:
-        lane = lanes.take(host, "ana", time.monotonic() + 60)
-        assert lane is not None
-        served.append(lane is not lost)
-        holder = Holder()
-        lane.is_held_by(holder, time.monotonic() + 60)
-        lane.lock.release()
-
-    begun = time.monotonic()
-    threads = [threading.Thread(target=wait) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    ended.set()
-    gone.join()
-
-    assert served == [True] * 20
-    assert time.monotonic() - begun < 20
 
 
 def test_a_storm_of_signals(request: pytest.FixtureRequest) -> None:

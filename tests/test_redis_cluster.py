@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -179,7 +179,7 @@ def test_one_caller_asks_for_a_map_and_the_others_wait() -> None:
 def test_callers_that_wait_try_less_often_the_more_they_are() -> None:
     """One comes back after 20 ms, a thousand come back some five thousand times a second in all."""
     slots = Slots([("seed", 1)])
-    pauses = [routing.pause(slots) for _ in range(1000)]
+    pauses = [routing.pause(slots, 1.0) for _ in range(1000)]
     seconds = [next(each).seconds for each in pauses]  # type: ignore[union-attr]  # nothing else is yielded
 
     assert seconds[0] == pytest.approx(0.02, abs=0.001)
@@ -221,6 +221,53 @@ def test_nobody_waits_for_a_map_who_has_one() -> None:
 
     assert isinstance(sent, routing.Send)
     assert list(sent.parcels) == [("master", 1)]
+
+
+def test_an_open_circuit_fails_at_once_while_somebody_asks_for_a_map() -> None:
+    """A server that was found unreachable just now is worth waiting for a new map; one that is left alone is not."""
+    for error, kind in (
+        (failures.not_asked("master:1"), None),
+        (failures.NothingSent("refused"), routing.Pause),
+    ):
+        slots, now = Slots([("seed", 1)]), 100.0
+        slots.learn(MAP, ("seed", 1), 0.0)
+        slots.doubtful = True
+        asking = routing.learn(slots, lambda now=now: now, now + 1)
+        next(asking)
+        call = spread.ScriptCall(5, scripts.Scripts().forget([Window("fixed-window", 1, 1)]), ["n:{ana}:news:f"], int)
+        asked = routing.ask(slots, [call], lambda now=now: now, now + 1, 1.0)
+        next(asked)
+        if kind is None:
+            with pytest.raises(StopIteration) as done:
+                asked.send({("master", 1): error})
+            assert done.value.value == [error]
+        else:
+            assert isinstance(asked.send({("master", 1): error}), kind)
+
+
+def test_with_no_time_to_wait_every_caller_asks_for_the_map() -> None:
+    """A time-out of 50 ms is shorter than the pause between two looks."""
+    slots, now = Slots([("seed", 1)]), 0.0
+    asking = routing.learn(slots, lambda: now, 0.05)
+    next(asking)
+
+    assert isinstance(next(routing.learn(slots, lambda: now, 0.05)), routing.Send)
+
+
+def test_a_silent_cluster_is_not_asked_for_its_map_again_at_once() -> None:
+    """When no server answered, the next callers do not pay for asking all of them for a moment."""
+    slots = Slots([("seed", number) for number in range(3)])
+    instants = itertools.count()
+    asking = routing.learn(slots, lambda: next(instants) / 1000, 10.0)
+    answer = None
+    with suppress(StopIteration):
+        while True:
+            step = asking.send(answer)
+            answer = dict.fromkeys(step.parcels, StorageError("silent"))  # type: ignore[union-attr]  # it asks
+    again = next(instants) / 1000
+
+    assert slots.fresh(again)
+    assert not slots.fresh(again + 0.2)
 
 
 def test_a_process_with_too_few_connections_does_not_doubt_the_map() -> None:

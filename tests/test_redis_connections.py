@@ -251,9 +251,15 @@ def test_a_connection_class_of_your_own_gets_only_what_it_takes(valkey: Valkey) 
         def __init__(self, host: str = "", port: int = 0) -> None:
             super().__init__(host=host, port=port)
 
+    class Named(RedisConnection):
+        def __init__(self, **options: Any) -> None:  # Any: as above
+            super().__init__(driver_info=None, **options)
+
     pool = ConnectionPool(connection_class=Open, host="127.0.0.1", port=valkey.port, socket_timeout=1)
+    named = ConnectionPool(connection_class=Named, host="127.0.0.1", port=valkey.port, socket_timeout=1)
 
     assert RedisStorage(connection_pool=pool).check()
+    assert RedisStorage(connection_pool=named).check()
     assert connection(Strict, {"host": "127.0.0.1"}).host == "127.0.0.1"
 
 

@@ -144,30 +144,33 @@ class Breaker:
         self._pings += 1
         return timeout if self._pings % _PATIENT == 0 else min(timeout, pause) / 2
 
-    def refused(self) -> None:
+    def refused(self, left: float) -> None:
         """Pause the calling thread after a call that failed at once, if other threads call too.
 
         Otherwise these calls would keep the thread that sends the PING from running.
+
+        Arguments:
+            left: the most seconds that the call may still take.
         """
         caller = get_ident()
-        seconds = self._yields(caller)
-        if seconds:
-            try:
+        seconds = min(self._yields(caller), left)
+        try:
+            if seconds > 0:
                 time.sleep(seconds)
-            finally:
-                self._yielding.discard(caller)
+        finally:
+            self._yielding.discard(caller)
 
-    async def refused_task(self) -> None:
+    async def refused_task(self, left: float) -> None:
         """`refused` for a task of asyncio."""
         import asyncio
 
         caller = id(asyncio.current_task())
-        seconds = self._yields(caller)
-        if seconds:
-            try:
+        seconds = min(self._yields(caller), left)
+        try:
+            if seconds > 0:
                 await asyncio.sleep(seconds)
-            finally:
-                self._yielding.discard(caller)
+        finally:
+            self._yielding.discard(caller)
 
     def _yields(self, caller: int) -> float:
         """How many seconds a caller pauses; 0 if it is the only one.

@@ -144,7 +144,7 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
             await asyncio.sleep(0)
             is_probe = breaker.may_probe()
             if breaker.is_open and not is_probe:
-                await breaker.refused_task()
+                await breaker.refused_task(deadline - asyncio.get_running_loop().time())
                 raise failures.not_asked(host, self._circuit or DEFAULT)
         return await self._on_connection(host, step.head, deadline, step, is_probe=is_probe)
 

@@ -8,7 +8,7 @@ These invariants hold whatever exception is raised at whatever bytecode (a signa
 2. A lane is one connection and one lock. The thread that holds the lock has the connection for itself. If a second exception
    is raised while the first is about to release the lock, the lane is lost: waiting threads notice that no live call holds
    it, and replace it with a new lane. If the lane was not lost after all, there is one lane too many, which does no harm.
-3. Threads get a lane in the order in which they came, and wait for it until their deadline at most. A thread never waits for itself: a decision within a decision (in a
+3. A thread waits for a lane until its deadline at most. A thread never waits for itself: a decision within a decision (in a
    signal handler) gets a connection of its own.
 4. A request that changes something is sent once, on the connection on which the item was read. A request that only reads is
    sent again, once, if the connection had been used before: a restarted server has closed it.
@@ -20,7 +20,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 from weakref import ref
@@ -45,12 +44,6 @@ _CHUNK = 65536
 
 _LOOK = 0.03
 """Seconds that a thread waits for a lane before it checks whether a live call still holds it."""
-
-_PATROL = 0.1
-"""Seconds after which a thread behind the first in the queue checks by itself whether it has become the first."""
-
-_PATROLS = 500
-"""How many such checks the threads of a lane together make per second at most."""
 
 _OVERDUE = 1.0
 """Seconds after a thread's deadline after which it certainly no longer holds its lane."""
@@ -183,18 +176,6 @@ class Holder:
         self.thread = threading.get_ident()
 
 
-class Waiting:
-    """A thread that waits for a lane."""
-
-    __slots__ = ("deadline", "signal")
-
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.signal = threading.Lock()
-        """A lock used as a signal: it is released to wake the thread."""
-        self.signal.acquire()
-
-
 class Lane:
     """A connection to a host, and the lock that a thread holds while it uses it.
 
@@ -204,7 +185,7 @@ class Lane:
         timeout: the longest time that a decision takes, in seconds.
     """
 
-    __slots__ = ("_until", "breaker", "connection", "holder", "lock", "queue")
+    __slots__ = ("_until", "breaker", "connection", "holder", "lock")
 
     def __init__(self, host: Host, breaker: Breaker, timeout: float) -> None:
         self.breaker = breaker
@@ -214,38 +195,6 @@ class Lane:
         self.holder: Callable[[], Holder | None] = nobody
         """The call that holds the lock, as far as is known."""
         self._until = float("-inf")
-        self.queue: deque[Waiting] = deque()
-        """The threads that wait for the lock, in the order in which they came."""
-
-    def lock_within(self, seconds: float) -> bool:
-        """Take the lock; False if another thread held it for so long."""
-        try:
-            return self.lock.acquire(True, seconds)
-        except BaseException:
-            # A signal handler raised, perhaps just after the lock was taken.
-            with suppress(RuntimeError):
-                self.lock.release()
-            raise
-
-    def is_first(self, waiting: Waiting) -> bool:
-        """Whether it is this thread's turn. Threads whose time is over are dropped: an interrupted one may not have left."""
-        now = time.monotonic()
-        while True:
-            try:
-                first = self.queue[0]
-            except IndexError:
-                return False
-            if first is waiting or first.deadline >= now:
-                return first is waiting
-            with suppress(ValueError):
-                self.queue.remove(first)
-
-    def leave(self, waiting: Waiting) -> None:
-        """Leave the queue, and wake the thread that is first in it now."""
-        with suppress(ValueError):
-            self.queue.remove(waiting)
-        with suppress(IndexError, RuntimeError):
-            self.queue[0].signal.release()
 
     def is_held_by(self, holder: Holder, until: float) -> None:
         """Record which call has taken the lock, and its deadline."""
@@ -293,55 +242,30 @@ class Lanes:
 
     def take(self, host: Host, head: str, deadline: float) -> Lane | None:
         """The lane that serves this key head, locked for the caller; None if other callers held the lock until the deadline."""
-        lane = self.of(host, head)
+        lane, wait, is_suspect = self.of(host, head), 0.0, False
         if lane.is_held_here():
             lane = self._lane(host)
-        if not lane.queue and lane.lock_within(0.0):
-            return lane
-        try:
-            while not self._wait_for(lane, host, head, deadline):
-                if time.monotonic() >= deadline:
-                    return None
-                # Another thread has replaced the lane.
-                lane = self.of(host, head)
-        except BaseException:
-            # As in `lock_within`.
-            with suppress(RuntimeError):
-                lane.lock.release()
-            raise
-        return lane
-
-    def _wait_for(self, lane: Lane, host: Host, head: str, deadline: float) -> bool:
-        """Wait for the lock of a lane, first come, first served; False if the time is over or the lane was replaced."""
-        waiting, is_suspect = Waiting(deadline), False
-        lane.queue.append(waiting)
-        try:
-            while (wait := deadline - time.monotonic()) > 0 and self.of(host, head) is lane:
-                patience = min(wait, _LOOK)
-                if not lane.is_first(waiting):
-                    # Only the first waits for the lock itself. If hundreds woke up to check it, they would slow down its holder.
-                    if waiting.signal.acquire(timeout=min(wait, max(_PATROL, len(lane.queue) / _PATROLS))):
-                        continue
-                    # The first may have been interrupted before it could leave the queue.
-                    patience = 0.0
-                if lane.lock_within(patience):
-                    return True
-                # A lane counts as lost only if it looks lost twice in a row: the first time, a thread may have just taken it.
-                is_lost = lane.is_lost()
-                if is_lost and is_suspect:
-                    self._replace(host, head, lane)
-                is_suspect = is_lost and not is_suspect
-            return False
-        finally:
-            lane.leave(waiting)
+        while wait >= 0:
+            try:
+                if lane.lock.acquire(True, min(wait, _LOOK)):
+                    return lane
+            except BaseException:
+                # A signal handler raised, perhaps just after the lock was taken.
+                with suppress(RuntimeError):
+                    lane.lock.release()
+                raise
+            # A lane counts as lost only if it looks lost twice in a row: the first time, a thread may have just taken it.
+            is_lost = wait > 0 and lane.is_lost()
+            if is_lost and is_suspect:
+                self._replace(host, head, lane)
+            is_suspect = is_lost and not is_suspect
+            lane, wait = self.of(host, head), deadline - time.monotonic()
+        return None
 
     def _replace(self, host: Host, head: str, lost: Lane) -> None:
         lanes, number = self._lanes[host], lane_of(head)
         if lanes[number] is lost:
             lanes[number] = self._lane(host)
-            for waiting in list(lost.queue):
-                with suppress(RuntimeError):
-                    waiting.signal.release()
 
     def close(self) -> None:
         """Close idle connections. A connection in use is closed when its thread is done with this lane."""

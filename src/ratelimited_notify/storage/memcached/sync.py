@@ -154,7 +154,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         breaker = self._breakers[host.name]
         is_probe = breaker.is_open and breaker.may_probe()
         if breaker.is_open and not is_probe:
-            raise self._not_asked(host, breaker)
+            raise self._not_asked(host, breaker, deadline)
         return self._on_connection(host, step.head, deadline, step, is_probe=is_probe)
 
     def _on_connection(
@@ -177,7 +177,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
                 self._ping(host, lane, min(deadline, until))
             elif lane.breaker.is_open:
                 # The circuit opened while this thread waited for the connection.
-                raise self._not_asked(host, lane.breaker)
+                raise self._not_asked(host, lane.breaker, deadline)
             return None if step is None else self._swap(host, lane.connection, deadline, step)
         finally:
             # Signal handlers run after calls, and the release is the first call here: none can run before the lock is free.
@@ -214,6 +214,6 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
             time.sleep(pause)
         raise AssertionError  # pragma: no cover  # `count` never ends; for the type checker
 
-    def _not_asked(self, host: Host, breaker: Breaker) -> StorageError:
-        breaker.refused()
+    def _not_asked(self, host: Host, breaker: Breaker, deadline: float) -> StorageError:
+        breaker.refused(deadline - time.monotonic())
         return failures.not_asked(host, self._circuit or DEFAULT)

@@ -309,7 +309,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if not breaker.is_open:
             return
         if not breaker.may_probe():
-            await breaker.refused_task()
+            await breaker.refused_task(deadline - running_loop().time())
             raise failures.not_asked(self._where)
         seconds = breaker.ping_time(self.timeout)
         try:

@@ -31,6 +31,10 @@ class NothingSent(StorageError):
     """The request did not leave this process, so it had no effect and can be sent to another server."""
 
 
+class NotAsked(NothingSent):
+    """The circuit of the server is open."""
+
+
 class OutOfTime(NothingSent):
     """Other callers of this process used up the time. This says nothing about the server."""
 
@@ -97,7 +101,7 @@ def no_free_connection(where: str, connections: int) -> StorageError:
 
 def not_asked(where: str) -> StorageError:
     """Nothing was sent: the circuit is open."""
-    return NothingSent(
+    return NotAsked(
         "Redis is not asked, because the last attempts got no answer, so nothing was sent. Requests resume when it answers a "
         f"PING. Is the server overloaded, stopped or unreachable? The option circuit= sets when to stop. [Redis at {where}]"
     )

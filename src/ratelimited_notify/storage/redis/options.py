@@ -236,7 +236,12 @@ def made(kind_of: Callable[..., T], *arguments: Any, **options: Any) -> T:  # An
 
 def connection(kind: type, wanted: Mapping[str, Any]) -> Any:  # Any: as in `settings`.
     """A connection of this redis-py class, not connected yet."""
-    return made(kind, **{**wanted, **unnamed(kind)})
+    extra = unnamed(kind)
+    try:
+        return made(kind, **{**wanted, **extra})
+    except NotifyError:
+        # A class of the user's that passes the option itself, or checks the names of its options.
+        return made(kind, **wanted)
 
 
 @cache

@@ -142,12 +142,14 @@ def ask(
         if parcels:
             routing.unpack((yield Send(parcels, deadline)))
         if routing.unreached:
-            yield from learn(slots, clock, deadline)
+            # An open circuit fails at once: the next call finds the map that another caller asks for now.
+            if routing.found_out or not slots.is_being_learned(clock()):
+                yield from learn(slots, clock, deadline)
             routing.follow_promoted_replicas()
         if not routing.left or (routing.early and clock() + PAUSE + _LEAST >= deadline):
             return routing.answers
         if routing.early:
-            yield from pause(slots)
+            yield from pause(slots, deadline - clock())
             yield from learn(slots, clock, deadline)
 
 
@@ -160,11 +162,14 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
     now = clock()
     if slots.fresh(now):
         return
-    if slots.is_being_learned(now):
-        while slots.is_being_learned(now) and now + PAUSE + _LEAST < deadline:
-            yield from pause(slots)
-            now = clock()
+    waited = False
+    while slots.is_being_learned(now) and now + PAUSE + _LEAST < deadline:
+        waited = True
+        yield from pause(slots, deadline - now)
+        now = clock()
+    if waited or slots.fresh(now):
         return
+    # With a time-out too short to wait, it asks too.
     claim = Claim(min(deadline, now + _CLAIM))
     try:
         slots.learner = ref(claim)
@@ -174,12 +179,12 @@ def learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[No
         claim.until = float("-inf")
 
 
-def pause(slots: Slots) -> Steps[None]:
-    """Wait a little before the next attempt. The more callers wait, the longer is the pause."""
+def pause(slots: Slots, left: float) -> Steps[None]:
+    """Wait a little before the next attempt. The more callers wait, the longer is the pause, within the time left."""
     caller = object()
     slots.pausing.add(id(caller))
     try:
-        yield Pause(min(PAUSE + len(slots.pausing) * _PAUSE_EACH, _LONGEST_PAUSE))
+        yield Pause(max(0.0, min(PAUSE + len(slots.pausing) * _PAUSE_EACH, _LONGEST_PAUSE, left - _LEAST)))
     finally:
         slots.pausing.discard(id(caller))
 
@@ -188,6 +193,9 @@ def _learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[N
     for asked, address in enumerate(slots.informants()):
         now = clock()
         if asked and now + _LEAST >= deadline:
+            # One silent server says nothing about the others.
+            if asked > 1:
+                slots.asked_in_vain(now)
             return
         answer = (yield Send({address: [_MAP]}, now + (deadline - now) * _PATIENCE))[address]
         if isinstance(answer, StorageError):
@@ -204,6 +212,7 @@ def _learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[N
             )
         else:
             slots.troubles[address] = failures.failure(answer[0], where(address), 0, sent=True)
+    slots.asked_in_vain(clock())
 
 
 class _Routing:
@@ -217,12 +226,14 @@ class _Routing:
         self._sent: dict[Address, list[int]] = {}
         self.unreached: dict[int, Address] = {}
         """The script calls that did not reach their server, and that server."""
+        self.found_out = False
+        """Whether a server was found unreachable just now, rather than left alone by its open circuit."""
         self.early = False
         """Whether there are script calls left for which the cluster is not ready."""
 
     def pack(self) -> dict[Address, list[Command]]:
         """The commands to send, by server."""
-        self._sent, self.early, self.unreached = {}, False, {}
+        self._sent, self.early, self.unreached, self.found_out = {}, False, {}, False
         for number, pending in self.left.items():
             at = pending.redirected or self._slots.owner(pending.script_call.slot)
             if at is not None:
@@ -271,6 +282,7 @@ class _Routing:
             self.answers[number] = error
             if isinstance(error, failures.NothingSent):
                 self.unreached[number] = at
+                self.found_out = self.found_out or not isinstance(error, failures.NotAsked)
             else:
                 del self.left[number]
 

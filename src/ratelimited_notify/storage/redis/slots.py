@@ -60,7 +60,7 @@ class Slots:
         self._owners: list[Address | None] = [None] * SLOTS
         self._servers: tuple[Address, ...] = ()
         self._masters: tuple[Address, ...] = ()
-        self._learned = float("-inf")
+        self._learned = self._in_vain = float("-inf")
         self._first = 0
         self.troubles: dict[Address, StorageError] = {}
         """The last error of each server that did not answer its last request."""
@@ -86,7 +86,11 @@ class Slots:
 
     def fresh(self, now: float) -> bool:
         """Whether the map is so new at this time, in seconds, that there is no point in requesting another one."""
-        return now < self._learned + SUFFICES
+        return now < max(self._learned, self._in_vain) + SUFFICES
+
+    def asked_in_vain(self, now: float) -> None:
+        """Record that no server answered: for a moment it makes no sense to ask them again."""
+        self._in_vain = now
 
     def is_being_learned(self, now: float) -> bool:
         """Whether a caller is requesting a new map."""

@@ -254,7 +254,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         """Return when the server has answered a PING; raise at once if this caller does not have to send one."""
         breaker = self.breaker
         if not breaker.may_probe():
-            breaker.refused()
+            breaker.refused(deadline - time.monotonic())
             raise failures.not_asked(self._where)
         seconds = breaker.ping_time(self.timeout)
         try:
