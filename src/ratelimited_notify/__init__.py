@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules import LimitNotation, OnLimit, Rule, RuleSet
     from ratelimited_notify.sources import Rules
     from ratelimited_notify.storage import Circuit
-else:  # a type checker would take every misspelt name for one that is found here
+else:  # hidden from type checkers, which would accept every misspelt name because of it
     # A program that needs only the errors does not load the decorator.
     __getattr__ = lazily(
         __name__,
