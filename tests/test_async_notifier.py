@@ -255,7 +255,7 @@ def test_a_release_that_fails_hides_nothing(caplog: pytest.LogCaptureFixture) ->
         assert await used(notifier.limiter) == 1
 
     run(main())
-    assert caplog.messages == ["A hit could not be given back, and stays counted: The storage does not answer."]
+    assert caplog.messages == ["A hit could not be given back and stays counted: The storage does not answer."]
 
 
 def test_giving_back_ends_where_the_storage_hangs(
@@ -275,8 +275,8 @@ def test_giving_back_ends_where_the_storage_hangs(
 
     run(main())
     assert caplog.messages == [
-        "A hit could not be given back, and stays counted: The storage does not answer.",
-        "The rest of the batch is not given back, and stays counted, as the storage has failed for too long.",
+        "A hit could not be given back and stays counted: The storage does not answer.",
+        "The rest of the batch is not given back and stays counted, because the storage has failed for too long.",
     ]
 
 
@@ -907,11 +907,11 @@ def test_windows_are_shared_with_sync_code() -> None:
         ),
         (
             lambda: AsyncNotifier(print, limiter=Limiter(MANY)),  # type: ignore[arg-type]  # wrong on purpose
-            "limiter= is a Limiter; this needs one of the type AsyncLimiter.",
+            "limiter= must be of type AsyncLimiter, not Limiter.",
         ),
         (
             lambda: AsyncNotifier(print, MANY, limiter=AsyncLimiter(MANY), timeout=1),
-            "Pass timeout=, rules= to the limiter, or no limiter=: not both.",
+            "Pass timeout=, rules= to the limiter, or leave out limiter=.",
         ),
     ],
 )

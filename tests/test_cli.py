@@ -809,7 +809,7 @@ def test_a_type_without_a_rule_is_sent_with_a_warning(inbox: Inbox, rules: Path)
 
     assert result.exit_code == 0
     assert len(inbox.messages) == 3
-    assert result.stderr.startswith("warning: No rule is for notifications of type 'receipt'")
+    assert result.stderr.startswith("warning: No rule matches notifications of type 'receipt'")
     assert len(result.stderr.splitlines()) == 1
 
 

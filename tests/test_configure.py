@@ -184,9 +184,7 @@ def test_disabled_by_something_else(send: Any, monkeypatch: Any) -> None:
     """A value that is neither yes nor no is an error, not a guess."""
     monkeypatch.setenv("RATELIMITED_NOTIFY_DISABLED", "maybe")
 
-    with pytest.raises(
-        NotifyError, match=r"^RATELIMITED_NOTIFY_DISABLED is set to something that is neither yes nor no"
-    ):
+    with pytest.raises(NotifyError, match=r"^RATELIMITED_NOTIFY_DISABLED has a value that means neither yes nor no"):
         send("ana")
 
 
@@ -262,7 +260,7 @@ def test_a_limit_that_cannot_be_used_is_none() -> None:
     rules = [Rule("*", "1/day", name="promo", by="recipient")]
     configure(rules)
 
-    with pytest.raises(RuleError, match=r"the limit of .*news cannot be used with the rules in force"):
+    with pytest.raises(RuleError, match=r"the limit of .*news cannot be combined with the rules in force"):
         rate_limited("promo", "1/day")(news)
     configure(rules)
     assert sent(rate_limited("promo", "1/hour", on_limit="drop")(news), 2) == 1

@@ -270,14 +270,16 @@ def test_what_cannot_be_called_is_refused(thing: Any) -> None:
     kind = type(thing).__name__
 
     with pytest.raises(
-        NotifyError, match=rf"^rate_limited decorates functions that send, not a {kind}\. Is it written with"
+        NotifyError, match=rf"^rate_limited decorates functions that send, not a {kind}\. Write it with its arguments"
     ):
         rate_limited("news")(thing)
 
 
 def test_a_function_that_hides_its_parameters_is_refused() -> None:
     """Where the parameters cannot be known the error says what to do."""
-    with pytest.raises(NotifyError, match=r"^dict\.update does not say which parameters it has; wrap it in a function"):
+    with pytest.raises(
+        NotifyError, match=r"^The parameters of dict\.update cannot be found out; wrap it in a function"
+    ):
         rate_limited("news")(dict.update)
 
 
@@ -463,7 +465,7 @@ def test_a_recipient_that_a_call_may_leave_out() -> None:
     @rate_limited("news", recipient="to", limiter=Limiter(MANY))
     def send(**options: object) -> None: ...
 
-    with pytest.raises(NotifyError, match=r"send has no argument 'to', by which it is to be counted\.$"):
+    with pytest.raises(NotifyError, match=r"send has no argument 'to', which it is counted by\.$"):
         send(body="Hi")
 
 
@@ -553,38 +555,41 @@ def _decorating(**options: Any) -> Callable[[], object]:
             _decorating(),
             (
                 "Which parameter is the recipient? None is called recipient, to, user_id, user_email, email, user; the function "
-                "has 'address', 'body'. Write recipient='name', recipient='name.attribute', or a callable of the arguments."
+                "has 'address', 'body'. Write recipient='name', recipient='name.attribute', or a callable that takes the arguments."
             ),
         ),
         (
             _decorating(recipient="adress"),
             (
                 "recipient='adress': the function has no parameter 'adress'. It has 'address', 'body'. "
-                "Name one of them, a path from one such as 'user.email', or give a callable of the arguments."
+                "Write one of them, a path that starts with one, such as 'user.email', or a callable that takes the arguments."
             ),
         ),
         (
             _decorating(recipient="user.email"),
             (
                 "recipient='user.email': the function has no parameter 'user'. It has 'address', 'body'. "
-                "Name one of them, a path from one such as 'user.email', or give a callable of the arguments."
+                "Write one of them, a path that starts with one, such as 'user.email', or a callable that takes the arguments."
             ),
         ),
-        (_decorating(recipient=5), "recipient= is a int; it must name a parameter, or be a callable of the arguments."),
+        (
+            _decorating(recipient=5),
+            "recipient= is a int; it must name a parameter, or be a callable that takes the arguments.",
+        ),
         (
             _decorating(recipient="address", cost="parts"),
             (
                 "cost='parts': the function has no parameter 'parts'. It has 'address', 'body'. "
-                "Name one of them, a path from one such as 'user.email', or give a callable of the arguments."
+                "Write one of them, a path that starts with one, such as 'user.email', or a callable that takes the arguments."
             ),
         ),
         (
             _decorating(recipient="address", cost=1.5),
-            "cost= is a float; it must be a whole number, name a parameter, or be a callable of the arguments.",
+            "cost= is a float; it must be a whole number, name a parameter, or be a callable that takes the arguments.",
         ),
         (
             _decorating(recipient="address", cost=True),
-            "cost= is a bool; it must be a whole number, name a parameter, or be a callable of the arguments.",
+            "cost= is a bool; it must be a whole number, name a parameter, or be a callable that takes the arguments.",
         ),
         (
             _decorating(recipient="address", cost=0),
@@ -611,29 +616,29 @@ def _decorating(**options: Any) -> Callable[[], object]:
         ),
         (
             _decorating(recipient="address", priority=5),
-            "priority= is a int; it must be a text, name a parameter, or be a callable of the arguments.",
+            "priority= is a int; it must be a string, name a parameter, or be a callable that takes the arguments.",
         ),
         (
             _decorating(recipient="address", fields={"tenant": 1.5}),
-            "tenant= is a float; it must be a text, name a parameter, or be a callable of the arguments.",
+            "tenant= is a float; it must be a string, name a parameter, or be a callable that takes the arguments.",
         ),
         (
             _decorating(recipient="address", fields={"tenant": True}),
-            "tenant= is a bool; it must be a text, name a parameter, or be a callable of the arguments.",
+            "tenant= is a bool; it must be a string, name a parameter, or be a callable that takes the arguments.",
         ),
         (
             _decorating(type=""),
-            "type= must be a text that is not empty, such as 'news', or a callable of the arguments.",
+            "type= must be a non-empty string such as 'news', or a callable that takes the arguments.",
         ),
         (
             _decorating(type=5),
-            "type= must be a text that is not empty, such as 'news', or a callable of the arguments.",
+            "type= must be a non-empty string such as 'news', or a callable that takes the arguments.",
         ),
         (
             _decorating(type=lambda *_: "news", limit="1/day"),
-            "limit= needs a type that is a text; for types that vary write rules.",
+            "limit= needs a type that is a string. If the type varies, write rules.",
         ),
-        (_decorating(limiter={"news": "1/day"}), "limiter= is a dict; it must be a Limiter or an AsyncLimiter."),
+        (_decorating(limiter={"news": "1/day"}), "limiter= must be a Limiter or an AsyncLimiter, not dict."),
         (_decorating(on_limit="wait"), "on_limit='wait' needs max_wait=, the longest wait in seconds."),
         (_decorating(max_wait=-1), "max_wait= must be a finite number of seconds, 0 or more."),
         (
@@ -723,7 +728,7 @@ def test_a_path_that_leads_nowhere() -> None:
             limited(user)
         shown = "".join(traceback.format_exception(caught.value))
         kind = type(user).__name__
-        assert str(caught.value) == f"recipient='user.contact.email' leads nowhere: a {kind} has no 'contact'."
+        assert str(caught.value) == f"recipient='user.contact.email' cannot be followed: a {kind} has no 'contact'."
         assert CANARY not in shown
 
 
@@ -992,7 +997,7 @@ def test_a_release_that_fails_hides_nothing(caplog: pytest.LogCaptureFixture) ->
         with pytest.raises(ValueError, match=CANARY) as caught:
             call()
         assert caught.value is error
-    assert caplog.messages == ["A hit could not be given back, and stays counted: The storage does not answer."] * 2
+    assert caplog.messages == ["A hit could not be given back and stays counted: The storage does not answer."] * 2
 
 
 @pytest.mark.parametrize("middle", ["decision", "function", "wait"])
@@ -1284,7 +1289,7 @@ def test_a_plain_function_that_runs_an_async_one_is_plain() -> None:
 @pytest.mark.parametrize("type", ["a*", "a?", "[ab]"])
 def test_a_limit_is_for_one_type(type: str) -> None:
     """A text that would be read as a family of types limits no functions of others by the way."""
-    with pytest.raises(NotifyError, match="reads as a family of types; write a rule"):
+    with pytest.raises(NotifyError, match=r"looks like a pattern\. Write a rule"):
         rate_limited(type, "1/day")
 
 
@@ -1295,7 +1300,7 @@ def test_a_misspelt_path_is_not_a_constant(options: dict[str, Any]) -> None:
     def send(to: str, account: object = None) -> str:
         return "sent"
 
-    with pytest.raises(NotifyError, match=r"'acount.id' reads as a path.* Is 'account' meant"):
+    with pytest.raises(NotifyError, match=r"'acount.id' looks like a path.* Did you mean 'account'"):
         rate_limited("news", **options)(send)
     configured([Rule("news", "1/day", by=("recipient", "tenant"))])
     assert rate_limited("news", fields={"tenant": "shop.example.com"})(send)("ana") == "sent"

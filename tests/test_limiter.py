@@ -508,7 +508,7 @@ def test_reserve_raises_the_bodys_error_when_the_storage_fails(make: Any, caplog
     lock.release()
 
     assert [record.getMessage()[:47] for record in caplog.records] == [
-        "A hit could not be given back, and stays counte"
+        "A hit could not be given back and stays counted"
     ]
     assert not limiter.test("news", WHO)
 
@@ -709,9 +709,9 @@ def test_the_user_may_choose_what_a_failure_decides(make: Any, choice: str, capl
     messages = [record.getMessage() for record in caplog.records]
     said = "allowed" if expected else "refused"
     assert [message.split(":")[0] for message in messages] == [
-        f"Notifications {said} uncounted (1), as the storage failed",
-        f"Notifications {said} uncounted (2), as the storage failed",
-        f"Notifications {said} uncounted (1), as the storage failed",
+        f"Notifications were {said} without being counted (1), because the storage failed",
+        f"Notifications were {said} without being counted (2), because the storage failed",
+        f"Notifications were {said} without being counted (1), because the storage failed",
     ]
     assert "@" not in "".join(messages)
 

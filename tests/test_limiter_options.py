@@ -74,7 +74,7 @@ def keys(limiter: Any) -> list[str]:
         ({"namespace": "a:b"}, "namespace= must be"),
         ({"namespace": "x" * 33}, "namespace= must be"),
         ({"namespace": None}, "namespace= must be"),
-        ({"on_storage_error": "ignore"}, "on_storage_error='ignore' is not known; use 'raise', 'allow' or 'deny'"),
+        ({"on_storage_error": "ignore"}, "on_storage_error='ignore' is unknown; use 'raise', 'allow' or 'deny'"),
         ({"on_storage_error": "memory://"}, "use 'raise', 'allow' or 'deny'"),
         ({"timeout": 0}, "timeout= must be a number of seconds above 0 and below 3600"),
         ({"timeout": -1}, "timeout= must be"),
@@ -239,7 +239,7 @@ def test_the_environment_must_say_yes_or_no(make: Any, value: str, monkeypatch: 
     with pytest.raises(NotifyError) as caught:
         make({"news": "1/day"})
 
-    assert str(caught.value) == f"{VARIABLE} is set to something that is neither yes nor no; use 1 or 0."
+    assert str(caught.value) == f"{VARIABLE} has a value that means neither yes nor no; use 1 or 0."
 
 
 def test_the_switch_of_the_process_goes_before_every_limiter(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,8 +269,8 @@ def test_unknown_types_are_sent_and_logged_once(make: Any, caplog: pytest.LogCap
 
     assert [bool(limiter.hit(type, WHO)) for type in ("other", "other", "more", "news")] == [True, True, True, False]
     assert [record.getMessage() for record in caplog.records] == [
-        "No rule is for notifications of type 'other': they are sent without a limit of their own. Add a rule, or a default.",
-        "No rule is for notifications of type 'more': they are sent without a limit of their own. Add a rule, or a default.",
+        "No rule matches notifications of type 'other', so they are sent without a limit of their own. Add a rule or a default.",
+        "No rule matches notifications of type 'more', so they are sent without a limit of their own. Add a rule or a default.",
     ]
     assert [(record.name, record.levelno) for record in caplog.records] == [("ratelimited_notify", logging.WARNING)] * 2
 
@@ -619,7 +619,7 @@ def test_a_clock_goes_with_the_storage_that_it_moves(clock: Clock) -> None:
     with pytest.raises(NotifyError, match=r"redis:// has a clock of its own"):
         Limiter({"news": "1/day"}, "redis://localhost:1", clock=clock)
     for limiter, storage in ((Limiter, MemoryStorage()), (AsyncLimiter, AsyncMemoryStorage())):
-        with pytest.raises(NotifyError, match="give it to the storage instead"):
+        with pytest.raises(NotifyError, match="Pass the clock to the storage instead"):
             limiter({"news": "1/day"}, storage, clock=clock)
 
     shared = Limiter({"news": "1/day"}, clock=clock).storage
@@ -631,7 +631,7 @@ def test_a_clock_may_be_a_method(make: Any, clock: Clock) -> None:
     shared = make({"news": "1/day"}, clock=clock.__call__).storage
 
     assert make({"news": "1/day"}, shared, clock=clock.__call__).hit("news", WHO)
-    with pytest.raises(NotifyError, match="give it to the storage instead"):
+    with pytest.raises(NotifyError, match="Pass the clock to the storage instead"):
         make({"news": "1/day"}, shared, clock=Clock().__call__)
 
 

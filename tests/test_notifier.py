@@ -266,7 +266,7 @@ def test_a_release_that_fails_hides_nothing(caplog: pytest.LogCaptureFixture) ->
     assert caught.value is error
     assert caught.value.__context__ is None
     assert used(notifier.limiter) == 1
-    assert caplog.messages == ["A hit could not be given back, and stays counted: The storage does not answer."]
+    assert caplog.messages == ["A hit could not be given back and stays counted: The storage does not answer."]
 
 
 def test_a_storage_that_fails_sends_nothing() -> None:
@@ -744,8 +744,8 @@ def test_giving_back_ends_where_the_storage_hangs(
         notifier.send_many("news", ["ana"] * 20)
 
     assert caplog.messages == [
-        "A hit could not be given back, and stays counted: The storage does not answer.",
-        "The rest of the batch is not given back, and stays counted, as the storage has failed for too long.",
+        "A hit could not be given back and stays counted: The storage does not answer.",
+        "The rest of the batch is not given back and stays counted, because the storage has failed for too long.",
     ]
     assert used(notifier.limiter) == 20
 
@@ -1117,15 +1117,15 @@ class _AsyncCallable:
         ),
         (
             lambda: Notifier(print, limiter=AsyncLimiter(MANY)),  # type: ignore[arg-type]  # wrong on purpose
-            "limiter= is a AsyncLimiter; this needs one of the type Limiter.",
+            "limiter= must be of type Limiter, not AsyncLimiter.",
         ),
         (
             lambda: Notifier(print, MANY, limiter=Limiter(MANY)),
-            "Pass rules= to the limiter, or no limiter=: not both.",
+            "Pass rules= to the limiter, or leave out limiter=.",
         ),
         (
             lambda: Notifier(print, MANY, Unreliable(), limiter=Limiter(MANY), namespace="n", clock=Clock()),
-            "Pass namespace=, clock=, rules=, storage= to the limiter, or no limiter=: not both.",
+            "Pass namespace=, clock=, rules=, storage= to the limiter, or leave out limiter=.",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The notifier on a function that sends: `@rate_limited`, and `configure` for the whole process."""
+"""Limits on functions that send: `@rate_limited`, and `configure` for the whole process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         RaisingDecorator as RaisingDecorator,
         rate_limited as rate_limited,
     )
-else:  # a type checker would take every misspelt name for one that is found here
+else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
         __name__,
         {

@@ -1,4 +1,4 @@
-"""What a decorated function's calls are counted as: found once in its parameters, read from the arguments of each call."""
+"""What a call of a decorated function counts as: found once in the parameters, read from the arguments of each call."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     Reader: TypeAlias = Callable[[tuple[object, ...], dict[str, object]], object]
 
 RECIPIENT_NAMES = ("recipient", "to", "user_id", "user_email", "email", "user")
-"""The parameters that are taken for the recipient, the first that there is."""
+"""The names of a parameter that is the recipient by default. The first that the function has is used."""
 
 _NOWHERE = 1 << 30
 
 
 class MissingArgument(Exception):
-    """The call lacks the argument: what the function itself would say of it is the better message."""
+    """The call lacks the argument. The error of the function itself says that better."""
 
 
 def reader(path: str, signature: Signature, option: str) -> Reader:
-    """A function that reads what a path (`"to"`, `"user.email"`) leads to, from the arguments of a call.
+    """A function that reads the value at a path (`"to"`, `"user.email"`) from the arguments of a call.
 
     Raises:
-        NotifyError: the function has no such parameter; the message says which it has.
+        NotifyError: the function has no such parameter. The message lists those that it has.
     """
     name, *steps = path.split(".")
     if not takes(signature, name):
         raise NotifyError(
             f"{option}={path!r}: the function has no parameter {name!r}. It has {_listed(signature)}. "
-            f"Name one of them, a path from one such as 'user.email', or give a callable of the arguments."
+            f"Write one of them, a path that starts with one, such as 'user.email', or a callable that takes the arguments."
         )
     read = _argument(name, signature)
     if not steps:
@@ -52,9 +52,9 @@ def reader(path: str, signature: Signature, option: str) -> Reader:
             try:
                 value = _step(value, step)
             except (AttributeError, KeyError):
-                # Without its cause: that one would show the value.
+                # Without the cause, which would show the value.
                 raise NotifyError(
-                    f"{option}={path!r} leads nowhere: a {type(value).__name__} has no {step!r}."
+                    f"{option}={path!r} cannot be followed: a {type(value).__name__} has no {step!r}."
                 ) from None
         return value
 
@@ -68,28 +68,28 @@ def _step(value: object, step: str) -> object:
 
 
 def recipient_reader(signature: Signature) -> Reader:
-    """The reader of the parameter that is taken for the recipient.
+    """The reader of the parameter that is the recipient by default.
 
     Raises:
-        NotifyError: there is none; the message says what to write.
+        NotifyError: there is none. The message says what to write.
     """
     name = _recipient_name(signature)
     if name is not None:
         return reader(name, signature, "recipient")
     raise NotifyError(
         f"Which parameter is the recipient? None is called {', '.join(RECIPIENT_NAMES)}; the function has "
-        f"{_listed(signature)}. Write recipient='name', recipient='name.attribute', or a callable of the arguments."
+        f"{_listed(signature)}. Write recipient='name', recipient='name.attribute', or a callable that takes the arguments."
     )
 
 
 def _recipient_name(signature: Signature) -> str | None:
-    """The parameter that is taken for the recipient; not one that gathers others, such as `*to`."""
+    """The parameter that is the recipient by default. One that collects others, such as `*to`, does not count."""
     names = (name for name in RECIPIENT_NAMES if name in signature.parameters and takes(signature, name))
     return next(names, None)
 
 
 def takes(signature: Signature, name: str) -> bool:
-    """Whether calls can have an argument of this name."""
+    """Whether calls can have an argument with this name."""
     parameter = signature.parameters.get(name)
     if parameter is None:
         return any(each.kind is Parameter.VAR_KEYWORD for each in signature.parameters.values())
@@ -116,14 +116,14 @@ def _argument(name: str, signature: Signature) -> Reader:
 
 
 def _positional(signature: Signature) -> dict[str, int]:
-    """The parameters that may be given by their place, and which it is."""
+    """The parameters that can be passed by position, and their positions."""
     kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     names = [each.name for each in signature.parameters.values() if each.kind in kinds]
     return {name: place for place, name in enumerate(names)}
 
 
 def _parameter(recipient: object, signature: Signature) -> str:
-    """The name of the parameter that is the recipient itself; empty where there is none such."""
+    """The name of the parameter that is the recipient itself; empty if there is none."""
     if recipient is None:
         recipient = _recipient_name(signature)
     if not isinstance(recipient, str) or "." in recipient:
@@ -139,7 +139,7 @@ def _listed(signature: Signature) -> str:
 
 
 class Call:
-    """How the calls of one function are read."""
+    """Reads the calls of one function."""
 
     __slots__ = (
         "_cost",
@@ -166,11 +166,11 @@ class Call:
         priority: object,
         fields: Mapping[str, object],
     ) -> None:
-        """Find out how to read them.
+        """Find out how to read the calls.
 
         Raises:
-            NotifyError: one of the options does not fit the function, or no call can have it.
-            TypeError: the name of a field is not a text.
+            NotifyError: an option does not fit the function, or cannot be used.
+            TypeError: the name of a field is not a string.
         """
         check_field_names(fields)
         self._function = function
@@ -179,7 +179,7 @@ class Call:
             self._signature = found = signature(function)
         except ValueError:
             raise NotifyError(
-                f"{name} does not say which parameters it has; wrap it in a function that does."
+                f"The parameters of {name} cannot be found out; wrap it in a function that declares them."
             ) from None
         self._type = type if isinstance(type, str) else _from_callable(type)
         if recipient is None:
@@ -193,26 +193,26 @@ class Call:
         self._priority = _reads_or_is(priority, found, "priority")
         self._fields = {field: _reads_or_is(value, found, field) for field, value in fields.items()}
         self.parameter = _parameter(recipient, found)
-        """The parameter that is the recipient, where it is one, and not found in one or worked out."""
+        """The parameter that is the recipient; empty if the recipient is an attribute of one, or computed."""
         self.position = _positional(found).get(self.parameter, _NOWHERE)
-        """Where it stands among positional arguments."""
+        """The position of `parameter` among the positional arguments."""
         self.plain = ""
-        """The type, where calls differ in nothing but the recipient: each counts for 1, without priority and fields."""
+        """The type, if calls differ only in the recipient (each is 1 hit without priority and fields); else empty."""
         if isinstance(type, str) and self.parameter and self._cost == 1 and priority is None and not fields:
             self.plain = str.__str__(type)
 
     def read(
         self, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> tuple[str, Recipient, int, str | None, Mapping[str, Recipient | None]]:
-        """Type, recipient, cost, priority and fields of a call; the limiter checks what they are."""
+        """Type, recipient, cost, priority and fields of a call. The limiter checks their values."""
         try:
             return self._read(args, kwargs)
         except (MissingArgument, TypeError) as error:
             wrong = error
-        # Outside the handler, so that the function's own error has no other behind it.
+        # Outside the handler, so that the function's own error has no context.
         self._check_bound(args, kwargs)
         if isinstance(wrong, MissingArgument):
-            raise NotifyError(f"The call of {self._name} has no argument {str(wrong)!r}, by which it is to be counted.")
+            raise NotifyError(f"The call of {self._name} has no argument {str(wrong)!r}, which it is counted by.")
         raise wrong
 
     def _read(
@@ -229,10 +229,10 @@ class Call:
         )
 
     def _check_bound(self, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        """Make sure that the arguments are such as the function takes.
+        """Check that the function takes these arguments.
 
         Raises:
-            TypeError: they are not: the function's own error.
+            TypeError: it does not. This is the function's own error if possible.
         """
         try:
             self._signature.bind(*args, **kwargs)
@@ -242,7 +242,7 @@ class Call:
             return
         function = self._function
         if isinstance(function, FunctionType) and not vars(function).keys() & {"__signature__", "__wrapped__"}:
-            # It says so itself, and better. Others may do something first: they are not to be called uncounted.
+            # The function itself says it best. Other callables may do something first, and must not do it uncounted.
             function(*args, **kwargs)
         raise unbound
 
@@ -256,11 +256,11 @@ def _reads(where: object, signature: Signature, option: str, must: str) -> Reade
         return reader(where, signature, option)
     if callable(where):
         return _from_callable(where)
-    raise NotifyError(f"{option}= is a {where.__class__.__name__}; {must}, or be a callable of the arguments.")
+    raise NotifyError(f"{option}= is a {where.__class__.__name__}; {must}, or be a callable that takes the arguments.")
 
 
 def _reads_or_is(value: object, signature: Signature, option: str) -> object:
-    """A reader where the text names a parameter; otherwise the constant."""
+    """A reader if the string names a parameter; otherwise the constant."""
     if callable(value):
         return _from_callable(value)
     if isinstance(value, str):
@@ -273,17 +273,18 @@ def _reads_or_is(value: object, signature: Signature, option: str) -> object:
     if value is None or (isinstance(value, (int, UUID)) and not isinstance(value, bool) and option != "priority"):
         return value
     raise NotifyError(
-        f"{option}= is a {value.__class__.__name__}; it must be a text, name a parameter, or be a callable of the arguments."
+        f"{option}= is a {value.__class__.__name__}; it must be a string, name a parameter, or be a callable that "
+        "takes the arguments."
     )
 
 
 def _check_spelling(name: str, path: str, signature: Signature, option: str) -> None:
-    # A misspelt path would be the same constant for everybody, and count them all together.
+    # A misspelt path would be one constant for all calls, and would count them all together.
     from difflib import get_close_matches
 
     meant = get_close_matches(name, signature.parameters, n=1, cutoff=0.8)
     if meant:
         raise NotifyError(
-            f"{option}={path!r} reads as a path, and the function has no parameter {name!r}. Is {meant[0]!r} meant? "
-            "A constant that looks like a path is written as a callable."
+            f"{option}={path!r} looks like a path, but the function has no parameter {name!r}. Did you mean {meant[0]!r}? "
+            "To use a constant that looks like a path, write a callable that returns it."
         )

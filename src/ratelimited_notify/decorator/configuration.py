@@ -1,4 +1,4 @@
-"""What decorated functions go by: one configuration for the whole process, for sync and async functions alike."""
+"""The configuration of decorated functions: one for the whole process, for sync and async functions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STORAGE_VARIABLE = "RATELIMITED_NOTIFY_STORAGE"
 
 
 class DecoratorLimits:
-    """The limits that decorators wrote down, one for a type."""
+    """The limits that are declared on decorators, one for each type."""
 
     __slots__ = ("_by_type",)
 
@@ -41,10 +41,11 @@ class DecoratorLimits:
         self._by_type: dict[str, tuple[Rule, str, bool]] = {}
 
     def adding(self, rule: Rule, place: str, *, again: bool) -> DecoratorLimits:
-        """The same with the limit that a decorator at `place` wrote down; `again` lets it take the place of its former self.
+        """A copy with the limit of the decorator at `place`. With `again`, it replaces an earlier limit from the same
+        place.
 
         Raises:
-            NotifyError: a decorator at another place wrote down another limit for the type; both places are named.
+            NotifyError: a decorator at another place has another limit for the type. The message names both places.
         """
         other, first, lasts = self._by_type.get(rule.type, (rule, place, again))
         if other != rule and not (again and first == place):
@@ -57,7 +58,7 @@ class DecoratorLimits:
         return taken
 
     def rules(self) -> list[Rule]:
-        """The limits that are declared."""
+        """The declared limits, as rules."""
         return [rule for rule, _, _ in self._by_type.values()]
 
     def without_temporary(self, before: DecoratorLimits) -> DecoratorLimits:
@@ -68,7 +69,7 @@ class DecoratorLimits:
 
 
 class Configuration:
-    """The limiters that decorated functions share, made when the first of them is called."""
+    """The limiters that decorated functions share. They are made when the first of these functions is called."""
 
     __slots__ = (
         "_async_limiter",
@@ -88,15 +89,15 @@ class Configuration:
         self._declared = DecoratorLimits()
         self._override: MemoryStorage | None = None
         self._memory: MemoryStorage | None = None
-        """The windows in memory, for the life of the process, however often it is configured."""
+        """The windows in memory. They live as long as the process, however often it is configured."""
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was configured, and the windows in memory; limits written on decorators stay."""
+        """Forget the configuration and the windows in memory. The limits on decorators stay."""
         with self._lock:
             self._memory = None
             self.configured = False
-            """Whether anybody said by which rules: `configure`, or the environment."""
+            """Whether `configure` or the environment set the rules."""
             self._rules: RuleSet | None = None
             self._storage: str | Storage | AsyncStorage | None = None
             self._options: LimiterOptions = {}
@@ -109,16 +110,16 @@ class Configuration:
         storage: str | Storage | AsyncStorage | None,
         options: LimiterOptions,
     ) -> None:
-        """Replace what was configured, once the new has proved usable."""
+        """Replace the configuration, if the new one can be used."""
         with self._lock:
             made = Configuration()
             made._declared, made._override, made._memory = self._declared, self._override, self._memory
-            # Read once: what is an iterator, or a file, gives the limiters for sync and for async functions the same rules.
+            # Read once, so that an iterator or a file gives the limiters for sync and async functions the same rules.
             made.configured, made._storage, made._options = True, storage, options
             made._rules = rules_if_on(
                 os.environ.get(RULES_VARIABLE) or None if rules is None else rules, off=made._is_off()
             )
-            # Made at once, so that what cannot be used is told here and not at the first call.
+            # Made now, so that an error appears here and not at the first call.
             if any(iscoroutinefunction(getattr(storage, verb, None)) for verb in ("acquire", "incr")):
                 made.async_limiter()
             else:
@@ -131,10 +132,10 @@ class Configuration:
                 setattr(self, name, getattr(made, name))
 
     def require(self, name: str) -> None:
-        """Make sure that somebody said by which rules the function of this name is limited.
+        """Check that there are rules for the function with this name.
 
         Raises:
-            NotifyError: nobody did.
+            NotifyError: neither `configure` nor the environment set any.
         """
         with self._lock:
             if self.configured:
@@ -144,7 +145,7 @@ class Configuration:
                     f"Nothing limits {name}: call configure(rules=...) first, set {RULES_VARIABLE}, or write "
                     "limit='1/day' on the decorator."
                 )
-            # The variable was set after a function that has a limit of its own was called.
+            # The variable was set after a function that has its own limit was called.
             self._rules = None
             rules = self._found_rules()
             for limiter in (self._limiter, self._async_limiter):
@@ -152,21 +153,21 @@ class Configuration:
                     limiter.rules = rules
 
     def declare(self, rule: Rule, place: str, *, again: bool) -> None:
-        """Take up the limit that a decorator wrote down, as `DecoratorLimits.adding` does."""
+        """Add the limit of a decorator, as `DecoratorLimits.adding` does."""
         with self._lock:
             declared = self._declared.adding(rule, place, again=again)
             for limiter in (self._limiter, self._async_limiter):
                 if limiter is not None:
                     _declare_on(limiter, rule, place)
-            # Not before: a limit that cannot be used is no limit.
+            # Only now: a limit that cannot be used must not stay.
             self._declared = declared
 
     @contextmanager
     def overriding(self, clock: Callable[[], float]) -> Generator[None, None, None]:
-        """For a test: the same rules on fresh windows in memory, by this clock, whatever is configured meanwhile.
+        """For a test: use the same rules with fresh windows in memory and this clock, whatever is configured meanwhile.
 
-        What was configured is in force again afterwards, and so are the limits on decorators, but for those of functions
-        that the test itself defined.
+        Afterwards the earlier configuration and the earlier limits on decorators are in force again. Limits of
+        functions that the test itself defined are removed.
         """
         from ratelimited_notify.storage.memory import MemoryStorage
 
@@ -198,7 +199,7 @@ class Configuration:
     def _make_limiter(self) -> Limiter:
         with self._lock:
             if self._limiter is None:
-                made = Limiter(self._found_rules(), self._found_storage(), **self._found_options())  # type: ignore[arg-type]  # the limiter checks what it is given
+                made = Limiter(self._found_rules(), self._found_storage(), **self._found_options())  # type: ignore[arg-type]  # the limiter checks it
                 for rule in self._declared.rules():
                     made.declare(rule)
                 self._limiter = made
@@ -233,7 +234,7 @@ class Configuration:
         return not self._options.get("enabled", True) or switch.read()
 
     def _shared_memory(self) -> MemoryStorage:
-        """One set of windows for sync and async functions, which another configuration finds again."""
+        """One set of windows for sync and async functions, which the next configuration uses too."""
         from ratelimited_notify.storage.memory import MemoryStorage
 
         clock = self._options.get("clock")
@@ -248,14 +249,14 @@ class Configuration:
 
 
 configuration = Configuration()
-"""The one configuration of this process."""
+"""The configuration of this process."""
 
 _declared: WeakKeyDictionary[Limiter | AsyncLimiter, DecoratorLimits] = WeakKeyDictionary()
 _declaring = threading.Lock()
 
 
 def declare(limiter: Limiter | AsyncLimiter | None, rule: Rule, place: str, *, again: bool) -> None:
-    """Take up the limit that a decorator wrote down: for its `limiter=`, or for the process, as `DecoratorLimits.adding` does."""
+    """Add the limit of a decorator to its `limiter=` or to the process, as `DecoratorLimits.adding` does."""
     if limiter is None:
         configuration.declare(rule, place, again=again)
         return
@@ -270,7 +271,7 @@ def _declare_on(limiter: Limiter | AsyncLimiter, rule: Rule, place: str) -> None
         limiter.declare(rule)
     except RuleError as error:
         raise RuleError(
-            [Problem("", f"the limit of {place} cannot be used with the rules in force."), *error.problems]
+            [Problem("", f"the limit of {place} cannot be combined with the rules in force."), *error.problems]
         ) from None
 
 
@@ -279,20 +280,20 @@ def configure(
     storage: str | Storage | AsyncStorage | None = None,
     **options: Unpack[LimiterOptions],
 ) -> None:
-    """Say by which rules, and on which storage, decorated functions are limited: sync and async ones, in one set of windows.
+    """Set the rules and the storage for all decorated functions. Sync and async functions share one set of windows.
 
-    A second call replaces the first for all of them; limits written on decorators stay, where no rule is for their type,
-    and so do the windows: in memory they live as long as the process, unless another `clock` or a storage object is given.
-    What is not given comes from the environment: `RATELIMITED_NOTIFY_RULES`, the path of a TOML file,
-    `RATELIMITED_NOTIFY_STORAGE`, a URI, and `RATELIMITED_NOTIFY_DISABLED`.
+    A second call replaces the first for all functions. A limit on a decorator stays if no rule matches its type. The
+    windows stay too: in memory they live as long as the process, unless you pass another `clock` or a storage object.
+    What you do not pass comes from the environment: `RATELIMITED_NOTIFY_RULES` (the path of a TOML file),
+    `RATELIMITED_NOTIFY_STORAGE` (a URI) and `RATELIMITED_NOTIFY_DISABLED`.
 
     Arguments:
-        rules: what may be sent, as `Limiter` takes it.
-        storage: where windows are kept, as `Limiter` takes it; by default this process's memory.
-        options: the further arguments of `Limiter`, such as `enabled=False`.
+        rules: what may be sent, in any form that `Limiter` takes.
+        storage: where windows are kept, in any form that `Limiter` takes. By default in the memory of this process.
+        options: the other arguments of `Limiter`, such as `enabled=False`.
 
     Raises:
-        RuleError: the rules cannot be used; all problems are named, each with its place.
-        NotifyError: another argument cannot be used. What was configured before stays.
+        RuleError: the rules cannot be used. The error lists all problems, each with its place.
+        NotifyError: another argument cannot be used. The earlier configuration stays in force.
     """
     configuration.configure(rules, storage, check_option_names(options, configure))

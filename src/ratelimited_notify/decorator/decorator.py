@@ -1,4 +1,4 @@
-"""A function that sends, limited where it is defined: the rules of a notifier, declared on the function itself."""
+"""`rate_limited`: limits a function that sends, where it is defined."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.annotations import LimitNotation
 
-    _Later: TypeAlias = Coroutine[Any, Any, "R"]  # Any: what a coroutine yields is the event loop's
+    _Later: TypeAlias = Coroutine[Any, Any, "R"]  # Any: what a coroutine yields belongs to the event loop
     _ClassMethod: TypeAlias = classmethod[Any, "P", "R"]  # Any: of any class
 
 P = ParamSpec("P")
@@ -45,7 +45,7 @@ _L = TypeVar("_L", bound="Limiter | AsyncLimiter")
 
 
 class DroppingDecorator(Protocol):
-    """A decorator whose functions return None where a rule refuses."""
+    """A decorator whose functions return None if a rule refuses."""
 
     @overload
     def __call__(self, function: staticmethod[P, _Later[R]], /) -> staticmethod[P, _Later[R | None]]: ...
@@ -67,7 +67,7 @@ class DroppingDecorator(Protocol):
 
 
 class RaisingDecorator(Protocol):
-    """A decorator whose functions keep their type: a refusal is an exception."""
+    """A decorator whose functions keep their type, because a refusal raises."""
 
     def __call__(self, function: F, /) -> F: ...
 
@@ -117,38 +117,41 @@ def rate_limited(
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
 ) -> RaisingDecorator | DroppingDecorator:
-    """Limit a function that sends: a function, a method, a class or static method, or a coroutine function.
+    """Limit a function that sends: a function, a method, a class method, a static method or a coroutine function.
 
-    The windows belong to the type: functions of one type share them, whatever they are called.
+    The windows belong to the type. Functions with the same type share them, whatever their names are.
 
     Arguments:
-        type: the type of notification that the function sends, or a callable of its arguments.
-        limit: a rule for that type, in the notation of `limits` (`"1/day"`); a configured rule for the type wins over it.
-        recipient: the argument that is the recipient: its name, a dotted path (`"user.email"`), or a callable of the
-            arguments. By default the parameter called recipient, to, user_id, user_email, email or user.
-        cost: how many hits a call counts for: a number (1 by default), a name, a path or a callable, as for recipient.
-        priority: a priority that rules may exempt: a name, a path, a callable, or else a constant.
-        fields: further fields that rules may count by, each likewise: `{"tenant": "account.id", "channel": "sms"}`.
-        on_limit: what a call does when it is over the limit, where the rule does not say: `"raise"` (the default) raises
-            `RateLimitExceeded`; `"drop"` returns None; `"wait"` waits until it is allowed.
-        max_wait: the longest wait of one call, in seconds; `"wait"` requires it, and beyond it raises at once.
-        limiter: what decides; by default what `configure` or the environment set up.
+        type: the type of notification that the function sends, or a callable that takes its arguments.
+        limit: a rule for that type, in the notation of `limits` (`"1/day"`). A configured rule that matches the type
+            wins.
+        recipient: the argument that is the recipient: its name, a dotted path (`"user.email"`), or a callable that
+            takes the arguments. By default the parameter called recipient, to, user_id, user_email, email or user.
+        cost: how many hits a call counts as: a number (1 by default), or a name, a path or a callable as for `recipient`.
+        priority: a priority that rules can exempt: a name, a path or a callable as for `recipient`, or else a constant.
+        fields: further values that rules can count by, each given like `priority`: `{"tenant": "account.id", "channel":
+            "sms"}`.
+        on_limit: what a call does over the limit, if the rule does not say: `"raise"` (the default) raises
+            `RateLimitExceeded`, `"drop"` returns None, `"wait"` waits until the call is allowed.
+        max_wait: the longest wait of one call, in seconds. `"wait"` requires it. If the wait would be longer, the call
+            raises at once.
+        limiter: the limiter that decides. By default the one that `configure` or the environment sets up.
         refund: whether a call that raised gives its hit back, as for `Notifier`.
 
     Returns:
-        A decorator that keeps signature, name and docstring. A function decorated with `"raise"` or `"wait"` never
+        A decorator that keeps the signature, the name and the docstring. A function with `"raise"` or `"wait"` never
         returns None because of a rule.
 
     Raises:
         RuleError: the limit cannot be used.
-        NotifyError: another argument cannot be used, or does not fit the function; told at decoration.
+        NotifyError: another argument cannot be used, or does not fit the function. It is raised at decoration.
     """
     declared = _Decorator(type, limit, recipient, cost, priority, fields, Policy(on_limit, max_wait), limiter, refund)
     return cast("RaisingDecorator", declared.decorate)
 
 
 class _Decorator:
-    """What is known at decoration."""
+    """A decorator with its arguments: what is known before there is a function."""
 
     def __init__(
         self,
@@ -163,18 +166,18 @@ class _Decorator:
         refund: Refund,
     ) -> None:
         if not (callable(type) or (isinstance(type, str) and type)):
-            raise NotifyError("type= must be a text that is not empty, such as 'news', or a callable of the arguments.")
+            raise NotifyError(
+                "type= must be a non-empty string such as 'news', or a callable that takes the arguments."
+            )
         if limiter is not None and not isinstance(limiter, (Limiter, AsyncLimiter)):
-            raise NotifyError(f"limiter= is a {limiter.__class__.__name__}; it must be a Limiter or an AsyncLimiter.")
+            raise NotifyError(f"limiter= must be a Limiter or an AsyncLimiter, not {limiter.__class__.__name__}.")
         self.type = type
         self.rule = None
         if limit is not None:
             if not isinstance(type, str):
-                raise NotifyError("limit= needs a type that is a text; for types that vary write rules.")
+                raise NotifyError("limit= needs a type that is a string. If the type varies, write rules.")
             if any(character in type for character in "*?["):
-                raise NotifyError(
-                    f"limit= is for one type, and {type!r} reads as a family of types; write a rule for it."
-                )
+                raise NotifyError(f"limit= is for one type, but {type!r} looks like a pattern. Write a rule for it.")
             self.rule = Rule(type, limit)
         self.recipient = recipient
         self.cost = cost
@@ -184,13 +187,13 @@ class _Decorator:
         self.limiter = limiter
         self.refunded = refunding(refund)
 
-    def decorate(self, function: Any) -> Any:  # Any: the two protocols say what comes in and goes out
+    def decorate(self, function: Any) -> Any:  # Any: the two protocols say what it takes and returns
         if issubclass(type(function), (classmethod, staticmethod)):
             return type(function)(self.decorate(function.__func__))
         if not callable(function):
             raise NotifyError(
                 f"rate_limited decorates functions that send, not a {function.__class__.__name__}. "
-                "Is it written with its arguments, as in @rate_limited('news')?"
+                "Write it with its arguments, as in @rate_limited('news')."
             )
         name = _name(function)
         if is_generator(function) or inspect.isclass(without_partial(function)):
@@ -218,11 +221,12 @@ class _Decorator:
         )
 
     def _check(self, limiter: _L, name: str) -> _L | None:
-        """The limiter, if its rules are such as the function can go by; None where limiting is off, and nothing matters.
+        """The limiter, after a check that its rules fit the function; None if limiting is off, so that nothing is
+        checked.
 
         Raises:
-            NotifyError: there are none, they do not declare a field of the function's, or a rule for its type says wait and
-                there is no `max_wait`.
+            NotifyError: there are no rules, they do not declare a field of the function, or a rule for its type has
+                `on_limit="wait"` and there is no `max_wait`.
         """
         if switch.off or switch.read():
             return None
@@ -234,7 +238,7 @@ class _Decorator:
         return limiter
 
     def _dropped(self, decision: Decision) -> object:
-        """What a call gives that was dropped: a function that is not to drop never returns None because of a rule."""
+        """The result of a call that a rule drops. A function whose own `on_limit` is not `"drop"` raises instead."""
         if self.policy.on_limit == "drop":
             return None
         raise RateLimitExceeded(decision)
@@ -326,7 +330,7 @@ def _rejecting_coroutines(function: Callable[..., object]) -> Callable[..., obje
 
 
 def _of(function: object, attribute: str) -> object:
-    """The attribute of a function, or of the class where an object is called."""
+    """The attribute of a function, or of its class if it is an object with `__call__`."""
     called = without_partial(function)
     return getattr(called, attribute, None) or getattr(type(called), attribute)
 
@@ -336,15 +340,15 @@ def _name(function: object) -> str:
 
 
 def _is_redefined(function: object) -> bool:
-    """Whether the same name again is the same function, of a module that was loaded again.
+    """Whether a function with the same name is this function again, because its module was loaded again.
 
-    It is not for a function that another one makes each time, nor for what has no name of its own.
+    That is not so for a function that another function makes at each call, or for an object that has no name of its own.
     """
     return isinstance(function, FunctionType) and "<" not in function.__qualname__
 
 
 def _named(limited: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:
-    """The limited function, with the name, the documentation and the signature of the one that it limits."""
+    """The limited function, with the name, the docstring and the signature of the function that it limits."""
     called = without_partial(function)
     if isinstance(called, FunctionType):
         functools.update_wrapper(limited, called)

@@ -1,4 +1,4 @@
-"""Rules times storage: whether a notification may be sent, and why."""
+"""Limiters: they decide by rules and storage whether a notification may be sent, and say why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from ratelimited_notify.limiter.refund import Refund as Refund, outcome_unknown as outcome_unknown
     from ratelimited_notify.limiter.sync import Limiter as Limiter
-else:  # a type checker would take every misspelt name for one that is found here
+else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
         __name__,
         {

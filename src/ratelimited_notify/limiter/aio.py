@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AsyncLimiter(BaseLimiter["AsyncStorage"]):
-    """A `Limiter` to await. One object serves several event loops, one after another and at once."""
+    """A `Limiter` for asyncio. One object serves several event loops, one after another or at the same time."""
 
     def _open(self, storage: str | AsyncStorage | Storage) -> AsyncStorage:
         from ratelimited_notify.storage.open import adopt_async, open_async_storage
@@ -44,7 +44,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         priority: str | None = None,
         **fields: Recipient | None,
     ) -> Decision:
-        """As `Limiter.hit`. Where it is cancelled, whether the hit was counted is unknown, and it is not given back."""
+        """Like `Limiter.hit`. If it is cancelled, it is unknown whether the hit was counted, and it is not given back."""
         decision = self._decide_by_shortcut(type, recipient, cost, priority, fields)
         if decision is not None:
             return decision
@@ -67,7 +67,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         priority: str | None = None,
         **fields: Recipient | None,
     ) -> Decision:
-        """As `Limiter.test`."""
+        """Like `Limiter.test`."""
         query = self._prepare(type, recipient, cost, priority, fields, hit=False)
         if isinstance(query, Decision):
             return query
@@ -87,7 +87,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         priority: str | None = None,
         **fields: Recipient | None,
     ) -> list[Decision]:
-        """As `Limiter.hit_many`."""
+        """Like `Limiter.hit_many`."""
         if self._is_off():
             return [Decision(type, recipient, cost, True) for recipient in recipients]
         queries = self._query_each(type, recipients, cost, priority, fields)
@@ -100,7 +100,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
     async def decide(
         self, batch: Iterable[Notification], patience: FailureBudget = ENDLESS
     ) -> list[Decision | Exception]:
-        """As `Limiter.decide`."""
+        """Like `Limiter.decide`."""
         known = self._queries_for(batch)
         queries = queries_among(known)
         try:
@@ -117,7 +117,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         return await self.storage.acquire_many(asked) if asked else []
 
     async def release(self, decision: Decision) -> bool:
-        """As `Limiter.release`."""
+        """Like `Limiter.release`."""
         receipt = self._receipt(decision)
         if receipt is None:
             return False
@@ -137,7 +137,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         priority: str | None = None,
         **fields: Recipient | None,
     ) -> AsyncGenerator[Decision]:
-        """As `Limiter.reserve`."""
+        """Like `Limiter.reserve`."""
         decision = await self.hit(type, recipient, cost=cost, priority=priority, **fields)
         try:
             yield decision
@@ -147,14 +147,14 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
             raise
 
     async def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
-        """As `Limiter.windows`."""
+        """Like `Limiter.windows`."""
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return ()
         return self._test_decision(query, await self.storage.peek(query.windows, query.keys, 1)).windows
 
     async def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
-        """As `Limiter.clear`."""
+        """Like `Limiter.clear`."""
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return 0
@@ -165,7 +165,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
             self._forget_refusals(windows, keys)
 
     async def wait(self, seconds: float) -> None:
-        """As `Limiter.wait`."""
+        """Like `Limiter.wait`."""
         import asyncio
 
         sleep = getattr(self._clock, "sleep", None)
@@ -174,7 +174,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         await asyncio.sleep(0 if sleep else seconds)
 
     async def close(self) -> None:
-        """As `Limiter.close`."""
+        """Like `Limiter.close`."""
         if self._owned and self._storage is not None:
             await self._storage.close()
 

@@ -1,4 +1,4 @@
-"""What the limiter for threads and the one for asyncio share: everything but asking the storage."""
+"""The common part of both limiters: everything except the calls of the storage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _log = logging.getLogger("ratelimited_notify")
 
 
 class BaseLimiter(RuleLookup, Generic[_S]):
-    """What both limiters are made of: rules, and the questions and decisions that follow from them."""
+    """The base of both limiters. It makes queries from notifications, and decisions from what the storage answers."""
 
     def __init__(
         self,
@@ -62,29 +62,33 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         """Make a limiter.
 
         Arguments:
-            rules: what may be sent: a mapping from type to limit (`{"news": "1/day"}`), rules, a `RuleSet`, or the path of a
-                TOML file.
-            storage: where windows are kept: a URI, or a storage to be shared. `"memory://"`, the default, is this limiter's own.
-                Threads and asyncio can share windows in memory: an `AsyncLimiter` takes the storage of a `Limiter` on it.
-            namespace: how every key begins; limiters of one namespace on one server count together.
-            normalize: `"email"`, or a callable from text to text, that makes the spellings of a recipient one. By default each
-                spelling is a recipient of its own.
-            tier_of: a callable from the recipient, as passed, to the name of its tier, or None.
-            pseudonymize: a secret of 1 to 64 bytes; with it, keys hold a keyed hash instead of the recipient.
-            on_storage_error: `"raise"` (the default) raises `StorageError`; `"allow"` and `"deny"` decide, uncounted.
-            timeout: the most seconds that a decision waits for the storage, 0.5 by default. For a storage opened by its URI.
-            clock: a callable that gives seconds, for windows in memory and on memcached; by default this machine's time. One
-                that has a method `sleep(seconds)` is also what waiting is done by.
+            rules: what may be sent: a mapping from type to limit (`{"news": "1/day"}`), rules, a `RuleSet`, or the path
+                of a TOML file.
+            storage: where windows are kept: a URI, or a storage to share. With `"memory://"`, the default, each limiter
+                has windows of its own. To share windows in memory between threads and asyncio, pass the storage of a
+                `Limiter` to an `AsyncLimiter`.
+            namespace: the first part of every key. Limiters with the same namespace on one server count together.
+            normalize: `"email"`, or a callable from string to string, so that all spellings of a recipient count as
+                one. By default each spelling is a recipient of its own.
+            tier_of: a callable that takes the recipient as you passed it, and returns the name of its tier, or None.
+            pseudonymize: a secret of 1 to 64 bytes. With it, keys contain a keyed hash instead of the recipient.
+            on_storage_error: `"raise"` (the default) raises `StorageError`. `"allow"` and `"deny"` decide without
+                counting.
+            timeout: the longest time in seconds that a decision waits for the storage, 0.5 by default. It applies to a
+                storage that the limiter opens by its URI.
+            clock: a callable that returns seconds, for windows in memory and in memcached. By default this machine's
+                time. If it has a method `sleep(seconds)`, the limiter waits with it.
             enabled: False sends everything and counts nothing.
-            remember_refusals: True answers a recipient who was refused a moment ago without asking the storage again: until
-                the time that it said, and 5 seconds at the most. What others give back, clear or edit meanwhile is not seen.
-                For a storage on a server, where a recipient may be asked about again and again.
-            circuit: when to stop asking a server that does not answer; by default after 3 time-outs or lost connections in
-                a row, and then one PING every 0.5 seconds until one is answered. None never stops. For a storage opened by
-                its URI.
+            remember_refusals: True refuses a recipient who was refused a moment ago without asking the storage again:
+                until the time at which the storage said it would allow it, but at most 5 seconds. Meanwhile the limiter
+                does not see what others give back, clear or change. This is for a storage on a server, if the same
+                recipient is asked for again and again.
+            circuit: when to stop asking a server that does not answer. By default that is after 3 time-outs or lost
+                connections in a row. From then on, the server gets one PING every 0.5 seconds until it answers one.
+                None never stops asking. It applies to a storage that the limiter opens by its URI.
 
         Raises:
-            RuleError: the rules cannot be used; all problems are named, each with its place.
+            RuleError: the rules cannot be used. The error lists all problems, each with its place.
             NotifyError: another argument cannot be used.
             MissingExtra: the client of the storage is not installed.
         """
@@ -102,7 +106,7 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         super().__init__(rules_if_on(rules, off=off), namespace, counted, tier_of)
         self._storage_argument: str | _S | Storage = storage
         self._owned = isinstance(storage, str)
-        # With the switch off nothing is opened, so that nothing needs to be installed or running.
+        # If limiting is off, nothing is opened, so nothing has to be installed or running.
         self._storage: _S | None = None if off or switch.off else self._open_storage()
 
     def __repr__(self) -> str:
@@ -120,11 +124,11 @@ class BaseLimiter(RuleLookup, Generic[_S]):
 
     @abstractmethod
     def _open(self, storage: str | _S | Storage) -> _S:
-        """The storage that is meant."""
+        """The storage to use."""
 
     def _check_clock_of(self, storage: object) -> None:
         if self._clock not in (None, getattr(storage, "clock", None)):
-            raise NotifyError("clock= goes with a storage that the limiter opens; give it to the storage instead.")
+            raise NotifyError("clock= is for a storage that the limiter opens. Pass the clock to the storage instead.")
 
     def _open_storage(self) -> _S:
         self._storage = self._open(self._storage_argument)
@@ -132,7 +136,7 @@ class BaseLimiter(RuleLookup, Generic[_S]):
 
     @property
     def storage(self) -> _S:
-        """The storage that is asked: a storage of `limits` too, for `limits`' own strategies."""
+        """The storage in use. It is also a storage of `limits`, so the strategies of `limits` can use it."""
         return self._open_storage() if self._storage is None else self._storage
 
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
@@ -148,10 +152,10 @@ class BaseLimiter(RuleLookup, Generic[_S]):
     def _decide_by_shortcut(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
     ) -> Decision | None:
-        """The decision about a hit where limiting is off, or a shortcut leads to it; otherwise None."""
+        """The decision about a hit if limiting is off or a shortcut knows it; otherwise None."""
         if self._is_off():
             return Decision(type, recipient, cost, True)
-        # A cost that is no such number takes the long way, which says what is wrong with it.
+        # Any other cost takes the long way, which also checks it.
         if cost is not ONE or fields or priority is not None or type.__class__ is not str:
             return None
         shortcut = self.plans.shortcuts.get(type)
@@ -165,19 +169,19 @@ class BaseLimiter(RuleLookup, Generic[_S]):
     def decision_from(
         self, type: str, recipient: object, shortcut: Shortcut | None, outcome: Outcome | None
     ) -> Decision | None:
-        """The decision that follows from what a shortcut said; None where it said nothing."""
+        """The decision from the outcome of a shortcut; None if there is no outcome."""
         if shortcut is None or outcome is None or not isinstance(recipient, str):
             return None
         return decided(type, recipient, self, shortcut, outcome)
 
     def explanation(self, recipient: str, shortcut: Shortcut, outcome: Outcome) -> Explanation:
-        """Why a shortcut decided as it did."""
+        """The reasons for a decision by a shortcut."""
         text = recipient if self._counted is text_of else self._counted(recipient)
         return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
 
     @property
     def raises(self) -> bool:
-        """Whether a failure of the storage is raised, rather than decided about."""
+        """Whether a failure of the storage raises an error. If not, `on_storage_error` decides."""
         return self._on_storage_error == "raise"
 
     def _is_off(self) -> bool:
@@ -196,9 +200,10 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         *,
         hit: bool,
     ) -> Query | Decision:
-        """What to ask the storage; or the decision, if there is nothing to ask.
+        """The query for the storage, or the decision if there is nothing to ask.
 
-        That is so if limiting is off, if no rule applies, and for a hit also if the same was refused a moment ago.
+        There is nothing to ask if limiting is off, or no rule applies, or if a hit was refused a moment ago and that is
+        remembered.
         """
         if self._is_off():
             return Decision(type, recipient, cost, True)
@@ -213,13 +218,13 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         return query
 
     def _hit_decision(self, query: Query, verdict: VerdictLike) -> Decision:
-        """The decision about a hit. A refusal is remembered, if refusals are."""
+        """The decision about a hit. A refusal is remembered if `remember_refusals` is on."""
         if self._refusals is not None and query.asked is not None:
             self._refusals.remember(query.windows, query.keys, query.cost, verdict, query.asked)
         return self._decision(query, verdict)
 
     def _decision(self, query: Query, verdict: VerdictLike) -> Decision:
-        """The decision that follows from what the storage took, or refused."""
+        """The decision from the verdict on a hit."""
         granted = verdict.granted
         return Decision(
             query.subject.type, query.recipient, query.cost, granted,
@@ -228,7 +233,7 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         )  # fmt: skip
 
     def _test_decision(self, query: Query, verdict: VerdictLike) -> Decision:
-        """The decision that would follow; there is nothing to give back."""
+        """The decision from the verdict on a test, which took nothing that could be given back."""
         subject = query.subject
         return Decision(
             subject.type, query.recipient, query.cost, verdict.granted,
@@ -239,16 +244,21 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         return Decision(query.subject.type, query.recipient, query.cost, True, subject=query.subject)
 
     def _failed(self, queries: Sequence[Query], error: StorageError, *, tested: bool = False) -> list[Decision]:
-        """The decisions without the storage, where the user chose what they are; where they are only tested, none is logged."""
+        """The decisions that `on_storage_error` makes when the storage failed. Those about tests are not logged."""
         if self.raises:
             try:
                 raise error
             finally:
-                del error  # Or it and this frame, which is in its traceback, keep each other.
+                del error  # Otherwise it and this frame, which is in its traceback, keep each other alive.
         allowed, said = (True, "allowed") if self._on_storage_error == "allow" else (False, "refused")
         if not tested:
             uncounted = sum(1 for query in queries if query.windows)
-            _log.warning("Notifications %s uncounted (%d), as the storage failed: %s", said, uncounted, error)
+            _log.warning(
+                "Notifications were %s without being counted (%d), because the storage failed: %s",
+                said,
+                uncounted,
+                error,
+            )
         return [
             Decision(query.subject.type, query.recipient, query.cost, allowed, subject=query.subject, error=str(error))
             if query.windows
@@ -257,23 +267,23 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         ]
 
     def _forget_refusals(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
-        """What was remembered of these windows no longer holds."""
+        """Forget what is remembered about these windows, because they changed."""
         if self._refusals is not None:
             self._refusals.drop(windows, keys)
 
     def _receipt(self, decision: Decision) -> Receipt | None:
-        """What it takes to give a decision's hit back, the first time that it is asked for.
+        """What `release` needs to give a hit back, the first time it is asked for.
 
         Raises:
-            NotifyError: another storage granted it.
+            NotifyError: another storage allowed it.
         """
         granted_by = decision.granted_by
         if granted_by is not None and granted_by is not self.storage:
-            raise NotifyError("The decision was made by a limiter with another storage; release it with that one.")
+            raise NotifyError("The decision was made by a limiter with another storage. Release it with that limiter.")
         return decision.take_receipt()
 
     def _query_for(self, notification: Notification) -> Query | Decision | Exception:
-        """What the storage is to be asked, or what is known without asking."""
+        """The query about a notification, or what is known without asking the storage."""
         if self._is_off():
             return Decision(notification.type, notification.recipient, notification.cost, True)
         try:
@@ -284,17 +294,17 @@ class BaseLimiter(RuleLookup, Generic[_S]):
                 notification.priority,
                 notification.fields,
             )
-        except Exception as error:  # noqa: BLE001  # normalize and tier_of are the user's, and may raise anything
+        except Exception as error:  # noqa: BLE001  # normalize and tier_of are the user's code and may raise anything
             return error
         return query
 
     def _queries_for(self, notifications: Iterable[Notification]) -> Sequence[Query | Decision | Exception]:
-        """`_query_for` for each; in less time where only recipients differ, as they mostly do."""
+        """`_query_for` for each notification. It is faster if only the recipients differ, as they mostly do."""
         batch = list(notifications)
         if len(batch) > 1 and is_uniform(batch) and not self._is_off():
             first = batch[0]
             recipients = [notification.recipient for notification in batch]
-            # What cannot be asked about keeps the others from nothing, so then each is asked about by itself.
+            # A notification that cannot be used must not affect the others, so then each gets a query of its own.
             with suppress(Exception):
                 subject = self._query_each(first.type, recipients, first.cost, first.priority, first.fields)
                 if isinstance(subject, UniformBatch):
@@ -302,7 +312,7 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         return [self._query_for(notification) for notification in batch]
 
     def _decisions(self, queries: Iterable[Query], verdicts: Iterable[VerdictLike]) -> list[Decision]:
-        """The decisions, from what the storage said to those that fall into windows."""
+        """The decisions about all queries. There are verdicts only for those that have windows."""
         if isinstance(queries, UniformBatch):
             return queries.answers(verdicts, self.storage)
         upcoming = iter(verdicts)
@@ -311,14 +321,14 @@ class BaseLimiter(RuleLookup, Generic[_S]):
     def _decisions_without_storage(
         self, queries: Sequence[Query], error: StorageError
     ) -> Sequence[Decision | Exception]:
-        """What comes of each question when the storage failed."""
+        """The result of each query when the storage failed."""
         if not self.raises:
             return self._failed(queries, error)
         return [error if query.windows else self._unlimited(query) for query in queries]
 
 
 def _storage_text(storage: object) -> str:
-    """The class of a storage, and where its servers are. The repr of a storage that others wrote may show a password."""
+    """The class of a storage, and where its servers are. It uses no repr that others wrote: it may show a password."""
     from ratelimited_notify.storage.adapter import Adapter, AsyncAdapter
     from ratelimited_notify.storage.breaker import Circuits
 

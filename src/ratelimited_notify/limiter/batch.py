@@ -1,4 +1,4 @@
-"""What is to be decided, one by one and in batches: worked out before the storage is asked."""
+"""Queries: what to ask the storage about one notification, or about a batch of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Query:
-    """What is to be decided about one notification."""
+    """What to ask the storage about one notification."""
 
     __slots__ = ("asked", "cost", "keys", "recipient", "subject", "windows")
 
@@ -38,17 +38,17 @@ class Query:
         self.windows = windows
         self.keys = keys
         self.asked: AskedAt | None = None
-        """When the storage is asked, where refusals are remembered."""
+        """When the storage is asked. Set only if refusals are remembered."""
 
     def request(self) -> Request:
         return Request(self.windows, self.keys, self.cost)
 
 
 class FailureBudget:
-    """For the groups of one batch: after the second in a row that the storage did not decide, it is not asked any more.
+    """Ends a batch that the storage does not decide: after two groups in a row have failed, it is not asked again.
 
     Arguments:
-        endless: True goes on asking, for batches that have no end.
+        endless: True never ends it, for batches that have no end.
     """
 
     __slots__ = ("_endless", "_failed", "_last")
@@ -59,19 +59,19 @@ class FailureBudget:
         self._last: StorageError | None = None
 
     def check(self) -> None:
-        """Raise an error if that was enough."""
+        """Raise an error if two groups in a row have failed."""
         if self._last is not None and self._failed > 1:
             raise StorageError(
-                "Two groups of this batch before failed, so the storage was not asked about this one, and nothing was "
-                f"counted. The last of them: {self._last}"
+                "The two groups of this batch before failed, so the storage was not asked about this one, and nothing was "
+                f"counted. The last failure: {self._last}"
             )
 
     def answered(self) -> None:
-        """A group was decided."""
+        """The storage decided a group."""
         self._failed = 0
 
     def failed(self, error: StorageError) -> None:
-        """A group was not."""
+        """The storage failed to decide a group."""
         if not self._endless:
             self._failed, self._last = self._failed + 1, error
 
@@ -80,11 +80,11 @@ ENDLESS = FailureBudget(endless=True)
 
 
 class NormalizingShortcut:
-    """A shortcut for recipients who are counted under another text than they are known by.
+    """A shortcut for recipients that are counted under another string: normalized, or pseudonymized.
 
     Arguments:
-        shortcut: decides about the text.
-        counted: the text that a recipient is counted as.
+        shortcut: decides about that string.
+        counted: returns the string that a recipient is counted as.
     """
 
     def __init__(self, shortcut: Shortcut, counted: Callable[[Recipient], str]) -> None:
@@ -93,19 +93,19 @@ class NormalizingShortcut:
         self.windows = shortcut.windows
 
     def decide(self, recipient: str, /) -> Outcome | None:
-        """What the shortcut says of the text."""
+        """The outcome for the recipient as it is counted."""
         return self._shortcut.decide(self._counted(recipient))
 
     def explain(self, outcome: Outcome) -> VerdictLike:
-        """What `acquire` would have answered."""
+        """The verdict that `acquire` would have returned."""
         return self._shortcut.explain(outcome)
 
 
 class UniformBatch(Sequence[Query]):
-    """Questions about many recipients that all have the same windows.
+    """Queries about many recipients that all have the same windows.
 
-    What differs is made when it is asked for, a part at a time, so that a storage can have the next part ready while the
-    server decides the one before.
+    What differs is made on demand, one part at a time, so that a storage can prepare the next part while the server
+    decides the one before.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class UniformBatch(Sequence[Query]):
         return Query(subject, self._recipients[at], self._cost, self._windows, self._plan.keys(text))
 
     def requests(self) -> Sequence[Request]:
-        """What the storage is to be asked, in order."""
+        """What to ask the storage, in order."""
         return _Requests(self._plan, self._windows, self._counted, self._cost) if self._windows else ()
 
     def answers(self, verdicts: Iterable[VerdictLike], storage: Storage | AsyncStorage) -> list[Decision]:
-        """The decisions that follow from what the storage said."""
+        """The decisions from the verdicts of the storage."""
         type, cost, fields, windows = self._plan.type, self._cost, self._fields, self._windows
         subject: Sequence[Subject | str] = (
             self._counted if not fields else [Subject(type, text, fields) for text in self._counted]
@@ -201,7 +201,7 @@ class _Requests(Sequence[Request]):
 
 
 def is_uniform(notifications: Sequence[Notification]) -> bool:
-    """Whether only the recipients differ, as far as deciding goes."""
+    """Whether the notifications differ only in their recipients, as far as the decision is concerned."""
     first = notifications[0]
     type, cost, priority, fields = first.type, first.cost, first.priority, first.fields
     return all(
@@ -214,14 +214,14 @@ def is_uniform(notifications: Sequence[Notification]) -> bool:
 
 
 def requests(queries: Iterable[Query]) -> Sequence[Request]:
-    """What the storage is to be asked, in order."""
+    """What to ask the storage, in order."""
     if isinstance(queries, UniformBatch):
         return queries.requests()
     return [query.request() for query in queries if query.windows]
 
 
 def queries_among(known: Sequence[Query | Decision | Exception]) -> Sequence[Query]:
-    """Those that are not known without asking."""
+    """The queries among these: what is not known without asking the storage."""
     if isinstance(known, UniformBatch):
         return known
     return [each for each in known if isinstance(each, Query)]
@@ -230,7 +230,7 @@ def queries_among(known: Sequence[Query | Decision | Exception]) -> Sequence[Que
 def merge_decisions(
     known: Sequence[Query | Decision | Exception], answers: Iterable[Decision | Exception]
 ) -> list[Decision | Exception]:
-    """What is known, with the answers in the places of the questions."""
+    """What is known, with the answers in place of the queries."""
     if isinstance(known, UniformBatch):
         return list(answers)
     upcoming = iter(answers)

@@ -1,4 +1,4 @@
-"""What was decided, and why: plain data, worked out from what the storage said only when it is asked for."""
+"""What was decided, and why: plain data, computed from the verdict of the storage only when you ask for it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.windows.strategies import Outcome, Reading, Shortcut, StrategyName, Token, VerdictLike
 
-# A decision is given back once, whichever threads try.
+# Several threads may try to give a decision back; only one of them may succeed.
 _giving_back = threading.Lock()
 
 _LEFT_OUT = frozenset({"_subject", "_at", "_verdict", "_receipt", "_windows"})
 _USUAL: dict[str, object] = {"cost": 1, "error": None}
 new = object.__new__
-"""Makes a decision of which only a part is filled in."""
+"""Makes a decision without calling `__init__`, so that only a part of it is filled in."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,24 +40,24 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class WindowState:
     """One window at the moment of a decision.
 
-    `limits` can be asked about the same window: `strategy.hit(state.item, *state.identifiers)` on the limiter's storage.
+    You can ask `limits` about the same window: `strategy.hit(state.item, *state.identifiers)` on the limiter's storage.
     """
 
     rule: str
     """The name of the rule."""
     item: RateLimitItem
-    """The limit, an item of `limits`."""
+    """The limit, a `RateLimitItem` of `limits`."""
     identifiers: tuple[str, ...] = field(repr=False)
-    """The values of what the rule is counted by."""
+    """The values that the rule counts by."""
     strategy: StrategyName
     remaining: int
-    """How many are left: after the hit where it was taken, before it where it was refused."""
+    """How many hits are left: after this hit if it was taken, before it if it was refused."""
     reset_at: datetime
-    """When the window is empty if nothing else happens."""
+    """When the window is empty, if nothing else happens."""
     retry_after: float
-    """Seconds until this very cost fits, if nothing else happens; 0 where it fits or was taken, `inf` for never."""
+    """Seconds until this cost fits, if nothing else happens. 0 if it fits or was taken, `inf` if it never fits."""
     enforced: bool
-    """False for a window that could not refuse: in shadow mode, or of a rule that the priority is exempt from."""
+    """False for a window that could not refuse: its rule is in shadow mode, or the priority is exempt from it."""
 
 
 class Receipt(NamedTuple):
@@ -70,19 +70,19 @@ class Receipt(NamedTuple):
 
 
 Explanation: TypeAlias = "tuple[str, Sequence[Counter], VerdictLike, tuple[Storage | AsyncStorage, None] | None]"
-"""The recipient as it is counted, the windows, what the storage said, and what it takes to give the hit back."""
+"""The recipient as it is counted, the windows, the verdict, and what `release` needs to give the hit back."""
 
 
 class Explainer(Protocol):
-    """A limiter, as far as a decision knows it."""
+    """The part of a limiter that a decision uses."""
 
     def explanation(self, recipient: str, shortcut: Shortcut, outcome: Outcome) -> Explanation: ...
 
 
 class Decision:
-    """Whether a notification may be sent, and why; true when it may.
+    """Whether a notification may be sent, and why. It is true if it may.
 
-    Made by a limiter, never by hand.
+    Limiters make decisions; you never make one yourself.
     """
 
     __slots__ = (
@@ -121,36 +121,37 @@ class Decision:
         self.type = type
         """The type of the notification."""
         self.recipient = recipient
-        """Who it is for, as the caller said it."""
+        """Who it is for, as you passed it."""
         self.cost = cost
-        """How many hits it counts for."""
+        """How many hits it counts as."""
         self.allowed = allowed
         """Whether it may be sent."""
         self.error = error
-        """What the storage said, where it failed and `on_storage_error` decided; otherwise None."""
-        # Only the recipient as it is counted, where no further fields are known.
+        """The message of the storage if it failed and `on_storage_error` decided; otherwise None."""
+        # Just the recipient as it is counted, if there are no further fields.
         self._subject = subject
         self._windows = windows
-        # The answer, or those to a whole batch and the place of this one: it is made when somebody asks, and most are never.
+        # The verdict, or those on a whole batch and the place of this one: it is made on demand, and most never are.
         self._verdict: VerdictLike | LazyVerdicts | None = verdict if page is None else page
         self._at = at
-        # The storage that granted the hit, and the keys where they are at hand: what it takes to give it back, once.
+        # The storage that took the hit, and the keys if they are at hand: what is needed to give it back, once.
         self._receipt = receipt
         self.outcome = None
 
     if not TYPE_CHECKING:  # pragma: no branch  # when this runs, it is never true
 
         def __getattr__(self, name: str) -> object:
-            # Only what `decided` left out comes here, when it is first asked for.
+            # This runs only for what `decided` left out, when it is first used.
             if name in _USUAL:
                 return _USUAL[name]
             outcome = self.outcome if name in _LEFT_OUT else None
             if outcome is not None:
                 found = self.limiter.explanation(self.recipient, self.shortcut, outcome)
                 with _giving_back:
-                    # Another thread may have been quicker, and have given the hit back since.
+                    # Another thread may have been faster, and may have given the hit back since.
                     if self.outcome is not None:
-                        # What was asked comes last: who has that has all of it, also where a signal handler raises in between.
+                        # `_subject` and `outcome` are set last, so a decision that has its subject has all the rest too,
+                        # even if a signal handler raises in between.
                         subject, self._windows, self._verdict, self._receipt = found
                         self._at, self._subject, self.outcome = 0, subject, None
             return object.__getattribute__(self, name)
@@ -160,7 +161,7 @@ class Decision:
 
     @property
     def windows(self) -> tuple[WindowState, ...]:
-        """Every window that the notification falls into, in the order of the rules."""
+        """Every window that the notification counts in, in the order of the rules."""
         subject, verdict = self._about(), self._answer()
         if verdict is None or subject is None:
             return ()
@@ -171,9 +172,10 @@ class Decision:
 
     @property
     def blocked_by(self) -> WindowState | None:
-        """The window that holds it longest; None where it is allowed, the storage failed, or nothing was decided.
+        """The window that refuses it for the longest time; None if it is allowed, the storage failed, or nothing was
+        decided.
 
-        `str()` of the decision is a sentence for a log in each of these cases.
+        In each of these cases, `str()` of the decision is a sentence for a log.
         """
         subject, verdict = self._about(), self._answer()
         if self.allowed or verdict is None or subject is None:
@@ -188,22 +190,23 @@ class Decision:
 
     @property
     def refusals(self) -> tuple[OnLimit | None, ...]:
-        """What each refusing rule says is to happen; None where it leaves that to the notifier."""
+        """The `on_limit` of each refusing rule; None if the rule leaves that to the notifier."""
         if self.allowed:
             return ()
         return tuple(window.on_limit for window, reading in self._enforced() if reading.retry_at != FITS)
 
     @property
     def remaining(self) -> int | None:
-        """How many are left in the fullest of the enforced windows after this decision; None where no rule applies."""
+        """How many hits are left after this decision, in the fullest of the enforced windows; None if no rule applies."""
         left = [max(0, window.amount - reading.count) for window, reading in self._enforced()]
         return min(left, default=None)
 
     @property
     def retry_after(self) -> float:
-        """Seconds until it would be allowed if nothing else is taken or released; 0 when allowed, `inf` for never.
+        """Seconds until it would be allowed, if nothing else is taken or released. 0 if it is allowed, `inf` if it
+        never will be.
 
-        Where the storage failed and `on_storage_error="deny"` refused, it is not known: 0.
+        If the storage failed and `on_storage_error="deny"` refused, this is not known, and it is 0.
         """
         retry_at = self._retry_at()
         verdict = self._answer()
@@ -213,30 +216,30 @@ class Decision:
 
     @property
     def retry_at(self) -> datetime | None:
-        """When it would be allowed, in UTC; None when it is allowed now, or never."""
+        """When it would be allowed, in UTC; None if it is allowed now, or never."""
         retry_at = self._retry_at()
         return None if retry_at is None or retry_at == NEVER else _utc(retry_at)
 
     @property
     def reset_at(self) -> datetime | None:
-        """When the last enforced window is empty if nothing else happens, in UTC; None where no rule applies."""
+        """When the last enforced window is empty, if nothing else happens, in UTC; None if no rule applies."""
         latest = max((reading.reset_at for _, reading in self._enforced()), default=None)
         return None if latest is None else _utc(latest)
 
     @property
     def retry_after_header(self) -> int | None:
-        """`retry_after` for an HTTP header: whole seconds, rounded up; None when it is allowed now, or never."""
+        """`retry_after` for an HTTP header: whole seconds, rounded up; None if it is allowed now, or never."""
         seconds = self.retry_after
         return None if self._retry_at() is None or seconds == inf else ceil(seconds)
 
     @property
     def granted_by(self) -> Storage | AsyncStorage | None:
-        """The storage that holds what the decision took; None where there is nothing to give back."""
+        """The storage that holds the hit; None if there is nothing to give back."""
         receipt = self._receipt
         return None if receipt is None else receipt[0]
 
     def take_receipt(self) -> Receipt | None:
-        """What it takes to give the hit back, for a limiter: the first time, and never again."""
+        """What `release` needs to give the hit back. Only the first call returns it."""
         subject, verdict = self._about(), self._answer()
         with _giving_back:
             receipt, self._receipt = self._receipt, None
@@ -244,7 +247,7 @@ class Decision:
             return None
         keys = receipt[1]
         if keys is None:
-            # Few decisions are given back, so those of a batch do without their keys until then.
+            # Few decisions are given back, so decisions of a batch have no keys until then.
             keys = [window.key(subject.identifiers(window.by) or ()) for window in self._windows]
         return Receipt(self._windows, keys, self.cost, [reading.token for reading in verdict.readings])
 
@@ -267,7 +270,7 @@ class Decision:
         ]
 
     def _retry_at(self) -> int | None:
-        """The instant at which the last refusing window has room, or NEVER; None when nothing refuses."""
+        """The instant at which the last refusing window has room, or NEVER; None if nothing refuses."""
         if self.allowed:
             return None
         instants = [reading.retry_at for _, reading in self._enforced()]
@@ -289,7 +292,7 @@ class Decision:
         return f"<Decision: {self}>"
 
     def __getstate__(self) -> dict[str, object]:
-        # A storage is of this process; a copy elsewhere explains itself, and cannot be released.
+        # A storage belongs to this process. A copy elsewhere can explain itself, but cannot be released.
         kept = [name for name in self.__slots__ if name not in ("limiter", "shortcut", "outcome")]
         state: dict[str, object] = {name: getattr(self, name) for name in kept}
         state["outcome"] = None
@@ -301,14 +304,14 @@ class Decision:
 
 
 def decided(type: str, recipient: str, limiter: Explainer, shortcut: Shortcut, outcome: Outcome) -> Decision:
-    """The decision that follows from what a shortcut said: why it was made is worked out when somebody asks, and most never do.
+    """The decision from the outcome of a shortcut. Its reasons are computed on demand, and most never are.
 
     Arguments:
         type: the type of the notification.
-        recipient: who it is for, as the caller said it.
-        limiter: what explains it.
-        shortcut: what decided, at cost 1.
-        outcome: what it said.
+        recipient: who it is for, as the caller passed it.
+        limiter: explains the decision.
+        shortcut: decided, at cost 1.
+        outcome: what the shortcut returned.
     """
     decision = new(Decision)
     decision.type, decision.recipient, decision.limiter = type, recipient, limiter
@@ -346,9 +349,9 @@ def _utc(instant: int) -> datetime:
 
 
 class RateLimitExceeded(NotifyError):
-    """A rule refused the notification, and `on_limit` says to raise.
+    """A rule refused the notification, and `on_limit` is `"raise"`, or the wait would be too long.
 
-    `decision` tells which rule refused, and when the notification would be allowed.
+    `decision` says which rule refused, and when the notification would be allowed.
     """
 
     def __init__(self, decision: Decision) -> None:
@@ -356,7 +359,7 @@ class RateLimitExceeded(NotifyError):
         self.decision = decision
 
     def __str__(self) -> str:
-        # Worked out when somebody reads it: most who catch this do not.
+        # Made on demand: most handlers never read it.
         return str(self.decision)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The rules in force, and the windows that they give a notification: what follows without asking the storage."""
+"""The rules in force, and the windows that a notification counts in. Nothing here asks the storage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = logging.getLogger("ratelimited_notify")
 
 
 class RuleLookup(KnownAttributes, ABC):
-    """The rules of a limiter: they can change at any time, and a query made by them says which windows to ask."""
+    """The rules of a limiter, and the queries that follow from them. The rules can change at any time."""
 
     _settable = ("rules",)
 
@@ -50,7 +50,7 @@ class RuleLookup(KnownAttributes, ABC):
         self._counted = counted
         self._tier_of = tier_of
         self._unknown: set[str] = set()
-        # Held while rules are edited, never while they are read.
+        # Held while rules change, but not while they are read.
         self._editing = threading.Lock()
         self._configured = rules
         self._declared: Mapping[str, Rule] = {}
@@ -58,14 +58,14 @@ class RuleLookup(KnownAttributes, ABC):
 
     @abstractmethod
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
-        """The quickest way to the windows of a plan that are the same for everybody."""
+        """The fastest way to the windows of a plan, if they are the same for all recipients."""
 
     @property
     def rules(self) -> RuleSet:
-        """The rules in force. Assign new ones, in any form that the constructor takes: the next decision goes by them.
+        """The rules in force. Assign new ones in any form that the constructor takes, and the next decision uses them.
 
-        Counters stay: they belong to a rule's name, not to its amount. Rules that cannot be used are a `RuleError`, and
-        those before stay in force.
+        The counters stay, because they belong to the name of a rule and not to its amount. Rules that cannot be used
+        raise a `RuleError`, and the rules before them stay in force.
         """
         return self._configured
 
@@ -77,17 +77,17 @@ class RuleLookup(KnownAttributes, ABC):
             self._configured = configured
 
     def _plan(self, configured: RuleSet, declared: Mapping[str, Rule]) -> None:
-        # Limits written on decorators stand in where no configured rule is for the type.
+        # The limit of a decorator applies only if no configured rule matches the type.
         standing_in = [rule for rule in declared.values() if not configured.knows(rule.type)]
         rules = configured.extended(standing_in) if standing_in else configured
         plans = Plans(rules, self._namespace, self._counted, self._shortcut_for)
-        object.__setattr__(self, "plans", plans)  # not for users to set
+        object.__setattr__(self, "plans", plans)  # users cannot set it
 
     def declare(self, rule: Rule) -> None:
-        """Add the rule that a decorator wrote down, in place of its former one; a configured rule for its type wins.
+        """Add the rule of a decorator, and replace its earlier one. A configured rule that matches the type wins.
 
         Raises:
-            RuleError: it cannot be used together with the rules in force, which stay as they are.
+            RuleError: the rule cannot be combined with the rules in force. They do not change.
         """
         with self._editing:
             declared = {**self._declared, rule.type: rule}
@@ -139,12 +139,12 @@ class RuleLookup(KnownAttributes, ABC):
         if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
             self._unknown.add(type)
             _log.warning(
-                "No rule is for notifications of type %r: they are sent without a limit of their own. "
-                "Add a rule, or a default.",
+                "No rule matches notifications of type %r, so they are sent without a limit of their own. "
+                "Add a rule or a default.",
                 type,
             )
 
     def _own_windows(self, query: Query) -> tuple[list[Counter], list[str]]:
-        """The windows that are counted by this recipient, and their keys."""
+        """The windows that belong to this recipient alone, and their keys."""
         own = [(window, key) for window, key in zip(query.windows, query.keys, strict=True) if not window.shared]
         return [window for window, _ in own], [key for _, key in own]

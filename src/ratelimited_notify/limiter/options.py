@@ -1,4 +1,4 @@
-"""What a limiter may be told besides its rules and its storage."""
+"""The options of a limiter, apart from its rules and its storage; and which attributes can be set afterwards."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ratelimited_notify.notification.recipient import Recipient
 
 OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
-"""What a decision is when the storage gives none."""
+"""What a limiter does when the storage fails."""
 
 
 class LimiterOptions(TypedDict, total=False):
-    """The options of a limiter, for those who make one from theirs."""
+    """The options of a limiter, to annotate a function that passes them on."""
 
     namespace: str
     normalize: str | Callable[[str], str] | None
@@ -33,14 +33,14 @@ class LimiterOptions(TypedDict, total=False):
 
 
 def check_option_names(options: LimiterOptions, function: Callable[..., object]) -> LimiterOptions:
-    """The options, if a limiter has them all.
+    """The options, after a check that a limiter has all of them.
 
     Arguments:
-        options: what is passed on to a limiter.
-        function: what it was passed to.
+        options: the options to pass on to a limiter.
+        function: the function or class that got them.
 
     Raises:
-        TypeError: there is no such option; the message says which there are.
+        TypeError: there is no such option. The message lists those that exist.
     """
     unknown = next((name for name in options if name not in LimiterOptions.__annotations__), None)
     if unknown is None:
@@ -66,7 +66,7 @@ def check_options(
     remember_refusals: object,
     circuit: object,
 ) -> None:
-    """Make sure that a limiter can use these; `normalize` and `pseudonymize` are checked where they are used.
+    """Check the values of options. `normalize` and `pseudonymize` are checked where they are used.
 
     Raises:
         NotifyError: one of them cannot be used.
@@ -74,7 +74,7 @@ def check_options(
     if not isinstance(namespace, str) or not valid_namespace(namespace):
         raise NotifyError("namespace= must be 1 to 32 letters, digits, '.', '_' or '-', such as 'notify'.")
     if on_storage_error not in ("raise", "allow", "deny"):
-        raise NotifyError(f"on_storage_error={on_storage_error!r} is not known; use 'raise', 'allow' or 'deny'.")
+        raise NotifyError(f"on_storage_error={on_storage_error!r} is unknown; use 'raise', 'allow' or 'deny'.")
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 3600:
         raise NotifyError("timeout= must be a number of seconds above 0 and below 3600, such as 0.5.")
     for name, switched in (("enabled", enabled), ("remember_refusals", remember_refusals)):
@@ -90,10 +90,10 @@ def check_options(
 
 
 class KnownAttributes:
-    """Refuses to set an attribute that nothing reads, such as `notifier.on_limit = "raise"`.
+    """A base class whose objects refuse attributes that nothing reads, such as `notifier.on_limit = "raise"`.
 
-    An attribute of the class can be replaced in an object, as mocks do, and subclasses that users write can set what they like.
-    That is why there are no `__slots__`.
+    There are no `__slots__`, so that mocks can replace a method of one object, and subclasses that users write can set
+    what they like.
     """
 
     _settable: ClassVar[tuple[str, ...]]

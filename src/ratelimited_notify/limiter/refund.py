@@ -1,4 +1,4 @@
-"""Whether a send that failed gives its hit back: yes, unless the message may have gone out all the same. And giving it back."""
+"""Refunds: whether a failed send gives its hit back (unless the message may have been sent), and giving it back."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _D_contra = TypeVar("_D_contra", contravariant=True)
 Refund: TypeAlias = (
     bool | type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
 )
-"""True always gives back, False never, exception types for just these, a callable decides, None as below."""
+"""True: always. False: never. Exception types: for these. A callable decides. None: if `outcome_unknown` says no."""
 
 PATIENCE = 10.0
-"""Seconds of failures after which nothing more is given back: a storage that hangs takes a time-out for each hit."""
+"""After this many seconds of failures, nothing more is given back: each hit costs a time-out if the storage hangs."""
 
 _UNKNOWN_NAMES = frozenset(
     (
         "connectionerror",
         "cancellederror",
-        # A connection that was lost while it carried the request or the reply, by the names that clients give it.
+        # The connection was lost during the request or the reply. These are the names that clients give to that.
         "readerror",
         "writeerror",
         "protocolerror",
@@ -53,13 +53,16 @@ _log = logging.getLogger("ratelimited_notify")
 
 
 def outcome_unknown(error: BaseException) -> bool:
-    """Whether the message may have gone out although the gateway raised.
+    """Whether the message may have been sent although the gateway raised.
 
-    So it is for a time-out (a `TimeoutError`, or a class that says time-out in its name or in that of a base), for a lost
-    connection (a `ConnectionError` other than a refused one, an `OSError` with the number of one, a class that says
-    disconnected, and what the usual clients of web services raise: `ReadError`, `RemoteProtocolError`, `IncompleteRead`
-    and the like), for a cancellation, for every other exception that is not an `Exception`, such as an interrupt, and for
-    a group that has one of these in it.
+    It may have been sent after:
+
+    - a time-out: a `TimeoutError`, or a class with time-out in its name or in the name of a base class;
+    - a lost connection: a `ConnectionError` other than a refused connection, an `OSError` with the number of a lost
+      connection, a class with disconnected in its name, and what the usual clients of web services raise (`ReadError`,
+      `RemoteProtocolError`, `IncompleteRead` and so on);
+    - a cancellation, and every other exception that is not an `Exception`, such as an interrupt;
+    - an exception group that contains one of these.
     """
     if isinstance(error, BaseExceptionGroup):
         return any(map(outcome_unknown, cast("BaseExceptionGroup[BaseException]", error).exceptions))
@@ -73,16 +76,16 @@ def outcome_unknown(error: BaseException) -> bool:
 
 
 def _says_unknown(kind: type) -> bool:
-    # Clients of web services have classes of their own, which have only the name in common with the builtin ones.
+    # The classes of web clients share only their names with the builtin ones.
     name = kind.__name__.replace("_", "").lower()
     return name in _UNKNOWN_NAMES or any(part in name for part in _UNKNOWN_PARTS)
 
 
 def refunding(refund: Refund) -> Callable[[BaseException], bool]:
-    """The function that decides, for a choice of `refund=`.
+    """The function that decides about a refund, for a value of `refund=`.
 
     Raises:
-        NotifyError: it is none of the choices.
+        NotifyError: the value cannot be used.
     """
     if refund is None:
         return lambda error: not outcome_unknown(error)
@@ -95,7 +98,7 @@ def refunding(refund: Refund) -> Callable[[BaseException], bool]:
         return lambda error: isinstance(error, caught)
     decide = cast("Callable[[BaseException], bool]", refund)
     if is_async(decide):
-        raise NotifyError("refund= is a coroutine function; nobody would await it, so it must be a plain one.")
+        raise NotifyError("refund= is a coroutine function, which nothing would await; it must be a plain function.")
     if callable(decide):
         return _guarded(decide)
     raise NotifyError("refund= must be True, False, exception types, a callable from the exception to a bool, or None.")
@@ -105,8 +108,8 @@ def _guarded(decide: Callable[[BaseException], bool]) -> Callable[[BaseException
     def decided(error: BaseException) -> bool:
         try:
             return bool(decide(error))
-        except Exception as raised:  # noqa: BLE001  # whatever it is, the gateway's own exception is what the caller must see
-            # Its class alone: what it says, and the gateway's exception behind it, may name the recipient.
+        except Exception as raised:  # noqa: BLE001  # the caller must see the gateway's own exception, not this one
+            # Only its class: its message, and the gateway's exception behind it, may name the recipient.
             _log.error("refund= raised %s; the hit is kept.", type(raised).__name__)
             return False
 
@@ -122,7 +125,7 @@ class _AsyncLimiter(Protocol[_D_contra]):
 
 
 def give_back(limiter: _Limiter[_D_contra], decisions: Iterable[_D_contra | Exception | None]) -> None:
-    """Release what was decided and not sent. If the storage cannot give a hit back, it stays counted, and the log says so."""
+    """Give back the hits of what was decided and not sent. If the storage fails, a hit stays counted, which is logged."""
     attempts = _Attempts()
     for decision in attempts.worthwhile(decisions):
         with attempts:
@@ -130,7 +133,7 @@ def give_back(limiter: _Limiter[_D_contra], decisions: Iterable[_D_contra | Exce
 
 
 async def give_back_async(limiter: _AsyncLimiter[_D_contra], decisions: Iterable[_D_contra | Exception | None]) -> None:
-    """`give_back`, awaited."""
+    """`give_back` for asyncio."""
     attempts = _Attempts()
     for decision in attempts.worthwhile(decisions):
         with attempts:
@@ -138,7 +141,7 @@ async def give_back_async(limiter: _AsyncLimiter[_D_contra], decisions: Iterable
 
 
 class _Attempts:
-    """Logs the attempts that fail, and ends them when they have failed for too long."""
+    """Attempts to give hits back: it logs those that fail, and ends when they have failed for too long."""
 
     __slots__ = ("_failing", "_started")
 
@@ -146,13 +149,13 @@ class _Attempts:
         self._failing = 0.0
 
     def worthwhile(self, decisions: Iterable[_T | Exception | None]) -> Iterator[_T]:
-        """The decisions among these, until attempts have failed for too long."""
+        """The decisions to give back, until attempts have failed for too long."""
         for decision in decisions:
             if decision is None or isinstance(decision, Exception):
                 continue
             if self._failing > PATIENCE:
                 _log.warning(
-                    "The rest of the batch is not given back, and stays counted, as the storage has failed for too long."
+                    "The rest of the batch is not given back and stays counted, because the storage has failed for too long."
                 )
                 return
             yield decision
@@ -166,5 +169,5 @@ class _Attempts:
         if not isinstance(error, StorageError):
             return False
         self._failing += time.monotonic() - self._started
-        _log.warning("A hit could not be given back, and stays counted: %s", error)
+        _log.warning("A hit could not be given back and stays counted: %s", error)
         return True

@@ -1,4 +1,4 @@
-"""The off switch: with it everything is sent, everywhere, and nothing is counted."""
+"""The off switch: it makes every limiter of the process send everything and count nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger("ratelimited_notify")
 
 
 class Switch:
-    """Whether limiting is off for the whole process, whatever limiters say."""
+    """Whether limiting is off for the whole process, whatever a limiter has as `enabled=`."""
 
     __slots__ = ("_said", "off")
 
@@ -28,21 +28,21 @@ class Switch:
         """Whether the environment turns limiting off.
 
         Raises:
-            NotifyError: the variable is set to something that is neither yes nor no.
+            NotifyError: the variable has a value that is neither yes nor no.
         """
         value = os.environ.get(VARIABLE, "").strip().lower()
         if value in _ON:
             return True
         if value in _OFF:
             return False
-        raise NotifyError(f"{VARIABLE} is set to something that is neither yes nor no; use 1 or 0.")
+        raise NotifyError(f"{VARIABLE} has a value that means neither yes nor no; use 1 or 0.")
 
     def log_once(self) -> None:
-        """Tell the log, once in the life of the process."""
+        """Write to the log that limiting is off, once in the life of the process."""
         if not self._said:
             self._said = True
             _log.warning("Rate limiting of notifications is switched off: everything is sent, nothing is counted.")
 
 
 switch = Switch()
-"""The one switch of this process."""
+"""The switch of this process."""

@@ -1,4 +1,4 @@
-"""Rules times storage: whether a notification may be sent. It decides, and sends nothing."""
+"""`Limiter`: decides whether a notification may be sent, and sends nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Limiter(BaseLimiter["Storage"]):
-    """Decides whether notifications may be sent. Any thread may ask."""
+    """Decides whether notifications may be sent. Any thread may call it."""
 
     def _open(self, storage: str | Storage) -> Storage:
         from ratelimited_notify.storage.open import adopt, open_storage
@@ -51,20 +51,22 @@ class Limiter(BaseLimiter["Storage"]):
 
         Arguments:
             type: the type of the notification.
-            recipient: who it is for: `str`, `int` or `UUID`; `5` and `"5"` are one.
-            cost: how many hits it counts for, 1 by default.
-            priority: a name that rules may exempt.
-            fields: further fields that rules may count by: channel, tenant, dedupe_key, and those that the rule set declares.
+            recipient: who it is for: a `str`, `int` or `UUID`. `5` and `"5"` are the same recipient.
+            cost: how many hits it counts as, 1 by default.
+            priority: a name that rules can exempt.
+            fields: further values that rules can count by: channel, tenant, dedupe_key, and the fields that the rule
+                set declares.
 
         Returns:
-            The decision, which is true if the notification may be sent. A refusal has taken nothing, in no window.
+            The decision. It is true if the notification may be sent. A refusal takes nothing from any window.
 
         Raises:
-            TypeError: the recipient, the type or the cost is of the wrong kind.
-            NotifyError: the recipient is empty, the field is not declared, or no rule is for the type and the rules say so.
+            TypeError: the recipient, the type or the cost has the wrong type.
+            NotifyError: the recipient is empty, a field is not declared, or no rule matches the type and the rules make
+                that an error (`unknown_type="raise"`).
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
         """
-        # What `_decide_by_shortcut` and `decided` do, without the calls: most hits go no further.
+        # The same as `_decide_by_shortcut` and `decided`, without the calls. Most hits end here.
         if cost is ONE and priority is None and not fields and type.__class__ is recipient.__class__ is str:
             shortcut = None if switch.off else self.plans.shortcuts.get(type)
             outcome = None if shortcut is None else shortcut.decide(recipient)  # pyright: ignore[reportArgumentType]  # a text
@@ -92,7 +94,7 @@ class Limiter(BaseLimiter["Storage"]):
         priority: str | None = None,
         **fields: Recipient | None,
     ) -> Decision:
-        """What `hit` would decide, with nothing counted. Arguments and errors are those of `hit`."""
+        """The decision that `hit` would make, without counting anything. Same arguments and errors as `hit`."""
         query = self._prepare(type, recipient, cost, priority, fields, hit=False)
         if isinstance(query, Decision):
             return query
@@ -112,9 +114,9 @@ class Limiter(BaseLimiter["Storage"]):
         priority: str | None = None,
         **fields: Recipient | None,
     ) -> list[Decision]:
-        """`hit` for each recipient, in the order given: the same one twice counts twice.
+        """`hit` for each recipient, in the given order. A recipient that is in the list twice counts twice.
 
-        What cannot be asked about raises before anything is counted. Arguments and errors are those of `hit`.
+        Arguments that cannot be used raise before anything is counted. Same arguments and errors as `hit`.
         """
         if self._is_off():
             return [Decision(type, recipient, cost, True) for recipient in recipients]
@@ -130,7 +132,7 @@ class Limiter(BaseLimiter["Storage"]):
         return self.storage.acquire_many(asked) if asked else []
 
     def decide(self, batch: Iterable[Notification], patience: FailureBudget = ENDLESS) -> list[Decision | Exception]:
-        """For each notification, in the order given, a decision, or the error that `hit` would have raised."""
+        """A decision for each notification, in the given order, or the error that `hit` would have raised."""
         known = self._queries_for(batch)
         queries = queries_among(known)
         try:
@@ -143,13 +145,13 @@ class Limiter(BaseLimiter["Storage"]):
         return merge_decisions(known, answers)
 
     def release(self, decision: Decision) -> bool:
-        """Give back what an allowed decision took, once, wherever its windows still are.
+        """Give back the hits of an allowed decision, in every window that still exists. This works once per decision.
 
         Returns:
-            True if anything was given back; False for a refusal, for the second time, and when the windows are over.
+            True if anything was given back. False for a refusal, for a second call, and after the windows have ended.
 
         Raises:
-            StorageError: the storage failed; whether the hit was given back is unknown, and it is not tried again.
+            StorageError: the storage failed. It is unknown whether the hit was given back, and it is not tried again.
         """
         receipt = self._receipt(decision)
         if receipt is None:
@@ -170,9 +172,9 @@ class Limiter(BaseLimiter["Storage"]):
         priority: str | None = None,
         **fields: Recipient | None,
     ) -> Generator[Decision]:
-        """`hit`, as a context: the decision is given back when the body raises, unless the message may have gone out.
+        """`hit` as a context manager: if the body raises, the hit is given back, unless the message may have been sent.
 
-        Arguments and errors are those of `hit`; see `refund.outcome_unknown` for which exceptions keep the hit.
+        Same arguments and errors as `hit`. `outcome_unknown` says which exceptions keep the hit.
         """
         decision = self.hit(type, recipient, cost=cost, priority=priority, **fields)
         try:
@@ -183,14 +185,14 @@ class Limiter(BaseLimiter["Storage"]):
             raise
 
     def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
-        """The windows that such a notification falls into as they are now, with nothing counted."""
+        """The windows that such a notification counts in, as they are now. Nothing is counted."""
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return ()
         return self._test_decision(query, self.storage.peek(query.windows, query.keys, 1)).windows
 
     def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
-        """Empty the windows that are counted by this recipient, never those that others share.
+        """Empty the windows of this recipient, but not those that it shares with others.
 
         Returns:
             How many windows held anything.
@@ -205,13 +207,14 @@ class Limiter(BaseLimiter["Storage"]):
             self._forget_refusals(windows, keys)
 
     def wait(self, seconds: float) -> None:
-        """Let this many seconds pass, by the limiter's clock."""
+        """Wait this many seconds, by the limiter's clock."""
         getattr(self._clock, "sleep", time.sleep)(seconds)
 
     def close(self) -> None:
-        """Close the storage, if this limiter opened it: its connections, or its windows in memory, which are forgotten.
+        """Close the storage if this limiter opened it. This closes its connections, or forgets its windows in memory.
 
-        Asked after it, a storage of this library connects anew, or begins with empty windows, and is to be closed again.
+        If you use the limiter afterwards, a storage of this library connects again, or starts with empty windows, and
+        you have to close it again.
         """
         if self._owned and self._storage is not None:
             self._storage.close()

@@ -1,4 +1,4 @@
-"""Limiter times gateway: notifications are sent as far as the rules allow."""
+"""Notifiers: they put a limiter in front of a gateway, so that only what the rules allow is sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.notifier.aio import AsyncNotifier as AsyncNotifier
     from ratelimited_notify.notifier.delivery import Delivery as Delivery, Status as Status
     from ratelimited_notify.notifier.sync import Notifier as Notifier
-else:  # a type checker would take every misspelt name for one that is found here
+else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
         __name__,
         {

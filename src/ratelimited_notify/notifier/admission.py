@@ -1,4 +1,4 @@
-"""From a limiter's decision to the final one: waiting, where the policy is to wait."""
+"""The final decision about a notification: ask the limiter, and wait and ask again if the policy is to wait."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def admit(
     fields: Mapping[str, Recipient | None],
     decision: Decision | None = None,
 ) -> Decision:
-    """The final decision. `decision` is one that was made already, alone or in a batch.
+    """The final decision. `decision` is one that was already made, alone or in a batch.
 
     Raises:
-        RateLimitExceeded: it is a refusal, and the policy is to raise, or the wait would be longer than it may be.
+        RateLimitExceeded: the notification was refused, and the policy is to raise, or the wait would be too long.
     """
-    # Others in the batch may have waited since this decision was made, so its time may have come: ask again before waiting.
+    # Others in the batch may have waited since this decision was made, so it may have changed: ask again before waiting.
     if decision is None or policy.waits(decision):
         decision = limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
     waited = 0.0
@@ -50,7 +50,7 @@ async def admit_async(
     fields: Mapping[str, Recipient | None],
     decision: Decision | None = None,
 ) -> Decision:
-    """`admit`, awaited."""
+    """`admit` for asyncio."""
     if decision is None or policy.waits(decision):
         decision = await limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
     waited = 0.0

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
 
-    _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair
+    _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: the gateway decides what it takes as recipient
 
 
 class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
-    """A `Notifier` to await. Gateways are coroutine functions, or plain functions, which run in a thread."""
+    """A `Notifier` for asyncio. Gateways are coroutine functions, or plain functions, which run in a thread."""
 
     limiter: AsyncLimiter
     """What decides."""
@@ -92,10 +92,11 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         concurrency: int = 1,
         **options: Unpack[LimiterOptions],
     ) -> None:
-        """Make a notifier, with a limiter of its own or with one that is shared: the arguments of `Notifier`, and one more.
+        """Make a notifier, with a limiter of its own or with a shared one. It takes the arguments of `Notifier`, and
+        one more.
 
         Arguments:
-            concurrency: how many notifications of a batch are sent at once, 1 by default.
+            concurrency: how many notifications of a batch are sent at the same time, 1 by default.
         """
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise NotifyError("concurrency= must be a whole number, 1 or more.")
@@ -105,11 +106,11 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         self._concurrency = concurrency
 
     async def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:
-        """As `Notifier.send`."""
+        """Like `Notifier.send`."""
         return await self.deliver(self._notification(type, recipient, args, kwargs))
 
     async def deliver(self, notification: Notification) -> Delivery[R]:
-        """As `Notifier.deliver`."""
+        """Like `Notifier.deliver`."""
         decision = await self._admit(notification, self._policy)
         if not decision.allowed:
             return self._suppressed(notification, decision)
@@ -118,13 +119,13 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
     async def send_many(
         self, type: str, recipients: Iterable[Recipient], /, *args: P.args, **kwargs: P.kwargs
     ) -> list[Delivery[R]]:
-        """As `Notifier.send_many`, with as many sent at once as `concurrency` says."""
+        """Like `Notifier.send_many`, with up to `concurrency` notifications sent at the same time."""
         each = several(recipients)
         notifications = (self._notification(type, recipient, args, kwargs) for recipient in each)
         return [delivery async for delivery in self._deliver_each(notifications, FailureBudget())]
 
     def iter_many(self, notifications: Iterable[Notification]) -> AsyncGenerator[Delivery[R], None]:
-        """As `Notifier.iter_many`; deliveries come in the order of the notifications."""
+        """Like `Notifier.iter_many`. Deliveries come in the order of the notifications."""
         return self._deliver_each(notifications, ENDLESS)
 
     async def _deliver_each(
@@ -169,7 +170,7 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
             try:
                 await asyncio.gather(*(task for task, _ in sending), return_exceptions=True)
             finally:
-                # A task that is cancelled before its first step has sent nothing, and says nothing.
+                # A task that was cancelled before its first step has sent nothing, and has not given its hit back.
                 unsent = [decision for _, decision in sending if id(decision) not in begun]
                 await give_back_async(self.limiter, [*unsent, *(decision for _, decision in waiting)])
 
@@ -182,7 +183,7 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
             return self._undecided(notification, decision)
         try:
             if not decision.allowed:
-                # A send before it in the batch may have given its hit back and so made room: then ask again.
+                # If an earlier send of the batch failed and gave its hit back, there may be room now: ask again.
                 decision = await self._admit(notification, self._batch_policy, None if freed else decision)
             if not decision.allowed:
                 return self._suppressed(notification, decision)
@@ -221,12 +222,12 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
                 try:
                     raise error
                 finally:
-                    # Or the exception and this frame, which is in its traceback, keep each other.
+                    # Otherwise the exception and this frame, which is in its traceback, keep each other alive.
                     del error
         return cast("R", await sent if isawaitable(sent) else sent)
 
     async def close(self) -> None:
-        """As `Notifier.close`."""
+        """Like `Notifier.close`."""
         if self._owned:
             await self.limiter.close()
 

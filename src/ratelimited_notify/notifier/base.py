@@ -1,4 +1,4 @@
-"""What the notifier for threads and the one for asyncio share: everything but deciding and sending."""
+"""The common part of both notifiers: everything except deciding and sending."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.base import AsyncStorage, Storage
 
 BATCH = 250
-"""How many notifications are decided about at once, in one round trip on Redis: what a kill in the middle loses at the
-most. Fewer lose less and cost more: 50 took a third longer."""
+"""How many notifications are decided at once, in one round trip on Redis. If the process is killed in the middle, at
+most this many decisions are lost. Smaller batches lose less and cost more: batches of 50 took a third longer.
+"""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +47,7 @@ class _Bound(TypedDict, total=False):
 
 
 class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
-    """What both notifiers are made of: the policy, and what is bound."""
+    """The base of both notifiers: the gateway, the limiter, the policy, and what is bound."""
 
     _settable = ("limiter", "rules")
 
@@ -65,7 +66,7 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
         options: LimiterOptions,
     ) -> None:
         _check_gateway(gateway)
-        self._gateway: Callable[..., Any] = gateway  # Any: what it returns is the type that the notifier has as R
+        self._gateway: Callable[..., Any] = gateway  # Any: it returns R
         self._policy = Policy(on_limit, max_wait)
         self._batch_policy = self._policy.without_raising()
         self._refunded = refunding(refund)
@@ -84,7 +85,7 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
         parts = [_gateway_text(self._gateway), self.limiter.summary(), f"on_limit={policy.on_limit!r}"]
         if policy.max_wait is not None:
             parts.append(f"max_wait={policy.max_wait!r}")
-        # A value may be anybody's, and so may a name that is none.
+        # A value may be personal, and so may a name that does not look like one.
         bound = {name if is_name(name) else "..." for name in (*self._bound, *self._fields)}
         if bound:
             parts.append(f"bound: {', '.join(sorted(bound, key=lambda name: (name == '...', name)))}")
@@ -92,10 +93,10 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
 
     @property
     def rules(self) -> RuleSet:
-        """The rules in force. Assign new ones, in any form that the constructor takes: the next decision goes by them.
+        """The rules in force. Assign new ones in any form that the constructor takes, and the next decision uses them.
 
-        They are the rules of `limiter`, so they change for every notifier that shares it. Counters stay, and rules that cannot
-        be used are an error and change nothing.
+        They are the rules of `limiter`, so they change for every notifier that shares it. The counters stay. Rules that
+        cannot be used raise an error and change nothing.
         """
         return self.limiter.rules
 
@@ -106,13 +107,13 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
         self.limiter.rules = usable
 
     def bind(self, *, priority: str | None = None, cost: int | None = None, **fields: Recipient | None) -> Self:
-        """The same notifier for notifications that have these in common: cheap, and no new windows.
+        """A cheap copy of the notifier for notifications that have these values in common, with the same windows.
 
         Arguments:
-            priority: a name that rules may exempt.
-            cost: how many hits each notification counts for.
-            fields: further fields that rules may count by: channel, tenant, dedupe_key, and declared ones. What was bound
-                before stays, unless it is bound anew.
+            priority: a name that rules can exempt.
+            cost: how many hits each notification counts as.
+            fields: further values that rules can count by: channel, tenant, dedupe_key, and the fields that the rule
+                set declares. What is already bound stays, unless you bind it again.
         """
         copy = object.__new__(type(self))
         bound = {**self._bound}
@@ -124,7 +125,7 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
         state.update(self.__dict__)
         state["_bound"] = bound
         state["_fields"] = {**self._fields, **fields}
-        # Closing the copy leaves the original its limiter.
+        # Closing the copy must not close the limiter of the original.
         state["_owned"] = False
         return copy
 
@@ -137,8 +138,8 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
         return Delivery(Status.SUPPRESSED, decision, notification)
 
     def _undecided(self, notification: Notification, error: Exception) -> Delivery[R]:
-        """Where there is no decision nothing is sent; whether anything was counted is unknown if the storage failed."""
-        # What `normalize` or `tier_of` raised is the user's, and may name the recipient; a decision never does.
+        """The delivery if there is no decision. Nothing is sent; if the storage failed, a hit may have been counted."""
+        # What `normalize` or `tier_of` raised may name the recipient. A decision never does.
         said = str(error) if isinstance(error, NotifyError) else type(error).__name__
         decision = Decision(notification.type, notification.recipient, notification.cost, False, error=said)
         return Delivery(Status.FAILED, decision, notification, error=error)
@@ -147,18 +148,18 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
 def raise_misplaced(
     error: BaseException, gateway: Callable[..., object], kwargs: Mapping[str, object], rules: RuleSet
 ) -> None:
-    """Say `bind` where the gateway got a priority, a cost or a field and does not take it; otherwise do nothing.
+    """Raise an error that explains `bind`, if the gateway got a priority, a cost or a field that it does not take.
 
-    `send` hands all its arguments to the gateway, so this is the usual mistake.
+    `send` passes all its arguments to the gateway, so this is the usual mistake.
 
     Arguments:
         error: what the call of the gateway raised.
         gateway: the gateway.
         kwargs: the keyword arguments that it got.
-        rules: the rules, which know the fields.
+        rules: the rules, which declare the fields.
 
     Raises:
-        TypeError: that is so. Its cause is the error of the call.
+        TypeError: this is the mistake. The cause is the error of the call.
     """
     if not kwargs or type(error) is not TypeError:
         return
@@ -173,7 +174,7 @@ def raise_misplaced(
 
 
 def _takes_keyword(function: Callable[..., object], name: str) -> bool:
-    """Whether a call can pass an argument by this name; False where nobody can tell."""
+    """Whether a call can pass an argument by this name; False if that cannot be found out."""
     try:
         parameters = signature(function).parameters
     except (TypeError, ValueError):
@@ -184,7 +185,7 @@ def _takes_keyword(function: Callable[..., object], name: str) -> bool:
 
 
 def _advice(misplaced: Iterable[str], kwargs: Mapping[str, object]) -> str:
-    """What to write instead. A value may be personal, so only a priority that looks like a name, and a number, are shown."""
+    """What to write instead. Values may be personal, so it shows only a priority that looks like a name, and a number."""
     shown = dict.fromkeys(misplaced, "...")
     if "priority" in shown and is_name(kwargs["priority"]):
         shown["priority"] = repr(kwargs["priority"])
@@ -205,10 +206,10 @@ def _gateway_text(gateway: object) -> str:
 
 
 def _check_gateway(gateway: object) -> None:
-    """Make sure that a call of the gateway sends.
+    """Check that a call of the gateway can send.
 
     Raises:
-        NotifyError: it is not callable, or a generator function.
+        NotifyError: the gateway is not callable, or it is a generator function.
     """
     if not callable(gateway):
         raise NotifyError(f"The gateway is a {type(gateway).__name__}; it must be a callable that sends.")
@@ -217,26 +218,26 @@ def _check_gateway(gateway: object) -> None:
 
 
 def was_released(delivery: Delivery[object]) -> bool:
-    """Whether the hit of a send that failed was given back, so that there may be room for others."""
+    """Whether the send failed and its hit was given back, so that there may be room for others."""
     return delivery.status is Status.FAILED and delivery.decision.allowed and delivery.decision.granted_by is None
 
 
 def _check_limiter(limiter: object, kind: type[object], limiter_arguments: Mapping[str, object]) -> None:
-    """Make sure that a limiter of the right kind was passed, and nothing that it has already.
+    """Check that the limiter has the right class, and that no options of a limiter were passed with it.
 
     Raises:
-        NotifyError: it is another kind of thing, or options go with it that belong to the limiter.
+        NotifyError: it has another class, or there are options that belong to the limiter.
     """
     if not isinstance(limiter, kind):
-        raise NotifyError(f"limiter= is a {type(limiter).__name__}; this needs one of the type {kind.__name__}.")
+        raise NotifyError(f"limiter= must be of type {kind.__name__}, not {type(limiter).__name__}.")
     if limiter_arguments:
         raise NotifyError(
-            f"Pass {', '.join(f'{name}=' for name in limiter_arguments)} to the limiter, or no limiter=: not both."
+            f"Pass {', '.join(f'{name}=' for name in limiter_arguments)} to the limiter, or leave out limiter=."
         )
 
 
 def _limiter_arguments(rules: object, storage: object, options: Mapping[str, object]) -> dict[str, object]:
-    """What was passed that belongs to a limiter."""
+    """The arguments that belong to a limiter, among those that were passed."""
     found = dict(options)
     if rules is not None:
         found["rules"] = rules
@@ -252,7 +253,7 @@ def _checked(notification: object) -> Notification:
 
 
 def batches(notifications: Iterable[Notification]) -> Iterator[tuple[list[Notification], Exception | None]]:
-    """The notifications in batches, each with what the iterable raised behind it: nothing pulled before is lost."""
+    """The notifications in batches. If the iterable raises, its error comes with the last batch, so that none is lost."""
     remaining = iter(notifications)
     failure: Exception | None = None
     more = True
@@ -260,7 +261,7 @@ def batches(notifications: Iterable[Notification]) -> Iterator[tuple[list[Notifi
         batch: list[Notification] = []
         try:
             batch.extend(map(_checked, islice(remaining, BATCH)))  # extend keeps what came before an exception
-        except Exception as error:  # noqa: BLE001  # raised again by the caller, after the batch
+        except Exception as error:  # noqa: BLE001  # the caller raises it after the batch
             failure = error
         more = failure is None and len(batch) == BATCH
         yield batch, failure

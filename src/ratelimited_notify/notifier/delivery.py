@@ -1,4 +1,4 @@
-"""What became of one notification."""
+"""What happened to one notification."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Status(Enum):
-    """What became of a notification."""
+    """What happened to a notification."""
 
     SENT = "sent"
     """The gateway returned."""
     SUPPRESSED = "suppressed"
-    """It was refused, and not sent: by a rule, or by `on_storage_error="deny"` where the storage failed. In batches also
-    where `on_limit` is to raise."""
+    """It was refused and not sent: by a rule, or by `on_storage_error="deny"` when the storage failed. In batches also if
+    `on_limit` is `"raise"`."""
     DEFERRED = "deferred"
     """A rule refused it, and it is kept to be sent later."""
     FAILED = "failed"
-    """The gateway raised, or the decision could not be made; `error` says what."""
+    """The gateway raised, or the decision could not be made. `error` is the exception."""
 
 
 class Delivery(Generic[R_co]):
-    """What became of one notification; true when it was sent."""
+    """What happened to one notification. It is true if it was sent."""
 
     __slots__ = ("_result", "decision", "error", "notification", "status")
 
@@ -45,11 +45,11 @@ class Delivery(Generic[R_co]):
         self.notification = notification
         self._result = result
         self.error = error
-        """What the gateway raised, or why there was no decision; None unless the status is FAILED."""
+        """What the gateway raised, or why there is no decision; None unless the status is FAILED."""
 
     @property
     def result(self) -> R_co | None:
-        """What the gateway returned; None unless it was sent."""
+        """What the gateway returned; None if it was not sent."""
         return self._result
 
     def __bool__(self) -> bool:

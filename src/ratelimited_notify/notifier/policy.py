@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit, Rule
 
-# A storage that says "not yet", and in the same breath that the time has come, is not to be asked without a break.
+# Seconds to pause if a storage refuses but says that there is room now, so that it is not asked in a tight loop.
 _SHORTEST_PAUSE = 0.001
 
 _STRICTEST_FIRST: tuple[OnLimit, ...] = ("raise", "drop", "wait")
 
 
 class Policy:
-    """What a notifier or a decorated function does with a refusal, where the refusing rule does not say.
+    """What a notifier or a decorated function does with a refusal, if the refusing rule has no `on_limit`.
 
     Arguments:
         on_limit: `"raise"`, `"drop"` or `"wait"`.
-        max_wait: the longest wait for one notification, in seconds; `"wait"` requires it.
+        max_wait: the longest wait for one notification, in seconds. `"wait"` requires it.
 
     Raises:
-        NotifyError: one of the two cannot be used.
+        NotifyError: one of the arguments cannot be used.
     """
 
     __slots__ = ("_raises", "max_wait", "on_limit")
@@ -50,16 +50,16 @@ class Policy:
         self._raises = True
 
     def without_raising(self) -> Policy:
-        """The same policy for batches, where a refusal keeps nothing from the others: it is final, and not raised."""
+        """The same policy for batches: a refusal raises nothing, so that it does not affect the other notifications."""
         policy = Policy(self.on_limit, self.max_wait)
         policy._raises = False
         return policy
 
     def check(self, rules: Iterable[Rule]) -> None:
-        """Make sure that this policy can do what the rules ask for.
+        """Check that this policy can do what the rules say.
 
         Raises:
-            NotifyError: a rule says wait, and there is no `max_wait`.
+            NotifyError: a rule has `on_limit="wait"`, and there is no `max_wait`.
         """
         waiting = [rule.name for rule in rules if rule.on_limit == "wait"]
         if waiting and self.max_wait is None:
@@ -68,27 +68,28 @@ class Policy:
             )
 
     def drops(self, windows: Iterable[Counter]) -> bool:
-        """Whether a refusal by any of these windows is dropped, whichever it is."""
+        """Whether a refusal is dropped, no matter which of these windows refuses."""
         if self.on_limit != "drop":
             return False
-        for window in windows:  # noqa: SIM110  # a generator takes longer than the decision
+        for window in windows:  # noqa: SIM110  # a generator would take longer than the decision
             if window.on_limit is not None:
                 return False
         return True
 
     def of(self, decision: Decision) -> OnLimit:
-        """What is to happen to this refusal: of several refusing rules, what the strictest says."""
+        """What happens to this refusal. If several rules refuse, the strictest `on_limit` counts."""
         return _strictest(self.on_limit if choice is None else choice for choice in decision.refusals) or self.on_limit
 
     def waits(self, decision: Decision) -> bool:
-        """Whether this refusal is one to wait for, if `max_wait` allows."""
+        """Whether to wait after this refusal, if `max_wait` allows it."""
         return not decision.allowed and decision.error is None and self.of(decision) == "wait"
 
     def pause(self, decision: Decision, waited: float) -> float | None:
-        """Seconds to wait before asking again, after having waited so long; None when this decision is the last word.
+        """Seconds to wait before asking again, after `waited` seconds of waiting; None if this decision is final.
 
         Raises:
-            RateLimitExceeded: it is refused and the policy is to raise, or to wait longer than `max_wait`.
+            RateLimitExceeded: the notification was refused, and the policy is to raise, or the wait would exceed
+                `max_wait`. A policy `without_raising` returns None instead.
         """
         if decision.allowed:
             return None

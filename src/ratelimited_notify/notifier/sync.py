@@ -1,4 +1,4 @@
-"""Limiter times gateway: notifications are sent as far as the rules allow."""
+"""`Notifier`: sends notifications through a gateway, as far as the rules allow."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import Storage
 
-    _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: what it takes as recipient is its own affair
+    _Gateway: TypeAlias = Callable[Concatenate[Any, P], R]  # Any: the gateway decides what it takes as recipient
 
 
 class Notifier(BaseNotifier[P, R, Limiter]):
-    """Stands between code that notifies and the gateway that sends; any thread may send."""
+    """Stands between your code and the gateway that sends, and sends only what the rules allow. Any thread may use it."""
 
     limiter: Limiter
     """What decides."""
@@ -57,22 +57,23 @@ class Notifier(BaseNotifier[P, R, Limiter]):
         refund: Refund = None,
         **options: Unpack[LimiterOptions],
     ) -> None:
-        """Make a notifier, with a limiter of its own or with one that is shared.
+        """Make a notifier, with a limiter of its own or with a shared one.
 
         Arguments:
             gateway: any callable that sends: `gateway(recipient, *args, **kwargs)`.
-            rules: what may be sent, as `Limiter` takes it.
-            storage: where windows are kept, as `Limiter` takes it.
+            rules: what may be sent, in any form that `Limiter` takes.
+            storage: where windows are kept, in any form that `Limiter` takes.
             limiter: a limiter to share, instead of rules, storage and options.
-            on_limit: what happens over the limit, where the rule does not say: `"drop"` (the default), `"raise"` or `"wait"`.
-            max_wait: the longest wait for one notification, in seconds; `"wait"` requires it.
-            refund: whether a send that raised gives its hit back: True, False, exception types, or a callable from the
-                exception to a bool. By default it does, unless the message may have gone out: see
-                `refund.outcome_unknown`.
-            options: the further arguments of `Limiter`.
+            on_limit: what happens over the limit, if the rule does not say: `"drop"` (the default), `"raise"` or
+                `"wait"`.
+            max_wait: the longest wait for one notification, in seconds. `"wait"` requires it.
+            refund: whether a send that raised gives its hit back: True, False, exception types, or a callable that
+                takes the exception and returns a bool. By default it does, unless the message may have been sent: see
+                `outcome_unknown`.
+            options: the other arguments of `Limiter`.
 
         Raises:
-            RuleError: the rules cannot be used; all problems are named, each with its place.
+            RuleError: the rules cannot be used. The error lists all problems, each with its place.
             NotifyError: another argument cannot be used.
         """
         if is_async(gateway):
@@ -84,24 +85,24 @@ class Notifier(BaseNotifier[P, R, Limiter]):
         """Send one notification through the gateway, if the rules allow.
 
         Arguments:
-            type: the type of the notification, by which rules are found.
-            recipient: who it is for; the gateway gets it as it is.
-            args: what the gateway takes besides.
-            kwargs: likewise. A priority, a cost and fields are not among them: see `bind`.
+            type: the type of the notification, which rules match.
+            recipient: who it is for. The gateway gets it unchanged.
+            args: further arguments for the gateway.
+            kwargs: further keyword arguments for the gateway. Do not pass a priority, a cost or fields here: see `bind`.
 
         Returns:
-            What became of it, which is true when it was sent, with what the gateway returned as `result`.
+            What happened. It is true if the notification was sent, and its `result` is what the gateway returned.
 
         Raises:
-            RateLimitExceeded: a rule refused it and `on_limit` is to raise, or waiting would take longer than `max_wait`.
+            RateLimitExceeded: a rule refused it and `on_limit` is `"raise"`, or the wait would be longer than `max_wait`.
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
-            BaseException: what the gateway raised, unchanged; the hit is given back by the rule of `refund`.
+            BaseException: what the gateway raised, unchanged. `refund` decides whether the hit is given back.
             TypeError: the gateway does not take these arguments. If one of them belongs in `bind`, the message says so.
         """
         return self.deliver(self._notification(type, recipient, args, kwargs))
 
     def deliver(self, notification: Notification) -> Delivery[R]:
-        """`send`, spelled out: what is bound does not apply, the notification says everything itself."""
+        """`send` for a `Notification` object. What is bound does not apply, because the object contains everything."""
         decision = self._admit(notification, self._policy)
         if not decision.allowed:
             return self._suppressed(notification, decision)
@@ -110,20 +111,21 @@ class Notifier(BaseNotifier[P, R, Limiter]):
     def send_many(
         self, type: str, recipients: Iterable[Recipient], /, *args: P.args, **kwargs: P.kwargs
     ) -> list[Delivery[R]]:
-        """Send the same to many, in the order given; decided in batches, which a shared storage answers at once.
+        """Send the same to many recipients, in the given order. Decisions are made in batches, which a shared storage
+        answers at once.
 
-        Nothing that happens to one recipient keeps the others from theirs: what the gateway or the storage raises is a
-        delivery with the status FAILED, and `on_limit="raise"` is one with the status SUPPRESSED. When the storage fails for
-        two batches in a row, the rest is not asked about, and fails as they did.
+        What happens to one recipient does not affect the others. If the gateway or the storage raises, the delivery has
+        the status FAILED. If `on_limit` is `"raise"`, a refused delivery has the status SUPPRESSED. If the storage
+        fails for two batches in a row, it is not asked about the rest, which fails too.
         """
         each = several(recipients)
         notifications = (self._notification(type, recipient, args, kwargs) for recipient in each)
         return list(self._deliver_each(notifications, FailureBudget()))
 
     def iter_many(self, notifications: Iterable[Notification]) -> Generator[Delivery[R], None, None]:
-        """`send_many` for notifications that differ, lazily: each is sent when its delivery is asked for.
+        """`send_many` for notifications that differ. It is lazy: each is sent when you ask for its delivery.
 
-        When it is closed early, what was decided and not sent is given back.
+        If you close the generator early, the hits of what was decided and not sent are given back.
         """
         return self._deliver_each(notifications, ENDLESS)
 
@@ -146,12 +148,12 @@ class Notifier(BaseNotifier[P, R, Limiter]):
             return self._undecided(notification, decision)
         try:
             if not decision.allowed:
-                # A send before it in the batch may have given its hit back and so made room: then ask again.
+                # If an earlier send of the batch failed and gave its hit back, there may be room now: ask again.
                 decision = self._admit(notification, self._batch_policy, None if freed else decision)
             if not decision.allowed:
                 return self._suppressed(notification, decision)
             return self._pass(notification, decision)
-        except Exception as error:  # noqa: BLE001  # whatever a gateway raises is told in the delivery
+        except Exception as error:  # noqa: BLE001  # whatever a gateway raises is in the delivery
             return Delivery(Status.FAILED, decision, notification, error=error)
 
     def _admit(self, notification: Notification, policy: Policy, decision: Decision | None = None) -> Decision:
@@ -175,7 +177,7 @@ class Notifier(BaseNotifier[P, R, Limiter]):
         return Delivery(Status.SENT, decision, notification, result)
 
     def close(self) -> None:
-        """Close the limiter, if it is this notifier's own; what `Limiter.close` says goes for use after it."""
+        """Close the limiter if this notifier made it. For use after that, see `Limiter.close`."""
         if self._owned:
             self.limiter.close()
 
