@@ -618,7 +618,7 @@ def test_why_a_storage_cannot_be_used_is_said(
         f"redis://{guarded.address}": "refused the user or password",
         f"redis+cluster://:right@{guarded.address}": "is not part of a cluster; use redis:// for it",
         f"redis+cluster://:{SECRET}@{guarded.address}": "refused the user or password",
-        f"redis+sentinel://{sentinels}/{SECRET[::-1]}": f"no Sentinel answers that knows a running master of the name '{SECRET[::-1]}'",
+        f"redis+sentinel://{sentinels}/{SECRET[::-1]}": f"no Sentinel that replies knows a running master named '{SECRET[::-1]}'",
         f"memcached://127.0.0.1:{free_port()}": "could not be reached",
     }
 

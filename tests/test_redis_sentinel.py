@@ -264,6 +264,8 @@ def test_a_lost_answer_neither_counts_nor_gives_twice(kind: Any, hanging: bool) 
                 with pytest.raises(StorageError, match="not known whether this took effect"):
                     storage.release([window], keys, 1, tokens)
                 proxy.losing = "nothing"
+                # A connection whose reply was lost is given up a moment after its time-out.
+                wait_for("it answers", storage.check)
 
                 assert storage.peek([window], keys, 1).readings[0].count == 2
                 assert beside.acquire([window], keys, 1).readings[0].count == 3

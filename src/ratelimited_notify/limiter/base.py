@@ -306,9 +306,9 @@ class BaseLimiter(RuleLookup, Generic[_S]):
             recipients = [notification.recipient for notification in batch]
             # A notification that cannot be used must not affect the others, so then each gets a query of its own.
             with suppress(Exception):
-                subject = self._query_each(first.type, recipients, first.cost, first.priority, first.fields)
-                if isinstance(subject, UniformBatch):
-                    return subject
+                queries = self._query_each(first.type, recipients, first.cost, first.priority, first.fields)
+                if isinstance(queries, UniformBatch):
+                    return queries
         return [self._query_for(notification) for notification in batch]
 
     def _decisions(self, queries: Iterable[Query], verdicts: Iterable[VerdictLike]) -> list[Decision]:
