@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources import Rules
     from ratelimited_notify.storage import Circuit
 else:  # hidden from type checkers, which would accept every misspelt name because of it
-    # A program that needs only the errors does not load the decorator.
+    # Lazy, so that importing the errors, for example, does not import the decorator.
     __getattr__ = lazily(
         __name__,
         {
