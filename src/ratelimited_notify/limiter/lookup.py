@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.limiter.batch import Query, UniformBatch
-from ratelimited_notify.limiter.options import KnownAttributes
+from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
 from ratelimited_notify.callables import is_generator, without_partial
 from ratelimited_notify.errors import NotifyError, is_name
 from ratelimited_notify.limiter.decision import Decision
-from ratelimited_notify.limiter.options import KnownAttributes
+from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.limiter.refund import refunding
 from ratelimited_notify.notification.notification import Notification
 from ratelimited_notify.notification.recipient import ARGUMENTS
