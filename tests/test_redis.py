@@ -203,7 +203,8 @@ def windows_of_all_kinds(draw: st.DrawFn) -> list[Window]:
     for _ in range(draw(st.integers(1, 4))):
         strategy = draw(st.sampled_from(STRATEGIES))
         # Amounts of a moving window on both sides of what is read in one piece.
-        amount = draw(st.integers(0, 14) if strategy == "moving-window" else LARGE)
+        moving = st.one_of(st.integers(0, 14), st.integers(60, 70), LARGE)
+        amount = draw(moving if strategy == "moving-window" else LARGE)
         made.append(Window(strategy, amount, draw(PERIODS), draw(st.sampled_from(Mode)), rule="news"))
     return made
 
@@ -222,13 +223,16 @@ def test_the_script_is_the_arithmetic_of_windows(valkey: Valkey, data: st.DataOb
             return [key(recipient, one, number) for number, one in enumerate(windows)]
 
         def cost() -> int:
-            moving = any(one.strategy == "moving-window" for one in windows)
-            return data.draw(st.integers(1, 14) if moving else st.one_of(st.integers(1, 14), st.integers(1, 10**9)))
+            # A part of an amount: so several hits fit, which cost more than 1.
+            parts = st.sampled_from(windows).flatmap(lambda one: st.integers(1, max(1, one.amount // 2)))
+            return data.draw(st.one_of(st.just(1), st.integers(1, 14), st.integers(1, 10**9), parts))
 
         for _ in range(data.draw(st.integers(1, 25))):
             # What happens at one microsecond happens in one script.
             steps = st.one_of(st.integers(1, 5), *(st.integers(1, 2 * one.period) for one in windows))
-            reference.now += data.draw(steps)
+            # Now and then the clock runs backwards.
+            back = st.one_of(*(st.integers(-one.period, -1) for one in windows))
+            reference.now += data.draw(st.one_of(steps, steps, steps, back))
             clock.set("test:clock", reference.now)
             recipient = data.draw(st.sampled_from(recipients))
             match data.draw(st.sampled_from(["acquire", "acquire", "many", "peek", "release", "forget"])):
@@ -767,19 +771,16 @@ def test_a_pool_of_the_callers_own(valkey: Valkey, client: redis.Redis) -> None:
 
 
 def test_what_lua_could_not_count_exactly_is_refused(storage: Both) -> None:
-    """Periods and amounts beyond what doubles hold, and hits of too many entries, are errors that name the rule."""
+    """Periods and amounts beyond what doubles hold are errors that name the rule."""
     for window, cost, said in (
         (one(period=2**51), 1, "period of rule 'news'"),
         (one(amount=2**49), 1, "amount of rule 'news'"),
-        (one(amount=10**6), 10**6, "moving window of rule 'news'"),
-        (one(amount=10**6, mode=Mode.FORCE), 2 * 10**6, "moving window of rule 'news'"),
     ):
         with pytest.raises(StorageError, match=said):
             storage.acquire([window], [key(someone(), window)], cost)
     large = one(amount=10**6)
 
     assert storage.peek([large], [key(someone(), large)], 10**30).readings[0].retry_at == NEVER
-    assert storage.acquire([large], [key(someone(), large)], 5000).readings[0].count == 5000
 
 
 def test_a_missing_package_is_named() -> None:

@@ -104,7 +104,17 @@ ELEMENTS = [
     ":5",
     "5:x",
     "5:-1",
-    "5:7:9",
+    "5:7:",
+    "5:7:x",
+    "5:7:0",
+    "5:7:-9",
+    "5:7:9:",
+    "5:7:9:0",
+    "5:7:9:1",
+    "5:7:9:11",
+    "5:7:9:2:3",
+    f"5:7:{2**51 + 1}",
+    f"5:7:{2**51 + 1}:3",
     f"{NOW}:1e300",
     f"{NOW}:9007199254740993",
     f"{NOW}:",
@@ -215,22 +225,32 @@ def test_an_odd_key_is_an_error_and_clear_mends_it(
 
 
 @pytest.mark.parametrize("where", ["lpush", "rpush"])
+@pytest.mark.parametrize("costs", [(1,), (3,), (1, 1, 4), (2, 1)], ids=str)
 @pytest.mark.parametrize("kept", [1, 2, 3, 9, 10, 11, 40])
 @pytest.mark.parametrize(
-    "element", ["5", "0", "abc", f"{NOW // 1000}", f"{NOW // 10**6}", f"{NOW - 2 * MINUTE}", f"{NOW}"]
+    "element",
+    [
+        *("5", "0", "abc", f"{NOW // 1000}", f"{NOW // 10**6}", f"{NOW - 2 * MINUTE}", f"{NOW}"),
+        *("5:0:2", f"{NOW}:1:1", f"{NOW}:1:1000", f"{NOW}:1:1000:1001"),
+    ],
 )
-def test_what_somebody_pushed_never_makes_room(world: World, kept: int, element: str, where: str) -> None:
+def test_what_somebody_pushed_never_makes_room(
+    world: World, kept: int, costs: tuple[int, ...], element: str, where: str
+) -> None:
     """A list in which somebody else pushed a number, at whichever end: an error, or none of the hits is forgotten."""
-    windows = [window("moving-window", 50)]
+    windows = [window("moving-window", 500)]
     keys = world.keys(windows)
+    count = 0
     for number in range(kept):
         world.at(NOW - kept + number)
-        world.storage.acquire(windows, keys, 1)
+        cost = costs[number % len(costs)]
+        world.storage.acquire(windows, keys, cost)
+        count += cost
     world.at(NOW + 1)
     getattr(world.client, where)(keys[0], element)
     with suppress(UnreadableWindow):
-        assert world.counts(windows, keys)[0] >= kept
-        assert world.storage.acquire(windows, keys, 1).readings[0].count >= kept + 1
+        assert world.counts(windows, keys)[0] >= count
+        assert world.storage.acquire(windows, keys, 1).readings[0].count >= count + 1
     # Where it is an error, nothing was trimmed.
     assert world.client.llen(keys[0]) >= kept
 
@@ -247,7 +267,7 @@ def test_what_is_over_hides_nothing(world: World, amount: int) -> None:
     assert world.client.llen(keys[0]) == 4
 
 
-@pytest.mark.parametrize("element", ["abc", "inf", "-5", "nan", f"{NOW - 5}.5"])
+@pytest.mark.parametrize("element", ["abc", "inf", "-5", "nan", f"{NOW - 5}.5", f"{NOW}:0:1:9"])
 @pytest.mark.parametrize("size", [5, 15])
 def test_what_is_odd_in_the_middle(world: World, element: str, size: int) -> None:
     """Where the time of the next hit depends on an entry that is odd, it is an error too."""
@@ -535,6 +555,31 @@ def test_where_nothing_can_be_given_back(guarded: Guarded, forbidden: str, order
         guarded.theirs.acquire(windows, keys, 1)
 
     assert guarded.counts(windows, keys) == [2, 2, 2]
+
+
+@pytest.mark.parametrize("forbidden", ["lpush", "ltrim", "lrem", "lrange", "lindex", "llen"])
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("costs", [(1, 1, 1, 1, 1), (3, 3, 3, 3, 3), (1, 3, 1, 3, 1)], ids=str)
+def test_giving_back_loses_no_other_hit(guarded: Guarded, forbidden: str, place: int, costs: tuple[int, ...]) -> None:
+    """Where a command is not allowed, a hit is given back, or the window reads as before."""
+    windows = [window("moving-window", 50)]
+    keys = guarded.keys(windows)
+    tokens = []
+    for number, cost in enumerate(costs):
+        guarded.at(NOW + number)
+        tokens.append(guarded.storage.acquire(windows, keys, cost).readings[0].token)
+    guarded.at(NOW + MICROSECONDS)
+    before = held(guarded.client, keys[0])
+    guarded.forbid(forbidden)
+    try:
+        given = guarded.theirs.release(windows, keys, costs[place], [tokens[place]])
+    except StorageError:
+        given = False
+
+    if given:
+        assert guarded.counts(windows, keys) == [sum(costs) - costs[place]]
+    else:
+        assert held(guarded.client, keys[0]) == before
 
 
 @given(forbidden=st.sets(st.sampled_from(WRITING), min_size=1), data=st.data())

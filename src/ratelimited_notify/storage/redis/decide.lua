@@ -17,7 +17,7 @@
 -- `place` is the index of that key. If a write fails, `reply` lists what was counted so far; `undo.lua` gives it back.
 
 local keys = KEYS
--- The values read for the current request: six for each window.
+-- The values read for the current request: eight for each window.
 local found = {}
 
 -- Appends the reading of one window, and returns the new size of the reply.
@@ -45,7 +45,7 @@ local function decide(plan, windows, skipped, reply, size, brief)
     local strategy, mode, amount, period, key = plan[3], plan[4], plan[5], plan[6], keys[skipped + 1]
     local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
     place = skipped + 1
-    local count, retry_at, reset_at, a, b, c = read(key, period, amount, cost)
+    local count, retry_at, reset_at, a, b, c, d, e = read(key, period, amount, cost)
     local instant, sequence = -1, 0
     if mode == 1 then
       retry_at = 0
@@ -54,7 +54,7 @@ local function decide(plan, windows, skipped, reply, size, brief)
     end
     if granted == 1 and (mode == 1 and count + cost <= 2 * amount or mode ~= 1 and retry_at == 0) then
       local take = strategy == 0 and take_moving or strategy == 1 and take_fixed or take_sliding
-      count, reset_at, instant, sequence = take(key, period, cost, count, a, b, c)
+      count, reset_at, instant, sequence = take(key, period, cost, count, a, b, c, d, e)
     end
     at = tell(reply, at, brief, strategy, count, retry_at, reset_at, instant, sequence)
     reply[size + 1] = granted >= 0 and at - size or size - at
@@ -65,15 +65,15 @@ local function decide(plan, windows, skipped, reply, size, brief)
     local strategy, mode = plan[from], plan[from + 1]
     local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
     place = skipped + n
-    local count, retry_at, reset_at, a, b, c = read(keys[place], plan[from + 3], plan[from + 2], cost)
+    local count, retry_at, reset_at, a, b, c, d, e = read(keys[place], plan[from + 3], plan[from + 2], cost)
     if mode == 1 then
       retry_at = 0
     elseif retry_at ~= 0 and mode == 0 then
       granted = -1
     end
     found[slot + 1], found[slot + 2], found[slot + 3] = count, retry_at, reset_at
-    found[slot + 4], found[slot + 5], found[slot + 6] = a, b, c
-    from, slot = from + 4, slot + 6
+    found[slot + 4], found[slot + 5], found[slot + 6], found[slot + 7], found[slot + 8] = a, b, c, d, e
+    from, slot = from + 4, slot + 8
   end
   if granted == 2 then
     -- Windows of one kind are written by the same commands, so a mixed request could fail half-way. It is enough to check the
@@ -90,11 +90,11 @@ local function decide(plan, windows, skipped, reply, size, brief)
     local count, retry_at, reset_at, instant, sequence = found[slot + 1], found[slot + 2], found[slot + 3], -1, 0
     if granted == 1 and (mode == 1 and count + cost <= 2 * plan[from + 2] or mode ~= 1 and retry_at == 0) then
       local take = strategy == 0 and take_moving or strategy == 1 and take_fixed or take_sliding
-      count, reset_at, instant, sequence =
-        take(keys[skipped + n], plan[from + 3], cost, count, found[slot + 4], found[slot + 5], found[slot + 6])
+      local a, b, c, d, e = unpack(found, slot + 4, slot + 8)
+      count, reset_at, instant, sequence = take(keys[skipped + n], plan[from + 3], cost, count, a, b, c, d, e)
     end
     at = tell(reply, at, brief, strategy, count, retry_at, reset_at, instant, sequence)
-    from, slot = from + 4, slot + 6
+    from, slot = from + 4, slot + 8
   end
   reply[size + 1] = granted >= 0 and at - size or size - at
   return at

@@ -18,7 +18,6 @@ from ratelimited_notify.storage.redis.decided import answers as answers, verdict
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.storage.redis.replies import shaped
 from ratelimited_notify.windows.keys import STRATEGY_LETTERS, foreign
-from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -31,9 +30,6 @@ LONGEST_PERIOD = 2**50
 
 LARGEST_AMOUNT = 2**48
 """Above this, Lua's numbers would not be exact."""
-
-LARGEST_MOVING_COST = 100_000
-"""The largest cost of a hit in a moving window, where a hit is stored as that many entries."""
 
 REQUESTS_PER_CALL = 250
 """How many requests are decided in one script call. A script blocks the server's other clients while it runs."""
@@ -315,13 +311,6 @@ def _plan(windows: Sequence[Window], cost: int, taking: int) -> list[int]:
             raise StorageError(
                 f"The amount of rule {window.rule!r} is too large for Redis: it is {window.amount}, "
                 f"and the largest is {LARGEST_AMOUNT}."
-            )
-        most = 2 * window.amount if window.mode is Mode.FORCE else window.amount
-        if taking and window.strategy == "moving-window" and LARGEST_MOVING_COST < cost <= most:
-            raise StorageError(
-                f"A cost of {cost} is too much for the moving window of rule {window.rule!r}: on Redis a hit in "
-                f"a moving window is stored as that many entries, {LARGEST_MOVING_COST} at most. "
-                "Use strategy='sliding-window-counter', or count in larger units."
             )
         plan += _STRATEGIES[window.strategy][0], window.mode, window.amount, window.period
     return plan
