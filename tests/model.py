@@ -82,6 +82,10 @@ class Hits:
         """Instants after this one at which something other than the total can change."""
         return []
 
+    def ends(self, instant: int) -> Sequence[int]:
+        """Every instant after this one at which a hit runs out, and a storage may drop it."""
+        return self.changes(instant)
+
     def begin(self, instant: int) -> int:
         """The instant to record for a hit at this instant."""
         raise NotImplementedError
@@ -199,6 +203,9 @@ class SlidingHits(Hits):
     def edges(self, instant: int) -> list[int]:
         cell = self.cell(instant)
         return [cell + self.period, cell + 2 * self.period]
+
+    def ends(self, instant: int) -> Sequence[int]:
+        return self.edges(instant)
 
     def begin(self, instant: int) -> int:
         self.opened = self.cell(instant) if self.hits else instant
@@ -321,6 +328,11 @@ class Model:
                 if moment > self.now
             }
         )
+
+    def last_end(self, keys: Iterable[str], until: int) -> int:
+        """The last instant up to `until` at which a hit runs out in these windows; 0 if none does."""
+        kept = [hits for key in keys if (hits := self.windows.get(key))]
+        return max((end for hits in kept for end in hits.ends(self.now) if end <= until), default=0)
 
     def _each(self, windows: Sequence[Window], keys: Sequence[str]) -> list[tuple[Window, Hits]]:
         return [

@@ -48,6 +48,8 @@ class Storages(RuleBasedStateMachine):
         self.backend = backend
         self.model = Model()
         self.windows: list[Window] = []
+        self.instants = {backend.now()}
+        self.ran_out = 0
         self.hits: list[tuple[list[Window], list[str], int, list[Token | None], list[Ticket | None]]] = []
 
     @initialize(
@@ -128,14 +130,18 @@ class Storages(RuleBasedStateMachine):
 
     @rule(passed=st.one_of(st.integers(0, 3), st.integers(0, 2 * MINUTE), st.integers(0, 3 * HOUR)))
     def time_passes(self, passed: int) -> None:
-        self.backend.advance(passed)
+        self.move(passed)
+
+    @rule(passed=st.one_of(st.integers(1, 3), st.integers(1, 2 * MINUTE)))
+    def time_runs_backwards(self, passed: int) -> None:
+        self.move(-passed)
 
     @rule(data=st.data(), beside=st.integers(-1, 1))
     def time_passes_to_an_edge(self, data: st.DataObject, beside: int) -> None:
         self.model.now = self.backend.now()
         moments = self.model.moments(self.all_keys())
         if moments:
-            self.backend.advance(max(0, data.draw(st.sampled_from(moments)) + beside - self.backend.now()))
+            self.move(max(0, data.draw(st.sampled_from(moments)) + beside - self.backend.now()))
 
     @rule(data=st.data(), amount=amounts, mode=modes)
     def edit(self, data: st.DataObject, amount: int, mode: Mode) -> None:
@@ -154,7 +160,21 @@ class Storages(RuleBasedStateMachine):
 
     def moment(self) -> None:
         if not self.backend.marks:
-            self.backend.advance(1)
+            self.move(1)
+
+    def move(self, passed: int) -> None:
+        """Move the clock. Backwards it goes no further than to the last hit that ran out, which a storage may have dropped.
+
+        Without marks no instant comes twice.
+        """
+        self.model.now = before = self.backend.now()
+        target = before + passed
+        self.ran_out = max(self.ran_out, self.model.last_end(self.all_keys(), max(before, target)))
+        target = max(target, self.ran_out) if passed < 0 else target
+        while not self.backend.marks and passed and target in self.instants:
+            target += 1
+        self.backend.advance(target - before)
+        self.instants.add(target)
 
     def remember(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, expected: object, got: object
