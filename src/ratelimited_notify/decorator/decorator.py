@@ -18,7 +18,7 @@ from ratelimited_notify.decorator.argument import Call
 from ratelimited_notify.decorator.configuration import configuration, declare
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
-from ratelimited_notify.limiter.decision import RateLimitExceeded
+from ratelimited_notify.limiter.exceeded import RateLimitExceeded
 from ratelimited_notify.limiter.refund import give_back, give_back_async, refunding
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter

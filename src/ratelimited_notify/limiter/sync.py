@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ratelimited_notify.limiter.batch import FailureBudget, Query
-    from ratelimited_notify.limiter.decision import WindowState
+    from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.storage.base import Storage
