@@ -122,9 +122,10 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         if receipt is None:
             return False
         try:
-            return await self.storage.release(*receipt)
+            decision.released = await self.storage.release(*receipt)
         finally:
             self._forget_refusals(receipt.windows, receipt.keys)
+        return decision.released
 
     @asynccontextmanager
     async def reserve(

@@ -157,9 +157,10 @@ class Limiter(BaseLimiter["Storage"]):
         if receipt is None:
             return False
         try:
-            return self.storage.release(*receipt)
+            decision.released = self.storage.release(*receipt)
         finally:
             self._forget_refusals(receipt.windows, receipt.keys)
+        return decision.released
 
     @contextmanager
     def reserve(
