@@ -154,12 +154,14 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
             return ()
         return self._test_decision(query, await self.storage.peek(query.windows, query.keys, 1)).windows
 
-    async def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
+    async def clear(
+        self, type: str, recipient: Recipient, /, *, shared: bool = False, **fields: Recipient | None
+    ) -> int:
         """Like `Limiter.clear`."""
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return 0
-        windows, keys = self._own_windows(query)
+        windows, keys = self._windows_to_clear(query, shared)
         try:
             return await self.storage.forget(windows, keys) if windows else 0
         finally:

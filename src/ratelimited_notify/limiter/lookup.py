@@ -144,7 +144,15 @@ class RuleLookup(KnownAttributes, ABC):
                 type,
             )
 
-    def _own_windows(self, query: Query) -> tuple[list[Counter], list[str]]:
-        """The windows that belong to this recipient alone, and their keys."""
+    def _windows_to_clear(self, query: Query, shared: object) -> tuple[Sequence[Counter], Sequence[str]]:
+        """The windows of this recipient and their keys: its own, or with `shared` all of them.
+
+        Raises:
+            TypeError: `shared` is not a bool.
+        """
+        if not isinstance(shared, bool):
+            raise TypeError("shared= must be True or False. A field of this name cannot be passed to clear().")
+        if shared:
+            return query.windows, query.keys
         own = [(window, key) for window, key in zip(query.windows, query.keys, strict=True) if not window.shared]
         return [window for window, _ in own], [key for _, key in own]
