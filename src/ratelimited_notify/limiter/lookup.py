@@ -12,6 +12,7 @@ from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several
+from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.rules.plan import Plans, Subject
 from ratelimited_notify.sources.load import rules_from
 
@@ -31,7 +32,7 @@ _MOST_UNKNOWN_TYPES = 1000
 _log = logging.getLogger("ratelimited_notify")
 
 
-class RuleLookup(KnownAttributes, ABC):
+class RuleLookup(KnownAttributes, NotPickled, ABC):
     """The rules of a limiter, and the queries that follow from them. The rules can change at any time."""
 
     _settable = ("rules",)
