@@ -34,7 +34,10 @@ def decided_by(limited: Callable[..., object], limiter: Limiter | AsyncLimiter |
 
 
 @overload
-def limiter_of(function: Callable[..., Coroutine[Any, Any, object]], /) -> AsyncLimiter: ...  # Any: of an event loop
+def limiter_of(  # type: ignore[overload-overlap]  # a coroutine function is a callable, too
+    function: Callable[..., Coroutine[Any, Any, object]],  # Any: what a coroutine yields belongs to the event loop
+    /,
+) -> AsyncLimiter: ...
 
 
 @overload

@@ -34,13 +34,13 @@ class RateLimitExceeded(NotifyError):
 
     # The message is made when it is read: most handlers never read it.
     @property
-    def args(self) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # can be set as well  # Any: as in `BaseException`
+    def args(self) -> tuple[Any, ...]:  # Any: as in `BaseException`
         """The message."""
         kept: tuple[object, ...] = super().args
         return kept if kept or self.decision is None else (str(self.decision),)
 
     @args.setter
-    def args(self, args: tuple[object, ...]) -> None:
+    def args(self, args: tuple[object, ...]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]  # read and set alike
         super().__init__(*args)
 
     @property
