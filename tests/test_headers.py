@@ -192,6 +192,7 @@ def test_a_client_that_obeys_is_allowed(
         assert json.loads(json.dumps(decision.to_dict(), allow_nan=False)) == decision.to_dict()
         assert [item["q"] for _, item in parsed(headers["RateLimit-Policy"])] == [amount for amount, _ in limits]
         assert [item["r"] for _, item in items] == [state.remaining for state in decision.windows]
+        assert decision.to_dict()["windows"] == [state.to_dict() for state in decision.windows]
         if "Retry-After" in headers:
             seconds = int(headers["Retry-After"])
             assert seconds > 0

@@ -295,6 +295,25 @@ class Configured:
 
 _configured = Configured()
 
+decided: WeakKeyDictionary[Callable[..., object], Callable[[], Limiter | AsyncLimiter]] = WeakKeyDictionary()
+"""What returns the limiter of each decorated function, for `limiter_of`."""
+
+
+def decided_by(limited: Callable[..., object], limiter: Limiter | AsyncLimiter | None, *, awaited: bool) -> None:
+    """Remember what decides about a decorated function.
+
+    Arguments:
+        limited: the function that the decorator made.
+        limiter: the `limiter=` of the decorator; with None, the configuration decides.
+        awaited: whether it is a coroutine function.
+    """
+    if limiter is None:
+        decided[limited] = configuration.async_limiter if awaited else configuration.limiter
+    else:
+        fixed = limiter
+        decided[limited] = lambda: fixed
+
+
 _declared: WeakKeyDictionary[Limiter | AsyncLimiter, DecoratorLimits] = WeakKeyDictionary()
 _declaring = threading.Lock()
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
-from weakref import WeakKeyDictionary
 
-from ratelimited_notify.decorator.configuration import configuration
+from ratelimited_notify.decorator.configuration import decided
 from ratelimited_notify.errors import NotifyError
 
 if TYPE_CHECKING:
@@ -14,23 +13,6 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.limiter.aio import AsyncLimiter
     from ratelimited_notify.limiter.sync import Limiter
-
-_decided: WeakKeyDictionary[Callable[..., object], Callable[[], Limiter | AsyncLimiter]] = WeakKeyDictionary()
-
-
-def decided_by(limited: Callable[..., object], limiter: Limiter | AsyncLimiter | None, *, awaited: bool) -> None:
-    """Remember what decides about a decorated function: the limiter, or with None the one of the configuration.
-
-    Arguments:
-        limited: the function that the decorator made.
-        limiter: the `limiter=` of the decorator.
-        awaited: whether it is a coroutine function.
-    """
-    if limiter is not None:
-        fixed = limiter
-        _decided[limited] = lambda: fixed
-    else:
-        _decided[limited] = configuration.async_limiter if awaited else configuration.limiter
 
 
 @overload
@@ -72,7 +54,7 @@ def limiter_of(function: Callable[..., object], /) -> Limiter | AsyncLimiter:
 
 def _found(function: object) -> Callable[[], Limiter | AsyncLimiter] | None:
     try:
-        return _decided.get(function)  # type: ignore[call-overload, no-any-return]  # any object may be asked for
+        return decided.get(function)  # type: ignore[call-overload, no-any-return]  # any object may be asked for
     except TypeError:  # it cannot be hashed, or not be referred to weakly
         return None
 

@@ -15,8 +15,7 @@ from ratelimited_notify.callables import (
     wraps_coroutine_function,
 )
 from ratelimited_notify.decorator.argument import Call
-from ratelimited_notify.decorator.configuration import configuration, declare
-from ratelimited_notify.decorator.deciding import decided_by
+from ratelimited_notify.decorator.configuration import configuration, decided_by, declare
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.exceeded import RateLimitExceeded

@@ -6,8 +6,6 @@ import threading
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from ratelimited_notify.limiter.headers import rate_limit_fields, retry_after_field
-from ratelimited_notify.limiter.window_state import state_of, utc
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.wording import duration_text, limit_text
 from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
@@ -139,6 +137,8 @@ class Decision:
     @property
     def windows(self) -> tuple[WindowState, ...]:
         """Every window that the notification counts in, in the order of the rules."""
+        from ratelimited_notify.limiter.window_state import state_of
+
         subject, verdict = self._about(), self._answer()
         if verdict is None or subject is None:
             return ()
@@ -151,6 +151,8 @@ class Decision:
 
         In each of these cases, `str()` of the decision is a sentence for a log.
         """
+        from ratelimited_notify.limiter.window_state import state_of
+
         subject, verdict = self._about(), self._answer()
         if self.allowed or verdict is None or subject is None:
             return None
@@ -188,7 +190,7 @@ class Decision:
     def retry_at(self) -> datetime | None:
         """When it would be allowed, in UTC; None if it is allowed now, or never."""
         retry_at = self._retry_at()
-        return None if retry_at is None or retry_at == NEVER else utc(retry_at)
+        return None if retry_at is None or retry_at == NEVER else _utc(retry_at)
 
     @property
     def reset_at(self) -> datetime | None:
@@ -197,7 +199,7 @@ class Decision:
         If the hit was given back, some windows may be empty earlier.
         """
         latest = max((reading.reset_at for _, reading in self._enforced()), default=None)
-        return None if latest is None else utc(latest)
+        return None if latest is None else _utc(latest)
 
     @property
     def retry_after_header(self) -> int | None:
@@ -219,11 +221,13 @@ class Decision:
                 an enforced rule applies. They show the names and the amounts of these rules, and how many hits are
                 left. Rules in shadow mode and rules that the priority is exempt from are left out.
         """
+        from ratelimited_notify.limiter.headers import rate_limit_fields, retry_after_field
+
         fields = retry_after_field(self.retry_after_header)
         verdict = self._answer()
         if ratelimit and verdict is not None:
             fields |= rate_limit_fields(
-                [state for state in self.windows if state.enforced], utc(verdict.now), allowed=self.allowed
+                [state for state in self.windows if state.enforced], _utc(verdict.now), allowed=self.allowed
             )
         return fields
 
@@ -247,17 +251,7 @@ class Decision:
             "retry_at": _iso(self.retry_at),
             "reset_at": _iso(self.reset_at),
             "rule": None if blocked_by is None else blocked_by.rule,
-            "windows": [
-                {
-                    "rule": state.rule,
-                    "limit": limit_text(state.item),
-                    "remaining": state.remaining,
-                    "retry_after": None if state.retry_after == inf else state.retry_after,
-                    "reset_at": _iso(state.reset_at),
-                }
-                for state in self.windows
-                if state.enforced
-            ],
+            "windows": [state.to_dict() for state in self.windows if state.enforced],
         }
 
     @property
@@ -376,6 +370,13 @@ def _without(reading: Reading, cost: int, now: int) -> Reading:
         return reading
     count = max(0, reading.count - cost)
     return reading._replace(count=count, reset_at=reading.reset_at if count else now)
+
+
+def _utc(instant: int) -> datetime:
+    # Imported on demand, as the states of windows are: most programs never read an instant.
+    from ratelimited_notify.limiter.window_state import utc
+
+    return utc(instant)
 
 
 def _iso(instant: datetime | None) -> str | None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.rules.wording import limit_text
 from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode
 
 if TYPE_CHECKING:
@@ -41,6 +42,18 @@ class WindowState:
     """Seconds until this cost fits, if nothing else happens. 0 if it fits or was taken, `inf` if it never fits."""
     enforced: bool
     """False for a window that could not refuse: its rule is in shadow mode, or the priority is exempt from it."""
+
+    def to_dict(self) -> dict[str, object]:
+        """The window as a JSON object, as in `Decision.to_dict`: `rule`, `limit`, `remaining`, `retry_after` (None if the
+        cost never fits) and `reset_at`. It does not contain the `identifiers`.
+        """
+        return {
+            "rule": self.rule,
+            "limit": limit_text(self.item),
+            "remaining": self.remaining,
+            "retry_after": None if self.retry_after == inf else self.retry_after,
+            "reset_at": self.reset_at.isoformat(),
+        }
 
 
 def state_of(subject: Subject, window: Counter, reading: Reading, now: int) -> WindowState:
