@@ -12,7 +12,7 @@ from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
 from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from ratelimited_notify.limiter.window_state import WindowState
@@ -287,9 +287,9 @@ class Decision:
             return []
         return [(window, reading) for window, reading in self._read(verdict) if window.mode is Mode.ENFORCE]
 
-    def _read(self, verdict: VerdictLike) -> list[tuple[Counter, Reading]]:
+    def _read(self, verdict: VerdictLike) -> Iterable[tuple[Counter, Reading]]:
         """The windows with their readings, without the hit if it was given back."""
-        read = list(zip(self._windows, verdict.readings, strict=True))
+        read = zip(self._windows, verdict.readings, strict=True)
         if not self.released:
             return read
         return [(window, _without(reading, self.cost, verdict.now)) for window, reading in read]
@@ -315,7 +315,7 @@ class Decision:
     def _left(self) -> str:
         """What is left after an allowed decision, and what rules that are not enforced say."""
         verdict, left = self._answer(), self.remaining
-        read = [] if verdict is None else self._read(verdict)
+        read = [] if verdict is None else list(self._read(verdict))
         said = [] if left is None else [f"{left} left"]
         if left is None and any(window.mode is Mode.FORCE for window, _ in read):
             said.append("its priority is exempt")
