@@ -132,7 +132,7 @@ def test_with_a_shadow_rule_alone(clock: Clock) -> None:
     assert decision
     assert (decision.remaining, decision.blocked_by, decision.reset_at, decision.retry_after) == (None, None, None, 0.0)
     assert [(state.enforced, state.remaining, state.retry_after) for state in decision.windows] == [(False, 0, 3540.0)]
-    assert str(decision) == "'news' allowed, no rule limits it"
+    assert str(decision) == "'news' allowed, rule 'news' (1 per hour) in shadow mode would refuse it"
 
 
 def test_shadow_rules_do_not_count_towards_what_is_left(clock: Clock) -> None:

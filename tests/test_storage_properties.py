@@ -489,3 +489,30 @@ def test_a_batch_counts_the_same_recipient_twice(backend: Backend) -> None:
 
     assert [verdict.granted for verdict in verdicts] == [True, True, True, False, True, False]
     assert list(backend.storage.acquire_many([])) == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("amount", "cost", "hits"), [(9, 1, 2), (9, 2, 2), (9, 9, 1), (600, 1, 520)])
+def test_reading_at_a_later_instant_changes_nothing(
+    backend: Backend, strategy: StrategyName, amount: int, cost: int, hits: int
+) -> None:
+    """A test, or a read by `limits`, drops nothing. When the clock goes back, every window says what it said before."""
+    backend.flush()
+    windows = [window(strategy, amount, HOUR), window(strategy, 10 * amount, DAY)]
+    keys = [backend.key("ana", one) for one in windows]
+    item, engine = parse(f"{amount}/hour"), backend.strategy(strategy)
+    assert all(verdict.granted for verdict in backend.storage.acquire_many([Request(windows, keys, cost)] * hits))
+    assert backend.call(engine.hit, item, backend.namespace, cost=cost)
+    before = backend.storage.peek(windows, keys, cost)
+    left = backend.call(engine.get_window_stats, item, backend.namespace).remaining
+
+    for passed in (HOUR // 2, HOUR, 2 * HOUR, DAY, 3 * DAY):
+        backend.advance(passed)
+        for asked in (1, cost, amount):
+            backend.storage.peek(windows, keys, asked)
+            backend.call(engine.test, item, backend.namespace, cost=asked)
+            backend.call(engine.get_window_stats, item, backend.namespace)
+        backend.advance(-passed)
+
+        assert backend.storage.peek(windows, keys, cost) == before
+        assert backend.call(engine.get_window_stats, item, backend.namespace).remaining == left

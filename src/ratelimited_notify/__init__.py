@@ -8,7 +8,7 @@ from ratelimited_notify._lazy import lazily
 from ratelimited_notify._version import __version__
 
 if TYPE_CHECKING:
-    from ratelimited_notify.decorator import configure, rate_limited
+    from ratelimited_notify.decorator import configure, limiter_of, rate_limited
     from ratelimited_notify.errors import MissingExtra, NotifyError, Problem, RuleError, StorageError
     from ratelimited_notify.limiter import (
         AsyncLimiter,
@@ -30,13 +30,16 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
         __name__,
         {
             "decorator.configuration": ("configure",),
+            "decorator.deciding": ("limiter_of",),
             "decorator.decorator": ("rate_limited",),
             "errors": ("MissingExtra", "NotifyError", "Problem", "RuleError", "StorageError"),
             "limiter.aio": ("AsyncLimiter",),
-            "limiter.decision": ("Decision", "RateLimitExceeded", "WindowState"),
+            "limiter.decision": ("Decision",),
+            "limiter.exceeded": ("RateLimitExceeded",),
             "limiter.options": ("OnStorageError",),
             "limiter.refund": ("Refund",),
             "limiter.sync": ("Limiter",),
+            "limiter.window_state": ("WindowState",),
             "notification.notification": ("Notification",),
             "notification.recipient": ("Recipient",),
             "notifier.aio": ("AsyncNotifier",),
@@ -77,6 +80,7 @@ __all__ = [
     "WindowState",
     "__version__",
     "configure",
+    "limiter_of",
     "rate_limited",
 ]
 

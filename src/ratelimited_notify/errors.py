@@ -65,12 +65,16 @@ class StorageError(NotifyError):
 class MissingExtra(NotifyError, ImportError):
     """A feature needs an optional dependency that is not installed. The message says how to install it."""
 
-    def __init__(self, extra: str, needed_by: str) -> None:
-        self.extra = extra
+    def __init__(self, extra: str, needed_by: str | None = None) -> None:
+        # Task queues that keep results as JSON make an exception again from its message alone.
+        message = extra
+        if needed_by is not None:
+            message = (
+                f"{needed_by} needs an optional dependency. Install it with: pip install 'ratelimited-notify[{extra}]'"
+            )
+        self.extra = "" if needed_by is None else extra
         self.needed_by = needed_by
-        super().__init__(
-            f"{needed_by} needs an optional dependency. Install it with: pip install 'ratelimited-notify[{extra}]'"
-        )
+        super().__init__(message)
 
-    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
-        return type(self), (self.extra, self.needed_by)
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, ...]]:
+        return type(self), (str(self),) if self.needed_by is None else (self.extra, self.needed_by)

@@ -23,6 +23,7 @@ from ratelimited_notify import (
     OnLimit,
     OnStorageError,
     Problem,
+    RateLimitExceeded,
     Recipient,
     Refund,
     Rule,
@@ -31,6 +32,7 @@ from ratelimited_notify import (
     RuleSet,
     WindowState,
     configure,
+    limiter_of,
     rate_limited,
 )
 from ratelimited_notify.pytest_plugin import Clock, Outbox
@@ -210,6 +212,15 @@ assert_type(delivery.notification, Notification)
 assert_type(delivery.error, BaseException | None)
 assert_type(bool(delivery), bool)
 assert_type(delivery.decision.windows, tuple[WindowState, ...])
+assert_type(delivery.decision.released, bool)
+assert_type(delivery.decision.headers(ratelimit=True), dict[str, str])
+assert_type(delivery.decision.to_dict(), dict[str, object])
+refused = RateLimitExceeded(delivery.decision)
+assert_type(refused.decision, Decision | None)
+assert_type(refused.retry_after, float)
+assert_type(refused.headers(), dict[str, str])
+RateLimitExceeded("its text")
+RateLimitExceeded(5)  # type: ignore[arg-type]  # neither a decision nor a text
 assert_type(notifier.send_many("news", ["ana", "bob"], "Subject", "Body"), list[Delivery[bytes]])
 assert_type(notifier.iter_many([Notification("news", "ana")]), Generator[Delivery[bytes], None, None])
 assert_type(notifier.deliver(Notification("news", UUID(int=1), ["Hi"], priority="high")), Delivery[bytes])
@@ -324,7 +335,15 @@ limiter.ruls = {"news": "2/day"}  # type: ignore[attr-defined]  # misspelt
 notifier.rules = [Rule("news", "2/day")]
 assert_type(notifier.rules, RuleSet)
 notifier.on_limit = "raise"  # type: ignore[attr-defined]  # an argument
-configure({"news": "1/day"}, "redis://localhost:6379/0", namespace="shop", enabled=True)
+configured = configure({"news": "1/day"}, "redis://localhost:6379/0", namespace="shop", enabled=True)
+assert_type(configured.limiter, Limiter)
+assert_type(configured.async_limiter, AsyncLimiter)
+assert_type(limiter_of(send), Limiter)
+assert_type(limiter_of(send_or_not), Limiter)
+assert_type(limiter_of(send_later), AsyncLimiter)
+assert_type(limiter_of(send_later_or_not), AsyncLimiter)
+assert_type(limiter_of(send).clear("news", "ana", shared=True, tenant="acme"), int)
+limiter_of("send")  # type: ignore[call-overload]  # no function
 configure(storage=5)  # type: ignore[arg-type]  # no storage
 configure(clock="noon")  # type: ignore[arg-type]  # no clock
 

@@ -12,7 +12,8 @@ from ratelimited_notify.rules.wording import limit_text
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from ratelimited_notify.limiter.decision import Decision, WindowState
+    from ratelimited_notify.limiter.decision import Decision
+    from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notifier.delivery import Delivery
 
 MOST_ROWS = 1000

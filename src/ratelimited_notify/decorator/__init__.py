@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from ratelimited_notify._lazy import lazily
 
 if TYPE_CHECKING:
-    from ratelimited_notify.decorator.configuration import configure as configure
+    from ratelimited_notify.decorator.configuration import Configured as Configured, configure as configure
+    from ratelimited_notify.decorator.deciding import limiter_of as limiter_of
     from ratelimited_notify.decorator.decorator import (
         DroppingDecorator as DroppingDecorator,
         RaisingDecorator as RaisingDecorator,
@@ -17,14 +18,17 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
     __getattr__ = lazily(
         __name__,
         {
-            "configuration": ("configure",),
+            "configuration": ("Configured", "configure"),
+            "deciding": ("limiter_of",),
             "decorator": ("DroppingDecorator", "RaisingDecorator", "rate_limited"),
         },
     )
 
 __all__ = [
+    "Configured",
     "DroppingDecorator",
     "RaisingDecorator",
     "configure",
+    "limiter_of",
     "rate_limited",
 ]

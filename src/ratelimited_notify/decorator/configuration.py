@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 RULES_VARIABLE = "RATELIMITED_NOTIFY_RULES"
 STORAGE_VARIABLE = "RATELIMITED_NOTIFY_STORAGE"
+
+_log = logging.getLogger("ratelimited_notify")
 
 
 class DecoratorLimits:
@@ -79,9 +82,12 @@ class Configuration:
         "_memory",
         "_options",
         "_override",
+        "_place",
         "_rules",
+        "_said_moved",
         "_storage",
         "configured",
+        "used",
     )
 
     def __init__(self) -> None:
@@ -103,6 +109,10 @@ class Configuration:
             self._options: LimiterOptions = {}
             self._limiter: Limiter | None = None
             self._async_limiter: AsyncLimiter | None = None
+            self.used = False
+            """Whether a function was called with this configuration."""
+            self._place: object = None
+            self._said_moved = False
 
     def configure(
         self,
@@ -124,7 +134,16 @@ class Configuration:
                 made.async_limiter()
             else:
                 made.limiter()
+            moved = self.used and not made._is_off() and made._place != self._place
+            made._said_moved = moved or self._said_moved
+            is_news = moved and not self._said_moved
             self._become(made)
+        if is_news:
+            _log.warning(
+                "configure() was called after decorated functions had been called, and they count elsewhere from now on: "
+                "storage=, namespace=, pseudonymize= or, in memory, clock= has changed. What was counted before is left "
+                "behind. Call configure() before the first call of a decorated function."
+            )
 
     def _become(self, made: Configuration) -> None:
         for name in self.__slots__:
@@ -199,7 +218,7 @@ class Configuration:
     def _make_limiter(self) -> Limiter:
         with self._lock:
             if self._limiter is None:
-                made = Limiter(self._found_rules(), self._found_storage(), **self._found_options())  # type: ignore[arg-type]  # the limiter checks it
+                made = Limiter(self._found_rules(), self._located(), **self._found_options())  # type: ignore[arg-type]  # the limiter checks it
                 for rule in self._declared.rules():
                     made.declare(rule)
                 self._limiter = made
@@ -208,7 +227,7 @@ class Configuration:
     def _make_async_limiter(self) -> AsyncLimiter:
         with self._lock:
             if self._async_limiter is None:
-                made = AsyncLimiter(self._found_rules(), self._found_storage(), **self._found_options())
+                made = AsyncLimiter(self._found_rules(), self._located(), **self._found_options())
                 for rule in self._declared.rules():
                     made.declare(rule)
                 self._async_limiter = made
@@ -219,6 +238,12 @@ class Configuration:
             path = os.environ.get(RULES_VARIABLE) or None
             self._rules, self.configured = rules_if_on(path, off=self._is_off()), path is not None
         return self._rules
+
+    def _located(self) -> str | Storage | AsyncStorage:
+        """The storage to use. What tells its windows from others is kept."""
+        storage, options = self._found_storage(), self._options
+        self._place = storage, options.get("namespace", "notify"), options.get("pseudonymize")
+        return storage
 
     def _found_storage(self) -> str | Storage | AsyncStorage:
         if self._override is not None:
@@ -251,6 +276,44 @@ class Configuration:
 configuration = Configuration()
 """The configuration of this process."""
 
+
+class Configured:
+    """The configuration in force: what the last call of `configure` set, no matter which call returned this object."""
+
+    __slots__ = ()
+
+    @property
+    def limiter(self) -> Limiter:
+        """What decides about sync functions without a `limiter=` of their own."""
+        return configuration.limiter()
+
+    @property
+    def async_limiter(self) -> AsyncLimiter:
+        """What decides about coroutine functions without a `limiter=` of their own, on the same windows."""
+        return configuration.async_limiter()
+
+
+_configured = Configured()
+
+decided: WeakKeyDictionary[Callable[..., object], Callable[[], Limiter | AsyncLimiter]] = WeakKeyDictionary()
+"""What returns the limiter of each decorated function, for `limiter_of`."""
+
+
+def decided_by(limited: Callable[..., object], limiter: Limiter | AsyncLimiter | None, *, awaited: bool) -> None:
+    """Remember what decides about a decorated function.
+
+    Arguments:
+        limited: the function that the decorator made.
+        limiter: the `limiter=` of the decorator; with None, the configuration decides.
+        awaited: whether it is a coroutine function.
+    """
+    if limiter is None:
+        decided[limited] = configuration.async_limiter if awaited else configuration.limiter
+    else:
+        fixed = limiter
+        decided[limited] = lambda: fixed
+
+
 _declared: WeakKeyDictionary[Limiter | AsyncLimiter, DecoratorLimits] = WeakKeyDictionary()
 _declaring = threading.Lock()
 
@@ -279,11 +342,12 @@ def configure(
     rules: Rules | None = None,
     storage: str | Storage | AsyncStorage | None = None,
     **options: Unpack[LimiterOptions],
-) -> None:
+) -> Configured:
     """Set the rules and the storage for all decorated functions. Sync and async functions share one set of windows.
 
     A second call replaces the first for all functions. A limit on a decorator stays if no rule matches its type. The
-    windows stay too: in memory they live as long as the process, unless you pass another `clock` or a storage object.
+    windows stay too: in memory they live as long as the process, unless you pass another `clock` or a storage object. If
+    functions had been called before and count elsewhere from now on, the log says so once.
     What you do not pass comes from the environment: `RATELIMITED_NOTIFY_RULES` (the path of a TOML file),
     `RATELIMITED_NOTIFY_STORAGE` (a URI) and `RATELIMITED_NOTIFY_DISABLED`.
 
@@ -292,8 +356,12 @@ def configure(
         storage: where windows are kept, in any form that `Limiter` takes. By default in the memory of this process.
         options: the other arguments of `Limiter`, such as `enabled=False`.
 
+    Returns:
+        The configuration in force. Its `limiter` and `async_limiter` decide about decorated functions.
+
     Raises:
         RuleError: the rules cannot be used. The error lists all problems, each with its place.
         NotifyError: another argument cannot be used. The earlier configuration stays in force.
     """
     configuration.configure(rules, storage, check_option_names(options, configure))
+    return _configured

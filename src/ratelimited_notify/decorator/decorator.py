@@ -15,10 +15,10 @@ from ratelimited_notify.callables import (
     wraps_coroutine_function,
 )
 from ratelimited_notify.decorator.argument import Call
-from ratelimited_notify.decorator.configuration import configuration, declare
+from ratelimited_notify.decorator.configuration import configuration, decided_by, declare
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
-from ratelimited_notify.limiter.decision import RateLimitExceeded
+from ratelimited_notify.limiter.exceeded import RateLimitExceeded
 from ratelimited_notify.limiter.refund import give_back, give_back_async, refunding
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
@@ -235,6 +235,8 @@ class _Decorator:
         check_fields(self.fields, limiter.rules)
         if isinstance(self.type, str):
             self.policy.check(limiter.rules.matching(self.type))
+        if self.limiter is None:
+            configuration.used = True
         return limiter
 
     def _dropped(self, decision: Decision) -> object:
@@ -278,6 +280,7 @@ class _Decorator:
                     give_back(limiter, [decision])
                 raise
 
+        decided_by(limited, fixed, awaited=False)
         return limited
 
     def _awaited(
@@ -317,6 +320,7 @@ class _Decorator:
                     await give_back_async(limiter, [decision])
                 raise
 
+        decided_by(limited, fixed, awaited=True)
         return limited
 
 

@@ -8,26 +8,26 @@ from ratelimited_notify._lazy import lazily
 
 if TYPE_CHECKING:
     from ratelimited_notify.limiter.aio import AsyncLimiter as AsyncLimiter
-    from ratelimited_notify.limiter.decision import (
-        Decision as Decision,
-        RateLimitExceeded as RateLimitExceeded,
-        WindowState as WindowState,
-    )
+    from ratelimited_notify.limiter.decision import Decision as Decision
+    from ratelimited_notify.limiter.exceeded import RateLimitExceeded as RateLimitExceeded
     from ratelimited_notify.limiter.options import (
         LimiterOptions as LimiterOptions,
         OnStorageError as OnStorageError,
     )
     from ratelimited_notify.limiter.refund import Refund as Refund, outcome_unknown as outcome_unknown
     from ratelimited_notify.limiter.sync import Limiter as Limiter
+    from ratelimited_notify.limiter.window_state import WindowState as WindowState
 else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
         __name__,
         {
             "aio": ("AsyncLimiter",),
-            "decision": ("Decision", "RateLimitExceeded", "WindowState"),
+            "decision": ("Decision",),
+            "exceeded": ("RateLimitExceeded",),
             "options": ("LimiterOptions", "OnStorageError"),
             "refund": ("Refund", "outcome_unknown"),
             "sync": ("Limiter",),
+            "window_state": ("WindowState",),
         },
     )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ratelimited_notify.limiter.batch import FailureBudget, Query
-    from ratelimited_notify.limiter.decision import WindowState
+    from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.storage.base import AsyncStorage, Storage
@@ -122,9 +122,10 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         if receipt is None:
             return False
         try:
-            return await self.storage.release(*receipt)
+            decision.released = await self.storage.release(*receipt)
         finally:
             self._forget_refusals(receipt.windows, receipt.keys)
+        return decision.released
 
     @asynccontextmanager
     async def reserve(
@@ -153,12 +154,14 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
             return ()
         return self._test_decision(query, await self.storage.peek(query.windows, query.keys, 1)).windows
 
-    async def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
+    async def clear(
+        self, type: str, recipient: Recipient, /, *, shared: bool = False, **fields: Recipient | None
+    ) -> int:
         """Like `Limiter.clear`."""
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return 0
-        windows, keys = self._own_windows(query)
+        windows, keys = self._windows_to_clear(query, shared)
         try:
             return await self.storage.forget(windows, keys) if windows else 0
         finally:

@@ -3,61 +3,32 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.wording import duration_text, limit_text
 from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
 from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
-    from limits import RateLimitItem
-
+    from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Outcome, Reading, Shortcut, StrategyName, Token, VerdictLike
+    from ratelimited_notify.windows.strategies import Outcome, Reading, Shortcut, Token, VerdictLike
 
 # Several threads may try to give a decision back; only one of them may succeed.
 _giving_back = threading.Lock()
 
 _LEFT_OUT = frozenset({"_subject", "_at", "_verdict", "_receipt", "_windows"})
-_USUAL: dict[str, object] = {"cost": 1, "error": None}
+_USUAL: dict[str, object] = {"cost": 1, "error": None, "released": False}
 new = object.__new__
 """Makes a decision without calling `__init__`, so that only a part of it is filled in."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class WindowState:
-    """One window at the moment of a decision.
-
-    You can ask `limits` about the same window: `strategy.hit(state.item, *state.identifiers)` on the limiter's storage.
-    """
-
-    rule: str
-    """The name of the rule."""
-    item: RateLimitItem
-    """The limit, a `RateLimitItem` of `limits`."""
-    identifiers: tuple[str, ...] = field(repr=False)
-    """The values that the rule counts by."""
-    strategy: StrategyName
-    remaining: int
-    """How many hits are left: after this hit if it was taken, before it if it was refused."""
-    reset_at: datetime
-    """When the window is empty, if nothing else happens."""
-    retry_after: float
-    """Seconds until this cost fits, if nothing else happens. 0 if it fits or was taken, `inf` if it never fits."""
-    enforced: bool
-    """False for a window that could not refuse: its rule is in shadow mode, or the priority is exempt from it."""
 
 
 class Receipt(NamedTuple):
@@ -97,12 +68,16 @@ class Decision:
         "limiter",
         "outcome",
         "recipient",
+        "released",
         "shortcut",
         "type",
     )  # fmt: skip
     limiter: Explainer
     shortcut: Shortcut
     outcome: Outcome | None
+    released: bool
+    """Whether its hit was given back: by `release`, by `reserve`, or because the send failed. Then `remaining`, `windows`
+    and `str()` say what is left without the hit."""
 
     def __init__(
         self,
@@ -162,13 +137,12 @@ class Decision:
     @property
     def windows(self) -> tuple[WindowState, ...]:
         """Every window that the notification counts in, in the order of the rules."""
+        from ratelimited_notify.limiter.window_state import state_of
+
         subject, verdict = self._about(), self._answer()
         if verdict is None or subject is None:
             return ()
-        return tuple(
-            _state(subject, window, reading, verdict.now)
-            for window, reading in zip(self._windows, verdict.readings, strict=True)
-        )
+        return tuple(state_of(subject, window, reading, verdict.now) for window, reading in self._read(verdict))
 
     @property
     def blocked_by(self) -> WindowState | None:
@@ -177,16 +151,14 @@ class Decision:
 
         In each of these cases, `str()` of the decision is a sentence for a log.
         """
+        from ratelimited_notify.limiter.window_state import state_of
+
         subject, verdict = self._about(), self._answer()
         if self.allowed or verdict is None or subject is None:
             return None
-        refusing = [
-            (inf if reading.retry_at == NEVER else reading.retry_at, window, reading)
-            for window, reading in self._enforced()
-            if reading.retry_at != FITS
-        ]
-        _, window, reading = max(refusing, key=lambda refused: refused[0])
-        return _state(subject, window, reading, verdict.now)
+        refusing = [(window, reading) for window, reading in self._enforced() if reading.retry_at != FITS]
+        window, reading = max(refusing, key=lambda refused: _order(refused[1]))
+        return state_of(subject, window, reading, verdict.now)
 
     @property
     def refusals(self) -> tuple[OnLimit | None, ...]:
@@ -222,15 +194,65 @@ class Decision:
 
     @property
     def reset_at(self) -> datetime | None:
-        """When the last enforced window is empty, if nothing else happens, in UTC; None if no rule applies."""
+        """When the last enforced window is empty, if nothing else happens, in UTC; None if no rule applies.
+
+        If the hit was given back, some windows may be empty earlier.
+        """
         latest = max((reading.reset_at for _, reading in self._enforced()), default=None)
         return None if latest is None else _utc(latest)
 
     @property
     def retry_after_header(self) -> int | None:
-        """`retry_after` for an HTTP header: whole seconds, rounded up; None if it is allowed now, or never."""
+        """`retry_after` in whole seconds, rounded up; None if it is allowed now, or never. For an HTTP response, use
+        `headers`, which leaves the header out then.
+        """
         seconds = self.retry_after
         return None if self._retry_at() is None or seconds == inf else ceil(seconds)
+
+    def headers(self, *, ratelimit: bool = False) -> dict[str, str]:
+        """The headers for an HTTP response, with the response for an allowed notification too. None of them shows the
+        recipient, and every value can be sent as it is.
+
+        `Retry-After` has the whole seconds until it would be allowed, rounded up (RFC 9110, section 10.2.3). It is left
+        out if the notification is allowed, if it will never be allowed, and if that is not known.
+
+        Arguments:
+            ratelimit: True adds `RateLimit-Policy` and `RateLimit`, as in draft-ietf-httpapi-ratelimit-headers-11, if
+                an enforced rule applies. They show the names and the amounts of these rules, and how many hits are
+                left. Rules in shadow mode and rules that the priority is exempt from are left out.
+        """
+        from ratelimited_notify.limiter.headers import rate_limit_fields, retry_after_field
+
+        fields = retry_after_field(self.retry_after_header)
+        verdict = self._answer()
+        if ratelimit and verdict is not None:
+            fields |= rate_limit_fields(
+                [state for state in self.windows if state.enforced], _utc(verdict.now), allowed=self.allowed
+            )
+        return fields
+
+    def to_dict(self) -> dict[str, object]:
+        """The decision as a JSON object that you can log, or show to the client that asked: no recipient, no message of
+        the storage, and nothing about rules that are not enforced.
+
+        Returns:
+            `allowed`, `type`, `cost`, `remaining`, `retry_after` (seconds; None if it will never be allowed, or if that
+            is not known), `retry_at` and `reset_at` (in the form `2026-01-31T12:00:00+00:00`, or None), `rule` (the name
+            of the rule that refuses, or None), and `windows`: for each enforced window its `rule`, `limit`,
+            `remaining`, `retry_after` and `reset_at`.
+        """
+        blocked_by = self.blocked_by
+        return {
+            "allowed": self.allowed,
+            "type": self.type,
+            "cost": self.cost,
+            "remaining": self.remaining,
+            "retry_after": 0.0 if self.allowed else self.retry_after if self.retry_at else None,
+            "retry_at": _iso(self.retry_at),
+            "reset_at": _iso(self.reset_at),
+            "rule": None if blocked_by is None else blocked_by.rule,
+            "windows": [state.to_dict() for state in self.windows if state.enforced],
+        }
 
     @property
     def granted_by(self) -> Storage | AsyncStorage | None:
@@ -263,11 +285,14 @@ class Decision:
         verdict = self._answer()
         if verdict is None:
             return []
-        return [
-            (window, reading)
-            for window, reading in zip(self._windows, verdict.readings, strict=True)
-            if window.mode is Mode.ENFORCE
-        ]
+        return [(window, reading) for window, reading in self._read(verdict) if window.mode is Mode.ENFORCE]
+
+    def _read(self, verdict: VerdictLike) -> Iterable[tuple[Counter, Reading]]:
+        """The windows with their readings, without the hit if it was given back."""
+        read = zip(self._windows, verdict.readings, strict=True)
+        if not self.released:
+            return read
+        return [(window, _without(reading, self.cost, verdict.now)) for window, reading in read]
 
     def _retry_at(self) -> int | None:
         """The instant at which the last refusing window has room, or NEVER; None if nothing refuses."""
@@ -281,12 +306,27 @@ class Decision:
         if self.error is not None:
             return f"{what} {'allowed' if self.allowed else 'refused'} without being counted: {self.error}"
         if self.allowed:
-            left = self.remaining
-            return f"{what} allowed, {'no rule limits it' if left is None else f'{left} left'}"
+            return f"{what} allowed{' and given back' if self.released else ''}, {self._left()}"
         blocked_by = self.blocked_by
         if blocked_by is None:
             return f"{what} refused"
         return f"{what} refused by rule {blocked_by.rule!r} ({limit_text(blocked_by.item)}), {_when(self.retry_after)}"
+
+    def _left(self) -> str:
+        """What is left after an allowed decision, and what rules that are not enforced say."""
+        verdict, left = self._answer(), self.remaining
+        read = [] if verdict is None else list(self._read(verdict))
+        said = [] if left is None else [f"{left} left"]
+        if left is None and any(window.mode is Mode.FORCE for window, _ in read):
+            said.append("its priority is exempt")
+        shadows = [(window, reading) for window, reading in read if window.mode is Mode.SHADOW]
+        refusing = [(window, reading) for window, reading in shadows if reading.retry_at != FITS]
+        if refusing:
+            window, _ = max(refusing, key=lambda refused: _order(refused[1]))
+            said.append(f"rule {window.rule!r} ({limit_text(window.item)}) in shadow mode would refuse it")
+        elif shadows and not said:
+            said.append("rules in shadow mode would allow it too")
+        return "; ".join(said) or ("limiting is off" if self._subject is None else "no rule limits it")
 
     def __repr__(self) -> str:
         return f"<Decision: {self}>"
@@ -319,51 +359,31 @@ def decided(type: str, recipient: str, limiter: Explainer, shortcut: Shortcut, o
     return decision
 
 
-def _state(subject: Subject, window: Counter, reading: Reading, now: int) -> WindowState:
-    if reading.retry_at == NEVER:
-        retry_after = inf
-    elif reading.retry_at == FITS:
-        retry_after = 0.0
-    else:
-        retry_after = (reading.retry_at - now) / MICROSECONDS
-    return WindowState(
-        rule=window.rule,
-        item=window.item,
-        identifiers=subject.identifiers(window.by) or (),
-        strategy=window.strategy,
-        remaining=max(0, window.amount - reading.count),
-        reset_at=_utc(reading.reset_at),
-        retry_after=retry_after,
-        enforced=window.mode is Mode.ENFORCE,
-    )
+def _order(reading: Reading) -> float:
+    """For a comparison of windows that refuse: the instant at which this one no longer does."""
+    return inf if reading.retry_at == NEVER else reading.retry_at
+
+
+def _without(reading: Reading, cost: int, now: int) -> Reading:
+    """The reading without a hit that was counted in this window."""
+    if reading.token is None:
+        return reading
+    count = max(0, reading.count - cost)
+    return reading._replace(count=count, reset_at=reading.reset_at if count else now)
+
+
+def _utc(instant: int) -> datetime:
+    # Imported on demand, as the states of windows are: most programs never read an instant.
+    from ratelimited_notify.limiter.window_state import utc
+
+    return utc(instant)
+
+
+def _iso(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()
 
 
 def _when(seconds: float) -> str:
     if seconds == inf:
         return "and waiting does not help"
     return f"try again in {duration_text(seconds)}"
-
-
-def _utc(instant: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=instant)
-
-
-class RateLimitExceeded(NotifyError):
-    """A rule refused the notification, and `on_limit` is `"raise"`, or the wait would be too long.
-
-    `decision` says which rule refused, and when the notification would be allowed.
-    """
-
-    def __init__(self, decision: Decision) -> None:
-        super().__init__()
-        self.decision = decision
-
-    def __str__(self) -> str:
-        # Made on demand: most handlers never read it.
-        return str(self.decision)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self)!r})"
-
-    def __reduce__(self) -> tuple[type[RateLimitExceeded], tuple[Decision]]:
-        return type(self), (self.decision,)

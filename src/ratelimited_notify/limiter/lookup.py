@@ -12,6 +12,7 @@ from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several
+from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.rules.plan import Plans, Subject
 from ratelimited_notify.sources.load import rules_from
 
@@ -31,7 +32,7 @@ _MOST_UNKNOWN_TYPES = 1000
 _log = logging.getLogger("ratelimited_notify")
 
 
-class RuleLookup(KnownAttributes, ABC):
+class RuleLookup(KnownAttributes, NotPickled, ABC):
     """The rules of a limiter, and the queries that follow from them. The rules can change at any time."""
 
     _settable = ("rules",)
@@ -144,7 +145,15 @@ class RuleLookup(KnownAttributes, ABC):
                 type,
             )
 
-    def _own_windows(self, query: Query) -> tuple[list[Counter], list[str]]:
-        """The windows that belong to this recipient alone, and their keys."""
+    def _windows_to_clear(self, query: Query, shared: object) -> tuple[Sequence[Counter], Sequence[str]]:
+        """The windows of this recipient and their keys: its own, or with `shared` all of them.
+
+        Raises:
+            TypeError: `shared` is not a bool.
+        """
+        if not isinstance(shared, bool):
+            raise TypeError("shared= must be True or False. A field of this name cannot be passed to clear().")
+        if shared:
+            return query.windows, query.keys
         own = [(window, key) for window, key in zip(query.windows, query.keys, strict=True) if not window.shared]
         return [window for window, _ in own], [key for _, key in own]

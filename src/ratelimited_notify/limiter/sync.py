@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ratelimited_notify.limiter.batch import FailureBudget, Query
-    from ratelimited_notify.limiter.decision import WindowState
+    from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.storage.base import Storage
@@ -157,9 +157,10 @@ class Limiter(BaseLimiter["Storage"]):
         if receipt is None:
             return False
         try:
-            return self.storage.release(*receipt)
+            decision.released = self.storage.release(*receipt)
         finally:
             self._forget_refusals(receipt.windows, receipt.keys)
+        return decision.released
 
     @contextmanager
     def reserve(
@@ -191,8 +192,15 @@ class Limiter(BaseLimiter["Storage"]):
             return ()
         return self._test_decision(query, self.storage.peek(query.windows, query.keys, 1)).windows
 
-    def clear(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> int:
-        """Empty the windows of this recipient, but not those that it shares with others.
+    def clear(self, type: str, recipient: Recipient, /, *, shared: bool = False, **fields: Recipient | None) -> int:
+        """Empty the windows that such a notification counts in.
+
+        Arguments:
+            type: the type of the notification.
+            recipient: whose windows to empty.
+            shared: True empties the windows that it shares with others, too: those of rules that do not count by
+                recipient, such as `by="tenant"`, `by="dedupe_key"` or `by=()`. By default they stay as they are.
+            fields: further values that rules count by.
 
         Returns:
             How many windows held anything.
@@ -200,7 +208,7 @@ class Limiter(BaseLimiter["Storage"]):
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return 0
-        windows, keys = self._own_windows(query)
+        windows, keys = self._windows_to_clear(query, shared)
         try:
             return self.storage.forget(windows, keys) if windows else 0
         finally:

@@ -15,6 +15,7 @@ from ratelimited_notify.notification.notification import Notification
 from ratelimited_notify.notification.recipient import ARGUMENTS
 from ratelimited_notify.notifier.delivery import Delivery, Status
 from ratelimited_notify.notifier.policy import Policy
+from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.sources.load import rules_from
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class _Bound(TypedDict, total=False):
     cost: int
 
 
-class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
+class BaseNotifier(KnownAttributes, NotPickled, Generic[P, R, _L]):
     """The base of both notifiers: the gateway, the limiter, the policy, and what is bound."""
 
     _settable = ("limiter", "rules")
@@ -115,16 +116,21 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
             fields: further values that rules can count by: channel, tenant, dedupe_key, and the fields that the rule
                 set declares. What is already bound stays, unless you bind it again.
         """
-        copy = object.__new__(type(self))
         bound = {**self._bound}
         if priority is not None:
             bound["priority"] = priority
         if cost is not None:
             bound["cost"] = cost
+        copy = self.__copy__()
         state = copy.__dict__
-        state.update(self.__dict__)
         state["_bound"] = bound
         state["_fields"] = {**self._fields, **fields}
+        return copy
+
+    def __copy__(self) -> Self:
+        copy = object.__new__(type(self))
+        state = copy.__dict__
+        state.update(self.__dict__)
         # Closing the copy must not close the limiter of the original.
         state["_owned"] = False
         return copy

@@ -6,7 +6,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.limiter.decision import RateLimitExceeded
+from ratelimited_notify.limiter.exceeded import RateLimitExceeded
 from ratelimited_notify.rules.rule import on_limit_problem
 
 if TYPE_CHECKING:

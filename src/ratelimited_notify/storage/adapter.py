@@ -22,6 +22,7 @@ from limits.storage import MemcachedStorage
 from limits.strategies import STRATEGIES
 
 from ratelimited_notify.errors import NotifyError, StorageError
+from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode, Reading, Verdict
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _SOON = MICROSECONDS // 1000
 _MEMCACHED_LONGEST = 30 * 24 * 3600
 
 
-class Adapter:
+class Adapter(NotPickled):
     """A storage of `limits` behind the interface that the limiter needs. `exact` is False.
 
     The adapter does not limit how long a call takes: give the storage's client a time-out.
@@ -92,7 +93,7 @@ class Adapter:
                 raise _failed(self.storage, error) from None
 
 
-class AsyncAdapter:
+class AsyncAdapter(NotPickled):
     """`Adapter` for a storage of `limits.aio`."""
 
     exact = False

@@ -18,6 +18,7 @@ from limits.aio.storage import (
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport
 
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.windows.keys import foreign
 from ratelimited_notify.windows.strategies import MICROSECONDS, Mode, Window
 
@@ -82,7 +83,7 @@ def _oldest(verdict: Verdict, expiry: int) -> float:
     return retry_at / MICROSECONDS - expiry if retry_at > 0 else verdict.now / MICROSECONDS
 
 
-class LimitsVerbs(MovingWindowSupport, SlidingWindowCounterSupport):
+class LimitsVerbs(NotPickled, MovingWindowSupport, SlidingWindowCounterSupport):
     """The synchronous methods, for a class that is a `storage.base.Storage`."""
 
     @property
@@ -130,7 +131,7 @@ class LimitsVerbs(MovingWindowSupport, SlidingWindowCounterSupport):
         self.forget(windows, [foreign(key, window.strategy) for window in windows])
 
 
-class AsyncLimitsVerbs(AsyncMovingWindowSupport, AsyncSlidingWindowCounterSupport):
+class AsyncLimitsVerbs(NotPickled, AsyncMovingWindowSupport, AsyncSlidingWindowCounterSupport):
     """The async methods, for a class that is a `storage.base.AsyncStorage`."""
 
     @property

@@ -1,0 +1,68 @@
+"""What decides about a decorated function."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
+
+from ratelimited_notify.decorator.configuration import decided
+from ratelimited_notify.errors import NotifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from ratelimited_notify.limiter.aio import AsyncLimiter
+    from ratelimited_notify.limiter.sync import Limiter
+
+
+@overload
+def limiter_of(  # type: ignore[overload-overlap]  # a coroutine function is a callable, too
+    function: Callable[..., Coroutine[Any, Any, object]],  # Any: what a coroutine yields belongs to the event loop
+    /,
+) -> AsyncLimiter: ...
+
+
+@overload
+def limiter_of(function: Callable[..., object], /) -> Limiter: ...
+
+
+def limiter_of(function: Callable[..., object], /) -> Limiter | AsyncLimiter:
+    """The limiter that decides about a function with `@rate_limited`: its `limiter=`, or the one of the configuration in
+    force. With it you can test, clear, and read windows: `limiter_of(send_news).clear("news", "ana@example.com")`.
+
+    Arguments:
+        function: the function, a method, or what other decorators made of it, such as a task of Celery, if they set
+            `__wrapped__` as `functools.wraps` does.
+
+    Returns:
+        A `Limiter`, or for a coroutine function an `AsyncLimiter`. After another `configure`, ask again.
+
+    Raises:
+        NotifyError: the function has no `@rate_limited`.
+    """
+    seen: set[int] = set()
+    inner: object = function
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        limiter = _found(inner)
+        if limiter is not None:
+            return limiter()
+        inner = inner.func if isinstance(inner, partial) else _inside(inner)
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    raise NotifyError(f"{name} has no @rate_limited, so no limiter decides about it.")
+
+
+def _found(function: object) -> Callable[[], Limiter | AsyncLimiter] | None:
+    try:
+        return decided.get(function)  # type: ignore[call-overload, no-any-return]  # any object may be asked for
+    except TypeError:  # it cannot be hashed, or not be referred to weakly
+        return None
+
+
+def _inside(function: object) -> object:
+    """The function inside a method or a wrapper; None if there is none."""
+    for attribute in ("__func__", "__wrapped__"):
+        inner: object = getattr(function, attribute, None)
+        if inner is not None:
+            return inner
+    return None
