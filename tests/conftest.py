@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 import servers
 from backends import backend as backend
 from cluster_servers import cluster as cluster, watched as watched
+from ratelimited_notify.pytest_plugin import Clock
 from servers import Memcached, Valkey, memcached_server, valkey_server
 
 if TYPE_CHECKING:
@@ -84,6 +85,22 @@ def _started(start: Callable[..., Server]) -> Iterator[Callable[..., Server]]:
     yield start_one
     for server in running:
         server.remove()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_logged() -> None:
+    """Forget what earlier tests logged: a line about the same server would come only after ten seconds."""
+    loaded = sys.modules.get("ratelimited_notify.limiter.failures")
+    if loaded is not None:
+        loaded._known.clear()
+
+
+@pytest.fixture
+def log_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which the library limits its log lines. The test moves it."""
+    clock = Clock()
+    monkeypatch.setattr("ratelimited_notify.log.now", clock)
+    return clock
 
 
 @pytest.fixture(autouse=True)

@@ -261,7 +261,7 @@ def test_a_release_that_fails_hides_nothing(caplog: pytest.LogCaptureFixture) ->
 def test_giving_back_ends_where_the_storage_hangs(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where failures have taken too long the rest of the batch stays counted, and the log says so."""
+    """Where failures have taken too long the rest of the batch stays counted, and the log says so, and how many there were."""
     monkeypatch.setattr(refund, "PATIENCE", 0.0)
 
     async def main() -> None:
@@ -272,12 +272,14 @@ def test_giving_back_ends_where_the_storage_hangs(
         storage.failing = ("release",)
         await deliveries.aclose()
         assert await used(notifier.limiter) == 20
+        storage.failing = ()
+        failing = AsyncNotifier(Scripted(ValueError("no")), limiter=notifier.limiter)
+        assert isinstance(await caught_from(failing.send("news", "ana")), ValueError)
 
     run(main())
-    assert caplog.messages == [
-        "A hit could not be given back and stays counted: The storage does not answer.",
-        "The rest of the batch is not given back and stays counted, because the storage has failed for too long.",
-    ]
+    first, last = caplog.messages
+    assert first == "A hit could not be given back and stays counted: The storage does not answer."
+    assert last.startswith("Hits are given back again. Before that, 19 could not be given back, in ")
 
 
 def test_a_storage_that_fails_sends_nothing() -> None:

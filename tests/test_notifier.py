@@ -732,9 +732,9 @@ def test_an_interrupt_gives_back_the_rest(before: int, after: int, error: BaseEx
 
 
 def test_giving_back_ends_where_the_storage_hangs(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, log_clock: Clock
 ) -> None:
-    """Where failures have taken too long the rest of the batch stays counted, and the log says so."""
+    """Where failures have taken too long the rest of the batch stays counted, and the log says so, and how many there were."""
     monkeypatch.setattr(refund, "PATIENCE", 0.0)
     storage = Unreliable()
     notifier = Notifier(Scripted(KeyboardInterrupt()), MANY, storage)
@@ -743,11 +743,21 @@ def test_giving_back_ends_where_the_storage_hangs(
     with pytest.raises(KeyboardInterrupt):
         notifier.send_many("news", ["ana"] * 20)
 
+    assert used(notifier.limiter) == 20
+    log_clock.advance(10)
+    with pytest.raises(KeyboardInterrupt):
+        Notifier(Scripted(KeyboardInterrupt()), limiter=notifier.limiter).send_many("news", ["ana"] * 3)
     assert caplog.messages == [
         "A hit could not be given back and stays counted: The storage does not answer.",
-        "The rest of the batch is not given back and stays counted, because the storage has failed for too long.",
+        "Hits could not be given back and stay counted (19 more): The storage does not answer.",
     ]
-    assert used(notifier.limiter) == 20
+    storage.failing = ()
+    log_clock.advance(10)
+    with pytest.raises(ValueError, match="no"):
+        Notifier(Scripted(ValueError("no")), limiter=notifier.limiter).send("news", "ana")
+    assert caplog.messages[2:] == [
+        "Hits are given back again. Before that, 21 could not be given back, in 20 s, and stay counted."
+    ]
 
 
 def test_giving_back_goes_on_where_one_fails(caplog: pytest.LogCaptureFixture) -> None:
@@ -759,7 +769,8 @@ def test_giving_back_goes_on_where_one_fails(caplog: pytest.LogCaptureFixture) -
     with pytest.raises(KeyboardInterrupt):
         notifier.send_many("news", ["ana", "", "ana", "ana"])
 
-    assert len(caplog.messages) == 2
+    assert len(caplog.messages) == 1, "the second one is in the next line"
+    assert notifier.limiter.failures.unreleased.event.ended().number == 2
     assert used(notifier.limiter) == 3
 
 
@@ -1217,6 +1228,8 @@ def test_no_log_shows_a_recipient_or_a_message(caplog: pytest.LogCaptureFixture)
         notifier.send("news", CANARY, CANARY)
         notifier.send_many("news", [CANARY], CANARY)
         Notifier(Scripted(), MANY, enabled=False).send("news", CANARY)
+        storage.failing = ()
+        notifier.send("news", CANARY, CANARY)
 
     assert len(caplog.messages) >= 4
     assert CANARY not in caplog.text

@@ -15,6 +15,7 @@ from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
+from ratelimited_notify.log import lines_held
 from ratelimited_notify.rules.wording import limits_text
 from ratelimited_notify.sources.load import rules_if_on
 from ratelimited_notify.storage.open import is_memory
@@ -121,7 +122,7 @@ class Configuration:
         options: LimiterOptions,
     ) -> None:
         """Replace the configuration, if the new one can be used."""
-        with self._lock:
+        with lines_held(), self._lock:
             made = Configuration()
             made._declared, made._override, made._memory = self._declared, self._override, self._memory
             # Read once, so that an iterator or a file gives the limiters for sync and async functions the same rules.
@@ -216,7 +217,7 @@ class Configuration:
         return self._async_limiter or self._make_async_limiter()
 
     def _make_limiter(self) -> Limiter:
-        with self._lock:
+        with lines_held(), self._lock:
             if self._limiter is None:
                 made = Limiter(self._found_rules(), self._located(), **self._found_options())  # type: ignore[arg-type]  # the limiter checks it
                 for rule in self._declared.rules():
@@ -225,7 +226,7 @@ class Configuration:
             return self._limiter
 
     def _make_async_limiter(self) -> AsyncLimiter:
-        with self._lock:
+        with lines_held(), self._lock:
             if self._async_limiter is None:
                 made = AsyncLimiter(self._found_rules(), self._located(), **self._found_options())
                 for rule in self._declared.rules():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.batch import NormalizingShortcut, Query, UniformBatch, is_uniform
 from ratelimited_notify.limiter.decision import Decision, decided
+from ratelimited_notify.limiter.failures import StorageFailures, failures_at
 from ratelimited_notify.limiter.lookup import RuleLookup
 from ratelimited_notify.limiter.options import check_options
 from ratelimited_notify.limiter.refusals import RefusalCache
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from ratelimited_notify.windows.strategies import Outcome, Shortcut, VerdictLike
 
 _S = TypeVar("_S", "Storage", "AsyncStorage")
-
-_log = logging.getLogger("ratelimited_notify")
 
 
 class BaseLimiter(RuleLookup, Generic[_S]):
@@ -101,6 +99,7 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         self._timeout = timeout
         self._clock = clock
         self._circuit = circuit
+        self._failures = StorageFailures(on_storage_error)
         self._refusals = RefusalCache() if remember_refusals else None
         off = self._off = not enabled or switch.read()
         super().__init__(rules_if_on(rules, off=off), namespace, counted, tier_of)
@@ -131,8 +130,10 @@ class BaseLimiter(RuleLookup, Generic[_S]):
             raise NotifyError("clock= is for a storage that the limiter opens. Pass the clock to the storage instead.")
 
     def _open_storage(self) -> _S:
-        self._storage = self._open(self._storage_argument)
-        return self._storage
+        storage = self._storage = self._open(self._storage_argument)
+        if not isinstance(storage, WithShortcut):
+            self._failures = failures_at(_place(storage), self._on_storage_error)
+        return storage
 
     @property
     def storage(self) -> _S:
@@ -219,6 +220,8 @@ class BaseLimiter(RuleLookup, Generic[_S]):
 
     def _hit_decision(self, query: Query, verdict: VerdictLike) -> Decision:
         """The decision about a hit. A refusal is remembered if `remember_refusals` is on."""
+        if self._failures.uncounted.event.ongoing:
+            self._log_counted_again()
         if self._refusals is not None and query.asked is not None:
             self._refusals.remember(query.windows, query.keys, query.cost, verdict, query.asked)
         return self._decision(query, verdict)
@@ -250,21 +253,37 @@ class BaseLimiter(RuleLookup, Generic[_S]):
                 raise error
             finally:
                 del error  # Otherwise it and this frame, which is in its traceback, keep each other alive.
-        allowed, said = (True, "allowed") if self._on_storage_error == "allow" else (False, "refused")
+        allowed = self._on_storage_error == "allow"
         if not tested:
-            uncounted = sum(1 for query in queries if query.windows)
-            _log.warning(
-                "Notifications were %s without being counted (%d), because the storage failed: %s",
-                said,
-                uncounted,
-                error,
-            )
+            self._log_uncounted(sum(1 for query in queries if query.windows), str(error))
         return [
             Decision(query.subject.type, query.recipient, query.cost, allowed, subject=query.subject, error=str(error))
             if query.windows
             else self._unlimited(query)
             for query in queries
         ]
+
+    def _log_uncounted(self, number: int, cause: str) -> None:
+        if number:
+            self._failures.uncounted.happened(cause, number)
+            self._go_the_long_way()
+
+    def _log_counted_again(self) -> None:
+        uncounted = self._failures.uncounted
+        uncounted.ended()
+        if uncounted.event.ongoing:
+            # It is too early for another line.
+            self._go_the_long_way()
+
+    def _go_the_long_way(self) -> None:
+        # A decision by the shortcut of a storage cannot notice that it is the first one that is counted again.
+        if isinstance(self._storage, WithShortcut):
+            self.plans.forget()
+
+    @property
+    def failures(self) -> StorageFailures:
+        """What the log says while the storage fails."""
+        return self._failures
 
     def _forget_refusals(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
         """Forget what is remembered about these windows, because they changed."""
@@ -313,6 +332,8 @@ class BaseLimiter(RuleLookup, Generic[_S]):
 
     def _decisions(self, queries: Iterable[Query], verdicts: Iterable[VerdictLike]) -> list[Decision]:
         """The decisions about all queries. There are verdicts only for those that have windows."""
+        if self._failures.uncounted.event.ongoing and any(query.windows for query in queries):
+            self._log_counted_again()
         if isinstance(queries, UniformBatch):
             return queries.answers(verdicts, self.storage)
         upcoming = iter(verdicts)
@@ -325,6 +346,12 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         if not self.raises:
             return self._failed(queries, error)
         return [error if query.windows else self._unlimited(query) for query in queries]
+
+
+def _place(storage: object) -> str:
+    """Where the servers of a storage are, the same for threads and for asyncio; its class if that is not known."""
+    text = _storage_text(storage)
+    return text.partition(" at ")[2] or text
 
 
 def _storage_text(storage: object) -> str:

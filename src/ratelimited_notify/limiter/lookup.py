@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.limiter.batch import Query, UniformBatch
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
+from ratelimited_notify.log import is_logging, warning
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ratelimited_notify.windows.strategies import Shortcut
 
 _MOST_UNKNOWN_TYPES = 1000
-
-_log = logging.getLogger("ratelimited_notify")
 
 
 class RuleLookup(KnownAttributes, NotPickled, ABC):
@@ -137,9 +135,9 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         return UniformBatch(plan, windows, everybody, counted, first.subject.fields, first.cost)
 
     def _warn_unknown_type(self, type: str) -> None:
-        if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
+        if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES and not is_logging():
             self._unknown.add(type)
-            _log.warning(
+            warning(
                 "No rule matches notifications of type %r, so they are sent without a limit of their own. "
                 "Add a rule or a default.",
                 type,

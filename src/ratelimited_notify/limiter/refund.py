@@ -10,13 +10,27 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
 
 from ratelimited_notify.callables import is_async
 from ratelimited_notify.errors import NotifyError, StorageError
+from ratelimited_notify.log import RecurringLine
+from ratelimited_notify.rules.wording import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
-_T = TypeVar("_T")
-_D_contra = TypeVar("_D_contra", contravariant=True)
+    from ratelimited_notify.limiter.failures import StorageFailures
+    from ratelimited_notify.log import Message
+    from ratelimited_notify.recurring import End, Report
+
+
+class _Granted(Protocol):
+    @property
+    def granted_by(self) -> object:
+        """The storage that holds the hit; None if there is nothing to give back."""
+        ...
+
+
+_T = TypeVar("_T", bound=_Granted)
+_D_contra = TypeVar("_D_contra", bound=_Granted, contravariant=True)
 
 Refund: TypeAlias = (
     bool | type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool] | None
@@ -48,8 +62,6 @@ _UNKNOWN_NAMES = frozenset(
 )
 _UNKNOWN_PARTS = ("timeout", "timedout", "disconnected")
 _LOST = frozenset((errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ESHUTDOWN, errno.ETIMEDOUT))
-
-_log = logging.getLogger("ratelimited_notify")
 
 
 def outcome_unknown(error: BaseException) -> bool:
@@ -105,60 +117,92 @@ def refunding(refund: Refund) -> Callable[[BaseException], bool]:
 
 
 def _guarded(decide: Callable[[BaseException], bool]) -> Callable[[BaseException], bool]:
+    line = RecurringLine(logging.ERROR, _refund_raised, _refund_decides)
+
     def decided(error: BaseException) -> bool:
         try:
-            return bool(decide(error))
+            refunded = bool(decide(error))
         except Exception as raised:  # noqa: BLE001  # the caller must see the gateway's own exception, not this one
             # Only its class: its message, and the gateway's exception behind it, may name the recipient.
-            _log.error("refund= raised %s; the hit is kept.", type(raised).__name__)
+            line.happened(type(raised).__name__)
             return False
+        if line.event.ongoing:
+            line.ended()
+        return refunded
 
     return decided
 
 
+def _refund_raised(report: Report, cause: str) -> Message:
+    if report.first and report.number == 1:
+        return "refund= raised %s; the hit is kept.", (cause,)
+    number = f"{report.number} times" if report.first else f"{report.number} more times"
+    return "refund= raised %s (%s); the hits are kept.", (cause, number)
+
+
+def _refund_decides(end: End) -> Message:
+    message = "refund= decides again. Before that, it raised %d times in %s, and kept the hits."
+    return message, (end.number, duration_text(end.seconds))
+
+
 class _Limiter(Protocol[_D_contra]):
+    @property
+    def failures(self) -> StorageFailures: ...
+
     def release(self, decision: _D_contra, /) -> bool: ...
 
 
 class _AsyncLimiter(Protocol[_D_contra]):
+    @property
+    def failures(self) -> StorageFailures: ...
+
     async def release(self, decision: _D_contra, /) -> bool: ...
 
 
 def give_back(limiter: _Limiter[_D_contra], decisions: Iterable[_D_contra | Exception | None]) -> None:
     """Give back the hits of what was decided and not sent. If the storage fails, a hit stays counted, which is logged."""
-    attempts = _Attempts()
+    attempts = _Attempts(limiter.failures.unreleased)
     for decision in attempts.worthwhile(decisions):
         with attempts:
-            limiter.release(decision)
+            attempts.answered(given_back=limiter.release(decision))
 
 
 async def give_back_async(limiter: _AsyncLimiter[_D_contra], decisions: Iterable[_D_contra | Exception | None]) -> None:
     """`give_back` for asyncio."""
-    attempts = _Attempts()
+    attempts = _Attempts(limiter.failures.unreleased)
     for decision in attempts.worthwhile(decisions):
         with attempts:
-            await limiter.release(decision)
+            attempts.answered(given_back=await limiter.release(decision))
 
 
 class _Attempts:
     """Attempts to give hits back: it logs those that fail, and ends when they have failed for too long."""
 
-    __slots__ = ("_failing", "_started")
+    __slots__ = ("_failing", "_line", "_started")
 
-    def __init__(self) -> None:
+    def __init__(self, line: RecurringLine) -> None:
         self._failing = 0.0
+        self._line = line
 
     def worthwhile(self, decisions: Iterable[_T | Exception | None]) -> Iterator[_T]:
         """The decisions to give back, until attempts have failed for too long."""
-        for decision in decisions:
-            if decision is None or isinstance(decision, Exception):
-                continue
+        granted = (decision for decision in decisions if decision is not None and not isinstance(decision, Exception))
+        for decision in granted:
             if self._failing > PATIENCE:
-                _log.warning(
-                    "The rest of the batch is not given back and stays counted, because the storage has failed for too long."
-                )
+                self._give_up(decision, *granted)
                 return
             yield decision
+
+    def _give_up(self, *rest: _Granted) -> None:
+        kept = sum(1 for decision in rest if decision.granted_by is not None)
+        if kept:
+            cause = "The storage has failed for too long, so the rest of the batch is not given back."
+            self._line.happened(cause, kept)
+
+    def answered(self, *, given_back: bool) -> None:
+        """Note the answer of the storage."""
+        if given_back and self._line.event.ongoing:
+            self._line.ended()
 
     def __enter__(self) -> None:
         self._started = time.monotonic()
@@ -169,5 +213,5 @@ class _Attempts:
         if not isinstance(error, StorageError):
             return False
         self._failing += time.monotonic() - self._started
-        _log.warning("A hit could not be given back and stays counted: %s", error)
+        self._line.happened(str(error))
         return True

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.log import is_logging, warning
 
 VARIABLE = "RATELIMITED_NOTIFY_DISABLED"
 
 _ON = ("1", "true", "yes", "on")
 _OFF = ("", "0", "false", "no", "off")
-
-_log = logging.getLogger("ratelimited_notify")
 
 
 class Switch:
@@ -39,9 +37,9 @@ class Switch:
 
     def log_once(self) -> None:
         """Write to the log that limiting is off, once in the life of the process."""
-        if not self._said:
+        if not self._said and not is_logging():
             self._said = True
-            _log.warning("Rate limiting of notifications is switched off: everything is sent, nothing is counted.")
+            warning("Rate limiting of notifications is switched off: everything is sent, nothing is counted.")
 
 
 switch = Switch()

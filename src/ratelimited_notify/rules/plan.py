@@ -246,13 +246,17 @@ class Plans:
             )
         plan = Plan(name, [self._compiled_rules[rule] for rule in rules.matching(name)], known=known)
         if len(self._plans) >= MOST_TYPES:
-            self._plans.clear()
-            self.shortcuts.clear()
+            self.forget()
         self._plans[name] = plan
         shortcut = None if self._shortcut_for is None else self._shortcut_for(plan)
         if shortcut is not None:
             self.shortcuts[name] = shortcut
         return plan
+
+    def forget(self) -> None:
+        """Forget all plans and shortcuts. Each is made again when it is next used."""
+        self._plans.clear()
+        self.shortcuts.clear()
 
     def fields(self, given: Mapping[str, Recipient | None]) -> dict[str, str]:
         """The fields of a notification as strings, without the fields that are None.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import RuleError
+from ratelimited_notify.log import warning
 from ratelimited_notify.rules.ruleset import RuleSet
 
 if TYPE_CHECKING:
     from ratelimited_notify.sources.annotations import Rules
-
-_log = logging.getLogger("ratelimited_notify")
 
 
 def rules_from(rules: Rules | None) -> RuleSet:
@@ -43,5 +41,5 @@ def rules_if_on(rules: Rules | None, *, off: bool) -> RuleSet:
     except RuleError as error:
         if not off:
             raise
-        _log.warning("Limiting is off, so everything is sent; but the rules cannot be used: %s", error)
+        warning("Limiting is off, so everything is sent; but the rules cannot be used: %s", error)
         return RuleSet()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
-_LIBRARIES = frozenset(("hiredis", "limits", "ratelimited_notify", "redis"))
+_LIBRARIES = frozenset(("hiredis", "limits", "redis"))
+_OURS = "ratelimited_notify.storage"
 
 
 def of_the_caller(error: BaseException) -> BaseException | None:
@@ -30,13 +31,17 @@ def of_the_caller(error: BaseException) -> BaseException | None:
 
 
 def _modules(traceback: TracebackType | None) -> list[str]:
-    """The top-level modules of a traceback's frames, outermost first."""
+    """The modules of a traceback's frames, outermost first."""
     found: list[str] = []
     while traceback is not None:
-        found.append(str(traceback.tb_frame.f_globals.get("__name__", "")).partition(".")[0])
+        found.append(str(traceback.tb_frame.f_globals.get("__name__", "")))
         traceback = traceback.tb_next
     return found
 
 
 def _is_library(module: str) -> bool:
-    return module in _LIBRARIES or module in sys.stdlib_module_names
+    # Above the storages, what is being handled is what a gateway raised: its hit is being given back.
+    if module.startswith(_OURS):
+        return True
+    top = module.partition(".")[0]
+    return top in _LIBRARIES or top in sys.stdlib_module_names

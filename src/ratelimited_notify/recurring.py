@@ -1,0 +1,146 @@
+"""An event that may happen thousands of times, and when to report it: the first at once, then how many more there were.
+
+Nothing here does I/O, starts a thread or takes a lock: a lock left locked by an interrupt or a fork would block every caller. A
+report is claimed by `dict.setdefault`, which is one atomic step, and so is counting with `itertools.count`.
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import count, islice
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EVERY = 10.0
+"""Seconds between two reports."""
+
+
+class Report(NamedTuple):
+    """Report that the event happened."""
+
+    number: int
+    """How often it happened since the last report."""
+    first: bool
+    """Whether this is the first report since the event was over."""
+
+
+class End(NamedTuple):
+    """Report that the event is over."""
+
+    number: int
+    """How often it happened since it was over the last time."""
+    seconds: float
+    """How long ago the first of these was."""
+
+
+class _Reported:
+    """The last report. All of it stays as it is, but for the claim to the next one."""
+
+    __slots__ = ("at", "claim", "marker", "open", "total")
+
+    def __init__(self, at: float, marker: int, total: int, *, open: bool) -> None:
+        self.at = at
+        self.marker = marker
+        """The number that was drawn for this report. Events that drew a higher one are not in it."""
+        self.total = total
+        """How many events have been reported since the last end."""
+        self.open = open
+        """Whether an end has to be reported, too."""
+        self.claim: dict[None, list[float]] = {}
+
+
+class RecurringEvent:
+    """Counts an event, and says when to report it: at once if it is new, later at most once in `every` seconds, with the
+    number since the last report, and once when it is over.
+
+    No event gets lost: each is in one of the numbers, at the latest in that of the end. Any thread may use it. While
+    nothing happens, the only cost is to read `ongoing`.
+
+    Arguments:
+        every: the seconds between two reports, 10 by default. An end is reported at once if something was reported since
+            the last end, otherwise after these seconds. So in any such time there is one report and one end at most.
+        clock: a callable that returns seconds. By default the monotonic clock.
+    """
+
+    __slots__ = ("_clock", "_every", "_numbers", "_reported", "_since", "ongoing")
+
+    def __init__(self, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+        self.ongoing = False
+        """Whether `ended` has to be called when the event has not happened, although it could have."""
+        self._every = every
+        self._clock = clock
+        # Each event draws a number, and each report draws one that is the border to the next report.
+        self._numbers = count(1)
+        self._since = 0.0
+        self._reported = _Reported(-inf, 0, 0, open=False)
+
+    def count(self, times: int = 1) -> None:
+        """Note that it happened, without a report. The next report includes it."""
+        if not self.ongoing:
+            self._since = self._clock()
+        # As many numbers as there were events, all drawn in one step.
+        next(islice(self._numbers, times - 1, times), None)
+        self.ongoing = True
+
+    def happened(self, times: int = 1) -> Report | None:
+        """Note that it happened.
+
+        Arguments:
+            times: how often, 1 or more.
+
+        Returns:
+            What to report, if it is time for a report.
+        """
+        self.count(times)
+        last, now = self._reported, self._clock()
+        if self._is_early(last.at, now) or not self._claims(last, now):
+            return None
+        number = self._report(last, now, open=True)
+        # Once more: `ended` may have reset it meanwhile.
+        self.ongoing = True
+        return Report(number, not last.open) if number else None
+
+    def ended(self) -> End | None:
+        """Note that it has not happened this time. Only needed while it is `ongoing`.
+
+        Returns:
+            What to report, if it is time to report the end.
+        """
+        last, now = self._reported, self._clock()
+        if not last.open and self._is_early(last.at, now):
+            return None
+        since = self._since
+        # First: an event that happens from here on sets it again.
+        self.ongoing = False
+        if not self._claims(last, now):
+            self.ongoing = True
+            return None
+        number = last.total + self._report(last, now, open=False)
+        return End(number, max(0.0, now - since)) if number else None
+
+    def _report(self, last: _Reported, now: float, *, open: bool) -> int:
+        """Make the report that follows the last one. Returns how many events are new in it."""
+        marker = next(self._numbers)
+        number = marker - last.marker - 1
+        total = last.total + number if open else 0
+        # If there is nothing to report, the next event is reported at once.
+        self._reported = _Reported(now if number or last.total else last.at, marker, total, open=open and total > 0)
+        return number
+
+    def _is_early(self, before: float, now: float) -> bool:
+        # A clock that was set back must not silence the reports.
+        return 0 <= now - before < self._every
+
+    def _claims(self, last: _Reported, now: float) -> bool:
+        """Whether this caller has to make the report that follows the last one."""
+        claim = [now]
+        first = last.claim.setdefault(None, claim)
+        if first is claim:
+            return self._reported is last
+        if not self._is_early(first[0], now) and self._reported is last:
+            # The caller with the claim was interrupted before it could report.
+            self._reported = _Reported(last.at, last.marker, last.total, open=last.open)
+        return False

@@ -1,0 +1,206 @@
+"""When a recurring event is reported: the first at once, then how many there were, and its end, and none of them is lost."""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, strategies as st
+
+from ratelimited_notify.recurring import End, RecurringEvent, Report
+
+
+class Clock:
+    """A clock in seconds that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_the_first_is_reported_at_once_then_how_many_there_were(clock: Clock) -> None:
+    """A thousand events are one report, and one with the number every ten seconds; the end is reported once."""
+    event = RecurringEvent(clock=clock)
+    assert event.ongoing is False
+
+    reports = [event.happened() for _ in range(1000)]
+    assert reports == [Report(1, first=True), *[None] * 999]
+    assert event.ongoing is True
+    clock.now += 9.999
+    assert event.happened() is None
+    clock.now += 0.001
+    assert event.happened(5) == Report(1005, first=False)
+    clock.now += 5
+    assert event.happened() is None
+
+    clock.now += 2.5
+    assert event.ended() == End(1007, 17.5)
+    assert event.ongoing is False
+    assert event.ended() is None
+
+
+def test_what_comes_and_goes_is_reported_no_more_often(clock: Clock) -> None:
+    """Something that fails every second time is one report and one end in ten seconds, and what is left is in the next one."""
+    event = RecurringEvent(clock=clock)
+    lines = []
+    for _ in range(200):
+        lines += [event.happened(), event.ended()]
+        clock.now += 0.1
+
+    assert [line for line in lines if line is not None] == [
+        Report(1, first=True),
+        End(1, 0.0),
+        Report(100, first=True),
+        End(100, pytest.approx(9.9)),
+    ]
+    assert event.ongoing is True, "the last 99 have not been reported"
+    clock.now += 10
+    assert event.ended() == End(99, pytest.approx(20.0, abs=0.3))
+    assert event.ongoing is False
+
+
+def test_what_is_only_counted_is_in_the_next_report(clock: Clock) -> None:
+    """`count` reports nothing and loses nothing."""
+    event = RecurringEvent(clock=clock)
+    event.count(3)
+    assert event.ongoing is True
+    assert event.happened() == Report(4, first=True)
+    event.count()
+    assert event.ended() == End(5, 0.0)
+
+
+def test_a_clock_that_is_set_back_does_not_silence_the_reports(clock: Clock) -> None:
+    """The next event is reported as if the time had come."""
+    event = RecurringEvent(clock=clock)
+    event.happened()
+    clock.now -= 3600
+
+    assert event.happened() == Report(1, first=False)
+    clock.now -= 3600
+    assert event.ended() == End(2, 0.0)
+
+
+_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("happened"), st.integers(1, 5)),
+        st.tuples(st.just("count"), st.integers(1, 5)),
+        st.tuples(st.just("ended"), st.just(0)),
+        st.tuples(st.just("advance"), st.sampled_from([0.5, 3, 9, 10, 25])),
+    ),
+    max_size=60,
+)
+
+
+@given(steps=_STEPS)
+def test_no_event_is_lost_or_reported_twice(steps: list[tuple[str, float]]) -> None:
+    """Whatever happens: the numbers add up, no time has more than a report and an end, and an end follows at last."""
+    clock = Clock()
+    event = RecurringEvent(every=10, clock=clock)
+    happened = ended = reported = 0
+    lines: list[tuple[float, type]] = []
+    steps = [*steps, ("advance", 10), ("ended", 0)]
+
+    for step, number in steps:
+        line: Report | End | None = None
+        if step == "advance":
+            clock.now += number
+        elif step == "count":
+            event.count(int(number))
+            happened += int(number)
+        elif step == "happened":
+            happened += int(number)
+            line = event.happened(int(number))
+            assert event.ongoing
+        elif event.ongoing:
+            line = event.ended()
+        if isinstance(line, Report):
+            assert line.first is (reported == 0)
+            reported += line.number
+            assert reported == happened - ended
+        elif line is not None:
+            ended, reported = ended + line.number, 0
+            assert ended == happened
+            assert 0 <= line.seconds <= sum(far for name, far in steps if name == "advance")
+        if line is not None:
+            lines.append((clock.now, type(line)))
+
+    assert ended == happened
+    assert event.ongoing is False
+    began = [instant for instant, kind in lines if kind is Report]
+    assert all(later - earlier >= 10 for earlier, later in pairwise(began))
+    over = [instant for instant, kind in lines if kind is End]
+    assert len(over) == len(set(over))
+
+
+def test_threads_report_once_and_count_exactly(clock: Clock) -> None:
+    """Of many threads one makes the report, and each event is in exactly one number."""
+    event = RecurringEvent(clock=clock)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for round in range(1, 6):
+                lines = list(pool.map(lambda _: [event.happened() for _ in range(200)], range(8)))
+                told = [line for each in lines for line in each if line is not None]
+                assert len(told) == 1
+                clock.now += 10
+                ends = [end for end in pool.map(lambda _: event.ended(), range(8)) if end is not None]
+                assert [end.number for end in ends] == [1600], round
+                clock.now += 10
+                assert event.ended() is None
+                assert event.ongoing is False
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_threads_that_fail_and_succeed_lose_nothing() -> None:
+    """Where an end and an event race, the numbers of all ends add up to the events."""
+    event = RecurringEvent(every=0.02)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work(_: int) -> int:
+        ended = 0
+        for number in range(6000):
+            if number % 3:
+                event.happened()
+            elif event.ongoing:
+                end = event.ended()
+                ended += 0 if end is None else end.number
+        return ended
+
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            ended = sum(pool.map(work, range(6)))
+    finally:
+        sys.setswitchinterval(interval)
+    time.sleep(0.02)
+    last = event.ended()
+
+    assert ended + (0 if last is None else last.number) == 6 * 4000
+
+
+def test_a_caller_that_was_interrupted_does_not_silence_the_others(clock: Clock) -> None:
+    """Where it had claimed a report and never made it, another makes it ten seconds later."""
+    event = RecurringEvent(clock=clock)
+    assert event._claims(event._reported, clock.now)
+
+    assert [event.happened() for _ in range(3)] == [None] * 3
+    clock.now += 10
+    assert event.happened() is None
+    assert event.happened() == Report(5, first=True)
+    assert event._claims(event._reported, clock.now)
+    assert event.ended() is None
+    assert event.ongoing is True
+    clock.now += 10
+    assert [event.ended(), event.ended()] == [None, End(5, 20.0)]
