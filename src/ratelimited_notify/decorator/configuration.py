@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
-from ratelimited_notify.log import lines_held
+from ratelimited_notify.log import lines_held, warning
 from ratelimited_notify.rules.wording import limits_text
 from ratelimited_notify.sources.load import rules_if_on
 from ratelimited_notify.storage.open import is_memory
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 RULES_VARIABLE = "RATELIMITED_NOTIFY_RULES"
 STORAGE_VARIABLE = "RATELIMITED_NOTIFY_STORAGE"
-
-_log = logging.getLogger("ratelimited_notify")
 
 
 class DecoratorLimits:
@@ -140,7 +137,7 @@ class Configuration:
             is_news = moved and not self._said_moved
             self._become(made)
         if is_news:
-            _log.warning(
+            warning(
                 "configure() was called after decorated functions had been called, and they count elsewhere from now on: "
                 "storage=, namespace=, pseudonymize= or, in memory, clock= has changed. What was counted before is left "
                 "behind. Call configure() before the first call of a decorated function."
