@@ -114,6 +114,8 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "braces": lambda times: "{" * times,
     "colons": lambda times: "a:" * times,
     "commas": lambda times: "a," * times,
+    "thousands": lambda times: "1" + ",000" * times + "!",
+    "separators": lambda times: "1/day;" * (times // 10) + ";" * times,
     "percents": lambda times: "%2" * times,
     "spaces": lambda times: " " * times + "a" + " " * times,
     "tabs": lambda times: "a\t" * times,

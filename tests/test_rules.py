@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from enum import Enum
 from typing import Any
 
@@ -64,6 +65,14 @@ def places(make: Any, *arguments: Any, **options: Any) -> list[str]:
         ((RateLimitItemPerHour(3, 2), "10/day"), ["3 per 2 hour", "10 per 1 day"]),
         ((text for text in ["1/day"]), ["1 per 1 day"]),
         ("0/day", ["0 per 1 day"]),
+        ("1/week", ["1 per 7 day"]),
+        ("5/m", ["5 per 1 minute"]),
+        ("5/h", ["5 per 1 hour"]),
+        ("5/s", ["5 per 1 second"]),
+        ("1/24h", ["1 per 24 hour"]),
+        ("3/hour; 10/day;", ["3 per 1 hour", "10 per 1 day"]),
+        ("1,000/day", ["1000 per 1 day"]),
+        ("3/hour,1,000/day,20_000 per 1,000 days", ["3 per 1 hour", "1000 per 1 day", "20000 per 1000 day"]),
         (None, []),
     ],
 )
@@ -81,12 +90,15 @@ def test_limits_are_written_as_limits_does(notation: Any, expected: list[str]) -
         ("/day", "'/day' is not a limit"),
         ("-1/day", "'-1/day' is not a limit"),
         ("1.5/day", "'1.5/day' is not a limit"),
-        ("1/day;", "'' is not a limit"),
+        (";", "'' is not a limit"),
+        (";1/day", "'' is not a limit, and there is one separator too many. Write '1/day'."),
+        ("1/day;;5/hour", "Write '1/day; 5/hour'."),
+        ("1/day;;often", "'' is not a limit, and there is one separator too many."),
         ("1/day x", "'1/day x' is not a limit"),
         ("1/day\n5/hour", "is not a limit"),
         ("1/day and 5/hour", "is not a limit"),
         ("٣/day", "'٣/day' is not a limit"),
-        ("1/fortnight", "'1/fortnight' has an unknown period; use second, minute, hour, day, month or year"),
+        ("1/fortnight", "'1/fortnight' has an unknown period; use second, minute, hour, day, week, month or year"),
         ("1/0 days", "has a period of length 0"),
         ("1000000001/day", "has an amount that is not between 0 and 1,000,000,000"),
         ("1 per 10001 days", "has a period that is not between 1 second and 10,000 days"),
@@ -136,7 +148,9 @@ part = st.one_of(
         st.integers(0, 30),
         st.sampled_from(["/", " per ", "PER", " / ", "  per", "//"]),
         st.sampled_from(["", "1 ", "2", " 3 ", "0"]),
-        st.sampled_from(["second", "Minutes", "hour", "days", "month", "year", "week", "secondss", ""]),
+        st.sampled_from(
+            ["second", "Minutes", "hour", "days", "month", "year", "week", "secondss", "m", "M", "W", "hrs", ""]
+        ),
     ),
 )
 
@@ -145,16 +159,21 @@ part = st.one_of(
 @example(["1/second", "5/minute"], ";")
 @example(["1/day", "x"], ";")
 @example(["1/\u017fecond"], ";")
+@example(["1/day", ""], ";")
+@example(["5/M"], ";")
+@example(["1 per 2w", "1/mo"], ",")
 def test_any_text_is_parsed_in_full_or_refused(parts: list[str], separator: str) -> None:
     """What is accepted is what `limits` makes of each part by itself; what `limits` does not read is an error."""
     text = separator.join(parts)
     pieces = [piece for sub in parts for piece in _pieces(sub)]
+    if len(pieces) > 1 and not pieces[-1].strip():
+        pieces.pop()
     try:
         items = limits_of(text)
     except RuleError:
         assert not _usable(pieces)
     else:
-        assert list(items) == [parse(piece) for piece in pieces]
+        assert list(items) == [parse(_as_limits_writes(piece)) for piece in pieces]
 
 
 def _pieces(text: str) -> list[str]:
@@ -163,9 +182,33 @@ def _pieces(text: str) -> list[str]:
     return text.split(";")
 
 
+SPELLINGS = {
+    "second": ("s", "sec", "secs", "second", "seconds"),
+    "minute": ("m", "min", "mins", "minute", "minutes"),
+    "hour": ("h", "hr", "hrs", "hour", "hours"),
+    "day": ("d", "day", "days"),
+    "week": ("w", "wk", "wks", "week", "weeks"),
+    "month": ("mo", "mos", "month", "months"),
+    "year": ("y", "yr", "yrs", "year", "years"),
+}
+DAYS = {"week": 7}
+
+
+def _as_limits_writes(piece: str) -> str:
+    """The piece in the notation of `limits`, where it differs only by the name of its period."""
+    found = re.fullmatch(r"(.*(?:/|per))(\s*)([0-9]*)(\s*)([a-z]+)\s*", piece, re.IGNORECASE | re.DOTALL)
+    if found is None or found[5] == "M":
+        return piece
+    for period, spellings in SPELLINGS.items():
+        if found[5].lower() in spellings:
+            times = int(found[3] or 1) * DAYS.get(period, 1)
+            return f"{found[1]} {times} {'day' if period == 'week' else period}"
+    return piece
+
+
 def _usable(pieces: list[str]) -> bool:
     try:
-        items = [parse(piece) for piece in pieces]
+        items = [parse(_as_limits_writes(piece)) for piece in pieces]
     except ValueError:
         return False
     # What `limits` reads otherwise than it is written: a multiple of 0, and what comes after the first limit.
@@ -178,6 +221,98 @@ def _usable(pieces: list[str]) -> bool:
 def _multiples(piece: str) -> int:
     digits = [word for word in "".join(char if char.isdigit() else " " for char in piece).split() if word]
     return int(digits[1]) if len(digits) > 1 else 1
+
+
+amounts = st.integers(0, LARGEST_AMOUNT)
+written = st.tuples(
+    amounts,
+    st.sampled_from(["{}", "{:,}", "{:_}", " {} "]),
+    st.sampled_from(["/", " per ", "per", " / ", "/ "]),
+    st.integers(1, 1_000),
+    st.sampled_from(["{}", "{:,}", "{} ", ""]),
+    st.sampled_from(list(SPELLINGS)),
+    st.randoms(use_true_random=False),
+)
+
+
+@given(st.lists(written, min_size=1, max_size=3), st.sampled_from([";", ", ", "|", ","]), st.booleans())
+def test_a_limit_has_one_meaning_however_it_is_written(
+    drawn: list[tuple[Any, ...]], separator: str, at_the_end: bool
+) -> None:
+    """Every spelling of a period, with thousands set apart, several in a text, with or without a separator at the end."""
+    parts, expected = [], {}
+    for amount, number, per, multiples, times, period, chance in drawn:
+        name = chance.choice([*SPELLINGS[period], SPELLINGS[period][-1].upper()])
+        parts.append(number.format(amount) + per + times.format(multiples) + name)
+        item = GRANULARITIES["day" if period == "week" else period](
+            amount, (multiples if times else 1) * DAYS.get(period, 1)
+        )
+        expected[item.get_expiry()] = item
+    text = separator.join(parts) + (separator if at_the_end else "")
+    if len(expected) < len(drawn) or max(expected) > LONGEST_PERIOD:
+        with pytest.raises(RuleError):
+            limits_of(text)
+    else:
+        assert list(limits_of(text)) == list(expected.values())
+
+
+@pytest.mark.parametrize(
+    ("notation", "proposed"),
+    [
+        ("5 a day", ["5/day"]),
+        ("once a day", ["1/day"]),
+        ("twice per week", ["2/week"]),
+        ("5x/day", ["5/day"]),
+        ("5 daily", ["5/day"]),
+        ("5 every 2 hours", ["5 per 2 hours"]),
+        ("1.5/day", ["3 per 2 days"]),
+        ("1.000/day", ["1000/day"]),
+        ("1 000/day", ["1000/day"]),
+        ("5 per 1.5h", ["10 per 3 hours"]),
+        ("5/M", ["5/minute", "5/month"]),
+        ("1/dya", ["1/day"]),
+        ("1/fortnight", ["1 per 2 weeks"]),
+        ("1/quarter", ["1 per 3 months"]),
+        ("3/hour and 10/day", ["3/hour; 10/day"]),
+        ("1/day\n5/hour", ["1/day; 5/hour"]),
+        ("1/day and often", []),
+        ("0,500/day", []),
+        ("-1/day", []),
+        ("3/2/day", []),
+        ("day 5", []),
+        ("5 day day", []),
+        ("5 2 1 day", []),
+        ("5 per user", []),
+        ("1.2.3/day", []),
+        ("5/ms", []),
+        ("0.001/day", []),
+        (f"1/{'dya' * 30}", []),
+    ],
+)
+def test_what_is_not_a_limit_is_answered_with_what_may_be_meant(notation: str, proposed: list[str]) -> None:
+    """The message has the right text, ready to be copied; where nothing can be guessed it shows the notation."""
+    with pytest.raises(RuleError) as caught:
+        limits_of(notation)
+
+    said = str(caught.value)
+    assert all(limits_of(text) for text in proposed)
+    assert said.endswith(f"Write {' or '.join(map(repr, proposed))}.") or not proposed
+    assert bool(re.search(r"Write '", said)) == bool(proposed)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*"0159.,/' -", "per", "a", "day", "min", "M", "dya", "weekly", "and", "once", "\n"]),
+        max_size=8,
+    )
+)
+def test_what_is_proposed_can_be_used(words: list[str]) -> None:
+    """Whatever the text, advice that is followed leads to no second error."""
+    try:
+        limits_of("".join(words))
+    except RuleError as error:
+        for text in re.findall(r"Write '([^']*)'(?: or '([^']*)')?\.", str(error)):
+            assert all(limits_of(each) for each in text if each)
 
 
 def test_items_are_taken_without_what_was_hung_on_them() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, strategies as st
 
-from ratelimited_notify import Limiter, Rule, RuleError, RuleSet
+from ratelimited_notify import Limiter, Notifier, Rule, RuleError, RuleSet
 from ratelimited_notify.rules.document import rule_set_of
 from ratelimited_notify.sources import rules_from
 from ratelimited_notify.sources.file import read_rules
@@ -298,6 +298,28 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert (
         str(caught.value) == f"The rules in {path} cannot be used:\nThe file cannot be read: No such file or directory."
     )
+
+
+@pytest.mark.parametrize("form", [Limiter, lambda rules: Notifier(print, rules), rules_from])
+@pytest.mark.parametrize("limit", ["1/day", "3/week", "3/hour; 10/day"])
+def test_a_limit_in_the_place_of_rules_is_no_missing_file(form: Callable[[Any], object], limit: str) -> None:
+    """Whoever writes a limit alone learns how to say what it is for, and not that a file is missing."""
+    with pytest.raises(RuleError) as caught:
+        form(limit)
+
+    assert str(caught.value) == (
+        f"{limit!r} is a limit, and no file has this name. Say what it is for: "
+        f"rules={{'news': {limit!r}}} limits one type, rules={{'*': {limit!r}}} each type."
+    ).replace("{'news'", '{"news"').replace("{'*'", '{"*"')
+
+
+def test_a_file_may_be_called_like_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there is one, it is read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "day").write_text('default = "5/hour"')
+
+    assert Limiter("1/day").rules == RuleSet(default="5/hour")
 
 
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
