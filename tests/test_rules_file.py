@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import pickle
 import re
 import traceback
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, strategies as st
+from limits import RateLimitItemPerDay, RateLimitItemPerHour
 
 from ratelimited_notify import Limiter, Notifier, Rule, RuleError, RuleSet
 from ratelimited_notify.rules.document import rule_set_of
+from ratelimited_notify.rules.limit import _EXAMPLES
+from ratelimited_notify.rules.table import _RULE
 from ratelimited_notify.sources import rules_from
 from ratelimited_notify.sources.file import read_rules
 
@@ -411,6 +417,92 @@ def test_any_document_is_a_rule_set_or_an_error_with_places(document: dict[str, 
         assert len(rules) == len(document.get("rules", []))
 
     assert all(problem.place for problem in problems)
+
+
+@given(st.lists(tables, max_size=4))
+def test_dicts_are_the_rules_that_a_file_of_them_has(given_tables: list[dict[str, Any]]) -> None:
+    """One decoder reads both: the same rules, or the same problems at the same places."""
+
+    def made(make: Callable[[], RuleSet]) -> RuleSet | list[str]:
+        try:
+            return make()
+        except RuleError as error:
+            return [str(problem) for problem in error.problems]
+
+    assert made(lambda: RuleSet(given_tables)) == made(lambda: rule_set_of({"rules": given_tables}))
+
+
+def test_dicts_are_read_wherever_rules_are_written() -> None:
+    """A list of dicts, alone or mixed with rules, in each thing that takes rules; for instance from a settings file."""
+    plain = [{"type": "news", "limit": "1/day"}, {"type": "sms", "limit": "none", "by": ["tenant"]}]
+    expected = RuleSet([Rule("news", "1/day"), Rule("sms", None, by="tenant")])
+
+    assert RuleSet(json.loads(json.dumps(plain))) == expected
+    assert RuleSet([Rule("news", "1/day"), plain[1]]) == expected
+    assert RuleSet(**json.loads(json.dumps({"rules": plain, "fields": ["ip"], "default": "5/hour"}))) == RuleSet(
+        expected, fields=["ip"], default="5/hour"
+    )
+    assert rules_from(plain) == Limiter(plain).rules == Notifier(print, plain).rules == expected
+    limiter = Limiter()
+    limiter.rules = (MappingProxyType(each) for each in plain)
+    assert limiter.rules == expected
+
+
+def test_a_dict_takes_what_a_rule_takes() -> None:
+    """The names are the parameters of `Rule`, and values need not come from a file."""
+    arguments: dict[str, Any] = {
+        "type": "sms",
+        "limit": RateLimitItemPerDay(2),
+        "by": ("recipient", "tenant"),
+        "strategy": "fixed-window",
+        "name": None,
+        "on_limit": None,
+        "overrides": {5: None, "ana": ("50/day", RateLimitItemPerHour(5))},
+        "tiers": None,
+        "exempt": {"critical"},
+        "count_exempt": False,
+        "enforce": True,
+    }
+
+    assert RuleSet([arguments]) == RuleSet([Rule(**arguments)])
+    assert set(_RULE) == set(inspect.signature(Rule).parameters)
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([{"type": "news"}], ["rules[0].limit: is missing."]),
+        (
+            [{"type": "news", "limit": "1/day"}, {"type": "sms", "limit": "often", "enforce": 1}],
+            [
+                "rules[1].enforce: Expected `bool`, got `int`. Write true or false, without quotes.",
+                f"rules[1].limit: 'often' is not a limit. {_EXAMPLES}",
+            ],
+        ),
+        (["news", {}], ["rules[0]: is a str, not a Rule or a dict.", "rules[1].type: is missing.", "rules[1].limit: is missing."]),
+        ({"type": "news", "limit": "1/day"}, ["rules: is one rule; write it in a list: [{'type': ..., 'limit': ...}]."]),
+        (
+            {"rules": [{"type": "news", "limit": "1/day"}]},
+            ["rules: is a document with rules in it; write RuleSet(**document)."],
+        ),
+        ([{"ana@example.com": "1/day", "type": "news", "limit": "1/day"}], None),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_dicts_has_its_place(rules: Any, expected: list[str] | None) -> None:
+    """All mistakes at once, by the number of the rule and the name of the argument; and no address is shown."""
+    said = problems(RuleSet, rules)
+
+    assert expected is None or said == expected
+    assert "@" not in "".join(said)
+
+
+def test_types_may_be_called_like_the_parts_of_a_rule() -> None:
+    """A mapping from type to limit is that, whatever the types are called."""
+    assert [rule.type for rule in RuleSet({"type": "1/day", "limit": "2/day", "rules": ["3/day"]})] == [
+        "type",
+        "limit",
+        "rules",
+    ]
 
 
 def test_keys_that_are_no_texts_are_unknown() -> None:

@@ -62,8 +62,8 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         """Make a limiter.
 
         Arguments:
-            rules: what may be sent: a mapping from type to limit (`{"news": "1/day"}`), rules, a `RuleSet`, or the path
-                of a TOML file.
+            rules: what may be sent: a mapping from type to limit (`{"news": "1/day"}`), a list of rules or dicts, a
+                `RuleSet`, or the path of a TOML file.
             storage: where windows are kept: a URI, or a storage to share. With `"memory://"`, the default, each limiter
                 has windows of its own. To share windows in memory between threads and asyncio, pass the storage of a
                 `Limiter` to an `AsyncLimiter`.

@@ -79,6 +79,15 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
     return tuple(items)
 
 
+def is_limit(notation: object) -> bool:
+    """Whether this can be parsed into limits. None can."""
+    try:
+        limits_of(cast("LimitNotation", notation))
+    except RuleError:
+        return False
+    return True
+
+
 def _listed(notation: object) -> list[object]:
     # The value may be of any type: it comes from a file, or from a caller that uses no type checker.
     return list(cast("Iterable[object]", notation)) if isinstance(notation, Iterable) else [notation]

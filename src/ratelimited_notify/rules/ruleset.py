@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from ratelimited_notify.errors import Problem, RuleError
 from ratelimited_notify.notification.recipient import ARGUMENTS
+from ratelimited_notify.rules.limit import is_limit
 from ratelimited_notify.rules.rule import FIELDS, Rule
+from ratelimited_notify.rules.table import is_rule_table, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +25,8 @@ class RuleSet:
     """The rules that a limiter applies together.
 
     Arguments:
-        rules: rules, or a mapping from type to limit.
+        rules: a mapping from type to limit, or a list. Each rule in the list is a `Rule`, or a dict with the arguments of
+            `Rule`: `{"type": "news", "limit": "1/day"}`. In a dict, the limit `"none"` means no limit.
         fields: names of further fields that notifications may have. type, recipient, channel, tenant and dedupe_key
             always exist.
         default: a limit per recipient for each type that no rule matches. A rule for exactly `"*"` does not count as
@@ -45,7 +48,7 @@ class RuleSet:
 
     def __init__(
         self,
-        rules: Iterable[Rule] | Mapping[str, LimitNotation] = (),
+        rules: Iterable[Rule | Mapping[str, object]] | Mapping[str, LimitNotation] = (),
         *,
         fields: Iterable[str] = (),
         default: LimitNotation = None,
@@ -137,23 +140,41 @@ def _listed(rules: object, problems: list[Problem]) -> list[tuple[str, Rule]]:
     """The rules, each with its place for messages."""
     listed: list[tuple[str, Rule]] = []
     if isinstance(rules, Mapping):
-        for name, limit in cast("Mapping[str, LimitNotation]", rules).items():
+        limits = cast("Mapping[object, LimitNotation]", rules)
+        wrong = _other_mapping(limits)
+        if wrong:
+            problems.append(Problem("rules", wrong))
+            return []
+        for name, limit in limits.items():
             place = f"rules[{name!r}]"
             try:
-                listed.append((place, Rule(name, limit)))
+                listed.append((place, Rule(cast("str", name), limit)))
             except RuleError as error:
                 problems += (problem.under(place) for problem in error.problems)
     elif isinstance(rules, Iterable) and not isinstance(rules, str):
         for index, rule in enumerate(cast("Iterable[object]", rules)):
+            place = f"rules[{index}]"
             if isinstance(rule, Rule):
-                listed.append((f"rules[{index}]", rule))
+                listed.append((place, rule))
+            elif isinstance(rule, Mapping):
+                listed.append((place, rule_of(cast("object", rule), place, problems)))
             else:
-                problems.append(Problem(f"rules[{index}]", f"is a {type(rule).__name__}, not a Rule."))
+                problems.append(Problem(place, f"is a {type(rule).__name__}, not a Rule or a dict."))
     else:
         problems.append(
             Problem("rules", f"is a {type(rules).__name__}; use a mapping from type to limit, or a list of rules.")
         )
     return listed
+
+
+def _other_mapping(rules: Mapping[object, object]) -> str | None:
+    """What is wrong with a mapping that is not one from type to limit, but a rule, or a document of rules."""
+    if is_rule_table(rules) and not is_limit(rules["type"]):
+        return "is one rule; write it in a list: [{'type': ..., 'limit': ...}]."
+    inner = rules.get("rules")
+    if isinstance(inner, (list, tuple)) and any(isinstance(each, Mapping) for each in cast("Iterable[object]", inner)):
+        return "is a document with rules in it; write RuleSet(**document)."
+    return None
 
 
 def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:

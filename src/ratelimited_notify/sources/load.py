@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import RuleError
-from ratelimited_notify.rules.limit import limits_of
+from ratelimited_notify.rules.limit import is_limit
 from ratelimited_notify.rules.ruleset import RuleSet
 
 if TYPE_CHECKING:
@@ -32,22 +32,13 @@ def rules_from(rules: Rules | None) -> RuleSet:
         try:
             return read_rules(rules)
         except RuleError as error:
-            if isinstance(error.__cause__, OSError) and _is_limit(rules):
+            if isinstance(rules, str) and isinstance(error.__cause__, OSError) and is_limit(rules):
                 raise RuleError(
                     f"{rules!r} is a limit, and no file has this name. Say what it is for: "
                     f'rules={{"news": {rules!r}}} limits one type, rules={{"*": {rules!r}}} each type.'
                 ) from None
             raise
     return RuleSet(rules)
-
-
-def _is_limit(text: object) -> bool:
-    if not isinstance(text, str):
-        return False
-    try:
-        return bool(limits_of(text))
-    except RuleError:
-        return False
 
 
 def rules_if_on(rules: Rules | None, *, off: bool) -> RuleSet:
