@@ -119,7 +119,11 @@ def test_a_rule_does_not_apply_without_its_fields() -> None:
         ({"tiers": {"gold": "20/day"}}, {}, [(5, ENFORCE)]),
         ({"tiers": {"gold": None}}, {"tier": "gold"}, []),
         ({"tiers": {"gold": "20/day"}, "overrides": {"ana": "50/day"}}, {"tier": "gold"}, [(50, ENFORCE)]),
-        ({"tiers": {"gold": "20/day"}, "by": ()}, {"tier": "gold"}, [(20, ENFORCE)]),
+        ({"tiers": {"gold": "20/day"}, "by": "tenant"}, {"tier": "gold", "tenant": "acme"}, [(20, ENFORCE)]),
+        ({"overrides": {"acme": "50/day"}, "by": "tenant"}, {"tenant": "acme"}, [(50, ENFORCE)]),
+        ({"overrides": {"ana": "50/day"}, "by": "tenant"}, {"tenant": "acme"}, [(5, ENFORCE)]),
+        ({"overrides": {"acme": "50/day"}, "by": ("type", "tenant")}, {"tenant": "acme"}, [(50, ENFORCE)]),
+        ({"overrides": {"acme": "50/day"}, "by": "tenant"}, {}, []),
     ],
 )
 def test_what_a_rule_makes_of_a_notification(

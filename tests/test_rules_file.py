@@ -199,7 +199,11 @@ def test_what_is_wrong_at_the_top_has_its_place(write: Callable[[str], Path], te
         ('overrides = {"50/day" = "ana@example.com"}', "overrides[0]", "it is not a limit"),
         ('"ana@example.com" = "50/day"', "?", "is not known; known are type, limit, by,"),
         ('overrides = {"" = "1/day"}', "overrides[0]", "is empty"),
-        ('by = "type"\noverrides = {"ana@example.com" = "1/day"}', "overrides", "counts by recipient"),
+        (
+            'by = "type"\noverrides = {"ana@example.com" = "1/day"}',
+            "overrides",
+            "counts by recipient or by one other field",
+        ),
         ('tiers = ["gold"]', "tiers", "Expected `object`, got `array`"),
         ('tiers = {gold = "often"}', "tiers.gold", "'often' is not a limit"),
         ("tiers = {gold = 5}", "tiers.gold", "5 is not a limit"),

@@ -7,17 +7,20 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.errors import RuleError
 from ratelimited_notify.limiter.batch import Query, UniformBatch
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
+from ratelimited_notify.limiter.tiers import Tiers
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.rules.plan import Plans, Subject
-from ratelimited_notify.sources.load import rules_from
+from ratelimited_notify.sources.load import rules_from, usable_if_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from ratelimited_notify.limiter.tiers import TierOf
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
@@ -44,17 +47,18 @@ class RuleLookup(KnownAttributes, ABC):
         rules: RuleSet,
         namespace: str,
         counted: Callable[[Recipient], str],
-        tier_of: Callable[[Recipient], str | None] | None,
+        tier_of: TierOf | None,
+        *,
+        off: bool = False,
     ) -> None:
         self._namespace = namespace
         self._counted = counted
-        self._tier_of = tier_of
+        self._tiers = Tiers(tier_of)
         self._unknown: set[str] = set()
         # Held while rules change, but not while they are read.
         self._editing = threading.Lock()
-        self._configured = rules
         self._declared: Mapping[str, Rule] = {}
-        self._plan(self._configured, self._declared)
+        self._configured = usable_if_on(rules, lambda rules: self._plan(rules, self._declared), off=off)
 
     @abstractmethod
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
@@ -80,7 +84,13 @@ class RuleLookup(KnownAttributes, ABC):
         # The limit of a decorator applies only if no configured rule matches the type.
         standing_in = [rule for rule in declared.values() if not configured.knows(rule.type)]
         rules = configured.extended(standing_in) if standing_in else configured
-        plans = Plans(rules, self._namespace, self._counted, self._shortcut_for)
+        problems = self._tiers.problems(configured)
+        try:
+            plans = Plans(rules, self._namespace, self._counted, self._shortcut_for)
+        except RuleError as error:
+            raise RuleError([*problems, *error.problems]) from None
+        if problems:
+            raise RuleError(problems)
         object.__setattr__(self, "plans", plans)  # users cannot set it
 
     def declare(self, rule: Rule) -> None:
@@ -106,15 +116,9 @@ class RuleLookup(KnownAttributes, ABC):
         subject = Subject(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
         if not plan.known:
             self._warn_unknown_type(plan.type)
-        tier = self._tier(recipient) if plan.tiered else None
+        tier = self._tiers.of(recipient, fields) if plan.tiered else None
         windows, keys = plan.windows(subject, priority, tier)
         return Query(subject, recipient, cost, windows, keys)
-
-    def _tier(self, recipient: Recipient) -> str | None:
-        tier = None if self._tier_of is None else self._tier_of(recipient)
-        if tier is not None and not isinstance(tier, str):
-            raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
-        return tier
 
     def _query_each(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ratelimited_notify.errors import NotifyError, Problem, RuleError, is_name
 from ratelimited_notify.notification.recipient import text_of
 from ratelimited_notify.rules.counter import Counter
+from ratelimited_notify.rules.rule import overridden_field
 from ratelimited_notify.windows.keys import tag_of, tags_of
 from ratelimited_notify.windows.strategies import Mode
 
@@ -56,7 +57,7 @@ class CompiledRule:
         RuleError: two overrides are for the same recipient after normalization, or a recipient cannot be normalized.
     """
 
-    __slots__ = ("_namespace", "_tiers", "base", "constant", "overrides", "rule")
+    __slots__ = ("_namespace", "_overridden", "_tiers", "base", "constant", "overrides", "rule")
 
     def __init__(self, namespace: str, rule: Rule, counted: Callable[[Recipient], str]) -> None:
         self._namespace = namespace
@@ -64,7 +65,10 @@ class CompiledRule:
         self.base = self._counters(rule.limits)
         self.constant = not rule.overrides and not rule.tiers and set(rule.by) <= {"type", "recipient"}
         """Whether every recipient has the same counters, and the keys depend on nothing but type and recipient."""
-        self.overrides = self._overrides(counted)
+        field = overridden_field(rule.by)
+        self.overrides = self._overrides(counted if field == "recipient" else text_of)
+        # Where the value that has overrides is among the values of `by`.
+        self._overridden = 0 if field is None else rule.by.index(field)
         self._tiers = {tier: self._counters(items) for tier, items in rule.tiers.items()}
 
     def _counters(self, items: Sequence[RateLimitItem]) -> _Counters:
@@ -75,7 +79,8 @@ class CompiledRule:
         )
 
     def _overrides(self, counted: Callable[[Recipient], str]) -> dict[str, _Counters]:
-        # Recipients are normalized before they are counted, so overrides are looked up by the normalized recipient.
+        # Recipients are normalized before they are counted, so overrides are looked up by the normalized recipient. Other
+        # fields are counted as they are.
         # Thousands of overrides usually have few distinct limits, and each of these is compiled once.
         problems: list[Problem] = []
         made: dict[tuple[RateLimitItem, ...], _Counters] = {}
@@ -97,9 +102,9 @@ class CompiledRule:
             raise RuleError(problems)
         return read
 
-    def counters(self, recipient: str, priority: str | None, tier: str | None) -> Sequence[Counter]:
-        """The counters that apply to one notification."""
-        found = self.overrides.get(recipient)
+    def counters(self, identifiers: Sequence[str], priority: str | None, tier: str | None) -> Sequence[Counter]:
+        """The counters that apply to one notification with these values of `by`."""
+        found = self.overrides.get(identifiers[self._overridden]) if self.overrides else None
         if found is None:
             found = self.base if tier is None else self._tiers.get(tier, self.base)
         if priority not in self.rule.exempt:
@@ -169,7 +174,7 @@ class Plan:
         for compiled in self._compiled_rules:
             identifiers = subject.identifiers(compiled.rule.by)
             if identifiers is not None:
-                for counter in compiled.counters(subject.recipient, priority, tier):
+                for counter in compiled.counters(identifiers, priority, tier):
                     windows.append(counter)
                     keys.append(counter.key(identifiers))
         return tuple(windows), keys

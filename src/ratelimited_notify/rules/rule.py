@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set as AbstractSet
+from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -54,8 +54,11 @@ class Rule:
             you edit a limit.
         on_limit: what happens when this rule refuses: `"raise"`, `"drop"` or `"wait"`. By default the notifier or the
             decorator decides.
-        overrides: other limits for single recipients: `{"vip@example.com": "50/day"}`.
-        tiers: other limits for the recipients that the limiter's `tier_of=` puts in a tier: `{"gold": "20/day"}`.
+        overrides: other limits for single recipients: `{"vip@example.com": "50/day"}`. If the rule does not count by
+            recipient, they are for the values of the one field besides the type that it counts by: with `by="tenant"`,
+            `{"acme": "50/day"}`.
+        tiers: other limits for the recipients that the limiter's `tier_of=` puts in a tier: `{"gold": "20/day"}`. If the
+            rule counts by other fields instead, `tier_of=` needs a parameter called `fields`.
         exempt: priorities that always pass, one string or several.
         count_exempt: whether exempt notifications are counted too, up to twice the amount. True by default.
         enforce: False is shadow mode: the rule counts, and reports what it would refuse, but refuses nothing.
@@ -105,8 +108,17 @@ class Rule:
         counted_by = _texts("by", by, problems)
         if len(set(counted_by)) < len(counted_by):
             problems.append(Problem("by", "names a field twice."))
-        if overrides and "recipient" not in counted_by and len(problems) == before:
-            problems.append(Problem("overrides", "need a rule that counts by recipient, and this one does not."))
+        overridden = overridden_field(counted_by)
+        if len(problems) == before:
+            if overrides and overridden is None:
+                others = "several others" if set(counted_by) - {"type"} else "no other"
+                problems.append(
+                    Problem(
+                        "overrides", f"need a rule that counts by recipient or by one other field, not by {others}."
+                    )
+                )
+            if tiers and set(counted_by) <= {"type"}:
+                problems.append(Problem("tiers", "need a rule that counts by recipient or by another field."))
         settings: dict[str, object] = {
             "type": type,
             "limits": _limits("limit", limit, problems),
@@ -114,7 +126,7 @@ class Rule:
             "strategy": strategy,
             "name": _name(type, counted_by) if name is None else _text("name", name, problems),
             "on_limit": on_limit,
-            "overrides": _overrides(overrides, problems),
+            "overrides": _overrides(overrides, overridden or "recipient", problems),
             "tiers": _tiers(tiers, problems),
             "exempt": frozenset(_texts("exempt", exempt, problems)),
             "count_exempt": count_exempt,
@@ -139,6 +151,17 @@ class Rule:
     def matches(self, type: str) -> bool:
         """Whether the rule applies to notifications of this type."""
         return self.type == type or fnmatchcase(type, _closed(self.type))
+
+
+def overridden_field(by: Sequence[str]) -> str | None:
+    """The field whose values overrides are for: the recipient, or else the one field besides the type.
+
+    None if there is no such field, or more than one.
+    """
+    if "recipient" in by:
+        return "recipient"
+    others = [name for name in by if name != "type"]
+    return others[0] if len(others) == 1 else None
 
 
 def _closed(pattern: str) -> str:
@@ -195,19 +218,19 @@ def _limits(
         return ()
 
 
-def _overrides(overrides: object, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
+def _overrides(overrides: object, field: str, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
     # Messages show no address. So places are numbers instead of recipients, and limits are not quoted either: key and
     # value may have been swapped.
     read: dict[str, tuple[RateLimitItem, ...]] = {}
     for index, (recipient, notation) in enumerate(_pairs("overrides", overrides, problems)):
         place = f"overrides[{index}]"
         try:
-            text = text_of(cast("Recipient", recipient))
+            text = text_of(cast("Recipient", recipient), field)
         except (TypeError, NotifyError) as error:
             problems.append(Problem(place, str(error)))
             continue
         if text in read:
-            problems.append(Problem(place, "is a second override for the same recipient."))
+            problems.append(Problem(place, f"is a second override for the same {field}."))
         read[text] = _limits(place, notation, problems, shown=False)
     return read
 

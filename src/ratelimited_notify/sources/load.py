@@ -11,6 +11,8 @@ from ratelimited_notify.rules.limit import is_limit
 from ratelimited_notify.rules.ruleset import RuleSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ratelimited_notify.sources.annotations import Rules
 
 _log = logging.getLogger("ratelimited_notify")
@@ -50,7 +52,25 @@ def rules_if_on(rules: Rules | None, *, off: bool) -> RuleSet:
     try:
         return rules_from(rules)
     except RuleError as error:
-        if not off:
-            raise
-        _log.warning("Limiting is off, so everything is sent; but the rules cannot be used: %s", error)
-        return RuleSet()
+        return _ignored(error, off=off)
+
+
+def usable_if_on(rules: RuleSet, use: Callable[[RuleSet], object], *, off: bool) -> RuleSet:
+    """Use the rules and return them. If limiting is off, rules that cannot be used are logged, and none are used.
+
+    Raises:
+        RuleError: limiting is not off, and the rules cannot be used.
+    """
+    try:
+        use(rules)
+    except RuleError as error:
+        rules = _ignored(error, off=off)
+        use(rules)
+    return rules
+
+
+def _ignored(error: RuleError, *, off: bool) -> RuleSet:
+    if not off:
+        raise error
+    _log.warning("Limiting is off, so everything is sent; but the rules cannot be used: %s", error)
+    return RuleSet()
