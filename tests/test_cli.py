@@ -985,6 +985,20 @@ def test_check_says_what_becomes_of_other_types(tmp_path: Path, setting: str, sh
     assert shown_text in invoke("check", rules).stdout
 
 
+def test_check_does_not_speak_of_other_types_where_there_are_none(tmp_path: Path) -> None:
+    """With a rule for every type there is no other; what a rule requires is shown."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        f'{RULES}\n[[rules]]\ntype = "*"\nlimit = "9/week"\nname = "each"\nrequired = ["tenant", "channel"]\n'
+    )
+
+    shown_text = invoke("check", rules).stdout
+
+    assert "(any other)" not in shown_text
+    assert "9 per 7 days" in shown_text
+    assert "required: tenant, channel" in shown_text
+
+
 def test_check_says_that_there_are_no_rules(tmp_path: Path) -> None:
     """A file without rules can be used, and limits nothing: that is said, since it is hardly what was meant."""
     rules = tmp_path / "rules.toml"

@@ -252,12 +252,18 @@ def test_an_empty_type_is_refused() -> None:
 
 
 def test_unknown_types_can_be_an_error() -> None:
-    """A rule for exactly `*` does not make a type known; any other match does."""
+    """A cap does not make a type known; any other match does."""
     made = plans(Rule("news", "1/day"), Rule("*", "20/day", by="recipient"), unknown_type="raise")
 
     assert made.of("news").known
-    with pytest.raises(NotifyError, match=r"No rule matches notifications of type 'other'.*Add a rule or a default"):
+    with pytest.raises(
+        NotifyError,
+        match=r"^Only frequency caps \('\* by recipient'\) match notifications of type 'other'.*Add a rule or a default",
+    ):
         made.of("other")
+    with pytest.raises(NotifyError, match=r"^No rule matches notifications of type 'other'.*Add a rule or a default"):
+        plans(Rule("news", "1/day"), unknown_type="raise").of("other")
+    assert plans(Rule("*", "5/day"), unknown_type="raise").of("other").known
 
 
 def test_unknown_types_can_have_a_default() -> None:
@@ -267,7 +273,7 @@ def test_unknown_types_can_have_a_default() -> None:
     assert made.of("other").known
     assert shown(windows(made, "other")) == [("* by recipient", 20, ENFORCE), ("default", 5, ENFORCE)]
     assert windows(made, "other")[1] != windows(made, "another")[1]
-    assert not plans(Rule("*", "20/day")).of("other").known
+    assert not plans(Rule("*", "20/day", by="recipient")).of("other").known
 
 
 def test_fields_are_checked_and_read_as_text() -> None:
@@ -343,6 +349,7 @@ any_rules = st.builds(
     exempt=st.lists(names, max_size=2),
     count_exempt=st.booleans(),
     enforce=st.booleans(),
+    required=fields,
 ) | st.builds(Rule, type=names, limit=limits, by=fields)
 
 

@@ -355,7 +355,7 @@ def test_what_a_rule_says_by_default() -> None:
 
     assert (rule.type, rule.by, rule.strategy, rule.name) == ("news", ("type", "recipient"), "moving-window", "news")
     assert (rule.on_limit, dict(rule.overrides), dict(rule.tiers), rule.exempt) == (None, {}, {}, frozenset())
-    assert (rule.count_exempt, rule.enforce) == (True, True)
+    assert (rule.count_exempt, rule.enforce, rule.required) == (True, True, ())
 
 
 @pytest.mark.parametrize(
@@ -462,6 +462,8 @@ def test_types_are_matched_as_globs_with_case(pattern: str, matched: list[str], 
         ({"exempt": 5}, "exempt", "must be one string or several"),
         ({"count_exempt": 1}, "count_exempt", "must be true or false"),
         ({"enforce": "no"}, "enforce", "must be true or false"),
+        ({"required": ["tenant", ""]}, "required", "none may be empty"),
+        ({"required": 5}, "required", "must be one string or several"),
     ],
 )
 def test_what_is_wrong_with_a_rule_has_its_place(options: dict[str, Any], place: str, said: str) -> None:
@@ -489,9 +491,10 @@ def test_all_that_is_wrong_with_a_rule_is_told_at_once() -> None:
         exempt=5,
         count_exempt=1,
         enforce=0,
+        required=5,
     ) == [
         "type", "strategy", "on_limit", "count_exempt", "enforce", "by", "limit", "name", "overrides[0]", "overrides[1]", "tiers.gold",
-        "exempt",
+        "exempt", "required",
     ]  # fmt: skip
 
 
@@ -559,6 +562,7 @@ full = Rule(
     exempt=["critical", "urgent"],
     count_exempt=False,
     enforce=False,
+    required=["tenant"],
 )
 
 
@@ -653,6 +657,7 @@ def test_a_rule_set_shows_what_it_holds() -> None:
         ([], {"unknown_type": "drop"}, "unknown_type", "'drop' is not known; use 'send' or 'raise'"),
         ([], {"unknown_type": "raise", "default": "1/day"}, "unknown_type", "cannot be combined with a default"),
         ([[Rule("news", "1/day", by="ip")]], {}, "rules[0].by", "'ip' is not a field; use channel, dedupe_key, recipient"),
+        ([[Rule("news", "1/day", required="ip")]], {}, "rules[0].required", "'ip' is not a field; use channel, dedupe_key, recipient"),
         ([[Rule("news", "1/day"), Rule("news", "2/day")]], {}, "rules[1]", "has the same name ('news') and period (86400 seconds) as rules[0]"),
         ([[Rule("a", "1/day", name="x"), Rule("b", "2 per 24 hours", name="x")]], {}, "rules[1]", "give one of them another name="),
         ([[Rule("news", "1/day"), Rule("news", "2/day", enforce=False)]], {}, "rules[1]", "give one of them another name="),
@@ -697,11 +702,54 @@ def test_declared_fields_are_fields() -> None:
 
 
 def test_which_types_a_rule_set_knows() -> None:
-    """A rule for exactly `*` is for what comes besides; any other glob is a match."""
+    """A cap over all types is for what comes in addition; a rule for every type, or any other glob, is a match."""
     rules = RuleSet([Rule("news", "1/day"), Rule("marketing.*", "1/day"), Rule("*", "20/day", by="recipient")])
 
     assert [rules.knows(type) for type in ("news", "marketing.eu", "other", "*")] == [True, True, False, False]
+    assert not RuleSet([Rule("*", "1/day", by=())]).knows("anything")
+    assert RuleSet({"*": "1/day"}).knows("anything")
+    assert RuleSet([Rule("*", "1/day", by="type")]).knows("anything")
     assert RuleSet({"**": "1/day"}).knows("anything")
+    assert RuleSet([Rule("**", "1/day", by=())]).knows("anything")
+
+
+@pytest.mark.parametrize(
+    ("rule", "used"),
+    [
+        (Rule("*", "20/day"), False),
+        (Rule("**", "20/day", by="recipient"), False),
+        (Rule("*", None), False),
+        (Rule("*", "20/day", by=("type", "tenant")), False),
+        (Rule("*", "20/day", by="recipient"), True),
+        (Rule("*", "20/day", by=()), True),
+        (Rule("?*", "20/day"), True),
+    ],
+)
+def test_a_default_that_is_never_used_is_an_error(rule: Rule, used: bool) -> None:
+    """A rule for every type leaves none to the default; a cap leaves all of them."""
+    rules = [Rule("news", "1/day"), rule]
+    if used:
+        RuleSet(rules, default="5/hour")
+        return
+    assert problems(RuleSet, rules, default="5/hour") == [
+        "default: is never used, because rules[1] is for every type. Remove one of them."
+    ]
+    RuleSet(rules, unknown_type="raise")
+
+
+@pytest.mark.parametrize(
+    ("type", "by", "cap"),
+    [
+        ("*", "recipient", True),
+        ("*", (), True),
+        ("*", ("type", "recipient"), False),
+        ("**", (), False),
+        ("n*", (), False),
+    ],
+)
+def test_which_rules_are_caps(type: str, by: Any, cap: bool) -> None:
+    """A cap is for exactly `*` and counts types together."""
+    assert Rule(type, "1/day", by=by).is_cap == cap
 
 
 def test_the_default_is_for_types_that_no_rule_matches() -> None:
@@ -736,7 +784,7 @@ def test_any_text_is_a_usable_type(pattern: str, type: str) -> None:
 
     assert rules.matching(pattern) == tuple(rules)
     assert rules.matching(type) in {(), tuple(rules)}
-    assert rules.knows(pattern) == (pattern != "*")
+    assert rules.knows(pattern)
 
 
 # Errors.

@@ -46,6 +46,7 @@ on_limit = "drop"
 exempt = "critical"
 count_exempt = false
 enforce = false
+required = "tenant"
 
 [[rules]]
 type = "sms"
@@ -103,6 +104,7 @@ def test_everything_that_rules_can_say_can_be_written_in_a_file(write: Callable[
                 exempt="critical",
                 count_exempt=False,
                 enforce=False,
+                required="tenant",
             ),
             Rule(
                 "sms",
@@ -211,6 +213,8 @@ def test_what_is_wrong_at_the_top_has_its_place(write: Callable[[str], Path], te
         ("exempt = [5]", "exempt", "must be one string or several"),
         ('enforce = "yes"', "enforce", "Expected `bool`, got `str`"),
         ("count_exempt = 1", "count_exempt", "Expected `bool`, got `int`"),
+        ("required = true", "required", "Expected `str | array`, got `bool`. Write a field or a list of them"),
+        ('required = "ip"', "required", "'ip' is not a field"),
     ],
 )
 def test_what_is_wrong_in_a_rule_has_its_place(write: Callable[[str], Path], line: str, place: str, said: str) -> None:
@@ -393,7 +397,7 @@ values = st.recursive(
     max_leaves=6,
 )
 RULE_KEYS = [
-    "type", "limit", "by", "strategy", "name", "on_limit", "overrides", "tiers", "exempt", "count_exempt", "enforce", "other",
+    "type", "limit", "by", "strategy", "name", "on_limit", "overrides", "tiers", "exempt", "count_exempt", "enforce", "required", "other",
 ]  # fmt: skip
 tables = st.dictionaries(st.sampled_from(RULE_KEYS), values, max_size=6)
 
@@ -466,6 +470,7 @@ def test_a_dict_takes_what_a_rule_takes() -> None:
         "exempt": {"critical"},
         "count_exempt": False,
         "enforce": True,
+        "required": ("tenant",),
     }
 
     assert RuleSet([arguments]) == RuleSet([Rule(**arguments)])

@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.errors import RuleError
+from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.limiter.batch import Query, UniformBatch
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.limiter.tiers import Tiers
@@ -16,6 +16,7 @@ from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.rules.plan import Plans, Subject
 from ratelimited_notify.sources.load import rules_from, usable_if_on
+from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.windows.strategies import Shortcut
 
-_MOST_UNKNOWN_TYPES = 1000
+_MOST_LOGGED = 1000
 
 _log = logging.getLogger("ratelimited_notify")
 
@@ -54,7 +55,7 @@ class RuleLookup(KnownAttributes, ABC):
         self._namespace = namespace
         self._counted = counted
         self._tiers = Tiers(tier_of)
-        self._unknown: set[str] = set()
+        self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
         self._editing = threading.Lock()
         self._declared: Mapping[str, Rule] = {}
@@ -81,8 +82,8 @@ class RuleLookup(KnownAttributes, ABC):
             self._configured = configured
 
     def _plan(self, configured: RuleSet, declared: Mapping[str, Rule]) -> None:
-        # The limit of a decorator applies only if no configured rule matches the type.
-        standing_in = [rule for rule in declared.values() if not configured.knows(rule.type)]
+        # The limit of a decorator applies only if no configured rule names the type. Beside a rule for "*" it applies too.
+        standing_in = [rule for rule in declared.values() if not configured.names(rule.type)]
         rules = configured.extended(standing_in) if standing_in else configured
         problems = self._tiers.problems(configured)
         try:
@@ -114,10 +115,12 @@ class RuleLookup(KnownAttributes, ABC):
         plans = self.plans
         plan = plans.of(type)
         subject = Subject(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
-        if not plan.known:
-            self._warn_unknown_type(plan.type)
+        if plan.required:
+            self._check_required(plan, subject.fields)
         tier = self._tiers.of(recipient, fields) if plan.tiered else None
         windows, keys = plan.windows(subject, priority, tier)
+        if not plan.known:
+            self._warn_unknown_type(plan.type, windows)
         return Query(subject, recipient, cost, windows, keys)
 
     def _query_each(
@@ -139,14 +142,52 @@ class RuleLookup(KnownAttributes, ABC):
         counted = [first.subject.recipient, *map(self._counted, everybody[1:])]
         return UniformBatch(plan, windows, everybody, counted, first.subject.fields, first.cost)
 
-    def _warn_unknown_type(self, type: str) -> None:
-        if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
-            self._unknown.add(type)
+    def _check_required(self, plan: Plan, fields: Mapping[str, str]) -> None:
+        """Check that the notification has the fields that rules require.
+
+        Raises:
+            NotifyError: a field is missing that a rule requires. If the rule is in shadow mode, that is only logged.
+        """
+        for field, rule in plan.required:
+            if field in fields:
+                continue
+            if rule.enforce:
+                raise NotifyError(
+                    f"A notification of type {plan.type!r} has no {field}, but the rule {rule.name!r} requires it. "
+                    "Set this field on every notification of this type."
+                )
+            if self._is_new((plan.type, field, rule.name)):
+                _log.warning(
+                    "A notification of type %r has no %s. The rule %r requires it, but is in shadow mode.",
+                    plan.type,
+                    field,
+                    rule.name,
+                )
+
+    def _warn_unknown_type(self, type: str, windows: Sequence[Counter]) -> None:
+        if not self._is_new((type,)):
+            return
+        caps = ", ".join(dict.fromkeys(repr(window.rule) for window in windows if window.mode is not Mode.SHADOW))
+        if caps:
+            _log.warning(
+                "Only frequency caps (%s) match notifications of type %r, so they are sent without a limit of their own. "
+                "Add a rule or a default.",
+                caps,
+                type,
+            )
+        else:
             _log.warning(
                 "No rule matches notifications of type %r, so they are sent without a limit of their own. "
                 "Add a rule or a default.",
                 type,
             )
+
+    def _is_new(self, about: tuple[str, ...]) -> bool:
+        """Whether nothing has been logged about this yet. At most so much is logged that it fills neither log nor memory."""
+        if about in self._logged or len(self._logged) >= _MOST_LOGGED:
+            return False
+        self._logged.add(about)
+        return True
 
     def _own_windows(self, query: Query) -> tuple[list[Counter], list[str]]:
         """The windows that belong to this recipient alone, and their keys."""

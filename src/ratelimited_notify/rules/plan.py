@@ -50,6 +50,10 @@ class Subject:
         return tuple(values)
 
 
+_ALWAYS = ("type", "recipient")
+"""The fields that each notification has."""
+
+
 class CompiledRule:
     """A rule with its counters, one for each limit and each mode in which the rule can count.
 
@@ -115,22 +119,29 @@ class CompiledRule:
 class Plan:
     """The windows of one type of notification."""
 
-    __slots__ = ("_compiled_rules", "_exempt", "common_windows", "key_parts", "known", "tiered", "type")
+    __slots__ = ("_compiled_rules", "_exempt", "common_windows", "key_parts", "known", "required", "tiered", "type")
 
     def __init__(self, type: str, compiled_rules: Sequence[CompiledRule], *, known: bool) -> None:
         self.type = type
         self.known = known
-        """Whether a rule or the default applies to this type."""
+        """Whether a rule or the default applies to this type, and not only frequency caps."""
+        self.required = tuple(
+            (name, compiled.rule)
+            for compiled in compiled_rules
+            for name in compiled.rule.required
+            if name not in _ALWAYS
+        )
+        """Fields that a notification must have, each with the rule that requires it."""
         self.tiered = any(compiled.rule.tiers for compiled in compiled_rules)
         self._compiled_rules = compiled_rules
         self._exempt = frozenset[str]().union(*(compiled.rule.exempt for compiled in compiled_rules))
         # If the rules count by nothing but type and recipient, and all recipients have the same limits, then the windows
-        # are always the same, and each key is the recipient's tag between two constants.
+        # are always the same (unless a field is required: its absence is an error), and each key is the recipient's tag between two constants.
         self.common_windows: tuple[Counter, ...] | None = None
         """The windows of every recipient, unless the priority is exempt. None if recipients have different windows."""
         self.key_parts: list[tuple[str, str]] = []
         """For each of these windows, the parts of its key before and after the recipient."""
-        if all(compiled.constant for compiled in compiled_rules):
+        if not self.required and all(compiled.constant for compiled in compiled_rules):
             self.common_windows = tuple(counter for compiled in compiled_rules for counter in compiled.base[0])
             self.key_parts = [self._constants(counter) for counter in self.common_windows]
 
@@ -245,8 +256,10 @@ class Plans:
         rules = self.rules
         known = rules.default is not None or rules.knows(name)
         if not known and rules.unknown_type == "raise":
+            caps = ", ".join(repr(rule.name) for rule in rules.matching(name))
+            what = f"Only frequency caps ({caps}) match" if caps else "No rule matches"
             raise NotifyError(
-                f"No rule matches notifications of type {name!r}, and unknown_type='raise' makes that an error. "
+                f"{what} notifications of type {name!r}, and unknown_type='raise' makes that an error. "
                 "Add a rule or a default."
             )
         plan = Plan(name, [self._compiled_rules[rule] for rule in rules.matching(name)], known=known)

@@ -62,6 +62,8 @@ class Rule:
         exempt: priorities that always pass, one string or several.
         count_exempt: whether exempt notifications are counted too, up to twice the amount. True by default.
         enforce: False is shadow mode: the rule counts, and reports what it would refuse, but refuses nothing.
+        required: fields that a notification must set, one string or several. Without one of them it is an error, and
+            nothing is counted. In shadow mode it is sent, and logged once.
 
     Raises:
         RuleError: an argument cannot be used. The error lists all problems.
@@ -78,6 +80,7 @@ class Rule:
     exempt: frozenset[str]
     count_exempt: bool
     enforce: bool
+    required: tuple[str, ...]
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class Rule:
         exempt: str | Iterable[str] = (),
         count_exempt: bool = True,
         enforce: bool = True,
+        required: str | Iterable[str] = (),
     ) -> None:
         problems: list[Problem] = []
         type = _text("type", type, problems)
@@ -131,6 +135,7 @@ class Rule:
             "exempt": frozenset(_texts("exempt", exempt, problems)),
             "count_exempt": count_exempt,
             "enforce": enforce,
+            "required": _texts("required", required, problems),
         }
         if problems:
             raise RuleError(problems)
@@ -147,6 +152,16 @@ class Rule:
             if isinstance(value, dict):
                 value = MappingProxyType(cast("dict[str, object]", value))
             object.__setattr__(self, attribute, value)
+
+    @property
+    def is_cap(self) -> bool:
+        """Whether this is a frequency cap: a rule for exactly `"*"` that counts several types together."""
+        return self.type == "*" and "type" not in self.by
+
+    @property
+    def is_for_every_type(self) -> bool:
+        """Whether the rule matches each type, and is not a frequency cap. Then no type is without a rule."""
+        return not self.type.strip("*") and not self.is_cap
 
     def matches(self, type: str) -> bool:
         """Whether the rule applies to notifications of this type."""

@@ -29,8 +29,9 @@ class RuleSet:
             `Rule`: `{"type": "news", "limit": "1/day"}`. In a dict, the limit `"none"` means no limit.
         fields: names of further fields that notifications may have. type, recipient, channel, tenant and dedupe_key
             always exist.
-        default: a limit per recipient for each type that no rule matches. A rule for exactly `"*"` does not count as
-            a match. With None, the default, `unknown_type` decides about such types.
+        default: a limit per recipient for each type that no rule matches. A frequency cap, that is a rule for exactly
+            `"*"` that does not count by type, does not count as a match. With None, the default, `unknown_type` decides
+            about such types.
         unknown_type: `"send"` (the default) sends notifications of such a type and logs each type once. `"raise"` makes
             them an error, and cannot be combined with `default`.
 
@@ -69,6 +70,8 @@ class RuleSet:
             problems.append(
                 Problem("unknown_type", "'raise' cannot be combined with a default: no type would be unknown.")
             )
+        if fallback is not None:
+            problems += _useless_default(listed)
         problems += _undeclared(listed, declared)
         problems += _twice([*listed, ("default", fallback)] if fallback else listed)
         if problems:
@@ -111,7 +114,11 @@ class RuleSet:
         return _restored, (self.rules, self.fields, self.default, self.unknown_type)
 
     def knows(self, type: str) -> bool:
-        """Whether a rule matches the type. A rule for exactly `"*"` does not count."""
+        """Whether a rule matches the type. A frequency cap does not count, that is a rule for `"*"` not counted by type."""
+        return any(not rule.is_cap and rule.matches(type) for rule in self.rules)
+
+    def names(self, type: str) -> bool:
+        """Whether a rule is for this type, and not for each and every type. Such a rule wins over a decorator's limit."""
         return any(rule.type != "*" and rule.matches(type) for rule in self.rules)
 
     def matching(self, type: str) -> tuple[Rule, ...]:
@@ -191,14 +198,22 @@ def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:
     return frozenset(FIELDS).union(name for name in names if isinstance(name, str))
 
 
+def _useless_default(listed: list[tuple[str, Rule]]) -> list[Problem]:
+    for_all = next((place for place, rule in listed if rule.is_for_every_type), None)
+    if for_all is None:
+        return []
+    return [Problem("default", f"is never used, because {for_all} is for every type. Remove one of them.")]
+
+
 def _undeclared(listed: list[tuple[str, Rule]], declared: frozenset[str]) -> list[Problem]:
     return [
         Problem(
-            f"{place}.by",
+            f"{place}.{option}",
             f"{name!r} is not a field; use {', '.join(sorted(declared))}, or declare it: fields=[{name!r}].",
         )
         for place, rule in listed
-        for name in rule.by
+        for option, names in (("by", rule.by), ("required", rule.required))
+        for name in names
         if name not in declared
     ]
 

@@ -25,6 +25,7 @@ _RULE = {
     "exempt": TEXTS,
     "count_exempt": bool,
     "enforce": bool,
+    "required": TEXTS,
 }
 
 # Advice for a value of the wrong type.
@@ -40,6 +41,7 @@ _WRITE = {
     "exempt": 'a list, as in exempt = ["critical"]',
     "count_exempt": "true or false, without quotes",
     "enforce": "true or false, without quotes",
+    "required": 'a field or a list of them, as in required = "tenant"',
 }
 
 _NONE = ("limit", "name", "on_limit", "overrides", "tiers")
@@ -95,7 +97,7 @@ def _without(read: Read, wrong: set[str]) -> Rule:
     sound = {name: value for name, value in read.items() if name not in wrong}
     if wrong & {"type", "by", "name"}:
         # These three decide which windows the rule has, so nothing can be checked against the other rules.
-        sound = {name: value for name, value in sound.items() if name == "by"}
+        sound = {name: value for name, value in sound.items() if name in ("by", "required")}
     return _made(sound)
 
 
