@@ -999,6 +999,23 @@ def test_check_does_not_speak_of_other_types_where_there_are_none(tmp_path: Path
     assert "required: tenant, channel" in shown_text
 
 
+def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
+    """The rules are shown, and each warning stands beside them with its place; they can be used, so the status is 0."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f'{RULES}\n[[rules]]\ntype = "a|b"\nlimit = "9/day"\noverrides = {{"ana*" = "5/day"}}\n')
+
+    result = invoke("check", rules)
+
+    assert result.exit_code == 0
+    assert "a|b" in result.stdout
+    assert [text.partition(":")[2].split(" ", 2)[1] for text in result.stderr.splitlines()] == [
+        "rules[2].type:",
+        "rules[2].overrides[0]:",
+    ]
+    assert all(text.startswith("warning: ") for text in result.stderr.splitlines())
+    assert "ana" not in result.output
+
+
 def test_check_says_that_there_are_no_rules(tmp_path: Path) -> None:
     """A file without rules can be used, and limits nothing: that is said, since it is hardly what was meant."""
     rules = tmp_path / "rules.toml"

@@ -74,6 +74,10 @@ def at_once(reader: Callable[[str], object]) -> Callable[[Path], Callable[[str],
 READERS: dict[str, Callable[[Path], Callable[[str], object]]] = {
     "limit": at_once(lambda text: Rule("news", text)),
     "type": at_once(lambda text: Rule(text, "1/day").matches("news")),
+    "doubts about a type": at_once(lambda text: Rule(text, "1/day").warnings),
+    "doubts about names": at_once(
+        lambda text: Rule("news", "1/day", overrides={text: "1/day"}, exempt=text, tiers={text: "1/day"}).warnings
+    ),
     "recipient": at_once(email),
     "tag": at_once(tag_of),
     "key": at_once(lambda text: foreign(f"notify:{{{text}}}:{text}:m", "moving-window")),
@@ -112,6 +116,9 @@ SHAPES: dict[str, Callable[[int], str]] = {
     "angles": lambda times: "a<" * times,
     "places": lambda times: " (at " * times,
     "braces": lambda times: "{" * times,
+    "lists in braces": lambda times: "{a," * times,
+    "a list in a brace": lambda times: "{" + "a," * times,
+    "anchors": lambda times: "^" + "$" * times + "^",
     "colons": lambda times: "a:" * times,
     "commas": lambda times: "a," * times,
     "thousands": lambda times: "1" + ",000" * times + "!",

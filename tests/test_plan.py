@@ -14,6 +14,7 @@ from ratelimited_notify import NotifyError, Rule, RuleError, RuleSet
 from ratelimited_notify.notification.recipient import counting_as, text_of
 from ratelimited_notify.rules import plan as planning
 from ratelimited_notify.rules.counter import keyed_item
+from ratelimited_notify.rules.doubt import wrong_override, wrong_type
 from ratelimited_notify.rules.plan import Plans, Subject
 from ratelimited_notify.windows.strategies import Mode
 
@@ -335,7 +336,9 @@ def test_an_item_survives_pickling() -> None:
     assert (copy, hash(copy), copy.key_for("ana")) == (item, hash(item), item.key_for("ana"))
 
 
-names = st.text(st.characters(), min_size=1, max_size=20)
+names = st.text(st.characters(), min_size=1, max_size=20).filter(
+    lambda name: wrong_type(name) is None and not wrong_override(name)
+)
 limits = st.sampled_from([None, "0/day", "1/day", "3/hour; 10/day", "1 per 3 months"])
 fields = st.lists(st.sampled_from(["type", "recipient", "channel", "tenant", "dedupe_key", "ip"]), unique=True)
 any_rules = st.builds(

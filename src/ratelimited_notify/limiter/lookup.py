@@ -15,7 +15,7 @@ from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.rules.plan import Plans, Subject
-from ratelimited_notify.sources.load import rules_from, usable_if_on
+from ratelimited_notify.sources.load import rules_from, usable_if_on, warn_of_doubts
 from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class RuleLookup(KnownAttributes, ABC):
         self._editing = threading.Lock()
         self._declared: Mapping[str, Rule] = {}
         self._configured = usable_if_on(rules, lambda rules: self._plan(rules, self._declared), off=off)
+        warn_of_doubts(self._configured)
 
     @abstractmethod
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
@@ -80,6 +81,7 @@ class RuleLookup(KnownAttributes, ABC):
         with self._editing:
             self._plan(configured, self._declared)
             self._configured = configured
+        warn_of_doubts(configured)
 
     def _plan(self, configured: RuleSet, declared: Mapping[str, Rule]) -> None:
         # The limit of a decorator applies only if no configured rule names the type. Beside a rule for "*" it applies too.

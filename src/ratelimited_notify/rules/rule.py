@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.notification.recipient import Recipient, text_of
+from ratelimited_notify.rules.doubt import doubtful_names, doubtful_override, doubtful_type, wrong_override, wrong_type
+from ratelimited_notify.rules.glob import matches
 from ratelimited_notify.rules.limit import limits_of
 from ratelimited_notify.windows.strategies import StrategyName
 
@@ -27,6 +28,7 @@ FIELDS = ("type", "recipient", "channel", "tenant", "dedupe_key")
 _STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 _ON_LIMIT: tuple[str, ...] = get_args(OnLimit)
 _LATER = ("defer", "digest")
+_SINGLE = "but an override is for a single {}. Write one for each, or a tier, and let tier_of= say who is in it."
 
 
 def on_limit_problem(value: object) -> str | None:
@@ -100,6 +102,8 @@ class Rule:
     ) -> None:
         problems: list[Problem] = []
         type = _text("type", type, problems)
+        if wrong := wrong_type(type):
+            problems.append(Problem("type", wrong))
         if strategy not in _STRATEGIES:
             known = ", ".join(map(repr, _STRATEGIES))
             problems.append(Problem("strategy", f"{strategy!r} is not known; use one of {known}."))
@@ -165,7 +169,19 @@ class Rule:
 
     def matches(self, type: str) -> bool:
         """Whether the rule applies to notifications of this type."""
-        return self.type == type or fnmatchcase(type, _closed(self.type))
+        return matches(self.type, type)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What is hardly meant as it is written, such as a regular expression as a type. Each has its place."""
+        found = [Problem("type", said) for said in doubtful_type(self.type)]
+        for option, names in (("exempt", sorted(self.exempt)), ("tiers", self.tiers)):
+            found += (Problem(option, said) for said in doubtful_names(names))
+        field = overridden_field(self.by)
+        for index, value in enumerate(self.overrides):
+            if doubtful_override(value):
+                found.append(Problem(f"overrides[{index}]", f"looks like a pattern, {_SINGLE.format(field)}"))
+        return tuple(found)
 
 
 def overridden_field(by: Sequence[str]) -> str | None:
@@ -177,24 +193,6 @@ def overridden_field(by: Sequence[str]) -> str | None:
         return "recipient"
     others = [name for name in by if name != "type"]
     return others[0] if len(others) == 1 else None
-
-
-def _closed(pattern: str) -> str:
-    """The same glob with each unclosed bracket escaped.
-
-    An unclosed bracket stands for itself. `fnmatch` would still search the whole pattern for its end, once per bracket.
-    """
-    start = pattern.find("[")
-    while start >= 0:
-        inside = start + 1
-        # As in `fnmatch`: a closing bracket in first place is one of the characters.
-        inside += pattern.startswith("!", inside)
-        inside += pattern.startswith("]", inside)
-        end = pattern.find("]", inside)
-        if end < 0:
-            return pattern[:start] + pattern[start:].replace("[", "[[]")
-        start = pattern.find("[", end + 1)
-    return pattern
 
 
 def _name(type: str, by: tuple[str, ...]) -> str:
@@ -244,6 +242,8 @@ def _overrides(overrides: object, field: str, problems: list[Problem]) -> dict[s
         except (TypeError, NotifyError) as error:
             problems.append(Problem(place, str(error)))
             continue
+        if wrong_override(text):
+            problems.append(Problem(place, f"is a pattern, {_SINGLE.format(field)}"))
         if text in read:
             problems.append(Problem(place, f"is a second override for the same {field}."))
         read[text] = _limits(place, notation, problems, shown=False)

@@ -113,6 +113,16 @@ class RuleSet:
     def __reduce__(self) -> str | tuple[object, ...]:
         return _restored, (self.rules, self.fields, self.default, self.unknown_type)
 
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What is hardly meant as it is written, each with its place (`rules[3].type`). A limiter logs it once.
+
+        For example, a type that looks like a regular expression, or an override for a pattern of recipients.
+        """
+        return tuple(
+            problem.under(f"rules[{index}]") for index, rule in enumerate(self.rules) for problem in rule.warnings
+        )
+
     def knows(self, type: str) -> bool:
         """Whether a rule matches the type. A frequency cap does not count, that is a rule for `"*"` not counted by type."""
         return any(not rule.is_cap and rule.matches(type) for rule in self.rules)

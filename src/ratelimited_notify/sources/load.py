@@ -13,9 +13,13 @@ from ratelimited_notify.rules.ruleset import RuleSet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ratelimited_notify.errors import Problem
     from ratelimited_notify.sources.annotations import Rules
 
 _log = logging.getLogger("ratelimited_notify")
+
+_MOST_LOGGED = 1000
+_logged: set[Problem] = set()
 
 
 def rules_from(rules: Rules | None) -> RuleSet:
@@ -67,6 +71,14 @@ def usable_if_on(rules: RuleSet, use: Callable[[RuleSet], object], *, off: bool)
         rules = _ignored(error, off=off)
         use(rules)
     return rules
+
+
+def warn_of_doubts(rules: RuleSet) -> None:
+    """Log what in the rules is hardly meant as it is written, once in the life of the process."""
+    for problem in rules.warnings:
+        if problem not in _logged and len(_logged) < _MOST_LOGGED:
+            _logged.add(problem)
+            _log.warning("%s", problem)
 
 
 def _ignored(error: RuleError, *, off: bool) -> RuleSet:
