@@ -118,7 +118,7 @@ def test_a_type_that_is_hardly_meant_is_a_warning(type: str, said: str) -> None:
 @pytest.mark.parametrize(
     "type",
     [
-        "news", "marketing.*", "*", "**", "?", "alert-[0-9]", "alert-[!0-9]", "news[|]status", "a[,]b", "[[]x", "[%]", "[$]", "[a-]", "[-a]",
+        "news", "marketing.*", "*", "**", "?", "alert-[0-9]", "alert-[!0-9]", "news[|]status", "a[,]b", "[[]x", "[%]", "[$]", "[^]GSPC", "[ ]news", "news.[{]region}", "news[;]status", "x[\\]d", "[a-]", "[-a]",
         "50%", "100% off", "order shipped", "a]b", "a}b", "news.v2", "Ünïcode", "a+b", "a^b", "a$b", "a!b", "C:\\x", "user@example.com", "a/b", "[]a]", "[!]a]",
     ],
 )  # fmt: skip

@@ -284,17 +284,17 @@ ALONE = "so they are sent without a limit of their own. Add a rule or a default.
         (
             [Rule("*", "3/day", by="recipient"), Rule("*", "9/day; 5/hour", by=(), name="all")],
             {},
-            f"Only frequency caps ('* by recipient', 'all') match notifications of type 'other', {ALONE}",
+            f"Only caps over all types ('* by recipient', 'all') match notifications of type 'other', {ALONE}",
         ),
         (
             [Rule("*", "3/day", by="tenant"), Rule("*", "9/day", by=(), name="all")],
             {},
-            f"Only frequency caps ('all') match notifications of type 'other', {ALONE}",
+            f"Only caps over all types ('all') match notifications of type 'other', {ALONE}",
         ),
         (
             [Rule("*", "3/day", by="tenant")],
             {"tenant": "acme"},
-            f"Only frequency caps ('* by tenant') match notifications of type 'other', {ALONE}",
+            f"Only caps over all types ('* by tenant') match notifications of type 'other', {ALONE}",
         ),
         ([Rule("*", "3/day", by="tenant")], {}, f"No rule matches notifications of type 'other', {ALONE}"),
         ([Rule("*", "3/day", by=(), enforce=False)], {}, f"No rule matches notifications of type 'other', {ALONE}"),
@@ -321,8 +321,8 @@ def test_unknown_types_are_sent_and_logged_once(make: Any, caplog: pytest.LogCap
 
     assert [bool(limiter.hit(type, WHO)) for type in ("other", "other", "more", "news")] == [True, True, True, False]
     assert [record.getMessage() for record in caplog.records] == [
-        f"Only frequency caps ('* by recipient') match notifications of type 'other', {ALONE}",
-        f"Only frequency caps ('* by recipient') match notifications of type 'more', {ALONE}",
+        f"Only caps over all types ('* by recipient') match notifications of type 'other', {ALONE}",
+        f"Only caps over all types ('* by recipient') match notifications of type 'more', {ALONE}",
     ]
     assert [(record.name, record.levelno) for record in caplog.records] == [("ratelimited_notify", logging.WARNING)] * 2
 

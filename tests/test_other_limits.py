@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -299,8 +300,25 @@ class Method:
         return of_both(recipient, fields)
 
 
+def by_position(recipient: object, fields: Mapping[str, object], /) -> str | None:
+    return of_both(recipient, fields)
+
+
+def by_name(recipient: object, **fields: object) -> str | None:
+    return of_both(recipient, MappingProxyType(fields))
+
+
 @pytest.mark.parametrize(
-    "asks", [of_both, Method().of, Method(), partial(of_both), lambda who, fields=None: of_both(who, fields)]
+    "asks",
+    [
+        of_both,
+        Method().of,
+        Method(),
+        partial(of_both),
+        lambda who, fields=None: of_both(who, fields),
+        by_position,
+        by_name,
+    ],
 )
 def test_who_has_a_parameter_called_fields_gets_the_fields(make: Any, asks: Any) -> None:
     """As the caller passed them, with every verb, and read-only; a notification without fields has none."""
@@ -324,7 +342,17 @@ def of_one(recipient: object, other: object = None) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("asks", [{}.get, of_one, lambda *recipient: None, str, lambda recipient, **other: None])
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {}.get,
+        of_one,
+        lambda *recipient: None,
+        lambda who, *fields: of_one(who, *fields),
+        str,
+        lambda recipient, **other: None,
+    ],
+)
 def test_nobody_else_gets_the_fields(make: Any, asks: Any) -> None:
     """The second argument of `dict.get` is something else."""
     limiter = make([Rule("sms", "5/day", tiers={"paid": "8/day"})], tier_of=asks)

@@ -259,7 +259,7 @@ def test_unknown_types_can_be_an_error() -> None:
     assert made.of("news").known
     with pytest.raises(
         NotifyError,
-        match=r"^Only frequency caps \('\* by recipient'\) match notifications of type 'other'.*Add a rule or a default",
+        match=r"^Only caps over all types \('\* by recipient'\) match notifications of type 'other'.*Add a rule or a default",
     ):
         made.of("other")
     with pytest.raises(NotifyError, match=r"^No rule matches notifications of type 'other'.*Add a rule or a default"):

@@ -172,7 +172,7 @@ class RuleLookup(KnownAttributes, ABC):
         caps = ", ".join(dict.fromkeys(repr(window.rule) for window in windows if window.mode is not Mode.SHADOW))
         if caps:
             _log.warning(
-                "Only frequency caps (%s) match notifications of type %r, so they are sent without a limit of their own. "
+                "Only caps over all types (%s) match notifications of type %r, so they are sent without a limit of their own. "
                 "Add a rule or a default.",
                 caps,
                 type,

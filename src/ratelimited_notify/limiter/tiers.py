@@ -34,12 +34,13 @@ class Tiers:
         tier_of: the callable, or None. If it has a parameter called `fields`, it gets the fields too.
     """
 
-    __slots__ = ("_ask", "_with_fields")
+    __slots__ = ("_ask", "_given", "_with_fields")
 
     def __init__(self, tier_of: TierOf | None) -> None:
+        self._given = tier_of is not None
         kind = _kind_of_fields(tier_of)
-        self._ask: Callable[..., object] | None = tier_of
-        self._with_fields = kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+        self._with_fields = kind is not None and kind is not Parameter.VAR_POSITIONAL
+        self._ask = _asking(_nobody if tier_of is None else tier_of, kind)
 
     def of(self, recipient: Recipient, fields: Mapping[str, Recipient | None]) -> str | None:
         """The tier of a notification, or None.
@@ -51,10 +52,7 @@ class Tiers:
         Raises:
             TypeError: `tier_of=` returned something else than a string or None.
         """
-        ask = self._ask
-        if ask is None:
-            return None
-        tier = ask(recipient, fields=MappingProxyType({**fields})) if self._with_fields else ask(recipient)
+        tier = self._ask(recipient, fields)
         if tier is not None and not isinstance(tier, str):
             raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
         return tier
@@ -65,7 +63,7 @@ class Tiers:
         for index, rule in enumerate(rules):
             if not rule.tiers:
                 continue
-            if self._ask is None:
+            if not self._given:
                 wrong = "need tier_of= on the limiter, a callable that returns the name of a recipient's tier."
             elif "recipient" not in rule.by and not self._with_fields:
                 wrong = (
@@ -78,6 +76,10 @@ class Tiers:
         return found
 
 
+def _nobody(_recipient: object) -> None:
+    """Nobody is in a tier."""
+
+
 def _kind_of_fields(tier_of: object) -> object:
     """How the parameter `fields` is passed, or None if there is no such parameter."""
     try:
@@ -86,3 +88,14 @@ def _kind_of_fields(tier_of: object) -> object:
         # Some callables that are written in C have no signature.
         return None
     return None if parameter is None else parameter.kind
+
+
+def _asking(tier_of: Callable[..., object], kind: object) -> Callable[[Recipient, Mapping[str, object]], object]:
+    """A callable that passes the fields in the way in which `tier_of` takes them, if it does."""
+    if kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY):
+        return lambda recipient, fields: tier_of(recipient, fields=MappingProxyType({**fields}))
+    if kind is Parameter.POSITIONAL_ONLY:
+        return lambda recipient, fields: tier_of(recipient, MappingProxyType({**fields}))
+    if kind is Parameter.VAR_KEYWORD:
+        return lambda recipient, fields: tier_of(recipient, **fields)
+    return lambda recipient, _fields: tier_of(recipient)

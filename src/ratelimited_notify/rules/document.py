@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.errors import Problem, RuleError
 from ratelimited_notify.rules.ruleset import RuleSet
@@ -39,7 +39,7 @@ def rule_set_of(document: Mapping[str, object]) -> RuleSet:
             (`rules[3].limit`).
     """
     problems: list[Problem] = []
-    read = decoded({**document}, _DOCUMENT, _WRITE, problems)
+    read = decoded(cast("Mapping[object, object]", document), _DOCUMENT, _WRITE, problems)
     rules = [rule_of(table, f"rules[{index}]", problems) for index, table in enumerate(read.pop("rules", ()))]
     if "default" in read:
         read["default"] = limit_from(read["default"])

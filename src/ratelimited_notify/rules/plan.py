@@ -124,7 +124,7 @@ class Plan:
     def __init__(self, type: str, compiled_rules: Sequence[CompiledRule], *, known: bool) -> None:
         self.type = type
         self.known = known
-        """Whether a rule or the default applies to this type, and not only frequency caps."""
+        """Whether a rule or the default applies to this type, and not only caps over all types."""
         self.required = tuple(
             (name, compiled.rule)
             for compiled in compiled_rules
@@ -257,7 +257,7 @@ class Plans:
         known = rules.default is not None or rules.knows(name)
         if not known and rules.unknown_type == "raise":
             caps = ", ".join(repr(rule.name) for rule in rules.matching(name))
-            what = f"Only frequency caps ({caps}) match" if caps else "No rule matches"
+            what = f"Only caps over all types ({caps}) match" if caps else "No rule matches"
             raise NotifyError(
                 f"{what} notifications of type {name!r}, and unknown_type='raise' makes that an error. "
                 "Add a rule or a default."

@@ -159,12 +159,12 @@ class Rule:
 
     @property
     def is_cap(self) -> bool:
-        """Whether this is a frequency cap: a rule for exactly `"*"` that counts several types together."""
+        """Whether this is a cap over all types: a rule for exactly `"*"` that does not count by type."""
         return self.type == "*" and "type" not in self.by
 
     @property
     def is_for_every_type(self) -> bool:
-        """Whether the rule matches each type, and is not a frequency cap. Then no type is without a rule."""
+        """Whether the rule matches each type, and is not a cap over all types. Then no type is without a rule."""
         return not self.type.strip("*") and not self.is_cap
 
     def matches(self, type: str) -> bool:

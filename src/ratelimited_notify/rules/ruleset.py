@@ -29,9 +29,9 @@ class RuleSet:
             `Rule`: `{"type": "news", "limit": "1/day"}`. In a dict, the limit `"none"` means no limit.
         fields: names of further fields that notifications may have. type, recipient, channel, tenant and dedupe_key
             always exist.
-        default: a limit per recipient for each type that no rule matches. A frequency cap, that is a rule for exactly
-            `"*"` that does not count by type, does not count as a match. With None, the default, `unknown_type` decides
-            about such types.
+        default: a limit per recipient for each type that no rule matches. A cap over all types, that is a rule for
+            exactly `"*"` that does not count by type, is not a match. With None, the default, `unknown_type` decides about
+            such types.
         unknown_type: `"send"` (the default) sends notifications of such a type and logs each type once. `"raise"` makes
             them an error, and cannot be combined with `default`.
 
@@ -124,7 +124,7 @@ class RuleSet:
         )
 
     def knows(self, type: str) -> bool:
-        """Whether a rule matches the type. A frequency cap does not count, that is a rule for `"*"` not counted by type."""
+        """Whether a rule matches the type. A cap over all types is not a match (see `Rule.is_cap`)."""
         return any(not rule.is_cap and rule.matches(type) for rule in self.rules)
 
     def names(self, type: str) -> bool:
