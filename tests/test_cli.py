@@ -813,6 +813,29 @@ def test_a_type_without_a_rule_is_sent_with_a_warning(inbox: Inbox, rules: Path)
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_line_without_a_required_field_is_told_by_its_number(inbox: Inbox, tmp_path: Path) -> None:
+    """It is not sent, and the others are."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\ntype = "news"\nlimit = "1/day"\nby = "tenant"\nrequired = "tenant"\n')
+
+    result = invoke(
+        "send",
+        "--rules",
+        rules,
+        "--gateway",
+        inbox.uri,
+        input=line() + line(fields={"tenant": "acme"}) + line(fields={}),
+    )
+
+    assert result.exit_code == 1
+    assert len(inbox.messages) == 1
+    said = "failed: A notification of type 'news' has no tenant, but the rule 'news by tenant' requires it."
+    assert [text.partition(". Set")[0] + "." for text in result.stderr.splitlines()] == [
+        f"line 1: {said}",
+        f"line 3: {said}",
+    ]
+
+
 def test_shadow_mode_is_reported(inbox: Inbox, tmp_path: Path) -> None:
     """What a rule in shadow mode would refuse is sent, and counted in a table of its own."""
     rules = tmp_path / "rules.toml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,11 +16,15 @@ from limiting import LIMITERS, Clock
 from processes import unconfigured
 from ratelimited_notify import (
     AsyncLimiter,
+    AsyncNotifier,
     Limiter,
     Notification,
+    Notifier,
+    NotifyError,
     Rule,
     RuleError,
     RuleSet,
+    Status,
     configure,
     rate_limited,
 )
@@ -337,6 +342,11 @@ def test_who_has_a_parameter_called_fields_gets_the_fields(make: Any, asks: Any)
     ]  # fmt: skip
 
 
+def several_at_once(recipient: object, *fields: object) -> str | None:
+    assert fields == ()
+    return None
+
+
 def of_one(recipient: object, other: object = None) -> str | None:
     assert other is None
     return None
@@ -348,7 +358,7 @@ def of_one(recipient: object, other: object = None) -> str | None:
         {}.get,
         of_one,
         lambda *recipient: None,
-        lambda who, *fields: of_one(who, *fields),
+        several_at_once,
         str,
         lambda recipient, **other: None,
     ],
@@ -424,3 +434,57 @@ def test_decorated_functions_have_tiers_by_tenant() -> None:
         "sent", "sent", None, "sent", None,
     ]  # fmt: skip
     assert [send("ana", "acme") for _ in range(4)] == ["sent", "sent", "sent", None]
+
+
+# Fields that are required, and limits by tenant, everywhere.
+
+MISSING = "A notification of type 'sms' has no tenant, but the rule 'sms by tenant' requires it."
+
+
+def test_notifiers_go_by_the_tenant() -> None:
+    """Bound, in batches of one tenant and of several: each has its limit, and a notification without tenant is an error."""
+    rule = Rule("sms", "1/day", by="tenant", overrides={"acme": "3/day"}, tiers={"paid": "2/day"}, required="tenant")
+    batch = [Notification("sms", "ana", fields={"tenant": tenant} if tenant else {}) for tenant in (*TENANTS, *TENANTS)]
+    expected = [
+        Status.SENT,
+        Status.SENT,
+        Status.SENT,
+        Status.FAILED,
+        Status.SENT,
+        Status.SENT,
+        Status.SUPPRESSED,
+        Status.FAILED,
+    ]
+
+    notifier = Notifier(lambda to: to, [rule], tier_of=tier_of)
+    deliveries = list(notifier.iter_many(batch))
+    assert [each.status for each in deliveries] == expected
+    assert MISSING in str(deliveries[3].error)
+    many = notifier.bind(tenant="acme").send_many("sms", WHO)
+    assert [each.status for each in many] == [Status.SENT, Status.SUPPRESSED, Status.SUPPRESSED]
+    assert [each.status for each in notifier.send_many("sms", WHO)] == [Status.FAILED] * 3
+    with pytest.raises(NotifyError, match=MISSING):
+        notifier.send("sms", "ana")
+
+    async def send(to: object) -> object:
+        return to
+
+    async def all_of_it() -> None:
+        async_notifier = AsyncNotifier(send, [rule], tier_of=tier_of)
+        assert [each.status async for each in async_notifier.iter_many(batch)] == expected
+        with pytest.raises(NotifyError, match=MISSING):
+            await async_notifier.send("sms", "ana")
+
+    asyncio.run(all_of_it())
+
+
+def test_a_decorated_function_without_the_required_field_is_an_error() -> None:
+    """Whether the decorator says nothing of the field, or the argument that it names is None."""
+    configure([Rule("sms", "1/day", by="tenant", required="tenant")])
+    without = rate_limited("sms")(lambda to: "sent")
+    with_tenant = rate_limited("sms", fields={"tenant": "tenant"})(lambda to, tenant: "sent")
+
+    for attempt in (lambda: without("ana"), lambda: with_tenant("ana", None)):
+        with pytest.raises(NotifyError, match=MISSING):
+            attempt()
+    assert with_tenant("ana", "acme") == "sent"
