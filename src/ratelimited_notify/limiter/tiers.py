@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ratelimited_notify.errors import Problem
+from ratelimited_notify.notification.recipient import Recipient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any, Protocol, TypeAlias
-
-    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.ruleset import RuleSet
 
-    class _OfFields(Protocol):
-        def __call__(
-            self,
-            recipient: Recipient,
-            /,
-            *,
-            fields: Mapping[str, Any],  # Any: the values are what callers pass as fields
-        ) -> str | None: ...
 
-    TierOf: TypeAlias = Callable[[Recipient], str | None] | _OfFields
+class TierOfFields(Protocol):
+    """A `tier_of=` that takes the fields too."""
+
+    def __call__(
+        self,
+        recipient: Recipient,
+        /,
+        *,
+        fields: Mapping[str, Any],  # Any: the values are what callers pass as fields
+    ) -> str | None:
+        """The name of the tier, or None."""
+
+
+TierOf: TypeAlias = Callable[[Recipient], str | None] | TierOfFields
+"""Returns the name of a tier for a recipient, or for a recipient and the fields of its notification."""
 
 
 class Tiers:
