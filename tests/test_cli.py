@@ -813,6 +813,29 @@ def test_a_type_without_a_rule_is_sent_with_a_warning(inbox: Inbox, rules: Path)
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_line_without_a_required_field_is_told_by_its_number(inbox: Inbox, tmp_path: Path) -> None:
+    """It is not sent, and the others are."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rules]]\ntype = "news"\nlimit = "1/day"\nby = "tenant"\nrequired = "tenant"\n')
+
+    result = invoke(
+        "send",
+        "--rules",
+        rules,
+        "--gateway",
+        inbox.uri,
+        input=line() + line(fields={"tenant": "acme"}) + line(fields={}),
+    )
+
+    assert result.exit_code == 1
+    assert len(inbox.messages) == 1
+    said = "failed: A notification of type 'news' has no tenant, but the rule 'news by tenant' requires it."
+    assert [text.partition(". Set")[0] + "." for text in result.stderr.splitlines()] == [
+        f"line 1: {said}",
+        f"line 3: {said}",
+    ]
+
+
 def test_shadow_mode_is_reported(inbox: Inbox, tmp_path: Path) -> None:
     """What a rule in shadow mode would refuse is sent, and counted in a table of its own."""
     rules = tmp_path / "rules.toml"
@@ -983,6 +1006,37 @@ def test_check_says_what_becomes_of_other_types(tmp_path: Path, setting: str, sh
     rules.write_text(f'unknown_type = "{setting}"\n{RULES}')
 
     assert shown_text in invoke("check", rules).stdout
+
+
+def test_check_does_not_speak_of_other_types_where_there_are_none(tmp_path: Path) -> None:
+    """With a rule for every type there is no other; what a rule requires is shown."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        f'{RULES}\n[[rules]]\ntype = "*"\nlimit = "9/week"\nname = "each"\nrequired = ["tenant", "channel"]\n'
+    )
+
+    shown_text = invoke("check", rules).stdout
+
+    assert "(any other)" not in shown_text
+    assert "9 per 7 days" in shown_text
+    assert "required: tenant, channel" in shown_text
+
+
+def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
+    """The rules are shown, and each warning stands beside them with its place; they can be used, so the status is 0."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(f'{RULES}\n[[rules]]\ntype = "a|b"\nlimit = "9/day"\noverrides = {{"ana*" = "5/day"}}\n')
+
+    result = invoke("check", rules)
+
+    assert result.exit_code == 0
+    assert "a|b" in result.stdout
+    assert [text.partition(":")[2].split(" ", 2)[1] for text in result.stderr.splitlines()] == [
+        "rules[2].type:",
+        "rules[2].overrides[0]:",
+    ]
+    assert all(text.startswith("warning: ") for text in result.stderr.splitlines())
+    assert "ana" not in result.output
 
 
 def test_check_says_that_there_are_no_rules(tmp_path: Path) -> None:

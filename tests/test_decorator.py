@@ -1105,6 +1105,8 @@ def test_a_limit_on_the_decorator_is_kept_across_configure() -> None:
     assert [send("ana"), send("ana"), send("ana")] == ["sent", "sent", None]
     configured([Rule("*", "2/day", by="recipient")])
     assert [send("eve"), send("eve")] == ["sent", None]
+    configured({"*": "2/day"})
+    assert [send("joe"), send("joe")] == ["sent", None], "a rule for every type does not take the place of its limit"
     configured({"n*": "2/day"})
     assert [send("eve"), send("eve"), send("eve")] == ["sent", "sent", None]
 

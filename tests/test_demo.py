@@ -86,7 +86,7 @@ def test_the_demo_succeeds(run: subprocess.CompletedProcess[str]) -> None:
     """The demo ends well, and all that it has to say beside is the library's warning about the type without a rule."""
     assert run.returncode == 0, run.stderr
     assert run.stderr.splitlines() == [
-        "warning: No rule matches notifications of type 'receipt', so they are sent without a limit of their own. Add a rule or a default."
+        "warning: Only caps over all types ('frequency cap') match notifications of type 'receipt', so they are sent without a limit of their own. Add a rule or a default."
     ]
 
 

@@ -261,11 +261,6 @@ def test_overrides_and_tiers(make: Any) -> None:
     assert len(asked) == 4, "a type without tiers asks for none"
 
 
-def test_tiers_without_tier_of(make: Any) -> None:
-    """Nobody is in a tier, so the rule's own limit is for all."""
-    assert make([Rule("sms", "1/day", tiers={"gold": "20/day"})]).hit("sms", WHO).remaining == 0
-
-
 @pytest.mark.parametrize("tier", [5, ["gold"], b"gold"])
 def test_a_tier_is_a_text(make: Any, tier: Any) -> None:
     """Another thing would be in no tier, unnoticed."""

@@ -15,7 +15,17 @@ from limits.storage import SCHEMES, MemoryStorage as EngineStorage
 
 from limiting import LIMITERS, SECOND, Clock, DrivenLimiter
 from outcomes import CANARY
-from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, Rule, RuleError, RuleSet, StorageError, rate_limited
+from ratelimited_notify import (
+    AsyncLimiter,
+    Limiter,
+    Notification,
+    NotifyError,
+    Rule,
+    RuleError,
+    RuleSet,
+    StorageError,
+    rate_limited,
+)
 from ratelimited_notify.limiter.switch import VARIABLE, switch
 from ratelimited_notify.storage import open_async_storage, open_storage
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
@@ -263,29 +273,149 @@ def test_a_storage_is_opened_when_it_is_asked_for_all_the_same(make: Any) -> Non
 # Types that no rule is for.
 
 
+ALONE = "so they are sent without a limit of their own. Add a rule or a default."
+
+
+@pytest.mark.parametrize(
+    ("rules", "asked", "said"),
+    [
+        ([Rule("news", "1/day")], {}, f"No rule matches notifications of type 'other', {ALONE}"),
+        ([], {}, f"No rule matches notifications of type 'other', {ALONE}"),
+        (
+            [Rule("*", "3/day", by="recipient"), Rule("*", "9/day; 5/hour", by=(), name="all")],
+            {},
+            f"Only caps over all types ('* by recipient', 'all') match notifications of type 'other', {ALONE}",
+        ),
+        (
+            [Rule("*", "3/day", by="tenant"), Rule("*", "9/day", by=(), name="all")],
+            {},
+            f"Only caps over all types ('all') match notifications of type 'other', {ALONE}",
+        ),
+        (
+            [Rule("*", "3/day", by="tenant")],
+            {"tenant": "acme"},
+            f"Only caps over all types ('* by tenant') match notifications of type 'other', {ALONE}",
+        ),
+        ([Rule("*", "3/day", by="tenant")], {}, f"No rule matches notifications of type 'other', {ALONE}"),
+        ([Rule("*", "3/day", by=(), enforce=False)], {}, f"No rule matches notifications of type 'other', {ALONE}"),
+        ([Rule("*", None, by="recipient")], {}, f"No rule matches notifications of type 'other', {ALONE}"),
+        ([Rule("*", "3/day")], {}, None),
+        ([Rule("*", None)], {}, None),
+        ([Rule("**", "3/day", by="recipient")], {}, None),
+        ([Rule("o*", "3/day", by="recipient")], {}, None),
+    ],
+)  # fmt: skip
+def test_what_is_logged_of_an_unknown_type_is_true(
+    make: Any, caplog: pytest.LogCaptureFixture, rules: Any, asked: dict[str, str], said: str | None
+) -> None:
+    """It names the caps that limit this notification, if there are any; a rule for every type leaves nothing to say."""
+    limiter = make(rules)
+    limiter.hit("other", WHO, **asked)
+
+    assert [record.getMessage() for record in caplog.records] == ([] if said is None else [said])
+
+
 def test_unknown_types_are_sent_and_logged_once(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     """One line a type, with the frequency cap in force."""
     limiter = make([Rule("news", "1/day"), Rule("*", "3/day", by="recipient")])
 
     assert [bool(limiter.hit(type, WHO)) for type in ("other", "other", "more", "news")] == [True, True, True, False]
     assert [record.getMessage() for record in caplog.records] == [
-        "No rule matches notifications of type 'other', so they are sent without a limit of their own. Add a rule or a default.",
-        "No rule matches notifications of type 'more', so they are sent without a limit of their own. Add a rule or a default.",
+        f"Only caps over all types ('* by recipient') match notifications of type 'other', {ALONE}",
+        f"Only caps over all types ('* by recipient') match notifications of type 'more', {ALONE}",
     ]
     assert [(record.name, record.levelno) for record in caplog.records] == [("ratelimited_notify", logging.WARNING)] * 2
+
+
+def test_a_rule_for_every_type_knows_every_type(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Each type has a window of its own, and nothing is unknown: neither in the log nor as an error."""
+    limiter = make(RuleSet([Rule("*", "1/day")], unknown_type="raise"))
+
+    assert [bool(limiter.hit(type, WHO)) for type in ("other", "other", "more")] == [True, False, True]
+    assert caplog.records == []
+
+
+# Fields that a rule requires.
+
+MISSING = (
+    "A notification of type 'sms' has no tenant, but the rule 'sms by tenant' requires it. "
+    "Set this field on every notification of this type."
+)
+
+
+@pytest.mark.parametrize("fields", [{}, {"tenant": None}, {"channel": "x"}])
+def test_a_required_field_that_is_missing_is_an_error(make: Any, fields: dict[str, Any]) -> None:
+    """With every verb, in batches and alone, absent or None: nothing is unlimited because of it, and nothing is counted."""
+    limiter = make(
+        [Rule("sms", "2/day", by="tenant", required="tenant"), Rule("*", "9/day", by="recipient", name="cap")]
+    )
+    for attempt in (
+        lambda: limiter.hit("sms", WHO, **fields),
+        lambda: limiter.hit("sms", WHO, priority="critical", cost=2, **fields),
+        lambda: limiter.test("sms", WHO, **fields),
+        lambda: limiter.hit_many("sms", [WHO, "bo"], **fields),
+        lambda: limiter.windows("sms", WHO, **fields),
+        lambda: limiter.clear("sms", WHO, **fields),
+    ):
+        with pytest.raises(NotifyError) as caught:
+            attempt()
+        assert str(caught.value) == MISSING
+    decided = limiter.decide([Notification("sms", WHO, fields=fields), Notification("sms", "bo", fields=fields)])
+    assert list(map(str, decided)) == [MISSING, MISSING]
+    mixed = limiter.decide([Notification("sms", WHO), Notification("sms", WHO, fields={"tenant": "acme"})])
+    assert (str(mixed[0]), bool(mixed[1])) == (MISSING, True)
+
+    assert [bool(limiter.hit("sms", WHO, tenant="acme")) for _ in range(2)] == [True, False]
+    assert limiter.windows("news", WHO)[0].remaining == 7
+    assert limiter.hit("news", WHO)
+
+
+@pytest.mark.parametrize(
+    "rule", [Rule("sms", "2/day", required="tenant"), Rule("*", None, required=["type", "tenant", "recipient"])]
+)
+def test_a_field_can_be_required_that_a_rule_does_not_count_by(make: Any, rule: Rule) -> None:
+    """The same error where the windows depend on nothing but type and recipient, again and again: no shortcut passes it by."""
+    limiter = make([rule, Rule("sms", "5/hour", name="other")])
+    for _ in range(3):
+        with pytest.raises(
+            NotifyError, match=r"^A notification of type 'sms' has no tenant, but the rule '.*' requires it\."
+        ):
+            limiter.hit("sms", WHO)
+    assert limiter.hit("sms", WHO, tenant="acme")
+
+
+def test_a_required_field_in_shadow_mode_is_only_logged(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The rule refuses nothing yet, and says once what it would refuse."""
+    limiter = make([Rule("sms", "2/day", by="tenant", required="tenant", enforce=False)])
+
+    assert [bool(limiter.hit("sms", WHO)) for _ in range(3)] == [True] * 3
+    assert [record.getMessage() for record in caplog.records] == [
+        "A notification of type 'sms' has no tenant. The rule 'sms by tenant' requires it, but is in shadow mode."
+    ]
+
+
+@pytest.mark.parametrize("on_storage_error", ["raise", "allow", "deny"])
+def test_a_required_field_is_checked_before_the_storage_is_asked(make: Any, on_storage_error: Any) -> None:
+    """A broken storage makes no difference; with limiting off nothing is checked."""
+    rules = [Rule("sms", "2/day", required="tenant")]
+    with pytest.raises(NotifyError) as caught:
+        make(rules, "redis://127.0.0.1:1", clock=None, on_storage_error=on_storage_error).hit("sms", WHO)
+    assert "has no tenant" in str(caught.value)
+
+    assert make(rules, enabled=False).hit("sms", WHO)
 
 
 def test_unknown_types_are_logged_within_bounds(
     make: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Types that come from outside fill neither the log nor the memory."""
-    monkeypatch.setattr("ratelimited_notify.limiter.lookup._MOST_UNKNOWN_TYPES", 10)
+    monkeypatch.setattr("ratelimited_notify.limiter.lookup._MOST_LOGGED", 10)
     limiter = make({"news": "1/day"})
     for number in range(30):
         limiter.hit(f"type {number}", WHO)
 
     assert len(caplog.records) == 10
-    assert len(limiter._unknown) == 10
+    assert len(limiter._logged) == 10
 
 
 def test_unknown_types_may_be_limited_or_refused(make: Any, caplog: pytest.LogCaptureFixture) -> None:

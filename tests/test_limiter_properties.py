@@ -27,6 +27,8 @@ from ratelimited_notify import Limiter, Rule, RuleSet
 from ratelimited_notify.windows.strategies import FITS, NEVER, Mode, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from model import Ticket, Verdict
     from ratelimited_notify import Decision, WindowState
 
@@ -41,6 +43,9 @@ PATTERNS = {
 TYPES = ("news", "status", "nothing", "other")
 WHO = ("ana@example.com", 5, "5", "bo {x}:\n/%")
 TIERS = {"bo {x}:\n/%": "gold"}
+GOLDEN_TENANT = "b"
+OVERRIDDEN = ("5", "a")
+"""A recipient and a tenant."""
 BYS = (
     ("type", "recipient"),
     ("recipient",),
@@ -48,6 +53,7 @@ BYS = (
     ("type",),
     ("recipient", "tenant"),
     ("tenant",),
+    ("type", "tenant"),
     ("dedupe_key", "type", "recipient"),
 )
 
@@ -81,16 +87,27 @@ class Drawn:
             exempt="critical" if self.exempt else (),
             count_exempt=self.count_exempt,
             enforce=self.enforce,
-            overrides={5: _written(self.override)} if self.override is not None and "recipient" in self.by else None,
-            tiers={"gold": _written(self.tier)} if self.tier is not None else None,
+            overrides=dict.fromkeys(OVERRIDDEN, _written(self.override))
+            if self.override is not None and self.own
+            else None,
+            tiers={"gold": _written(self.tier)} if self.tier is not None and self.own else None,
         )
 
-    def limits_of(self, recipient: object) -> Limits:
-        if self.override is not None and "recipient" in self.by and str(recipient) == "5":
+    @property
+    def own(self) -> str | None:
+        """The field that other limits are for."""
+        return next((name for name in ("recipient", "tenant") if name in self.by), None)
+
+    def limits_of(self, recipient: object, values: dict[str, Any]) -> Limits:
+        if self.override is not None and self.own and values[self.own] in OVERRIDDEN:
             return self.override
-        if self.tier is not None and recipient in TIERS:
+        if self.tier is not None and self.own and tier_of(recipient, values) is not None:
             return self.tier
         return self.limits
+
+
+def tier_of(recipient: object, fields: Mapping[str, object]) -> str | None:
+    return "gold" if fields.get("tenant") == GOLDEN_TENANT else TIERS.get(str(recipient))
 
 
 def _written(limits: Limits) -> str | None:
@@ -143,7 +160,7 @@ class Limiters(RuleBasedStateMachine):
         self.drawn: list[Drawn] = []
         self.held: list[tuple[Decision, list[Window], list[str], list[Ticket | None], Sent]] = []
         self.sent: list[Sent] = []
-        self.limiter: Any = LIMITERS[self.kind](clock=self.clock, tier_of=TIERS.get)
+        self.limiter: Any = LIMITERS[self.kind](clock=self.clock, tier_of=tier_of)
 
     def teardown(self) -> None:
         self.limiter.close()
@@ -172,7 +189,7 @@ class Limiters(RuleBasedStateMachine):
             if exempt and not one.count_exempt:
                 continue
             mode = Mode.FORCE if exempt else Mode.ENFORCE if one.enforce else Mode.SHADOW
-            for period, amount in one.limits_of(recipient).items():
+            for period, amount in one.limits_of(recipient, values).items():
                 shared = "recipient" not in one.by
                 windows.append(
                     Window(one.strategy, amount, PERIODS[period], mode, rule=f"rule {number}", shared=shared)

@@ -14,6 +14,7 @@ from ratelimited_notify import NotifyError, Rule, RuleError, RuleSet
 from ratelimited_notify.notification.recipient import counting_as, text_of
 from ratelimited_notify.rules import plan as planning
 from ratelimited_notify.rules.counter import keyed_item
+from ratelimited_notify.rules.doubt import wrong_override, wrong_type
 from ratelimited_notify.rules.plan import Plans, Subject
 from ratelimited_notify.windows.strategies import Mode
 
@@ -119,7 +120,11 @@ def test_a_rule_does_not_apply_without_its_fields() -> None:
         ({"tiers": {"gold": "20/day"}}, {}, [(5, ENFORCE)]),
         ({"tiers": {"gold": None}}, {"tier": "gold"}, []),
         ({"tiers": {"gold": "20/day"}, "overrides": {"ana": "50/day"}}, {"tier": "gold"}, [(50, ENFORCE)]),
-        ({"tiers": {"gold": "20/day"}, "by": ()}, {"tier": "gold"}, [(20, ENFORCE)]),
+        ({"tiers": {"gold": "20/day"}, "by": "tenant"}, {"tier": "gold", "tenant": "acme"}, [(20, ENFORCE)]),
+        ({"overrides": {"acme": "50/day"}, "by": "tenant"}, {"tenant": "acme"}, [(50, ENFORCE)]),
+        ({"overrides": {"ana": "50/day"}, "by": "tenant"}, {"tenant": "acme"}, [(5, ENFORCE)]),
+        ({"overrides": {"acme": "50/day"}, "by": ("type", "tenant")}, {"tenant": "acme"}, [(50, ENFORCE)]),
+        ({"overrides": {"acme": "50/day"}, "by": "tenant"}, {}, []),
     ],
 )
 def test_what_a_rule_makes_of_a_notification(
@@ -248,12 +253,18 @@ def test_an_empty_type_is_refused() -> None:
 
 
 def test_unknown_types_can_be_an_error() -> None:
-    """A rule for exactly `*` does not make a type known; any other match does."""
+    """A cap does not make a type known; any other match does."""
     made = plans(Rule("news", "1/day"), Rule("*", "20/day", by="recipient"), unknown_type="raise")
 
     assert made.of("news").known
-    with pytest.raises(NotifyError, match=r"No rule matches notifications of type 'other'.*Add a rule or a default"):
+    with pytest.raises(
+        NotifyError,
+        match=r"^Only caps over all types \('\* by recipient'\) match notifications of type 'other'.*Add a rule or a default",
+    ):
         made.of("other")
+    with pytest.raises(NotifyError, match=r"^No rule matches notifications of type 'other'.*Add a rule or a default"):
+        plans(Rule("news", "1/day"), unknown_type="raise").of("other")
+    assert plans(Rule("*", "5/day"), unknown_type="raise").of("other").known
 
 
 def test_unknown_types_can_have_a_default() -> None:
@@ -263,7 +274,7 @@ def test_unknown_types_can_have_a_default() -> None:
     assert made.of("other").known
     assert shown(windows(made, "other")) == [("* by recipient", 20, ENFORCE), ("default", 5, ENFORCE)]
     assert windows(made, "other")[1] != windows(made, "another")[1]
-    assert not plans(Rule("*", "20/day")).of("other").known
+    assert not plans(Rule("*", "20/day", by="recipient")).of("other").known
 
 
 def test_fields_are_checked_and_read_as_text() -> None:
@@ -325,7 +336,9 @@ def test_an_item_survives_pickling() -> None:
     assert (copy, hash(copy), copy.key_for("ana")) == (item, hash(item), item.key_for("ana"))
 
 
-names = st.text(st.characters(), min_size=1, max_size=20)
+names = st.text(st.characters(), min_size=1, max_size=20).filter(
+    lambda name: wrong_type(name) is None and not wrong_override(name)
+)
 limits = st.sampled_from([None, "0/day", "1/day", "3/hour; 10/day", "1 per 3 months"])
 fields = st.lists(st.sampled_from(["type", "recipient", "channel", "tenant", "dedupe_key", "ip"]), unique=True)
 any_rules = st.builds(
@@ -339,6 +352,7 @@ any_rules = st.builds(
     exempt=st.lists(names, max_size=2),
     count_exempt=st.booleans(),
     enforce=st.booleans(),
+    required=fields,
 ) | st.builds(Rule, type=names, limit=limits, by=fields)
 
 

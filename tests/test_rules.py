@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from enum import Enum
 from typing import Any
 
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import assume, example, given, strategies as st
 from limits import RateLimitItem, RateLimitItemPerDay, RateLimitItemPerHour, parse
 from limits.limits import GRANULARITIES
 
 from ratelimited_notify import Rule, RuleError, RuleSet
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT
+from ratelimited_notify.rules.doubt import wrong_type
 from ratelimited_notify.rules.limit import LONGEST_PERIOD, limits_of
 from ratelimited_notify.rules.wording import duration_text, limits_text
 
@@ -64,6 +66,14 @@ def places(make: Any, *arguments: Any, **options: Any) -> list[str]:
         ((RateLimitItemPerHour(3, 2), "10/day"), ["3 per 2 hour", "10 per 1 day"]),
         ((text for text in ["1/day"]), ["1 per 1 day"]),
         ("0/day", ["0 per 1 day"]),
+        ("1/week", ["1 per 7 day"]),
+        ("5/m", ["5 per 1 minute"]),
+        ("5/h", ["5 per 1 hour"]),
+        ("5/s", ["5 per 1 second"]),
+        ("1/24h", ["1 per 24 hour"]),
+        ("3/hour; 10/day;", ["3 per 1 hour", "10 per 1 day"]),
+        ("1,000/day", ["1000 per 1 day"]),
+        ("3/hour,1,000/day,20_000 per 1,000 days", ["3 per 1 hour", "1000 per 1 day", "20000 per 1000 day"]),
         (None, []),
     ],
 )
@@ -81,12 +91,15 @@ def test_limits_are_written_as_limits_does(notation: Any, expected: list[str]) -
         ("/day", "'/day' is not a limit"),
         ("-1/day", "'-1/day' is not a limit"),
         ("1.5/day", "'1.5/day' is not a limit"),
-        ("1/day;", "'' is not a limit"),
+        (";", "'' is not a limit"),
+        (";1/day", "'' is not a limit, and there is one separator too many. Write '1/day'."),
+        ("1/day;;5/hour", "Write '1/day; 5/hour'."),
+        ("1/day;;often", "'' is not a limit, and there is one separator too many."),
         ("1/day x", "'1/day x' is not a limit"),
         ("1/day\n5/hour", "is not a limit"),
         ("1/day and 5/hour", "is not a limit"),
         ("٣/day", "'٣/day' is not a limit"),
-        ("1/fortnight", "'1/fortnight' has an unknown period; use second, minute, hour, day, month or year"),
+        ("1/fortnight", "'1/fortnight' has an unknown period; use second, minute, hour, day, week, month or year"),
         ("1/0 days", "has a period of length 0"),
         ("1000000001/day", "has an amount that is not between 0 and 1,000,000,000"),
         ("1 per 10001 days", "has a period that is not between 1 second and 10,000 days"),
@@ -136,7 +149,9 @@ part = st.one_of(
         st.integers(0, 30),
         st.sampled_from(["/", " per ", "PER", " / ", "  per", "//"]),
         st.sampled_from(["", "1 ", "2", " 3 ", "0"]),
-        st.sampled_from(["second", "Minutes", "hour", "days", "month", "year", "week", "secondss", ""]),
+        st.sampled_from(
+            ["second", "Minutes", "hour", "days", "month", "year", "week", "secondss", "m", "M", "W", "hrs", ""]
+        ),
     ),
 )
 
@@ -145,16 +160,21 @@ part = st.one_of(
 @example(["1/second", "5/minute"], ";")
 @example(["1/day", "x"], ";")
 @example(["1/\u017fecond"], ";")
+@example(["1/day", ""], ";")
+@example(["5/M"], ";")
+@example(["1 per 2w", "1/mo"], ",")
 def test_any_text_is_parsed_in_full_or_refused(parts: list[str], separator: str) -> None:
     """What is accepted is what `limits` makes of each part by itself; what `limits` does not read is an error."""
     text = separator.join(parts)
     pieces = [piece for sub in parts for piece in _pieces(sub)]
+    if len(pieces) > 1 and not pieces[-1].strip():
+        pieces.pop()
     try:
         items = limits_of(text)
     except RuleError:
         assert not _usable(pieces)
     else:
-        assert list(items) == [parse(piece) for piece in pieces]
+        assert list(items) == [parse(_as_limits_writes(piece)) for piece in pieces]
 
 
 def _pieces(text: str) -> list[str]:
@@ -163,9 +183,33 @@ def _pieces(text: str) -> list[str]:
     return text.split(";")
 
 
+SPELLINGS = {
+    "second": ("s", "sec", "secs", "second", "seconds"),
+    "minute": ("m", "min", "mins", "minute", "minutes"),
+    "hour": ("h", "hr", "hrs", "hour", "hours"),
+    "day": ("d", "day", "days"),
+    "week": ("w", "wk", "wks", "week", "weeks"),
+    "month": ("mo", "mos", "month", "months"),
+    "year": ("y", "yr", "yrs", "year", "years"),
+}
+DAYS = {"week": 7}
+
+
+def _as_limits_writes(piece: str) -> str:
+    """The piece in the notation of `limits`, where it differs only by the name of its period."""
+    found = re.fullmatch(r"(.*(?:/|per))(\s*)([0-9]*)(\s*)([a-z]+)\s*", piece, re.IGNORECASE | re.DOTALL)
+    if found is None or found[5] == "M":
+        return piece
+    for period, spellings in SPELLINGS.items():
+        if found[5].lower() in spellings:
+            times = int(found[3] or 1) * DAYS.get(period, 1)
+            return f"{found[1]} {times} {'day' if period == 'week' else period}"
+    return piece
+
+
 def _usable(pieces: list[str]) -> bool:
     try:
-        items = [parse(piece) for piece in pieces]
+        items = [parse(_as_limits_writes(piece)) for piece in pieces]
     except ValueError:
         return False
     # What `limits` reads otherwise than it is written: a multiple of 0, and what comes after the first limit.
@@ -178,6 +222,98 @@ def _usable(pieces: list[str]) -> bool:
 def _multiples(piece: str) -> int:
     digits = [word for word in "".join(char if char.isdigit() else " " for char in piece).split() if word]
     return int(digits[1]) if len(digits) > 1 else 1
+
+
+amounts = st.integers(0, LARGEST_AMOUNT)
+written = st.tuples(
+    amounts,
+    st.sampled_from(["{}", "{:,}", "{:_}", " {} "]),
+    st.sampled_from(["/", " per ", "per", " / ", "/ "]),
+    st.integers(1, 1_000),
+    st.sampled_from(["{}", "{:,}", "{} ", ""]),
+    st.sampled_from(list(SPELLINGS)),
+    st.randoms(use_true_random=False),
+)
+
+
+@given(st.lists(written, min_size=1, max_size=3), st.sampled_from([";", ", ", "|", ","]), st.booleans())
+def test_a_limit_has_one_meaning_however_it_is_written(
+    drawn: list[tuple[Any, ...]], separator: str, at_the_end: bool
+) -> None:
+    """Every spelling of a period, with thousands set apart, several in a text, with or without a separator at the end."""
+    parts, expected = [], {}
+    for amount, number, per, multiples, times, period, chance in drawn:
+        name = chance.choice([*SPELLINGS[period], SPELLINGS[period][-1].upper()])
+        parts.append(number.format(amount) + per + times.format(multiples) + name)
+        item = GRANULARITIES["day" if period == "week" else period](
+            amount, (multiples if times else 1) * DAYS.get(period, 1)
+        )
+        expected[item.get_expiry()] = item
+    text = separator.join(parts) + (separator if at_the_end else "")
+    if len(expected) < len(drawn) or max(expected) > LONGEST_PERIOD:
+        with pytest.raises(RuleError):
+            limits_of(text)
+    else:
+        assert list(limits_of(text)) == list(expected.values())
+
+
+@pytest.mark.parametrize(
+    ("notation", "proposed"),
+    [
+        ("5 a day", ["5/day"]),
+        ("once a day", ["1/day"]),
+        ("twice per week", ["2/week"]),
+        ("5x/day", ["5/day"]),
+        ("5 daily", ["5/day"]),
+        ("5 every 2 hours", ["5 per 2 hours"]),
+        ("1.5/day", ["3 per 2 days"]),
+        ("1.000/day", ["1000/day"]),
+        ("1 000/day", ["1000/day"]),
+        ("5 per 1.5h", ["10 per 3 hours"]),
+        ("5/M", ["5/minute", "5/month"]),
+        ("1/dya", ["1/day"]),
+        ("1/fortnight", ["1 per 2 weeks"]),
+        ("1/quarter", ["1 per 3 months"]),
+        ("3/hour and 10/day", ["3/hour; 10/day"]),
+        ("1/day\n5/hour", ["1/day; 5/hour"]),
+        ("1/day and often", []),
+        ("0,500/day", []),
+        ("-1/day", []),
+        ("3/2/day", []),
+        ("day 5", []),
+        ("5 day day", []),
+        ("5 2 1 day", []),
+        ("5 per user", []),
+        ("1.2.3/day", []),
+        ("5/ms", []),
+        ("0.001/day", []),
+        (f"1/{'dya' * 30}", []),
+    ],
+)
+def test_what_is_not_a_limit_is_answered_with_what_may_be_meant(notation: str, proposed: list[str]) -> None:
+    """The message has the right text, ready to be copied; where nothing can be guessed it shows the notation."""
+    with pytest.raises(RuleError) as caught:
+        limits_of(notation)
+
+    said = str(caught.value)
+    assert all(limits_of(text) for text in proposed)
+    assert said.endswith(f"Write {' or '.join(map(repr, proposed))}.") or not proposed
+    assert bool(re.search(r"Write '", said)) == bool(proposed)
+
+
+@given(
+    st.lists(
+        st.sampled_from([*"0159.,/' -", "per", "a", "day", "min", "M", "dya", "weekly", "and", "once", "\n"]),
+        max_size=8,
+    )
+)
+def test_what_is_proposed_can_be_used(words: list[str]) -> None:
+    """Whatever the text, advice that is followed leads to no second error."""
+    try:
+        limits_of("".join(words))
+    except RuleError as error:
+        for text in re.findall(r"Write '([^']*)'(?: or '([^']*)')?\.", str(error)):
+            assert all(limits_of(each) for each in text if each)
 
 
 def test_items_are_taken_without_what_was_hung_on_them() -> None:
@@ -220,7 +356,7 @@ def test_what_a_rule_says_by_default() -> None:
 
     assert (rule.type, rule.by, rule.strategy, rule.name) == ("news", ("type", "recipient"), "moving-window", "news")
     assert (rule.on_limit, dict(rule.overrides), dict(rule.tiers), rule.exempt) == (None, {}, {}, frozenset())
-    assert (rule.count_exempt, rule.enforce) == (True, True)
+    assert (rule.count_exempt, rule.enforce, rule.required) == (True, True, ())
 
 
 @pytest.mark.parametrize(
@@ -309,10 +445,15 @@ def test_types_are_matched_as_globs_with_case(pattern: str, matched: list[str], 
         ({"overrides": {5: "1/day", "5": "2/day"}}, "overrides[1]", "is a second override for the same recipient"),
         ({"overrides": ["ana"]}, "overrides", "must be a table of limits"),
         ({"overrides": {"ana": "1/day"}, "by": ()}, "overrides", "need a rule that counts by recipient"),
+        ({"overrides": {"ana": "1/day"}, "by": "type"}, "overrides", "or by one other field, not by no other"),
+        ({"overrides": {"acme": "1/day"}, "by": ("tenant", "channel")}, "overrides", "not by several others"),
+        ({"overrides": {5: "1/day", "5": "2/day"}, "by": "tenant"}, "overrides[1]", "for the same tenant"),
+        ({"overrides": {1.5: "1/day"}, "by": ("type", "tenant")}, "overrides[0]", "The tenant is a float"),
+        ({"tiers": {"gold": "1/day"}, "by": ()}, "tiers", "need a rule that counts by recipient or by another field"),
         (
-            {"overrides": {"ana": "1/day"}, "by": ("type", "tenant")},
-            "overrides",
-            "need a rule that counts by recipient",
+            {"tiers": {"gold": "1/day"}, "by": "type"},
+            "tiers",
+            "need a rule that counts by recipient or by another field",
         ),
         ({"tiers": {"gold": "often"}}, "tiers.gold", "'often' is not a limit"),
         ({"tiers": {5: "1/day"}}, "tiers", "has a name that is empty or not a string: 5"),
@@ -322,6 +463,8 @@ def test_types_are_matched_as_globs_with_case(pattern: str, matched: list[str], 
         ({"exempt": 5}, "exempt", "must be one string or several"),
         ({"count_exempt": 1}, "count_exempt", "must be true or false"),
         ({"enforce": "no"}, "enforce", "must be true or false"),
+        ({"required": ["tenant", ""]}, "required", "none may be empty"),
+        ({"required": 5}, "required", "must be one string or several"),
     ],
 )
 def test_what_is_wrong_with_a_rule_has_its_place(options: dict[str, Any], place: str, said: str) -> None:
@@ -349,9 +492,10 @@ def test_all_that_is_wrong_with_a_rule_is_told_at_once() -> None:
         exempt=5,
         count_exempt=1,
         enforce=0,
+        required=5,
     ) == [
         "type", "strategy", "on_limit", "count_exempt", "enforce", "by", "limit", "name", "overrides[0]", "overrides[1]", "tiers.gold",
-        "exempt",
+        "exempt", "required",
     ]  # fmt: skip
 
 
@@ -419,6 +563,7 @@ full = Rule(
     exempt=["critical", "urgent"],
     count_exempt=False,
     enforce=False,
+    required=["tenant"],
 )
 
 
@@ -513,6 +658,7 @@ def test_a_rule_set_shows_what_it_holds() -> None:
         ([], {"unknown_type": "drop"}, "unknown_type", "'drop' is not known; use 'send' or 'raise'"),
         ([], {"unknown_type": "raise", "default": "1/day"}, "unknown_type", "cannot be combined with a default"),
         ([[Rule("news", "1/day", by="ip")]], {}, "rules[0].by", "'ip' is not a field; use channel, dedupe_key, recipient"),
+        ([[Rule("news", "1/day", required="ip")]], {}, "rules[0].required", "'ip' is not a field; use channel, dedupe_key, recipient"),
         ([[Rule("news", "1/day"), Rule("news", "2/day")]], {}, "rules[1]", "has the same name ('news') and period (86400 seconds) as rules[0]"),
         ([[Rule("a", "1/day", name="x"), Rule("b", "2 per 24 hours", name="x")]], {}, "rules[1]", "give one of them another name="),
         ([[Rule("news", "1/day"), Rule("news", "2/day", enforce=False)]], {}, "rules[1]", "give one of them another name="),
@@ -557,11 +703,54 @@ def test_declared_fields_are_fields() -> None:
 
 
 def test_which_types_a_rule_set_knows() -> None:
-    """A rule for exactly `*` is for what comes besides; any other glob is a match."""
+    """A cap over all types is for what comes in addition; a rule for every type, or any other glob, is a match."""
     rules = RuleSet([Rule("news", "1/day"), Rule("marketing.*", "1/day"), Rule("*", "20/day", by="recipient")])
 
     assert [rules.knows(type) for type in ("news", "marketing.eu", "other", "*")] == [True, True, False, False]
+    assert not RuleSet([Rule("*", "1/day", by=())]).knows("anything")
+    assert RuleSet({"*": "1/day"}).knows("anything")
+    assert RuleSet([Rule("*", "1/day", by="type")]).knows("anything")
     assert RuleSet({"**": "1/day"}).knows("anything")
+    assert RuleSet([Rule("**", "1/day", by=())]).knows("anything")
+
+
+@pytest.mark.parametrize(
+    ("rule", "used"),
+    [
+        (Rule("*", "20/day"), False),
+        (Rule("**", "20/day", by="recipient"), False),
+        (Rule("*", None), False),
+        (Rule("*", "20/day", by=("type", "tenant")), False),
+        (Rule("*", "20/day", by="recipient"), True),
+        (Rule("*", "20/day", by=()), True),
+        (Rule("?*", "20/day"), True),
+    ],
+)
+def test_a_default_that_is_never_used_is_an_error(rule: Rule, used: bool) -> None:
+    """A rule for every type leaves none to the default; a cap leaves all of them."""
+    rules = [Rule("news", "1/day"), rule]
+    if used:
+        RuleSet(rules, default="5/hour")
+        return
+    assert problems(RuleSet, rules, default="5/hour") == [
+        "default: is never used, because rules[1] is for every type. Remove one of them."
+    ]
+    RuleSet(rules, unknown_type="raise")
+
+
+@pytest.mark.parametrize(
+    ("type", "by", "cap"),
+    [
+        ("*", "recipient", True),
+        ("*", (), True),
+        ("*", ("type", "recipient"), False),
+        ("**", (), False),
+        ("n*", (), False),
+    ],
+)
+def test_which_rules_are_caps(type: str, by: Any, cap: bool) -> None:
+    """A cap is for exactly `*` and counts types together."""
+    assert Rule(type, "1/day", by=by).is_cap == cap
 
 
 def test_the_default_is_for_types_that_no_rule_matches() -> None:
@@ -592,11 +781,12 @@ def test_a_rule_set_can_be_extended() -> None:
 @example("[[:alpha:]]", "x")
 def test_any_text_is_a_usable_type(pattern: str, type: str) -> None:
     """No text that is accepted as a type fails later, when a notification is matched with it."""
+    assume(wrong_type(pattern) is None)
     rules = RuleSet({pattern: "1/day"})
 
     assert rules.matching(pattern) == tuple(rules)
     assert rules.matching(type) in {(), tuple(rules)}
-    assert rules.knows(pattern) == (pattern != "*")
+    assert rules.knows(pattern)
 
 
 # Errors.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import pickle
 import re
 import traceback
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, strategies as st
+from limits import RateLimitItemPerDay, RateLimitItemPerHour
 
-from ratelimited_notify import Limiter, Rule, RuleError, RuleSet
+from ratelimited_notify import Limiter, Notifier, Rule, RuleError, RuleSet
 from ratelimited_notify.rules.document import rule_set_of
+from ratelimited_notify.rules.limit import _EXAMPLES
+from ratelimited_notify.rules.table import _RULE
 from ratelimited_notify.sources import rules_from
 from ratelimited_notify.sources.file import read_rules
 
@@ -40,6 +46,7 @@ on_limit = "drop"
 exempt = "critical"
 count_exempt = false
 enforce = false
+required = "tenant"
 
 [[rules]]
 type = "sms"
@@ -97,6 +104,7 @@ def test_everything_that_rules_can_say_can_be_written_in_a_file(write: Callable[
                 exempt="critical",
                 count_exempt=False,
                 enforce=False,
+                required="tenant",
             ),
             Rule(
                 "sms",
@@ -193,7 +201,11 @@ def test_what_is_wrong_at_the_top_has_its_place(write: Callable[[str], Path], te
         ('overrides = {"50/day" = "ana@example.com"}', "overrides[0]", "it is not a limit"),
         ('"ana@example.com" = "50/day"', "?", "is not known; known are type, limit, by,"),
         ('overrides = {"" = "1/day"}', "overrides[0]", "is empty"),
-        ('by = "type"\noverrides = {"ana@example.com" = "1/day"}', "overrides", "counts by recipient"),
+        (
+            'by = "type"\noverrides = {"ana@example.com" = "1/day"}',
+            "overrides",
+            "counts by recipient or by one other field",
+        ),
         ('tiers = ["gold"]', "tiers", "Expected `object`, got `array`"),
         ('tiers = {gold = "often"}', "tiers.gold", "'often' is not a limit"),
         ("tiers = {gold = 5}", "tiers.gold", "5 is not a limit"),
@@ -201,6 +213,8 @@ def test_what_is_wrong_at_the_top_has_its_place(write: Callable[[str], Path], te
         ("exempt = [5]", "exempt", "must be one string or several"),
         ('enforce = "yes"', "enforce", "Expected `bool`, got `str`"),
         ("count_exempt = 1", "count_exempt", "Expected `bool`, got `int`"),
+        ("required = true", "required", "Expected `str | array`, got `bool`. Write a field or a list of them"),
+        ('required = "ip"', "required", "'ip' is not a field"),
     ],
 )
 def test_what_is_wrong_in_a_rule_has_its_place(write: Callable[[str], Path], line: str, place: str, said: str) -> None:
@@ -300,6 +314,28 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("form", [Limiter, lambda rules: Notifier(print, rules), rules_from])
+@pytest.mark.parametrize("limit", ["1/day", "3/week", "3/hour; 10/day"])
+def test_a_limit_in_the_place_of_rules_is_no_missing_file(form: Callable[[Any], object], limit: str) -> None:
+    """Whoever writes a limit alone learns how to say what it is for, and not that a file is missing."""
+    with pytest.raises(RuleError) as caught:
+        form(limit)
+
+    assert str(caught.value) == (
+        f"{limit!r} is a limit, and no file has this name. Say what it is for: "
+        f"rules={{'news': {limit!r}}} limits one type, rules={{'*': {limit!r}}} each type."
+    ).replace("{'news'", '{"news"').replace("{'*'", '{"*"')
+
+
+def test_a_file_may_be_called_like_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If there is one, it is read."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "day").write_text('default = "5/hour"')
+
+    assert Limiter("1/day").rules == RuleSet(default="5/hour")
+
+
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     """Nor is anything else that cannot be read."""
     with pytest.raises(RuleError, match="The file cannot be read: Is a directory"):
@@ -361,7 +397,7 @@ values = st.recursive(
     max_leaves=6,
 )
 RULE_KEYS = [
-    "type", "limit", "by", "strategy", "name", "on_limit", "overrides", "tiers", "exempt", "count_exempt", "enforce", "other",
+    "type", "limit", "by", "strategy", "name", "on_limit", "overrides", "tiers", "exempt", "count_exempt", "enforce", "required", "other",
 ]  # fmt: skip
 tables = st.dictionaries(st.sampled_from(RULE_KEYS), values, max_size=6)
 
@@ -389,6 +425,93 @@ def test_any_document_is_a_rule_set_or_an_error_with_places(document: dict[str, 
         assert len(rules) == len(document.get("rules", []))
 
     assert all(problem.place for problem in problems)
+
+
+@given(st.lists(tables, max_size=4))
+def test_dicts_are_the_rules_that_a_file_of_them_has(given_tables: list[dict[str, Any]]) -> None:
+    """One decoder reads both: the same rules, or the same problems at the same places."""
+
+    def made(make: Callable[[], RuleSet]) -> RuleSet | list[str]:
+        try:
+            return make()
+        except RuleError as error:
+            return [str(problem) for problem in error.problems]
+
+    assert made(lambda: RuleSet(given_tables)) == made(lambda: rule_set_of({"rules": given_tables}))
+
+
+def test_dicts_are_read_wherever_rules_are_written() -> None:
+    """A list of dicts, alone or mixed with rules, in each thing that takes rules; for instance from a settings file."""
+    plain = [{"type": "news", "limit": "1/day"}, {"type": "sms", "limit": "none", "by": ["tenant"]}]
+    expected = RuleSet([Rule("news", "1/day"), Rule("sms", None, by="tenant")])
+
+    assert RuleSet(json.loads(json.dumps(plain))) == expected
+    assert RuleSet([Rule("news", "1/day"), plain[1]]) == expected
+    assert RuleSet(**json.loads(json.dumps({"rules": plain, "fields": ["ip"], "default": "5/hour"}))) == RuleSet(
+        expected, fields=["ip"], default="5/hour"
+    )
+    assert rules_from(plain) == Limiter(plain).rules == Notifier(print, plain).rules == expected
+    limiter = Limiter()
+    limiter.rules = (MappingProxyType(each) for each in plain)
+    assert limiter.rules == expected
+
+
+def test_a_dict_takes_what_a_rule_takes() -> None:
+    """The names are the parameters of `Rule`, and values need not come from a file."""
+    arguments: dict[str, Any] = {
+        "type": "sms",
+        "limit": RateLimitItemPerDay(2),
+        "by": ("recipient", "tenant"),
+        "strategy": "fixed-window",
+        "name": None,
+        "on_limit": None,
+        "overrides": {5: None, "ana": ("50/day", RateLimitItemPerHour(5))},
+        "tiers": None,
+        "exempt": {"critical"},
+        "count_exempt": False,
+        "enforce": True,
+        "required": ("tenant",),
+    }
+
+    assert RuleSet([arguments]) == RuleSet([Rule(**arguments)])
+    assert set(_RULE) == set(inspect.signature(Rule).parameters)
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([{"type": "news"}], ["rules[0].limit: is missing."]),
+        (
+            [{"type": "news", "limit": "1/day"}, {"type": "sms", "limit": "often", "enforce": 1}],
+            [
+                "rules[1].enforce: Expected `bool`, got `int`. Write true or false, without quotes.",
+                f"rules[1].limit: 'often' is not a limit. {_EXAMPLES}",
+            ],
+        ),
+        (["news", {}], ["rules[0]: is a str, not a Rule or a dict.", "rules[1].type: is missing.", "rules[1].limit: is missing."]),
+        ({"type": "news", "limit": "1/day"}, ["rules: is one rule; write it in a list: [{'type': ..., 'limit': ...}]."]),
+        (
+            {"rules": [{"type": "news", "limit": "1/day"}]},
+            ["rules: is a document with rules in it; write RuleSet(**document)."],
+        ),
+        ([{"ana@example.com": "1/day", "type": "news", "limit": "1/day"}], None),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_dicts_has_its_place(rules: Any, expected: list[str] | None) -> None:
+    """All mistakes at once, by the number of the rule and the name of the argument; and no address is shown."""
+    said = problems(RuleSet, rules)
+
+    assert expected is None or said == expected
+    assert "@" not in "".join(said)
+
+
+def test_types_may_be_called_like_the_parts_of_a_rule() -> None:
+    """A mapping from type to limit is that, whatever the types are called."""
+    assert [rule.type for rule in RuleSet({"type": "1/day", "limit": "2/day", "rules": ["3/day"]})] == [
+        "type",
+        "limit",
+        "rules",
+    ]
 
 
 def test_keys_that_are_no_texts_are_unknown() -> None:

@@ -158,7 +158,10 @@ def demo_command() -> None:
 def check_command(
     rules: Annotated[Path, typer.Argument(help="The TOML file with the rules.", metavar="FILE")],
 ) -> None:
-    """Check a rules file. Print the rules as a table, or all problems and where they are, with exit status 1."""
+    """Check a rules file. Print the rules as a table, or all problems and where they are, with exit status 1.
+
+    What is hardly meant as it is written is a warning on standard error.
+    """
     from ratelimited_notify.cli.check import show_rules
     from ratelimited_notify.sources.file import read_rules
 
@@ -168,6 +171,8 @@ def check_command(
         say(console(stderr=True), str(error))
         raise typer.Exit(1) from None
     show_rules(console(), checked)
+    for problem in checked.warnings:
+        say(console(stderr=True), f"warning: {problem}", "yellow")
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def show_rules(screen: Console, rules: RuleSet, title: str = "Rules") -> None:
     if rules.default is not None:
         name, _, *cells = _cells(rules.default)
         made.add_row(*map(Text, (name, "(any other)", *cells)))
-    else:
+    elif not any(rule.is_for_every_type for rule in rules):
         made.add_row("", "(any other)", "", "", "an error" if rules.unknown_type == "raise" else "sent, with a warning")
     show(screen, made)
     declared = sorted(rules.fields.difference(FIELDS))
@@ -53,6 +53,8 @@ def _options(rule: Rule) -> Iterator[str]:
     if rule.exempt:
         counted = "" if rule.count_exempt else ", uncounted"
         yield f"exempt{counted}: {', '.join(map(shown, sorted(rule.exempt)))}"
+    if rule.required:
+        yield f"required: {', '.join(rule.required)}"
     if rule.on_limit is not None:
         yield f"over the limit: {rule.on_limit}"
     for number, one in ((len(rule.overrides), "override"), (len(rule.tiers), "tier")):

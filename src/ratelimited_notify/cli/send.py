@@ -28,7 +28,7 @@ from ratelimited_notify.sources.file import read_rules
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from rich.console import Console
@@ -101,7 +101,9 @@ def send(stream: BinaryIO, route: Route, out: Console, aside: Console) -> Tally:
     with ExitStack() as opened:
         opened.enter_context(_warnings(aside))
         gateway: Gateway = opened.enter_context(_gateway(route))
-        limiter = opened.enter_context(Limiter(rules, MEMORY if route.dry_run else route.storage, clock=clock))
+        limiter = opened.enter_context(
+            Limiter(rules, MEMORY if route.dry_run else route.storage, clock=clock, tier_of=_no_tier)
+        )
         _check_storage(limiter, route)
         notifier = Notifier(gateway, limiter=limiter, max_wait=route.max_wait)
         try:
@@ -115,6 +117,10 @@ def send(stream: BinaryIO, route: Route, out: Console, aside: Console) -> Tally:
     now = datetime.fromtimestamp(time.time() if clock is None else clock(), UTC)
     report(out, tally, now, dry_run=route.dry_run)
     return tally
+
+
+def _no_tier(_recipient: object, *, fields: Mapping[str, object]) -> None:
+    """Nobody is in a tier."""
 
 
 def _deliver(notifier: Notifier[[str, str], object], stream: BinaryIO, tally: Tally, aside: Console) -> None:

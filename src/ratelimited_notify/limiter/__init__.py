@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from ratelimited_notify.limiter.refund import Refund as Refund, outcome_unknown as outcome_unknown
     from ratelimited_notify.limiter.sync import Limiter as Limiter
+    from ratelimited_notify.limiter.tiers import TierOf as TierOf, TierOfFields as TierOfFields
     from ratelimited_notify.limiter.window_state import WindowState as WindowState
 else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
@@ -27,6 +28,7 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
             "options": ("LimiterOptions", "OnStorageError"),
             "refund": ("Refund", "outcome_unknown"),
             "sync": ("Limiter",),
+            "tiers": ("TierOf", "TierOfFields"),
             "window_state": ("WindowState",),
         },
     )
@@ -39,6 +41,8 @@ __all__ = [
     "OnStorageError",
     "RateLimitExceeded",
     "Refund",
+    "TierOf",
+    "TierOfFields",
     "WindowState",
     "outcome_unknown",
 ]

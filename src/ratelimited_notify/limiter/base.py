@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.limiter.decision import Explanation, Receipt
     from ratelimited_notify.limiter.options import OnStorageError
+    from ratelimited_notify.limiter.tiers import TierOf
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
@@ -48,7 +49,7 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         *,
         namespace: str = "notify",
         normalize: str | Callable[[str], str] | None = None,
-        tier_of: Callable[[Recipient], str | None] | None = None,
+        tier_of: TierOf | None = None,
         pseudonymize: bytes | None = None,
         on_storage_error: OnStorageError = "raise",
         timeout: float = 0.5,
@@ -60,15 +61,17 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         """Make a limiter.
 
         Arguments:
-            rules: what may be sent: a mapping from type to limit (`{"news": "1/day"}`), rules, a `RuleSet`, or the path
-                of a TOML file.
+            rules: what may be sent: a mapping from type to limit (`{"news": "1/day"}`), a list of rules or dicts, a
+                `RuleSet`, or the path of a TOML file.
             storage: where windows are kept: a URI, or a storage to share. With `"memory://"`, the default, each limiter
                 has windows of its own. To share windows in memory between threads and asyncio, pass the storage of a
                 `Limiter` to an `AsyncLimiter`.
             namespace: the first part of every key. Limiters with the same namespace on one server count together.
             normalize: `"email"`, or a callable from string to string, so that all spellings of a recipient count as
                 one. By default each spelling is a recipient of its own.
-            tier_of: a callable that takes the recipient as you passed it, and returns the name of its tier, or None.
+            tier_of: a callable that takes the recipient as you passed it, and returns the name of its tier, or None. If it
+                has a parameter called `fields`, it gets a mapping of the notification's fields too. Rules with tiers
+                need it.
             pseudonymize: a secret of 1 to 64 bytes. With it, keys contain a keyed hash instead of the recipient.
             on_storage_error: `"raise"` (the default) raises `StorageError`. `"allow"` and `"deny"` decide without
                 counting.
@@ -102,7 +105,7 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         self._failures = StorageFailures(on_storage_error)
         self._refusals = RefusalCache() if remember_refusals else None
         off = self._off = not enabled or switch.read()
-        super().__init__(rules_if_on(rules, off=off), namespace, counted, tier_of)
+        super().__init__(rules_if_on(rules, off=off), namespace, counted, tier_of, off=off)
         self._storage_argument: str | _S | Storage = storage
         self._owned = isinstance(storage, str)
         # If limiting is off, nothing is opened, so nothing has to be installed or running.

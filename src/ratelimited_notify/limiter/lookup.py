@@ -6,19 +6,23 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.limiter.batch import Query, UniformBatch
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
+from ratelimited_notify.limiter.tiers import Tiers
 from ratelimited_notify.log import is_logging, warning
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.rules.plan import Plans, Subject
-from ratelimited_notify.sources.load import rules_from
+from ratelimited_notify.sources.load import rules_from, usable_if_on, warn_of_doubts
+from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from ratelimited_notify.limiter.tiers import TierOf
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.windows.strategies import Shortcut
 
-_MOST_UNKNOWN_TYPES = 1000
+_MOST_LOGGED = 1000
 
 
 class RuleLookup(KnownAttributes, NotPickled, ABC):
@@ -43,17 +47,19 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         rules: RuleSet,
         namespace: str,
         counted: Callable[[Recipient], str],
-        tier_of: Callable[[Recipient], str | None] | None,
+        tier_of: TierOf | None,
+        *,
+        off: bool = False,
     ) -> None:
         self._namespace = namespace
         self._counted = counted
-        self._tier_of = tier_of
-        self._unknown: set[str] = set()
+        self._tiers = Tiers(tier_of)
+        self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
         self._editing = threading.Lock()
-        self._configured = rules
         self._declared: Mapping[str, Rule] = {}
-        self._plan(self._configured, self._declared)
+        self._configured = usable_if_on(rules, lambda rules: self._plan(rules, self._declared), off=off)
+        warn_of_doubts(self._configured)
 
     @abstractmethod
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
@@ -74,12 +80,19 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         with self._editing:
             self._plan(configured, self._declared)
             self._configured = configured
+        warn_of_doubts(configured)
 
     def _plan(self, configured: RuleSet, declared: Mapping[str, Rule]) -> None:
-        # The limit of a decorator applies only if no configured rule matches the type.
-        standing_in = [rule for rule in declared.values() if not configured.knows(rule.type)]
+        # The limit of a decorator applies only if no configured rule names the type. Beside a rule for "*" it applies too.
+        standing_in = [rule for rule in declared.values() if not configured.names(rule.type)]
         rules = configured.extended(standing_in) if standing_in else configured
-        plans = Plans(rules, self._namespace, self._counted, self._shortcut_for)
+        problems = self._tiers.problems(configured)
+        try:
+            plans = Plans(rules, self._namespace, self._counted, self._shortcut_for)
+        except RuleError as error:
+            raise RuleError([*problems, *error.problems]) from None
+        if problems:
+            raise RuleError(problems)
         object.__setattr__(self, "plans", plans)  # users cannot set it
 
     def declare(self, rule: Rule) -> None:
@@ -103,17 +116,13 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         plans = self.plans
         plan = plans.of(type)
         subject = Subject(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
-        if not plan.known:
-            self._warn_unknown_type(plan.type)
-        tier = self._tier(recipient) if plan.tiered else None
+        if plan.required:
+            self._check_required(plan, subject.fields)
+        tier = self._tiers.of(recipient, fields) if plan.tiered else None
         windows, keys = plan.windows(subject, priority, tier)
+        if not plan.known:
+            self._warn_unknown_type(plan.type, windows)
         return Query(subject, recipient, cost, windows, keys)
-
-    def _tier(self, recipient: Recipient) -> str | None:
-        tier = None if self._tier_of is None else self._tier_of(recipient)
-        if tier is not None and not isinstance(tier, str):
-            raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
-        return tier
 
     def _query_each(
         self,
@@ -134,14 +143,52 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         counted = [first.subject.recipient, *map(self._counted, everybody[1:])]
         return UniformBatch(plan, windows, everybody, counted, first.subject.fields, first.cost)
 
-    def _warn_unknown_type(self, type: str) -> None:
-        if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES and not is_logging():
-            self._unknown.add(type)
+    def _check_required(self, plan: Plan, fields: Mapping[str, str]) -> None:
+        """Check that the notification has the fields that rules require.
+
+        Raises:
+            NotifyError: a field is missing that a rule requires. If the rule is in shadow mode, that is only logged.
+        """
+        for field, rule in plan.required:
+            if field in fields:
+                continue
+            if rule.enforce:
+                raise NotifyError(
+                    f"A notification of type {plan.type!r} has no {field}, but the rule {rule.name!r} requires it. "
+                    "Set this field on every notification of this type."
+                )
+            if self._is_new((plan.type, field, rule.name)):
+                warning(
+                    "A notification of type %r has no %s. The rule %r requires it, but is in shadow mode.",
+                    plan.type,
+                    field,
+                    rule.name,
+                )
+
+    def _warn_unknown_type(self, type: str, windows: Sequence[Counter]) -> None:
+        if not self._is_new((type,)):
+            return
+        caps = ", ".join(dict.fromkeys(repr(window.rule) for window in windows if window.mode is not Mode.SHADOW))
+        if caps:
+            warning(
+                "Only caps over all types (%s) match notifications of type %r, so they are sent without a limit of their own. "
+                "Add a rule or a default.",
+                caps,
+                type,
+            )
+        else:
             warning(
                 "No rule matches notifications of type %r, so they are sent without a limit of their own. "
                 "Add a rule or a default.",
                 type,
             )
+
+    def _is_new(self, about: tuple[str, ...]) -> bool:
+        """Whether nothing has been logged about this yet. At most so much is logged that it fills neither log nor memory."""
+        if is_logging() or about in self._logged or len(self._logged) >= _MOST_LOGGED:
+            return False
+        self._logged.add(about)
+        return True
 
     def _windows_to_clear(self, query: Query, shared: object) -> tuple[Sequence[Counter], Sequence[str]]:
         """The windows of this recipient and their keys: its own, or with `shared` all of them.

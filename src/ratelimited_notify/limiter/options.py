@@ -11,7 +11,7 @@ from ratelimited_notify.windows.keys import valid_namespace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.limiter.tiers import TierOf
 
 OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
 """What a limiter does when the storage fails."""
@@ -22,7 +22,7 @@ class LimiterOptions(TypedDict, total=False):
 
     namespace: str
     normalize: str | Callable[[str], str] | None
-    tier_of: Callable[[Recipient], str | None] | None
+    tier_of: TierOf | None
     pseudonymize: bytes | None
     on_storage_error: OnStorageError
     timeout: float

@@ -1,4 +1,7 @@
-"""Parse limits in the notation of `limits` (`"3/hour; 10 per 2 days"`). Strict: no part is silently ignored."""
+"""Parse limits in the notation of `limits` (`"3/hour; 10 per 2 days"`), and as people write them (`"1,000/week"`).
+
+Strict: no part is silently ignored.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ratelimited_notify.errors import RuleError
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT
+from ratelimited_notify.rules.period import period_of
+from ratelimited_notify.rules.proposal import proposals
 from ratelimited_notify.rules.wording import limit_text, limits_text
 
 if TYPE_CHECKING:
@@ -22,10 +27,14 @@ LONGEST_PERIOD = 10_000 * 86_400
 
 _EXAMPLES = "Write it like '5/day', '1 per 2 hours' or '3/hour; 10/day'. For no limit, write None, or 'none' in a file."
 
+# A comma between a digit and three digits belongs to a number ("1,000"). Every limit ends in a letter.
+_SEPARATORS = re.compile(r"[;|]|(?<![0-9]),|,(?![0-9]{3}(?![0-9]))")
+
 # The notation of `limits`, matched in one pass. The expression in `limits` has two runs of spaces next to each other and
 # tries every way to split the spaces between them. The possessive `++` and `*+` here never backtrack.
-_SEPARATORS = re.compile(r"[,;|]")
-_LIMIT = re.compile(r"\s*+([0-9]++)\s*+(?:/|per)\s*+([0-9]++)?\s*+([a-z]++)\s*+", re.IGNORECASE).fullmatch
+_NUMBER = r"[0-9]++(?:[,_][0-9]{3})*+"
+_LIMIT = re.compile(rf"\s*+({_NUMBER})\s*+(?:/|per)\s*+({_NUMBER})?\s*+([a-z]++)\s*+", re.IGNORECASE).fullmatch
+_GROUPS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})++|[1-9][0-9]{0,2}(?:_[0-9]{3})++").fullmatch
 
 # No amount or period within the bounds has more digits. Python refuses to parse thousands of digits.
 _MOST_DIGITS = 20
@@ -52,7 +61,7 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
     items: list[RateLimitItem] = []
     for part in parts:
         if isinstance(part, str):
-            read = [_read(text, show) for text in _SEPARATORS.split(part)]
+            read = _read_several(part, show)
         elif isinstance(part, RateLimitItem):
             read = [_plain(part)]
         else:
@@ -70,6 +79,15 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
     return tuple(items)
 
 
+def is_limit(notation: object) -> bool:
+    """Whether this can be parsed into limits. None can."""
+    try:
+        limits_of(cast("LimitNotation", notation))
+    except RuleError:
+        return False
+    return True
+
+
 def _listed(notation: object) -> list[object]:
     # The value may be of any type: it comes from a file, or from a caller that uses no type checker.
     return list(cast("Iterable[object]", notation)) if isinstance(notation, Iterable) else [notation]
@@ -79,23 +97,52 @@ def _unshown(_part: object) -> str:
     return "it"
 
 
+def _read_several(text: str, show: _Show) -> list[RateLimitItem | str]:
+    """Parse the limits in a string. A separator at the end is allowed."""
+    parts = _SEPARATORS.split(text)
+    if len(parts) > 1 and not parts[-1].strip():
+        parts.pop()
+    limits = [part for part in parts if part.strip()]
+    read = [_read(part, show) for part in limits or [""]]
+    if limits and len(limits) < len(parts):
+        sound = show is repr and not any(isinstance(each, str) for each in read)
+        meant = f" Write {'; '.join(limit.strip() for limit in limits)!r}." if sound else ""
+        read.append(f"{show('')} is not a limit, and there is one separator too many.{meant}")
+    return read
+
+
 def _read(text: str, show: _Show) -> RateLimitItem | str:
     """Parse one limit; return it, or a message that says what is wrong."""
     from limits.util import granularity_from_string
 
     match = _LIMIT(text)
     if match is None:
-        return f"{show(text.strip())} is not a limit. {_EXAMPLES}"
+        return f"{show(text.strip())} is not a limit. {_advice(text, show) or _EXAMPLES}"
     amount, multiples, granularity = match.groups()
     if max(len(amount), len(multiples or "")) > _MOST_DIGITS:
         return f"{show(f'{text.strip()[:_MOST_DIGITS]}...')} has a number with too many digits. {_EXAMPLES}"
-    if multiples is not None and int(multiples) == 0:
+    if not all(number.isdigit() or _GROUPS(number) for number in (amount, multiples or "1")):
+        return f"{show(text.strip())} is not a limit. {_advice(text, show) or _EXAMPLES}"
+    if multiples is not None and _integer(multiples) == 0:
         return f"{show(text.strip())} has a period of length 0. {_EXAMPLES}"
-    try:
-        item = granularity_from_string(granularity)
-    except ValueError:
-        return f"{show(text.strip())} has an unknown period; use second, minute, hour, day, month or year."
-    return item(int(amount), int(multiples or 1))
+    period = period_of(granularity)
+    if period is None:
+        said = f"{show(text.strip())} has an unknown period; use second, minute, hour, day, week, month or year."
+        return f"{said} {_advice(text, show)}".rstrip()
+    name, times = period
+    return granularity_from_string(name)(_integer(amount), _integer(multiples or "1") * times)
+
+
+def _integer(number: str) -> int:
+    return int(number.replace(",", "_"))
+
+
+def _advice(text: str, show: _Show) -> str:
+    """What to write instead, if that can be guessed. Empty if the text must not be shown: the advice repeats its numbers."""
+    if show is not repr:
+        return ""
+    usable = [each for each in proposals(text) if not isinstance(_read(each.partition(";")[0], show), str)]
+    return f"Write {' or '.join(map(repr, usable))}." if usable else ""
 
 
 def _plain(item: RateLimitItem) -> RateLimitItem | str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ratelimited_notify.errors import NotifyError, Problem, RuleError, is_name
 from ratelimited_notify.notification.recipient import text_of
 from ratelimited_notify.rules.counter import Counter
+from ratelimited_notify.rules.rule import overridden_field
 from ratelimited_notify.windows.keys import tag_of, tags_of
 from ratelimited_notify.windows.strategies import Mode
 
@@ -49,6 +50,10 @@ class Subject:
         return tuple(values)
 
 
+_ALWAYS = ("type", "recipient")
+"""The fields that each notification has."""
+
+
 class CompiledRule:
     """A rule with its counters, one for each limit and each mode in which the rule can count.
 
@@ -56,7 +61,7 @@ class CompiledRule:
         RuleError: two overrides are for the same recipient after normalization, or a recipient cannot be normalized.
     """
 
-    __slots__ = ("_namespace", "_tiers", "base", "constant", "overrides", "rule")
+    __slots__ = ("_namespace", "_overridden", "_tiers", "base", "constant", "overrides", "rule")
 
     def __init__(self, namespace: str, rule: Rule, counted: Callable[[Recipient], str]) -> None:
         self._namespace = namespace
@@ -64,7 +69,10 @@ class CompiledRule:
         self.base = self._counters(rule.limits)
         self.constant = not rule.overrides and not rule.tiers and set(rule.by) <= {"type", "recipient"}
         """Whether every recipient has the same counters, and the keys depend on nothing but type and recipient."""
-        self.overrides = self._overrides(counted)
+        field = overridden_field(rule.by)
+        self.overrides = self._overrides(counted if field == "recipient" else text_of)
+        # Where the value that has overrides is among the values of `by`.
+        self._overridden = 0 if field is None else rule.by.index(field)
         self._tiers = {tier: self._counters(items) for tier, items in rule.tiers.items()}
 
     def _counters(self, items: Sequence[RateLimitItem]) -> _Counters:
@@ -75,7 +83,8 @@ class CompiledRule:
         )
 
     def _overrides(self, counted: Callable[[Recipient], str]) -> dict[str, _Counters]:
-        # Recipients are normalized before they are counted, so overrides are looked up by the normalized recipient.
+        # Recipients are normalized before they are counted, so overrides are looked up by the normalized recipient. Other
+        # fields are counted as they are.
         # Thousands of overrides usually have few distinct limits, and each of these is compiled once.
         problems: list[Problem] = []
         made: dict[tuple[RateLimitItem, ...], _Counters] = {}
@@ -97,9 +106,9 @@ class CompiledRule:
             raise RuleError(problems)
         return read
 
-    def counters(self, recipient: str, priority: str | None, tier: str | None) -> Sequence[Counter]:
-        """The counters that apply to one notification."""
-        found = self.overrides.get(recipient)
+    def counters(self, identifiers: Sequence[str], priority: str | None, tier: str | None) -> Sequence[Counter]:
+        """The counters that apply to one notification with these values of `by`."""
+        found = self.overrides.get(identifiers[self._overridden]) if self.overrides else None
         if found is None:
             found = self.base if tier is None else self._tiers.get(tier, self.base)
         if priority not in self.rule.exempt:
@@ -110,22 +119,29 @@ class CompiledRule:
 class Plan:
     """The windows of one type of notification."""
 
-    __slots__ = ("_compiled_rules", "_exempt", "common_windows", "key_parts", "known", "tiered", "type")
+    __slots__ = ("_compiled_rules", "_exempt", "common_windows", "key_parts", "known", "required", "tiered", "type")
 
     def __init__(self, type: str, compiled_rules: Sequence[CompiledRule], *, known: bool) -> None:
         self.type = type
         self.known = known
-        """Whether a rule or the default applies to this type."""
+        """Whether a rule or the default applies to this type, and not only caps over all types."""
+        self.required = tuple(
+            (name, compiled.rule)
+            for compiled in compiled_rules
+            for name in compiled.rule.required
+            if name not in _ALWAYS
+        )
+        """Fields that a notification must have, each with the rule that requires it."""
         self.tiered = any(compiled.rule.tiers for compiled in compiled_rules)
         self._compiled_rules = compiled_rules
         self._exempt = frozenset[str]().union(*(compiled.rule.exempt for compiled in compiled_rules))
         # If the rules count by nothing but type and recipient, and all recipients have the same limits, then the windows
-        # are always the same, and each key is the recipient's tag between two constants.
+        # are always the same (unless a field is required: its absence is an error), and each key is the recipient's tag between two constants.
         self.common_windows: tuple[Counter, ...] | None = None
         """The windows of every recipient, unless the priority is exempt. None if recipients have different windows."""
         self.key_parts: list[tuple[str, str]] = []
         """For each of these windows, the parts of its key before and after the recipient."""
-        if all(compiled.constant for compiled in compiled_rules):
+        if not self.required and all(compiled.constant for compiled in compiled_rules):
             self.common_windows = tuple(counter for compiled in compiled_rules for counter in compiled.base[0])
             self.key_parts = [self._constants(counter) for counter in self.common_windows]
 
@@ -169,7 +185,7 @@ class Plan:
         for compiled in self._compiled_rules:
             identifiers = subject.identifiers(compiled.rule.by)
             if identifiers is not None:
-                for counter in compiled.counters(subject.recipient, priority, tier):
+                for counter in compiled.counters(identifiers, priority, tier):
                     windows.append(counter)
                     keys.append(counter.key(identifiers))
         return tuple(windows), keys
@@ -240,8 +256,10 @@ class Plans:
         rules = self.rules
         known = rules.default is not None or rules.knows(name)
         if not known and rules.unknown_type == "raise":
+            caps = ", ".join(repr(rule.name) for rule in rules.matching(name))
+            what = f"Only caps over all types ({caps}) match" if caps else "No rule matches"
             raise NotifyError(
-                f"No rule matches notifications of type {name!r}, and unknown_type='raise' makes that an error. "
+                f"{what} notifications of type {name!r}, and unknown_type='raise' makes that an error. "
                 "Add a rule or a default."
             )
         plan = Plan(name, [self._compiled_rules[rule] for rule in rules.matching(name)], known=known)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set as AbstractSet
+from collections.abc import Iterable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.notification.recipient import Recipient, text_of
+from ratelimited_notify.rules.doubt import doubtful_names, doubtful_override, doubtful_type, wrong_override, wrong_type
+from ratelimited_notify.rules.glob import matches
 from ratelimited_notify.rules.limit import limits_of
 from ratelimited_notify.windows.strategies import StrategyName
 
@@ -27,6 +28,7 @@ FIELDS = ("type", "recipient", "channel", "tenant", "dedupe_key")
 _STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 _ON_LIMIT: tuple[str, ...] = get_args(OnLimit)
 _LATER = ("defer", "digest")
+_SINGLE = "but an override is for a single {}. Write one for each, or a tier, and let tier_of= say who is in it."
 
 
 def on_limit_problem(value: object) -> str | None:
@@ -54,11 +56,16 @@ class Rule:
             you edit a limit.
         on_limit: what happens when this rule refuses: `"raise"`, `"drop"` or `"wait"`. By default the notifier or the
             decorator decides.
-        overrides: other limits for single recipients: `{"vip@example.com": "50/day"}`.
-        tiers: other limits for the recipients that the limiter's `tier_of=` puts in a tier: `{"gold": "20/day"}`.
+        overrides: other limits for single recipients: `{"vip@example.com": "50/day"}`. If the rule does not count by
+            recipient, they are for the values of the one field besides the type that it counts by: with `by="tenant"`,
+            `{"acme": "50/day"}`.
+        tiers: other limits for the recipients that the limiter's `tier_of=` puts in a tier: `{"gold": "20/day"}`. If the
+            rule counts by other fields instead, `tier_of=` needs a parameter called `fields`.
         exempt: priorities that always pass, one string or several.
         count_exempt: whether exempt notifications are counted too, up to twice the amount. True by default.
         enforce: False is shadow mode: the rule counts, and reports what it would refuse, but refuses nothing.
+        required: fields that a notification must set, one string or several. Without one of them it is an error, and
+            nothing is counted. In shadow mode it is sent, and logged once.
 
     Raises:
         RuleError: an argument cannot be used. The error lists all problems.
@@ -75,6 +82,7 @@ class Rule:
     exempt: frozenset[str]
     count_exempt: bool
     enforce: bool
+    required: tuple[str, ...]
 
     def __init__(
         self,
@@ -90,9 +98,12 @@ class Rule:
         exempt: str | Iterable[str] = (),
         count_exempt: bool = True,
         enforce: bool = True,
+        required: str | Iterable[str] = (),
     ) -> None:
         problems: list[Problem] = []
         type = _text("type", type, problems)
+        if wrong := wrong_type(type):
+            problems.append(Problem("type", wrong))
         if strategy not in _STRATEGIES:
             known = ", ".join(map(repr, _STRATEGIES))
             problems.append(Problem("strategy", f"{strategy!r} is not known; use one of {known}."))
@@ -105,8 +116,17 @@ class Rule:
         counted_by = _texts("by", by, problems)
         if len(set(counted_by)) < len(counted_by):
             problems.append(Problem("by", "names a field twice."))
-        if overrides and "recipient" not in counted_by and len(problems) == before:
-            problems.append(Problem("overrides", "need a rule that counts by recipient, and this one does not."))
+        overridden = overridden_field(counted_by)
+        if len(problems) == before:
+            if overrides and overridden is None:
+                others = "several others" if set(counted_by) - {"type"} else "no other"
+                problems.append(
+                    Problem(
+                        "overrides", f"need a rule that counts by recipient or by one other field, not by {others}."
+                    )
+                )
+            if tiers and set(counted_by) <= {"type"}:
+                problems.append(Problem("tiers", "need a rule that counts by recipient or by another field."))
         settings: dict[str, object] = {
             "type": type,
             "limits": _limits("limit", limit, problems),
@@ -114,11 +134,12 @@ class Rule:
             "strategy": strategy,
             "name": _name(type, counted_by) if name is None else _text("name", name, problems),
             "on_limit": on_limit,
-            "overrides": _overrides(overrides, problems),
+            "overrides": _overrides(overrides, overridden or "recipient", problems),
             "tiers": _tiers(tiers, problems),
             "exempt": frozenset(_texts("exempt", exempt, problems)),
             "count_exempt": count_exempt,
             "enforce": enforce,
+            "required": _texts("required", required, problems),
         }
         if problems:
             raise RuleError(problems)
@@ -136,27 +157,42 @@ class Rule:
                 value = MappingProxyType(cast("dict[str, object]", value))
             object.__setattr__(self, attribute, value)
 
+    @property
+    def is_cap(self) -> bool:
+        """Whether this is a cap over all types: a rule for exactly `"*"` that does not count by type."""
+        return self.type == "*" and "type" not in self.by
+
+    @property
+    def is_for_every_type(self) -> bool:
+        """Whether the rule matches each type, and is not a cap over all types. Then no type is without a rule."""
+        return not self.type.strip("*") and not self.is_cap
+
     def matches(self, type: str) -> bool:
         """Whether the rule applies to notifications of this type."""
-        return self.type == type or fnmatchcase(type, _closed(self.type))
+        return matches(self.type, type)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What is hardly meant as it is written, such as a regular expression as a type. Each has its place."""
+        found = [Problem("type", said) for said in doubtful_type(self.type)]
+        for option, names in (("exempt", sorted(self.exempt)), ("tiers", self.tiers)):
+            found += (Problem(option, said) for said in doubtful_names(names))
+        field = overridden_field(self.by)
+        for index, value in enumerate(self.overrides):
+            if doubtful_override(value):
+                found.append(Problem(f"overrides[{index}]", f"looks like a pattern, {_SINGLE.format(field)}"))
+        return tuple(found)
 
 
-def _closed(pattern: str) -> str:
-    """The same glob with each unclosed bracket escaped.
+def overridden_field(by: Sequence[str]) -> str | None:
+    """The field whose values overrides are for: the recipient, or else the one field besides the type.
 
-    An unclosed bracket stands for itself. `fnmatch` would still search the whole pattern for its end, once per bracket.
+    None if there is no such field, or more than one.
     """
-    start = pattern.find("[")
-    while start >= 0:
-        inside = start + 1
-        # As in `fnmatch`: a closing bracket in first place is one of the characters.
-        inside += pattern.startswith("!", inside)
-        inside += pattern.startswith("]", inside)
-        end = pattern.find("]", inside)
-        if end < 0:
-            return pattern[:start] + pattern[start:].replace("[", "[[]")
-        start = pattern.find("[", end + 1)
-    return pattern
+    if "recipient" in by:
+        return "recipient"
+    others = [name for name in by if name != "type"]
+    return others[0] if len(others) == 1 else None
 
 
 def _name(type: str, by: tuple[str, ...]) -> str:
@@ -195,19 +231,21 @@ def _limits(
         return ()
 
 
-def _overrides(overrides: object, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
+def _overrides(overrides: object, field: str, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
     # Messages show no address. So places are numbers instead of recipients, and limits are not quoted either: key and
     # value may have been swapped.
     read: dict[str, tuple[RateLimitItem, ...]] = {}
     for index, (recipient, notation) in enumerate(_pairs("overrides", overrides, problems)):
         place = f"overrides[{index}]"
         try:
-            text = text_of(cast("Recipient", recipient))
+            text = text_of(cast("Recipient", recipient), field)
         except (TypeError, NotifyError) as error:
             problems.append(Problem(place, str(error)))
             continue
+        if wrong_override(text):
+            problems.append(Problem(place, f"is a pattern, {_SINGLE.format(field)}"))
         if text in read:
-            problems.append(Problem(place, "is a second override for the same recipient."))
+            problems.append(Problem(place, f"is a second override for the same {field}."))
         read[text] = _limits(place, notation, problems, shown=False)
     return read
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from ratelimited_notify.errors import Problem, RuleError
 from ratelimited_notify.notification.recipient import ARGUMENTS
+from ratelimited_notify.rules.limit import is_limit
 from ratelimited_notify.rules.rule import FIELDS, Rule
+from ratelimited_notify.rules.table import is_rule_table, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,11 +25,13 @@ class RuleSet:
     """The rules that a limiter applies together.
 
     Arguments:
-        rules: rules, or a mapping from type to limit.
+        rules: a mapping from type to limit, or a list. Each rule in the list is a `Rule`, or a dict with the arguments of
+            `Rule`: `{"type": "news", "limit": "1/day"}`. In a dict, the limit `"none"` means no limit.
         fields: names of further fields that notifications may have. type, recipient, channel, tenant and dedupe_key
             always exist.
-        default: a limit per recipient for each type that no rule matches. A rule for exactly `"*"` does not count as
-            a match. With None, the default, `unknown_type` decides about such types.
+        default: a limit per recipient for each type that no rule matches. A cap over all types, that is a rule for
+            exactly `"*"` that does not count by type, is not a match. With None, the default, `unknown_type` decides about
+            such types.
         unknown_type: `"send"` (the default) sends notifications of such a type and logs each type once. `"raise"` makes
             them an error, and cannot be combined with `default`.
 
@@ -45,7 +49,7 @@ class RuleSet:
 
     def __init__(
         self,
-        rules: Iterable[Rule] | Mapping[str, LimitNotation] = (),
+        rules: Iterable[Rule | Mapping[str, object]] | Mapping[str, LimitNotation] = (),
         *,
         fields: Iterable[str] = (),
         default: LimitNotation = None,
@@ -66,6 +70,8 @@ class RuleSet:
             problems.append(
                 Problem("unknown_type", "'raise' cannot be combined with a default: no type would be unknown.")
             )
+        if fallback is not None:
+            problems += _useless_default(listed)
         problems += _undeclared(listed, declared)
         problems += _twice([*listed, ("default", fallback)] if fallback else listed)
         if problems:
@@ -107,8 +113,22 @@ class RuleSet:
     def __reduce__(self) -> str | tuple[object, ...]:
         return _restored, (self.rules, self.fields, self.default, self.unknown_type)
 
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What is hardly meant as it is written, each with its place (`rules[3].type`). A limiter logs it once.
+
+        For example, a type that looks like a regular expression, or an override for a pattern of recipients.
+        """
+        return tuple(
+            problem.under(f"rules[{index}]") for index, rule in enumerate(self.rules) for problem in rule.warnings
+        )
+
     def knows(self, type: str) -> bool:
-        """Whether a rule matches the type. A rule for exactly `"*"` does not count."""
+        """Whether a rule matches the type. A cap over all types is not a match (see `Rule.is_cap`)."""
+        return any(not rule.is_cap and rule.matches(type) for rule in self.rules)
+
+    def names(self, type: str) -> bool:
+        """Whether a rule is for this type, and not for each and every type. Such a rule wins over a decorator's limit."""
         return any(rule.type != "*" and rule.matches(type) for rule in self.rules)
 
     def matching(self, type: str) -> tuple[Rule, ...]:
@@ -137,23 +157,41 @@ def _listed(rules: object, problems: list[Problem]) -> list[tuple[str, Rule]]:
     """The rules, each with its place for messages."""
     listed: list[tuple[str, Rule]] = []
     if isinstance(rules, Mapping):
-        for name, limit in cast("Mapping[str, LimitNotation]", rules).items():
+        limits = cast("Mapping[object, LimitNotation]", rules)
+        wrong = _other_mapping(limits)
+        if wrong:
+            problems.append(Problem("rules", wrong))
+            return []
+        for name, limit in limits.items():
             place = f"rules[{name!r}]"
             try:
-                listed.append((place, Rule(name, limit)))
+                listed.append((place, Rule(cast("str", name), limit)))
             except RuleError as error:
                 problems += (problem.under(place) for problem in error.problems)
     elif isinstance(rules, Iterable) and not isinstance(rules, str):
         for index, rule in enumerate(cast("Iterable[object]", rules)):
+            place = f"rules[{index}]"
             if isinstance(rule, Rule):
-                listed.append((f"rules[{index}]", rule))
+                listed.append((place, rule))
+            elif isinstance(rule, Mapping):
+                listed.append((place, rule_of(cast("object", rule), place, problems)))
             else:
-                problems.append(Problem(f"rules[{index}]", f"is a {type(rule).__name__}, not a Rule."))
+                problems.append(Problem(place, f"is a {type(rule).__name__}, not a Rule or a dict."))
     else:
         problems.append(
             Problem("rules", f"is a {type(rules).__name__}; use a mapping from type to limit, or a list of rules.")
         )
     return listed
+
+
+def _other_mapping(rules: Mapping[object, object]) -> str | None:
+    """What is wrong with a mapping that is not one from type to limit, but a rule, or a document of rules."""
+    if is_rule_table(rules) and not is_limit(rules["type"]):
+        return "is one rule; write it in a list: [{'type': ..., 'limit': ...}]."
+    inner = rules.get("rules")
+    if isinstance(inner, (list, tuple)) and any(isinstance(each, Mapping) for each in cast("Iterable[object]", inner)):
+        return "is a document with rules in it; write RuleSet(**document)."
+    return None
 
 
 def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:
@@ -170,14 +208,22 @@ def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:
     return frozenset(FIELDS).union(name for name in names if isinstance(name, str))
 
 
+def _useless_default(listed: list[tuple[str, Rule]]) -> list[Problem]:
+    for_all = next((place for place, rule in listed if rule.is_for_every_type), None)
+    if for_all is None:
+        return []
+    return [Problem("default", f"is never used, because {for_all} is for every type. Remove one of them.")]
+
+
 def _undeclared(listed: list[tuple[str, Rule]], declared: frozenset[str]) -> list[Problem]:
     return [
         Problem(
-            f"{place}.by",
+            f"{place}.{option}",
             f"{name!r} is not a field; use {', '.join(sorted(declared))}, or declare it: fields=[{name!r}].",
         )
         for place, rule in listed
-        for name in rule.by
+        for option, names in (("by", rule.by), ("required", rule.required))
+        for name in names
         if name not in declared
     ]
 

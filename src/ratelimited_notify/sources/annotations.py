@@ -10,5 +10,10 @@ from ratelimited_notify.rules.annotations import LimitNotation
 from ratelimited_notify.rules.rule import Rule
 from ratelimited_notify.rules.ruleset import RuleSet
 
-Rules: TypeAlias = RuleSet | Mapping[str, LimitNotation] | Iterable[Rule] | str | os.PathLike[str]
-"""The rules of a limiter: a rule set, a mapping from type to limit, several rules, or the path of a TOML file."""
+Rules: TypeAlias = (
+    RuleSet | Mapping[str, LimitNotation] | Iterable[Rule | Mapping[str, object]] | str | os.PathLike[str]
+)
+"""The rules of a limiter: a rule set, a mapping from type to limit, several rules, or the path of a TOML file.
+
+Each of several rules is a `Rule`, or a dict with the arguments of `Rule`.
+"""

@@ -6,11 +6,18 @@ import os
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import RuleError
-from ratelimited_notify.log import warning
+from ratelimited_notify.log import is_logging, warning
+from ratelimited_notify.rules.limit import is_limit
 from ratelimited_notify.rules.ruleset import RuleSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ratelimited_notify.errors import Problem
     from ratelimited_notify.sources.annotations import Rules
+
+_MOST_LOGGED = 1000
+_logged: set[Problem] = set()
 
 
 def rules_from(rules: Rules | None) -> RuleSet:
@@ -26,7 +33,15 @@ def rules_from(rules: Rules | None) -> RuleSet:
     if isinstance(rules, (str, os.PathLike)):
         from ratelimited_notify.sources.file import read_rules
 
-        return read_rules(rules)
+        try:
+            return read_rules(rules)
+        except RuleError as error:
+            if isinstance(rules, str) and isinstance(error.__cause__, OSError) and is_limit(rules):
+                raise RuleError(
+                    f"{rules!r} is a limit, and no file has this name. Say what it is for: "
+                    f'rules={{"news": {rules!r}}} limits one type, rules={{"*": {rules!r}}} each type.'
+                ) from None
+            raise
     return RuleSet(rules)
 
 
@@ -39,7 +54,35 @@ def rules_if_on(rules: Rules | None, *, off: bool) -> RuleSet:
     try:
         return rules_from(rules)
     except RuleError as error:
-        if not off:
-            raise
-        warning("Limiting is off, so everything is sent; but the rules cannot be used: %s", error)
-        return RuleSet()
+        return _ignored(error, off=off)
+
+
+def usable_if_on(rules: RuleSet, use: Callable[[RuleSet], object], *, off: bool) -> RuleSet:
+    """Use the rules and return them. If limiting is off, rules that cannot be used are logged, and none are used.
+
+    Raises:
+        RuleError: limiting is not off, and the rules cannot be used.
+    """
+    try:
+        use(rules)
+    except RuleError as error:
+        rules = _ignored(error, off=off)
+        use(rules)
+    return rules
+
+
+def warn_of_doubts(rules: RuleSet) -> None:
+    """Log what in the rules is hardly meant as it is written, once in the life of the process."""
+    if is_logging():
+        return
+    for problem in rules.warnings:
+        if problem not in _logged and len(_logged) < _MOST_LOGGED:
+            _logged.add(problem)
+            warning("%s", problem)
+
+
+def _ignored(error: RuleError, *, off: bool) -> RuleSet:
+    if not off:
+        raise error
+    warning("Limiting is off, so everything is sent; but the rules cannot be used: %s", error)
+    return RuleSet()

@@ -1,0 +1,105 @@
+"""The tier of a notification, as the limiter's `tier_of=` names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from ratelimited_notify.errors import Problem
+from ratelimited_notify.notification.recipient import Recipient
+
+if TYPE_CHECKING:
+    from ratelimited_notify.rules.ruleset import RuleSet
+
+
+class TierOfFields(Protocol):
+    """A `tier_of=` that takes the fields too."""
+
+    def __call__(
+        self,
+        recipient: Recipient,
+        /,
+        *,
+        fields: Mapping[str, Any],  # Any: the values are what callers pass as fields
+    ) -> str | None:
+        """The name of the tier, or None."""
+
+
+TierOf: TypeAlias = Callable[[Recipient], str | None] | TierOfFields
+"""Returns the name of a tier for a recipient, or for a recipient and the fields of its notification."""
+
+
+class Tiers:
+    """Asks `tier_of=` for the tier of a notification.
+
+    Arguments:
+        tier_of: the callable, or None. If it has a parameter called `fields`, it gets the fields too.
+    """
+
+    __slots__ = ("_ask", "_given", "_with_fields")
+
+    def __init__(self, tier_of: TierOf | None) -> None:
+        self._given = tier_of is not None
+        kind = _kind_of_fields(tier_of)
+        self._with_fields = kind is not None and kind is not Parameter.VAR_POSITIONAL
+        self._ask = _asking(_nobody if tier_of is None else tier_of, kind)
+
+    def of(self, recipient: Recipient, fields: Mapping[str, Recipient | None]) -> str | None:
+        """The tier of a notification, or None.
+
+        Arguments:
+            recipient: the recipient as the caller passed it.
+            fields: the fields as the caller passed them.
+
+        Raises:
+            TypeError: `tier_of=` returned something else than a string or None.
+        """
+        tier = self._ask(recipient, fields)
+        if tier is not None and not isinstance(tier, str):
+            raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
+        return tier
+
+    def problems(self, rules: RuleSet) -> list[Problem]:
+        """The rules whose tiers would have no effect, because `tier_of=` is missing or does not know enough."""
+        found: list[Problem] = []
+        for index, rule in enumerate(rules):
+            if not rule.tiers:
+                continue
+            if not self._given:
+                wrong = "need tier_of= on the limiter, a callable that returns the name of a recipient's tier."
+            elif "recipient" not in rule.by and not self._with_fields:
+                wrong = (
+                    f"belong to a rule that counts by {' and '.join(rule.by)}, but tier_of= only gets the recipient. "
+                    "Give it a second parameter called fields: def tier_of(recipient, fields)."
+                )
+            else:
+                continue
+            found.append(Problem(f"rules[{index}].tiers", wrong))
+        return found
+
+
+def _nobody(_recipient: object) -> None:
+    """Nobody is in a tier."""
+
+
+def _kind_of_fields(tier_of: object) -> object:
+    """How the parameter `fields` is passed, or None if there is no such parameter."""
+    try:
+        parameter = signature(tier_of).parameters.get("fields") if callable(tier_of) else None
+    except (TypeError, ValueError):
+        # Some callables that are written in C have no signature.
+        return None
+    return None if parameter is None else parameter.kind
+
+
+def _asking(tier_of: Callable[..., object], kind: object) -> Callable[[Recipient, Mapping[str, object]], object]:
+    """A callable that passes the fields in the way in which `tier_of` takes them, if it does."""
+    if kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY):
+        return lambda recipient, fields: tier_of(recipient, fields=MappingProxyType({**fields}))
+    if kind is Parameter.POSITIONAL_ONLY:
+        return lambda recipient, fields: tier_of(recipient, MappingProxyType({**fields}))
+    if kind is Parameter.VAR_KEYWORD:
+        return lambda recipient, fields: tier_of(recipient, **fields)
+    return lambda recipient, _fields: tier_of(recipient)
