@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
+from functools import partial
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from queue import SimpleQueue
@@ -129,7 +130,7 @@ def _as_last_resort(asker: Asker, opened: ExitStack) -> None:
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         opened.callback(root.addHandler, handler)
-    logging.lastResort = asker  # type: ignore[assignment]  # any handler will do
+    logging.lastResort = asker
     opened.callback(setattr, logging, "lastResort", before)
 
 
@@ -156,6 +157,13 @@ def _without_raising(allows: Callable[[logging.LogRecord], object]) -> Callable[
     return asked
 
 
+def _until(reached: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if reached():
+            return
+        time.sleep(0.01)
+
+
 def _behind_a_queue(asker: Asker, opened: ExitStack) -> None:
     queue: SimpleQueue[Any] = SimpleQueue()
     asker.allows = _without_raising(asker.allows)
@@ -164,7 +172,7 @@ def _behind_a_queue(asker: Asker, opened: ExitStack) -> None:
     opened.callback(listener.stop)
     opened.enter_context(_added(logging.getLogger(), "addHandler", "removeHandler", QueueHandler(queue)))
     # Its thread logs a line itself, which must come before the end.
-    opened.callback(lambda: [time.sleep(0.01) for _ in range(500) if not queue.empty()])
+    opened.callback(_until, queue.empty)
 
 
 def _in_a_thread(asker: Asker, opened: ExitStack) -> None:
@@ -611,7 +619,7 @@ def test_everything_is_logged_in_one_place() -> None:
 @pytest.mark.parametrize("kind", LIMITERS)
 @pytest.mark.parametrize("scheme", ["redis", "memcached"])
 def test_a_thousand_failures_are_one_line_and_a_number(
-    scheme: str, kind: str, choice: str, recorder: Recorder, log_clock: Clock
+    scheme: str, kind: str, choice: Any, recorder: Recorder, log_clock: Clock
 ) -> None:
     """The first at once, then the number every ten seconds, also where each has a limiter of its own."""
     uri, said = down(scheme), "allowed" if choice == "allow" else "refused"
@@ -719,6 +727,10 @@ def test_a_server_that_comes_back(start_valkey: Callable[..., Valkey], recorder:
     assert over.startswith("Notifications are counted again. Before that, 50 were allowed without being counted, in ")
 
 
+def _ask(limiter: Limiter, record: logging.LogRecord) -> object:
+    return limiter.hit("log", "admin")
+
+
 def _failing_sends(url: str, fail: Callable[[], None]) -> dict[str, Callable[[], object]]:
     """Each way to send and fail, sync and async, with a storage that fails in the middle."""
 
@@ -792,7 +804,7 @@ def test_a_gateway_that_fails_while_the_server_is_down(
             server.stop()
             server.start()
             limiter = Limiter(MANY, server.url, on_storage_error="allow")
-            asker = Asker(lambda record, limiter=limiter: limiter.hit("log", "admin"))
+            asker = Asker(partial(_ask, limiter))
             with ExitStack() as opened:
                 _as_handler(asker, opened)
                 with pytest.raises(type(error)) as caught:

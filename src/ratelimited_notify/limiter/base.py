@@ -74,7 +74,7 @@ class BaseLimiter(RuleLookup, Generic[_S]):
                 need it.
             pseudonymize: a secret of 1 to 64 bytes. With it, keys contain a keyed hash instead of the recipient.
             on_storage_error: `"raise"` (the default) raises `StorageError`. `"allow"` and `"deny"` decide without
-                counting.
+                counting. The log says so: at once, then once in 10 seconds with the number, and once when it is over.
             timeout: the longest time in seconds that a decision waits for the storage, 0.5 by default. It applies to a
                 storage that the limiter opens by its URI.
             clock: a callable that returns seconds, for windows in memory and in memcached. By default this machine's
