@@ -10,6 +10,8 @@ import sys
 import textwrap
 import threading
 import traceback
+from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -334,6 +336,99 @@ def test_the_recipient_as_it_is_said(recipient: Any, arguments: Any, counted: An
 
     send(**arguments)
     assert used(limiter, counted) == 1
+
+
+class _User(dict[str, Any]):
+    """A mapping that has attributes too."""
+
+    email = "ana"
+
+    @property
+    def account(self) -> object:
+        return SimpleNamespace(id="acme")
+
+
+class _Record(Mapping[str, Any]):
+    """A mapping that is no dict, with attributes too, as a request of Starlette is."""
+
+    def __init__(self, **items: Any) -> None:
+        self._items = items
+        self.email = "ana"
+        self.account = SimpleNamespace(id="acme")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class _UserByDefault(defaultdict[str, Any]):
+    email = "ana"
+
+
+@pytest.mark.parametrize("kind", [_User, _Record])
+@pytest.mark.parametrize(
+    ("path", "items", "counted"),
+    [
+        ("user.email", {}, "ana"),
+        ("user.email", {"email": "bob"}, "bob"),
+        ("user.account.id", {}, "acme"),
+        ("user.account.id", {"account": {"id": "other"}}, "other"),
+        ("user.account.id", {"account": SimpleNamespace(id="other")}, "other"),
+        # The item leads nowhere, the attribute does not.
+        ("user.account.id", {"account": ("other", 1)}, "acme"),
+        ("user.account.id", {"account": {}}, "acme"),
+        ("user.deep.account.id", {"deep": _User(account=1)}, "acme"),
+    ],
+)
+def test_a_path_through_a_mapping_with_attributes(kind: Any, path: str, items: Any, counted: str) -> None:
+    """A path takes the item if there is one that leads on, else the attribute."""
+    limiter = Limiter(MANY)
+    rate_limited("news", recipient=path, limiter=limiter)(lambda user: None)(kind(**items))
+
+    assert used(limiter, counted) == 1
+
+
+def test_a_path_adds_nothing_to_a_mapping() -> None:
+    """An attribute is found without asking a `defaultdict` for an item, which would add it; what it has by default stays."""
+    limiter = Limiter(MANY)
+    user = _UserByDefault(lambda: SimpleNamespace(id="by default"))
+
+    rate_limited("news", recipient="user.email", limiter=limiter)(lambda user: None)(user)
+    assert dict(user) == {}
+    rate_limited("news", recipient="user.account.id", limiter=limiter)(lambda user: None)(user)
+    assert (used(limiter), used(limiter, "by default")) == (1, 1)
+
+
+def test_a_path_through_a_request() -> None:
+    """What people write about a request of Starlette is found: its items, its attributes, and attributes of one name."""
+    from starlette.requests import Request
+
+    limiter = Limiter(MANY)
+    scope = {
+        "type": "http",
+        "client": ("10.1.2.3", 4711),
+        "headers": [(b"x-user", b"eve")],
+        "query_string": b"to=ana",
+        "path_params": {"to": "bob"},
+        "state": {"user_id": 7},
+    }
+    expected = {
+        "query_params.to": "ana",
+        "path_params.to": "bob",
+        "headers.x-user": "eve",
+        "client.host": "10.1.2.3",
+        "state.user_id": "7",
+    }
+    for path in expected:
+        limited = rate_limited("news", recipient=f"request.{path}", limiter=limiter)(lambda request: None)
+        limited(Request(scope))
+
+    assert {path: used(limiter, counted) for path, counted in expected.items()} == dict.fromkeys(expected, 1)
 
 
 def test_the_recipient_of_a_method() -> None:
@@ -723,7 +818,14 @@ def test_a_path_that_leads_nowhere() -> None:
     """A path that a value does not have is an error at the call, which names the kind of value and not the value."""
     limited = rate_limited("news", recipient="user.contact.email", limiter=Limiter(MANY))(lambda user: None)
 
-    for user in (SimpleNamespace(name=CANARY), {"name": CANARY}, None, _Talkative()):
+    for user in (
+        SimpleNamespace(name=CANARY),
+        {"name": CANARY},
+        None,
+        _Talkative(),
+        _User(name=CANARY),
+        _Record(name=CANARY),
+    ):
         with pytest.raises(NotifyError) as caught:
             limited(user)
         shown = "".join(traceback.format_exception(caught.value))
@@ -1138,6 +1240,98 @@ def test_two_limits_for_one_type_are_an_error(own: bool) -> None:
         "9 per month. Write the limit on one of them, or in the rules."
     )
     rate_limited("news", "2/day", limiter=Limiter())(_second)
+
+
+def test_a_subclass_shares_the_limit_of_its_base() -> None:
+    """A method that is limited again in a subclass, without a limit of its own, counts in the windows of its base."""
+
+    class Base:
+        @rate_limited("news", "2/day", on_limit="drop")
+        def send(self, to: str) -> str:
+            return "base"
+
+    class Derived(Base):
+        @rate_limited("news", on_limit="drop")
+        def send(self, to: str) -> str:  # type: ignore[override]  # what a dropping function returns may be None
+            return "derived"
+
+    assert [each.send("ana") for each in (Derived(), Base(), Derived(), Base())] == ["derived", "base", None, None]
+
+
+@pytest.mark.parametrize("second", ["news", lambda *_: "news"], ids=["text", "callable"])
+@pytest.mark.parametrize("first", [0, 1], ids=["limit first", "limit last"])
+@pytest.mark.parametrize("own", [False, True], ids=["process", "limiter="])
+def test_a_limit_on_one_decorator_is_for_all_of_its_type(own: bool, first: int, second: Any) -> None:
+    """Functions of one type share the limit that one of them declares, in either order, sync and async."""
+    limiter = Limiter() if own else None
+
+    def by_mail(to: str) -> str:
+        return "mail"
+
+    def by_sms(to: str) -> str:
+        return "sms"
+
+    decorators = [
+        lambda: rate_limited("news", "2/day", on_limit="drop", limiter=limiter)(by_mail),
+        lambda: rate_limited(second, on_limit="drop", limiter=limiter)(by_sms),
+    ]
+    sends = [decorators[first]()]
+    sends.insert(first, decorators[1 - first]())
+    if first == 0:
+        sends.reverse()
+
+    assert [send("ana") for send in (*sends, *sends)].count(None) == 2
+    if not own:
+        later = rate_limited(second, on_limit="drop")(_annotated_async)
+        assert run(later("ana")) is None
+        assert run(later("bob")) == "bob Hi"
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_limit_on_a_decorator_is_for_no_other_type(order: int) -> None:
+    """What nobody has limited is an error at the call, also where one function sends several types."""
+    send = rate_limited(lambda to, kind: kind, on_limit="drop")(lambda to, kind="news": kind)
+    other = rate_limited("status")(lambda to: "sent")
+    send_async = rate_limited(lambda to, body: body, on_limit="drop")(_annotated_async)
+    with pytest.raises(NotifyError, match=r"^Nothing limits "):
+        send("ana", "news")
+    rate_limited("news", "1/day")(lambda to: None)
+
+    def check() -> None:
+        for kind in (["news", "status"], ["status", "news"])[order]:
+            for call in (lambda: send("ana", kind), lambda: run(send_async("bob", kind))):
+                if kind == "status":
+                    with pytest.raises(NotifyError, match=r"^Nothing limits \S+: call configure\(rules=\.\.\.\) first"):
+                        call()
+                else:
+                    call()
+        with pytest.raises(NotifyError, match=r"^Nothing limits "):
+            other("ana")
+
+    check()
+    assert send("ana", "news") is None
+    check()
+    configure({"other": "1/day"})
+    assert (send("ana", "status"), other("ana")) == ("status", "sent")
+
+
+def test_a_limit_of_another_function_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A type that only the rules of the environment know is found there, although another function came first."""
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rules]]\ntype = "status"\nlimit = "1/day"\n')
+    send = rate_limited(lambda to, kind: kind, on_limit="drop")(lambda to, kind: kind)
+    rate_limited("news", "1/day")(lambda to: None)("ana")
+    assert send("bob", "news") == "news"
+    monkeypatch.setenv("RATELIMITED_NOTIFY_RULES", str(path))
+
+    assert [send("bob", "status"), send("bob", "status"), send("bob", "news")] == ["status", None, None]
+
+
+def test_what_nothing_limits_is_sent_while_limiting_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where limiting is switched off, a function that says its type by a callable needs no limit either."""
+    monkeypatch.setenv("RATELIMITED_NOTIFY_DISABLED", "1")
+
+    assert rate_limited(lambda to: "news")(lambda to: "sent")("ana") == "sent"
 
 
 def _factory(limit: str) -> Callable[[str], str]:

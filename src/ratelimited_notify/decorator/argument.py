@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from inspect import Parameter, signature
 from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -13,7 +14,7 @@ from ratelimited_notify.notification.cost import checked_cost
 from ratelimited_notify.notification.recipient import check_field_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from inspect import Signature
 
     from ratelimited_notify.notification.recipient import Recipient
@@ -47,24 +48,46 @@ def reader(path: str, signature: Signature, option: str) -> Reader:
         return read
 
     def follow(args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        value = read(args, kwargs)
-        for step in steps:
-            try:
-                value = _step(value, step)
-            except (AttributeError, KeyError):
-                # Without the cause, which would show the value.
-                raise NotifyError(
-                    f"{option}={path!r} cannot be followed: a {type(value).__name__} has no {step!r}."
-                ) from None
-        return value
+        try:
+            return _follow(read(args, kwargs), steps)
+        except _DeadEnd as end:
+            kind, step = end.args
+        # Without the cause, which would show the value.
+        raise NotifyError(f"{option}={path!r} cannot be followed: a {kind} has no {step!r}.")
 
     return follow
 
 
-def _step(value: object, step: str) -> object:
+class _DeadEnd(Exception):
+    """A path leads no further: the kind of value, and the step that it does not have."""
+
+
+def _follow(value: object, steps: Sequence[str]) -> object:
+    """The value at the end of the path. A step is an item of a mapping if that leads on, else an attribute."""
+    for place, step in enumerate(steps):
+        if isinstance(value, Mapping) and step in value:
+            mapping, rest = cast("Mapping[str, object]", value), steps[place + 1 :]
+            try:
+                return _follow(mapping[step], rest)
+            except _DeadEnd as end:
+                dead = _DeadEnd(*end.args)
+            # A request of Starlette has an item `client` that is a tuple, and an attribute `client` with a `host`.
+            try:
+                return _follow(getattr(mapping, step), rest)
+            except (AttributeError, _DeadEnd):
+                raise dead from None
+        value = _attribute(value, step)
+    return value
+
+
+def _attribute(value: object, step: str) -> object:
+    with suppress(AttributeError):
+        return getattr(value, step)
     if isinstance(value, Mapping):
-        return cast("Mapping[object, object]", value)[step]
-    return getattr(value, step)
+        # An item that the mapping makes when it is asked for it, as a `defaultdict` does.
+        with suppress(KeyError):
+            return cast("Mapping[str, object]", value)[step]
+    raise _DeadEnd(type(value).__name__, step)
 
 
 def recipient_reader(signature: Signature) -> Reader:

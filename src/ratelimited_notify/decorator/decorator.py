@@ -123,10 +123,11 @@ def rate_limited(
 
     Arguments:
         type: the type of notification that the function sends, or a callable that takes its arguments.
-        limit: a rule for that type, in the notation of `limits` (`"1/day"`). A configured rule that matches the type
-            wins.
+        limit: a rule for that type, in the notation of `limits` (`"1/day"`). It holds for all functions of that type. A
+            configured rule that matches the type wins.
         recipient: the argument that is the recipient: its name, a dotted path (`"user.email"`), or a callable that
-            takes the arguments. By default the parameter called recipient, to, user_id, user_email, email or user.
+            takes the arguments. By default the parameter called recipient, to, user_id, user_email, email or user. In a
+            path, each name is an item of a mapping if there is one that leads on, else an attribute.
         cost: how many hits a call counts as: a number (1 by default), or a name, a path or a callable as for `recipient`.
         priority: a priority that rules can exempt: a name, a path or a callable as for `recipient`, or else a constant.
         fields: further values that rules can count by, each given like `priority`: `{"tenant": "account.id", "channel":
@@ -204,7 +205,7 @@ class _Decorator:
             raise NotifyError(f"{name} is {kind} function, so its limiter= must be a {needed}.")
         call = Call(
             function, name,
-            type=self.type, recipient=self.recipient, cost=self.cost, priority=self.priority, fields=self.fields,
+            type=self._type_for(name), recipient=self.recipient, cost=self.cost, priority=self.priority, fields=self.fields,
         )  # fmt: skip
         if self.limiter is not None:
             self._check(self.limiter, name)
@@ -220,6 +221,21 @@ class _Decorator:
             function,
         )
 
+    def _type_for(self, name: str) -> str | Callable[..., str]:
+        """The type. One that varies is checked at each call: something must limit it."""
+        type_of = self.type
+        if isinstance(type_of, str) or self.limiter is not None:
+            return type_of
+
+        def checked(*args: object, **kwargs: object) -> str:
+            type = type_of(*args, **kwargs)
+            # The limiter says it if this is no string.
+            if isinstance(type, str) and not switch.off:
+                configuration.require(name, str.__str__(type))
+            return type
+
+        return checked
+
     def _check(self, limiter: _L, name: str) -> _L | None:
         """The limiter, after a check that its rules fit the function; None if limiting is off, so that nothing is
         checked.
@@ -231,7 +247,7 @@ class _Decorator:
         if switch.off or switch.read():
             return None
         if self.rule is None and self.limiter is None:
-            configuration.require(name)
+            configuration.require(name, self.type if isinstance(self.type, str) else None)
         check_fields(self.fields, limiter.rules)
         if isinstance(self.type, str):
             self.policy.check(limiter.rules.matching(self.type))
