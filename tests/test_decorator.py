@@ -277,6 +277,279 @@ def test_what_cannot_be_called_is_refused(thing: Any) -> None:
         rate_limited("news")(thing)
 
 
+BARE = {
+    "function": """
+        @rate_limited
+        def send(to, body):
+            return "sent"
+    """,
+    "coroutine function": """
+        @rate_limited
+        async def send(to): ...
+    """,
+    "generator": """
+        @rate_limited
+        def send(to):
+            yield to
+    """,
+    "method": """
+        class Sender:
+            @rate_limited
+            def send(self, to):
+                return "sent"
+    """,
+    "static method": """
+        class Sender:
+            @rate_limited
+            @staticmethod
+            def send(to): ...
+    """,
+    "class method": """
+        class Sender:
+            @rate_limited
+            @classmethod
+            def send(cls, to): ...
+    """,
+    "below and above others": """
+        @same
+        @rate_limited
+        @wrapping
+        @same
+        def send(to):
+            return "sent"
+    """,
+    "inside": """
+        def make():
+            @rate_limited
+            def send(to):
+                return "sent"
+            return send
+        make()
+    """,
+    "again": """
+        def send(to): ...
+
+        @rate_limited
+        def send(to): ...
+    """,
+    "by the module": """
+        import ratelimited_notify
+
+        @ratelimited_notify.rate_limited
+        def send(to): ...
+    """,
+    "on one line": "@rate_limited\ndef send(to): ...",
+}
+
+
+def _same(function: Any) -> Any:
+    return function
+
+
+def _wrapping(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def executed(source: str, filename: str = "<string>", **names: Any) -> dict[str, Any]:
+    """The names that a module with this source has."""
+    scope = {"rate_limited": rate_limited, "same": _same, "wrapping": _wrapping, **names}
+    exec(compile(textwrap.dedent(source), filename, "exec"), scope)
+    return scope
+
+
+@pytest.mark.parametrize("case", BARE)
+def test_a_decorator_without_arguments_is_told_at_once(case: str) -> None:
+    """`@rate_limited` without arguments is an error where it is written, and says what to write."""
+    with pytest.raises(NotifyError) as caught:
+        executed(BARE[case])
+    assert str(caught.value) == (
+        "@rate_limited has no arguments here. Write it with its arguments, as in @rate_limited('news', '1/day')."
+    )
+
+
+NOT_BARE = {
+    "function": """
+        def kind_of(to, body="Hi"):
+            return "news"
+
+        @rate_limited(kind_of)
+        def send(to, body="Hi"):
+            return "sent"
+    """,
+    "lambda": """
+        @rate_limited(lambda to: "news")
+        def send(to):
+            return "sent"
+    """,
+    "made by a function": """
+        def make():
+            def kind_of(to):
+                return "news"
+            return kind_of
+
+        @rate_limited(make())
+        def send(to):
+            return "sent"
+    """,
+    "inside": """
+        def make():
+            def kind_of(to):
+                return "news"
+
+            @rate_limited(kind_of)
+            def send(to):
+                return "sent"
+            return send
+        send = make()
+    """,
+    "wrapped": """
+        @wrapping
+        def kind_of(to):
+            return "news"
+
+        send = rate_limited(kind_of)(lambda to: "sent")
+    """,
+    "callable": """
+        class Kind:
+            def __call__(self, to):
+                return "news"
+
+        @rate_limited(Kind())
+        def send(to):
+            return "sent"
+    """,
+    "bound": """
+        class Kind:
+            def of(self, to):
+                return "news"
+
+        @rate_limited(Kind().of)
+        def send(to):
+            return "sent"
+    """,
+    "partial": """
+        from functools import partial
+
+        def kind_of(kind, to):
+            return kind
+
+        @rate_limited(partial(kind_of, "news"))
+        def send(to):
+            return "sent"
+    """,
+}
+
+
+@pytest.mark.parametrize("case", NOT_BARE)
+def test_a_type_that_is_a_function_is_no_mistake(case: str) -> None:
+    """A callable that says the type is taken, however it is written."""
+    configured({"news": "1/day"})
+    send = executed(NOT_BARE[case])["send"]
+
+    assert send("ana") == "sent"
+    with pytest.raises(RateLimitExceeded):
+        send("ana")
+
+
+def test_a_function_that_was_typed_in_before_is_no_mistake() -> None:
+    """In the interpreter each input begins with line 1 of the same file: a function that has its name is no mistake."""
+    configured({"news": "1/day"})
+    scope = executed("def kind_of(to):\n    return 'news'", "<stdin>")
+    scope = executed("@rate_limited(kind_of)\ndef send(to):\n    return 'sent'", "<stdin>", **scope)
+
+    assert scope["send"]("ana") == "sent"
+
+
+def test_a_circle_of_wrappers_is_no_function_that_is_being_decorated() -> None:
+    """What wraps itself is a callable like any other."""
+
+    def kind_of(to: str) -> str:
+        return "news"
+
+    kind_of.__wrapped__ = kind_of  # type: ignore[attr-defined]  # that is the point
+    configured({"news": "1/day"})
+    assert rate_limited(kind_of)(lambda to: "sent")("ana") == "sent"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((), {}), (("ana", "Hi"), {}), (("ana",), {"body": "Hi"}), ((), {"to": "ana"}), (("ana",), {}), ((5,), {})],
+)
+def test_a_decorator_without_arguments_that_was_not_seen(args: Any, kwargs: Any) -> None:
+    """Where a bare decorator cannot be told from a callable for the type, the call of the function says it."""
+
+    def hiding(function: Any) -> Any:
+        def hidden(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return hidden
+
+    @rate_limited  # type: ignore[arg-type]  # that is the point
+    @hiding
+    def send(to: str, body: str = "Hi") -> str:
+        return "sent"
+
+    with pytest.raises(
+        NotifyError, match=r"Write it with its arguments, as in @rate_limited\('news', '1/day'\)\.$"
+    ) as caught:
+        send(*args, **kwargs)  # type: ignore[operator]  # likewise
+    assert "ana" not in str(caught.value)
+
+
+def _task(**attributes: Any) -> Any:
+    """An object that is called, as a task of a task queue is."""
+    task: Any = functools.wraps(_annotated)(_Called("smtp"))
+    for name, attribute in attributes.items():
+        setattr(task, name, attribute)
+    return task
+
+
+TASKS = ["delay", "apply_async", "kiq", "send_with_options", "call_local", "defer_async", "aenqueue"]
+
+
+@pytest.mark.parametrize("attribute", TASKS)
+def test_tasks_are_refused(attribute: str) -> None:
+    """A task would be none any more, or could be sent around the limit: it is refused, and the error says the right order."""
+
+    def as_function(to: str) -> None: ...
+
+    setattr(as_function, attribute, lambda *_: None)
+    for task in (_task(**{attribute: lambda *_: None}), as_function):
+        with pytest.raises(NotifyError) as caught:
+            rate_limited("news")(task)
+        assert str(caught.value).endswith(
+            f" is a task (it has .{attribute}), and the limited function would be none. Write @rate_limited below the "
+            "decorator that makes it a task, directly above the function: then it is limited where the task runs."
+        )
+    assert rate_limited("news", limiter=Limiter(MANY))(_task(**{attribute: 5}))("ana")
+
+
+def test_a_task_of_celery() -> None:
+    """A task of Celery, shared or bound, finalized or not, is refused; in the order that the error says it works."""
+    from celery import Celery, shared_task
+
+    app = Celery(set_as_current=False, broker="memory://", backend="cache+memory://")
+    app.conf.task_always_eager = True
+
+    def send(to: str) -> str:
+        return "sent"
+
+    def send_bound(self: Any, to: str) -> str:
+        return "sent"
+
+    for task in (app.task(send), shared_task(send, name="shared"), app.task(bind=True, name="bound")(send_bound)):
+        with pytest.raises(NotifyError, match=r"send(_bound)? is a task \(it has \.delay\), and the limited function"):
+            rate_limited("news")(task)
+
+    configured({"news": "2/day"})
+    limited = app.task(rate_limited("news", on_limit="drop")(send), name="limited")
+    assert [limited.delay("ana").get(), limited("ana"), limited.delay("ana").get()] == ["sent", "sent", None]
+
+
 def test_a_function_that_hides_its_parameters_is_refused() -> None:
     """Where the parameters cannot be known the error says what to do."""
     with pytest.raises(
@@ -1299,12 +1572,12 @@ def test_a_limit_on_a_decorator_is_for_no_other_type(order: int) -> None:
 
     def check() -> None:
         for kind in (["news", "status"], ["status", "news"])[order]:
-            for call in (lambda: send("ana", kind), lambda: run(send_async("bob", kind))):
+            for call in (functools.partial(send, "ana"), lambda kind: run(send_async("bob", kind))):
                 if kind == "status":
                     with pytest.raises(NotifyError, match=r"^Nothing limits \S+: call configure\(rules=\.\.\.\) first"):
-                        call()
+                        call(kind)
                 else:
-                    call()
+                    call(kind)
         with pytest.raises(NotifyError, match=r"^Nothing limits "):
             other("ana")
 

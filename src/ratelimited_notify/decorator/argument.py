@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias, cast
 from uuid import UUID
 
+from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.notification.cost import checked_cost
 from ratelimited_notify.notification.recipient import check_field_names
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 RECIPIENT_NAMES = ("recipient", "to", "user_id", "user_email", "email", "user")
 """The names of a parameter that is the recipient by default. The first that the function has is used."""
+
+INSTEAD_OF_AWAITING = "Await what it needs before the call, and pass the result as an argument."
+"""What an error says about a coroutine function that was given for an option."""
 
 _NOWHERE = 1 << 30
 
@@ -204,7 +208,7 @@ class Call:
             raise NotifyError(
                 f"The parameters of {name} cannot be found out; wrap it in a function that declares them."
             ) from None
-        self._type = type if isinstance(type, str) else _from_callable(type)
+        self._type = type if isinstance(type, str) else _from_callable(type, "type")
         if recipient is None:
             self._recipient = recipient_reader(found)
         else:
@@ -270,7 +274,8 @@ class Call:
         raise unbound
 
 
-def _from_callable(function: Callable[..., object]) -> Reader:
+def _from_callable(function: Callable[..., object], option: str) -> Reader:
+    check_is_called_only(function, f"{option}=", INSTEAD_OF_AWAITING)
     return lambda args, kwargs: function(*args, **kwargs)
 
 
@@ -278,14 +283,14 @@ def _reads(where: object, signature: Signature, option: str, must: str) -> Reade
     if isinstance(where, str):
         return reader(where, signature, option)
     if callable(where):
-        return _from_callable(where)
+        return _from_callable(where, option)
     raise NotifyError(f"{option}= is a {where.__class__.__name__}; {must}, or be a callable that takes the arguments.")
 
 
 def _reads_or_is(value: object, signature: Signature, option: str) -> object:
     """A reader if the string names a parameter; otherwise the constant."""
     if callable(value):
-        return _from_callable(value)
+        return _from_callable(value, option)
     if isinstance(value, str):
         name, dot, _ = value.partition(".")
         if name in signature.parameters and takes(signature, name):

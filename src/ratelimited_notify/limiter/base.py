@@ -7,6 +7,7 @@ from abc import abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ratelimited_notify.callables import if_unawaited
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.batch import NormalizingShortcut, Query, UniformBatch, is_uniform
 from ratelimited_notify.limiter.decision import Decision, decided
@@ -178,6 +179,14 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         """The reasons for a decision by a shortcut."""
         text = recipient if self._counted is text_of else self._counted(recipient)
         return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
+
+    @staticmethod
+    def _check_slept(result: object) -> None:
+        """Check what the `sleep` of a clock returned: it must have waited itself."""
+        if result is not None and if_unawaited(result):
+            raise NotifyError(
+                f"The method sleep of clock= returned a {type(result).__name__}, which nothing awaits; it must wait itself."
+            )
 
     @property
     def raises(self) -> bool:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.errors import NotifyError, type_text
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.wording import duration_text, limit_text
 from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
@@ -277,7 +277,7 @@ class Decision:
         return NEVER if NEVER in instants else max(instants, default=None)
 
     def __str__(self) -> str:
-        what = f"{self.type!r}" if self.cost == 1 else f"{self.type!r} at cost {self.cost}"
+        what = type_text(self.type) if self.cost == 1 else f"{type_text(self.type)} at cost {self.cost}"
         if self.error is not None:
             return f"{what} {'allowed' if self.allowed else 'refused'} without being counted: {self.error}"
         if self.allowed:

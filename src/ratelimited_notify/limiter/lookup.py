@@ -7,6 +7,8 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.callables import close_coroutine
+from ratelimited_notify.errors import HIDDEN_TYPE, type_text
 from ratelimited_notify.limiter.batch import Query, UniformBatch
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
@@ -113,6 +115,7 @@ class RuleLookup(KnownAttributes, ABC):
     def _tier(self, recipient: Recipient) -> str | None:
         tier = None if self._tier_of is None else self._tier_of(recipient)
         if tier is not None and not isinstance(tier, str):
+            close_coroutine(tier)
             raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
         return tier
 
@@ -138,10 +141,16 @@ class RuleLookup(KnownAttributes, ABC):
     def _warn_unknown_type(self, type: str) -> None:
         if type not in self._unknown and len(self._unknown) < _MOST_UNKNOWN_TYPES:
             self._unknown.add(type)
+            shown = type_text(type)
+            if shown is HIDDEN_TYPE:
+                # Each would be the same line.
+                if HIDDEN_TYPE in self._unknown:
+                    return
+                self._unknown.add(HIDDEN_TYPE)
             _log.warning(
-                "No rule matches notifications of type %r, so they are sent without a limit of their own. "
+                "No rule matches notifications of type %s, so they are sent without a limit of their own. "
                 "Add a rule or a default.",
-                type,
+                shown,
             )
 
     def _own_windows(self, query: Query) -> tuple[list[Counter], list[str]]:

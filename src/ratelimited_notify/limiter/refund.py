@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
 
-from ratelimited_notify.callables import is_async
+from ratelimited_notify.callables import check_is_called_only, if_unawaited
 from ratelimited_notify.errors import NotifyError, StorageError
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def refunding(refund: Refund) -> Callable[[BaseException], bool]:
     if kinds and len(caught) == len(kinds):
         return lambda error: isinstance(error, caught)
     decide = cast("Callable[[BaseException], bool]", refund)
-    if is_async(decide):
-        raise NotifyError("refund= is a coroutine function, which nothing would await; it must be a plain function.")
+    check_is_called_only(decide, "refund=")
     if callable(decide):
         return _guarded(decide)
     raise NotifyError("refund= must be True, False, exception types, a callable from the exception to a bool, or None.")
@@ -107,11 +106,15 @@ def refunding(refund: Refund) -> Callable[[BaseException], bool]:
 def _guarded(decide: Callable[[BaseException], bool]) -> Callable[[BaseException], bool]:
     def decided(error: BaseException) -> bool:
         try:
-            return bool(decide(error))
+            answer = decide(error)
+            if not if_unawaited(answer):
+                return bool(answer)
         except Exception as raised:  # noqa: BLE001  # the caller must see the gateway's own exception, not this one
             # Only its class: its message, and the gateway's exception behind it, may name the recipient.
             _log.error("refund= raised %s; the hit is kept.", type(raised).__name__)
             return False
+        _log.error("refund= returned a %s, which nothing awaits; the hit is kept.", type(answer).__name__)
+        return False
 
     return decided
 

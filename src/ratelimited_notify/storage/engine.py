@@ -17,7 +17,8 @@ from limits.aio.storage import (
 )
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport
 
-from ratelimited_notify.errors import StorageError
+from ratelimited_notify.callables import check_is_called_only, close_coroutine
+from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.windows.keys import foreign
 from ratelimited_notify.windows.strategies import MICROSECONDS, Mode, Window
 
@@ -42,8 +43,20 @@ def ticking(clock: Callable[[], float] | None) -> tuple[Callable[[], int], int]:
     wall clock neither opens nor closes a window. A clock in seconds is used to the microsecond; its nanoseconds are a counter.
     """
     if clock is not None:
+        check_is_called_only(clock, "clock=")
         seconds, numbers = clock, count()
-        return lambda: round(seconds() * MICROSECONDS) * 1000 + next(numbers) % 1000, 0
+
+        def nanoseconds() -> int:
+            now = seconds()
+            try:
+                return round(now * MICROSECONDS) * 1000 + next(numbers) % 1000
+            except TypeError:
+                close_coroutine(now)
+                raise NotifyError(
+                    f"clock= returned a {type(now).__name__}; it must return seconds as a number, as time.time does."
+                ) from None
+
+        return nanoseconds, 0
     source = getattr(time, "CLOCK_BOOTTIME", None)
     if source is not None and time.clock_getres(source) <= _FINE:
         ticks = partial(time.clock_gettime_ns, source)
