@@ -78,7 +78,8 @@ class BaseLimiter(RuleLookup, Generic[_S]):
             timeout: the longest time in seconds that a decision waits for the storage, 0.5 by default. It applies to a
                 storage that the limiter opens by its URI.
             clock: a callable that returns seconds, for windows in memory and in memcached. By default this machine's
-                time. If it has a method `sleep(seconds)`, the limiter waits with it.
+                time. If it has a method `sleep(seconds)`, the limiter waits with it. `time.time` follows freezegun and
+                time-machine.
             enabled: False sends everything and counts nothing.
             remember_refusals: True refuses a recipient who was refused a moment ago without asking the storage again:
                 until the time at which the storage said it would allow it, but at most 5 seconds. Meanwhile the limiter

@@ -44,7 +44,7 @@ def ticking(clock: Callable[[], float] | None) -> tuple[Callable[[], int], int]:
     """
     if clock is not None:
         check_is_called_only(clock, "clock=")
-        seconds, numbers = clock, count()
+        seconds, numbers = (_current_time if _is_time(clock) else clock), count()
 
         def nanoseconds() -> int:
             now = seconds()
@@ -63,6 +63,20 @@ def ticking(clock: Callable[[], float] | None) -> tuple[Callable[[], int], int]:
         return ticks, time.time_ns() - ticks()
     read, numbers = time.monotonic_ns, count()
     return lambda: read() // 1000 * 1000 + next(numbers) % 1000, time.time_ns() // 1000 * 1000 - read() // 1000 * 1000
+
+
+def _is_time(clock: Callable[[], float]) -> bool:
+    """Whether it is `time.time`, the real one or one that a test put in its place."""
+    return clock is time.time or (getattr(clock, "__module__", ""), getattr(clock, "__name__", "")) == ("time", "time")
+
+
+def _current_time() -> float:
+    # Looked up at each call: a test may freeze the time after the limiter is made, and freezegun replaces the function.
+    return time.time()
+
+
+WALL_CLOCK = partial(time.time)
+"""The wall clock of a storage whose caller passes no clock. Unlike `time.time`, it does not ask to follow freezegun."""
 
 
 def bounded_clock(clock: Callable[[], float] | None) -> Callable[[], int]:
