@@ -198,7 +198,7 @@ def test_a_generator_behind_a_wrapper_is_refused(function: Any) -> None:
             rate_limited("news", recipient=lambda *_: "ana")(function)
     for notifier in (Notifier, AsyncNotifier):
         with pytest.raises(NotifyError, match=r"^The gateway is a generator function: a call of it would send nothing"):
-            notifier(function, MANY)  # type: ignore[operator]  # both take a gateway and rules
+            notifier(function, MANY)
 
 
 def test_a_wrapper_that_wraps_itself_is_a_function() -> None:

@@ -69,8 +69,9 @@ class _DeadEnd(Exception):
 def _follow(value: object, steps: Sequence[str]) -> object:
     """The value at the end of the path. A step is an item of a mapping if that leads on, else an attribute."""
     for place, step in enumerate(steps):
-        if isinstance(value, Mapping) and step in value:
-            mapping, rest = cast("Mapping[str, object]", value), steps[place + 1 :]
+        mapping = _mapping(value)
+        if mapping is not None and step in mapping:
+            rest = steps[place + 1 :]
             try:
                 return _follow(mapping[step], rest)
             except _DeadEnd as end:
@@ -84,13 +85,18 @@ def _follow(value: object, steps: Sequence[str]) -> object:
     return value
 
 
+def _mapping(value: object) -> Mapping[str, object] | None:
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else None
+
+
 def _attribute(value: object, step: str) -> object:
     with suppress(AttributeError):
         return getattr(value, step)
-    if isinstance(value, Mapping):
+    mapping = _mapping(value)
+    if mapping is not None:
         # An item that the mapping makes when it is asked for it, as a `defaultdict` does.
         with suppress(KeyError):
-            return cast("Mapping[str, object]", value)[step]
+            return mapping[step]
     raise _DeadEnd(type(value).__name__, step)
 
 

@@ -71,12 +71,13 @@ class _Awaited(Awaitable[object]):
     def __repr__(self) -> str:
         return repr(self._awaitable)
 
-    def __await__(self) -> Generator[Any, Any, object]:  # Any: what it yields belongs to the event loop
+    def __await__(self) -> Generator[Any, Any, Any]:  # Any: what it yields belongs to the event loop
         if getattr(self._awaitable, "cr_await", None) is not None:
             # Python itself sees this only where a coroutine is awaited directly.
             raise RuntimeError("coroutine is being awaited already")
+        steps = cast("Generator[Any, Any, Any]", self._awaitable.__await__())  # Any: as above
         try:
-            result = yield from self._awaitable.__await__()
+            result = yield from steps
         except BaseException as error:
             self._raised(error)
             raise

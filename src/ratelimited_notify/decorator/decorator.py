@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import sys
+from inspect import currentframe
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 from ratelimited_notify.callables import (
@@ -148,7 +148,7 @@ def rate_limited(
         RuleError: the limit cannot be used.
         NotifyError: another argument cannot be used, or does not fit the function. It is raised at decoration.
     """
-    check_has_arguments(type, sys._getframe(1))
+    check_has_arguments(type, currentframe())
     declared = _Decorator(type, limit, recipient, cost, priority, fields, Policy(on_limit, max_wait), limiter, refund)
     return cast("RaisingDecorator", declared)
 

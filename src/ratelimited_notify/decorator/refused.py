@@ -40,17 +40,18 @@ def check_function(function: object) -> None:
         )
 
 
-def check_has_arguments(type: object, frame: FrameType) -> None:
+def check_has_arguments(type: object, frame: FrameType | None) -> None:
     """Check that `@rate_limited` was not written without arguments, so that the function became the type.
 
     Arguments:
         type: the type of notification that it got.
-        frame: the caller.
+        frame: that of the call of `rate_limited`.
 
     Raises:
-        NotifyError: the caller is just defining that function.
+        NotifyError: its caller is just defining that function.
     """
-    if not isinstance(type, str) and _is_being_defined(type, frame):
+    caller = None if isinstance(type, str) or frame is None else frame.f_back
+    if caller is not None and _is_being_defined(type, caller):
         raise NotifyError(f"@rate_limited has no arguments here. {WITH_ARGUMENTS}")
 
 

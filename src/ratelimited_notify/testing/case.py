@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ratelimited_notify.testing.limits import isolated_limits
 from ratelimited_notify.testing.outbox import AsyncOutbox, Outbox
@@ -32,7 +32,7 @@ class NotifyTestMixin(_TestCase):
     notify_async_outbox: AsyncOutbox
     """The same as a coroutine function."""
 
-    def __init_subclass__(cls, **options: object) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:  # Any: they are for other bases
         """Check the order of the bases: after the test case, this class could do nothing."""
         super().__init_subclass__(**options)
         for base in cls.__mro__[: cls.__mro__.index(NotifyTestMixin)]:

@@ -12,7 +12,7 @@ from ratelimited_notify.limiter.switch import VARIABLE, switch
 from ratelimited_notify.testing.clock import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from ratelimited_notify.limiter.aio import AsyncLimiter
     from ratelimited_notify.limiter.sync import Limiter
@@ -66,7 +66,7 @@ def isolated_limits(clock: Callable[[], float] | None = None) -> AbstractContext
 
 
 @contextmanager
-def _isolated(clock: C) -> Iterator[Limits[C]]:
+def _isolated(clock: C) -> Generator[Limits[C]]:
     disabled = os.environ.pop(VARIABLE, None)
     try:
         with configuration.overriding(clock):
@@ -77,7 +77,7 @@ def _isolated(clock: C) -> Iterator[Limits[C]]:
 
 
 @contextmanager
-def disabled_limits() -> Iterator[None]:
+def disabled_limits() -> Generator[None]:
     """No limits as long as the `with` block runs: decorated functions, notifiers and limiters send everything and count
     nothing. This is for the whole process.
     """
