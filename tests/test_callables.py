@@ -236,8 +236,8 @@ CALLS: dict[str, tuple[type[Exception], Callable[[Any], object]]] = {
     "The tenant is a ": (TypeError, lambda function: _decorated(fields={"tenant": function})("ana")),
     "tier_of= returned a ": (TypeError, lambda function: Limiter(TIERED, tier_of=function).hit("news", "ana")),
     "normalize= returned ": (NotifyError, lambda function: Limiter(MANY, normalize=function).hit("news", "ana")),
-    "clock= returned a ": (NotifyError, lambda function: Limiter(MANY, clock=function).hit("news", "ana")),
-    "clock= returned  ": (NotifyError, lambda function: Limiter(MANY, clock=function).test("news", "ana")),
+    "clock= returned a ": (TypeError, lambda function: Limiter(MANY, clock=function).hit("news", "ana")),
+    "clock= returned  ": (TypeError, lambda function: Limiter(MANY, clock=function).test("news", "ana")),
     "The method sleep of clock= returned a ": (
         NotifyError,
         lambda function: Limiter(MANY, clock=_clock(sleep=function)).wait(5),
@@ -300,7 +300,7 @@ def test_a_refund_that_was_not_awaited(function: Any, caplog: pytest.LogCaptureF
 def test_a_clock_that_returns_no_number(returned: Any) -> None:
     """A clock that returns something else is told in these words, by hits and by tests."""
     for call in (Limiter(MANY, clock=lambda: returned).hit, Limiter(MANY, clock=lambda: returned).test):
-        with pytest.raises(NotifyError, match=r"^clock= returned a \w+; it must return seconds as a number, as time"):
+        with pytest.raises(TypeError, match=r"^clock= returned a \w+; it must return seconds as a number, as time"):
             call("news", "ana")
 
 

@@ -13,10 +13,8 @@ from ratelimited_notify.callables import (
     wraps_coroutine_function,
 )
 from ratelimited_notify.decorator.argument import INSTEAD_OF_AWAITING, Call
-from ratelimited_notify.decorator.awaited import watched
 from ratelimited_notify.decorator.configuration import configuration, declare
 from ratelimited_notify.decorator.naming import is_redefined, name_of, named, place_of
-from ratelimited_notify.decorator.refused import WITH_ARGUMENTS, check_function, check_has_arguments
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.decision import RateLimitExceeded
@@ -148,7 +146,10 @@ def rate_limited(
         RuleError: the limit cannot be used.
         NotifyError: another argument cannot be used, or does not fit the function. It is raised at decoration.
     """
-    check_has_arguments(type, currentframe())
+    if not isinstance(type, str):
+        from ratelimited_notify.decorator.refused import check_has_arguments
+
+        check_has_arguments(type, currentframe())
     declared = _Decorator(type, limit, recipient, cost, priority, fields, Policy(on_limit, max_wait), limiter, refund)
     return cast("RaisingDecorator", declared)
 
@@ -194,6 +195,8 @@ class _Decorator:
     # Any, twice: the two protocols say what it takes and returns.
     def __call__(self, *functions: Any, **misplaced: Any) -> Any:  # Any: see above
         if len(functions) != 1 or misplaced:
+            from ratelimited_notify.decorator.refused import WITH_ARGUMENTS
+
             # The call of a function that was decorated without arguments. `type` is that function.
             raise NotifyError(f"rate_limited decorates one function that sends. {WITH_ARGUMENTS}")
         return self.decorate(functions[0])
@@ -201,6 +204,8 @@ class _Decorator:
     def decorate(self, function: Any) -> Any:  # Any: as above
         if issubclass(type(function), (classmethod, staticmethod)):
             return type(function)(self.decorate(function.__func__))
+        from ratelimited_notify.decorator.refused import check_function
+
         check_function(function)
         name = name_of(function)
         awaited = is_async(function)
@@ -298,6 +303,8 @@ class _Decorator:
                 raise
             if result is None or not hasattr(result.__class__, "__await__"):
                 return result
+            from ratelimited_notify.decorator.awaited import watched
+
             decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
             return watched(cast("Awaitable[object]", result), functools.partial(_failed, limiter, decision, refunded))
 

@@ -11,6 +11,7 @@ from ratelimited_notify.decorator.naming import name_of
 from ratelimited_notify.errors import NotifyError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 WITH_ARGUMENTS = "Write it with its arguments, as in @rate_limited('news', '1/day')."
@@ -40,17 +41,17 @@ def check_function(function: object) -> None:
         )
 
 
-def check_has_arguments(type: object, frame: FrameType | None) -> None:
+def check_has_arguments(type: Callable[..., object], frame: FrameType | None) -> None:
     """Check that `@rate_limited` was not written without arguments, so that the function became the type.
 
     Arguments:
-        type: the type of notification that it got.
+        type: what it got as the type of notification.
         frame: that of the call of `rate_limited`.
 
     Raises:
         NotifyError: its caller is just defining that function.
     """
-    caller = None if isinstance(type, str) or frame is None else frame.f_back
+    caller = None if frame is None else frame.f_back
     if caller is not None and _is_being_defined(type, caller):
         raise NotifyError(f"@rate_limited has no arguments here. {WITH_ARGUMENTS}")
 

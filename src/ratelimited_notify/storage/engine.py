@@ -18,7 +18,7 @@ from limits.aio.storage import (
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport
 
 from ratelimited_notify.callables import check_is_called_only, close_coroutine
-from ratelimited_notify.errors import NotifyError, StorageError
+from ratelimited_notify.errors import StorageError
 from ratelimited_notify.windows.keys import foreign
 from ratelimited_notify.windows.strategies import MICROSECONDS, Mode, Window
 
@@ -52,7 +52,7 @@ def ticking(clock: Callable[[], float] | None) -> tuple[Callable[[], int], int]:
                 return round(now * MICROSECONDS) * 1000 + next(numbers) % 1000
             except TypeError:
                 close_coroutine(now)
-                raise NotifyError(
+                raise TypeError(
                     f"clock= returned a {type(now).__name__}; it must return seconds as a number, as time.time does."
                 ) from None
 
