@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R")
 
+PLAIN: frozenset[type] = frozenset((bool, bytes, dict, float, int, list, str, tuple, type(None)))
+"""What most functions return. Nobody awaits these, and to look here is faster than to look for an attribute in vain."""
+
 
 def without_partial(function: object) -> object:
     """The function inside any `functools.partial` objects."""
@@ -100,7 +103,8 @@ def reject_coroutine(result: _R, advice: str) -> _R:
     Raises:
         NotifyError: the result is a coroutine, so nothing has been sent. The coroutine is closed.
     """
-    if result is not None and hasattr(result.__class__, "__await__") and close_coroutine(result):
+    kind = result.__class__
+    if kind not in PLAIN and hasattr(kind, "__await__") and close_coroutine(result):
         raise NotifyError(f"The call returned a coroutine, and nothing was sent: {advice}")
     return result
 

@@ -7,6 +7,7 @@ from inspect import currentframe
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 from ratelimited_notify.callables import (
+    PLAIN,
     check_is_called_only,
     is_async,
     reject_coroutine,
@@ -301,7 +302,8 @@ class _Decorator:
                     decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
                     give_back(limiter, [decision])
                 raise
-            if result is None or not hasattr(result.__class__, "__await__"):
+            kind = result.__class__
+            if kind in PLAIN or not hasattr(kind, "__await__"):
                 return result
             from ratelimited_notify.decorator.awaited import watched
 
