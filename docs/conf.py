@@ -53,7 +53,7 @@ default_role = "code"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!ratelimited_notify\.).*"),
-    ("py:.*", r"ratelimited_notify\..*\.(P|R|R_co|T|F)(\.args|\.kwargs)?"),
+    ("py:.*", r"ratelimited_notify\..*\.(P|R|R_co|T|F|C)(\.args|\.kwargs)?"),
 ]
 
 # The names in signatures that lead to other projects are listed in files here, so that a build needs no network. Add a line

@@ -10,6 +10,8 @@ import sys
 import textwrap
 import threading
 import traceback
+from collections import defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -275,6 +277,279 @@ def test_what_cannot_be_called_is_refused(thing: Any) -> None:
         rate_limited("news")(thing)
 
 
+BARE = {
+    "function": """
+        @rate_limited
+        def send(to, body):
+            return "sent"
+    """,
+    "coroutine function": """
+        @rate_limited
+        async def send(to): ...
+    """,
+    "generator": """
+        @rate_limited
+        def send(to):
+            yield to
+    """,
+    "method": """
+        class Sender:
+            @rate_limited
+            def send(self, to):
+                return "sent"
+    """,
+    "static method": """
+        class Sender:
+            @rate_limited
+            @staticmethod
+            def send(to): ...
+    """,
+    "class method": """
+        class Sender:
+            @rate_limited
+            @classmethod
+            def send(cls, to): ...
+    """,
+    "below and above others": """
+        @same
+        @rate_limited
+        @wrapping
+        @same
+        def send(to):
+            return "sent"
+    """,
+    "inside": """
+        def make():
+            @rate_limited
+            def send(to):
+                return "sent"
+            return send
+        make()
+    """,
+    "again": """
+        def send(to): ...
+
+        @rate_limited
+        def send(to): ...
+    """,
+    "by the module": """
+        import ratelimited_notify
+
+        @ratelimited_notify.rate_limited
+        def send(to): ...
+    """,
+    "on one line": "@rate_limited\ndef send(to): ...",
+}
+
+
+def _same(function: Any) -> Any:
+    return function
+
+
+def _wrapping(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def executed(source: str, filename: str = "<string>", **names: Any) -> dict[str, Any]:
+    """The names that a module with this source has."""
+    scope = {"rate_limited": rate_limited, "same": _same, "wrapping": _wrapping, **names}
+    exec(compile(textwrap.dedent(source), filename, "exec"), scope)
+    return scope
+
+
+@pytest.mark.parametrize("case", BARE)
+def test_a_decorator_without_arguments_is_told_at_once(case: str) -> None:
+    """`@rate_limited` without arguments is an error where it is written, and says what to write."""
+    with pytest.raises(NotifyError) as caught:
+        executed(BARE[case])
+    assert str(caught.value) == (
+        "@rate_limited has no arguments here. Write it with its arguments, as in @rate_limited('news', '1/day')."
+    )
+
+
+NOT_BARE = {
+    "function": """
+        def kind_of(to, body="Hi"):
+            return "news"
+
+        @rate_limited(kind_of)
+        def send(to, body="Hi"):
+            return "sent"
+    """,
+    "lambda": """
+        @rate_limited(lambda to: "news")
+        def send(to):
+            return "sent"
+    """,
+    "made by a function": """
+        def make():
+            def kind_of(to):
+                return "news"
+            return kind_of
+
+        @rate_limited(make())
+        def send(to):
+            return "sent"
+    """,
+    "inside": """
+        def make():
+            def kind_of(to):
+                return "news"
+
+            @rate_limited(kind_of)
+            def send(to):
+                return "sent"
+            return send
+        send = make()
+    """,
+    "wrapped": """
+        @wrapping
+        def kind_of(to):
+            return "news"
+
+        send = rate_limited(kind_of)(lambda to: "sent")
+    """,
+    "callable": """
+        class Kind:
+            def __call__(self, to):
+                return "news"
+
+        @rate_limited(Kind())
+        def send(to):
+            return "sent"
+    """,
+    "bound": """
+        class Kind:
+            def of(self, to):
+                return "news"
+
+        @rate_limited(Kind().of)
+        def send(to):
+            return "sent"
+    """,
+    "partial": """
+        from functools import partial
+
+        def kind_of(kind, to):
+            return kind
+
+        @rate_limited(partial(kind_of, "news"))
+        def send(to):
+            return "sent"
+    """,
+}
+
+
+@pytest.mark.parametrize("case", NOT_BARE)
+def test_a_type_that_is_a_function_is_no_mistake(case: str) -> None:
+    """A callable that says the type is taken, however it is written."""
+    configured({"news": "1/day"})
+    send = executed(NOT_BARE[case])["send"]
+
+    assert send("ana") == "sent"
+    with pytest.raises(RateLimitExceeded):
+        send("ana")
+
+
+def test_a_function_that_was_typed_in_before_is_no_mistake() -> None:
+    """In the interpreter each input begins with line 1 of the same file: a function that has its name is no mistake."""
+    configured({"news": "1/day"})
+    scope = executed("def kind_of(to):\n    return 'news'", "<stdin>")
+    scope = executed("@rate_limited(kind_of)\ndef send(to):\n    return 'sent'", "<stdin>", **scope)
+
+    assert scope["send"]("ana") == "sent"
+
+
+def test_a_circle_of_wrappers_is_no_function_that_is_being_decorated() -> None:
+    """What wraps itself is a callable like any other."""
+
+    def kind_of(to: str) -> str:
+        return "news"
+
+    kind_of.__wrapped__ = kind_of  # type: ignore[attr-defined]  # that is the point
+    configured({"news": "1/day"})
+    assert rate_limited(kind_of)(lambda to: "sent")("ana") == "sent"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [((), {}), (("ana", "Hi"), {}), (("ana",), {"body": "Hi"}), ((), {"to": "ana"}), (("ana",), {}), ((5,), {})],
+)
+def test_a_decorator_without_arguments_that_was_not_seen(args: Any, kwargs: Any) -> None:
+    """Where a bare decorator cannot be told from a callable for the type, the call of the function says it."""
+
+    def hiding(function: Any) -> Any:
+        def hidden(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return hidden
+
+    @rate_limited  # type: ignore[arg-type]  # that is the point
+    @hiding
+    def send(to: str, body: str = "Hi") -> str:
+        return "sent"
+
+    with pytest.raises(
+        NotifyError, match=r"Write it with its arguments, as in @rate_limited\('news', '1/day'\)\.$"
+    ) as caught:
+        send(*args, **kwargs)  # type: ignore[operator]  # likewise
+    assert "ana" not in str(caught.value)
+
+
+def _task(**attributes: Any) -> Any:
+    """An object that is called, as a task of a task queue is."""
+    task: Any = functools.wraps(_annotated)(_Called("smtp"))
+    for name, attribute in attributes.items():
+        setattr(task, name, attribute)
+    return task
+
+
+TASKS = ["delay", "apply_async", "kiq", "send_with_options", "call_local", "defer_async", "aenqueue"]
+
+
+@pytest.mark.parametrize("attribute", TASKS)
+def test_tasks_are_refused(attribute: str) -> None:
+    """A task would be none any more, or could be sent around the limit: it is refused, and the error says the right order."""
+
+    def as_function(to: str) -> None: ...
+
+    setattr(as_function, attribute, lambda *_: None)
+    for task in (_task(**{attribute: lambda *_: None}), as_function):
+        with pytest.raises(NotifyError) as caught:
+            rate_limited("news")(task)
+        assert str(caught.value).endswith(
+            f" is a task (it has .{attribute}), and the limited function would be none. Write @rate_limited below the "
+            "decorator that makes it a task, directly above the function: then it is limited where the task runs."
+        )
+    assert rate_limited("news", limiter=Limiter(MANY))(_task(**{attribute: 5}))("ana")
+
+
+def test_a_task_of_celery() -> None:
+    """A task of Celery, shared or bound, finalized or not, is refused; in the order that the error says it works."""
+    from celery import Celery, shared_task
+
+    app = Celery(set_as_current=False, broker="memory://", backend="cache+memory://")
+    app.conf.task_always_eager = True
+
+    def send(to: str) -> str:
+        return "sent"
+
+    def send_bound(self: Any, to: str) -> str:
+        return "sent"
+
+    for task in (app.task(send), shared_task(send, name="shared"), app.task(bind=True, name="bound")(send_bound)):
+        with pytest.raises(NotifyError, match=r"send(_bound)? is a task \(it has \.delay\), and the limited function"):
+            rate_limited("news")(task)
+
+    configured({"news": "2/day"})
+    limited = app.task(rate_limited("news", on_limit="drop")(send), name="limited")
+    assert [limited.delay("ana").get(), limited("ana"), limited.delay("ana").get()] == ["sent", "sent", None]
+
+
 def test_a_function_that_hides_its_parameters_is_refused() -> None:
     """Where the parameters cannot be known the error says what to do."""
     with pytest.raises(
@@ -334,6 +609,99 @@ def test_the_recipient_as_it_is_said(recipient: Any, arguments: Any, counted: An
 
     send(**arguments)
     assert used(limiter, counted) == 1
+
+
+class _User(dict[str, Any]):
+    """A mapping that has attributes too."""
+
+    email = "ana"
+
+    @property
+    def account(self) -> object:
+        return SimpleNamespace(id="acme")
+
+
+class _Record(Mapping[str, Any]):
+    """A mapping that is no dict, with attributes too, as a request of Starlette is."""
+
+    def __init__(self, **items: Any) -> None:
+        self._items = items
+        self.email = "ana"
+        self.account = SimpleNamespace(id="acme")
+
+    def __getitem__(self, name: str) -> Any:
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+class _UserByDefault(defaultdict[str, Any]):
+    email = "ana"
+
+
+@pytest.mark.parametrize("kind", [_User, _Record])
+@pytest.mark.parametrize(
+    ("path", "items", "counted"),
+    [
+        ("user.email", {}, "ana"),
+        ("user.email", {"email": "bob"}, "bob"),
+        ("user.account.id", {}, "acme"),
+        ("user.account.id", {"account": {"id": "other"}}, "other"),
+        ("user.account.id", {"account": SimpleNamespace(id="other")}, "other"),
+        # The item leads nowhere, the attribute does not.
+        ("user.account.id", {"account": ("other", 1)}, "acme"),
+        ("user.account.id", {"account": {}}, "acme"),
+        ("user.deep.account.id", {"deep": _User(account=1)}, "acme"),
+    ],
+)
+def test_a_path_through_a_mapping_with_attributes(kind: Any, path: str, items: Any, counted: str) -> None:
+    """A path takes the item if there is one that leads on, else the attribute."""
+    limiter = Limiter(MANY)
+    rate_limited("news", recipient=path, limiter=limiter)(lambda user: None)(kind(**items))
+
+    assert used(limiter, counted) == 1
+
+
+def test_a_path_adds_nothing_to_a_mapping() -> None:
+    """An attribute is found without asking a `defaultdict` for an item, which would add it; what it has by default stays."""
+    limiter = Limiter(MANY)
+    user = _UserByDefault(lambda: SimpleNamespace(id="by default"))
+
+    rate_limited("news", recipient="user.email", limiter=limiter)(lambda user: None)(user)
+    assert dict(user) == {}
+    rate_limited("news", recipient="user.account.id", limiter=limiter)(lambda user: None)(user)
+    assert (used(limiter), used(limiter, "by default")) == (1, 1)
+
+
+def test_a_path_through_a_request() -> None:
+    """What people write about a request of Starlette is found: its items, its attributes, and attributes of one name."""
+    from starlette.requests import Request
+
+    limiter = Limiter(MANY)
+    scope = {
+        "type": "http",
+        "client": ("10.1.2.3", 4711),
+        "headers": [(b"x-user", b"eve")],
+        "query_string": b"to=ana",
+        "path_params": {"to": "bob"},
+        "state": {"user_id": 7},
+    }
+    expected = {
+        "query_params.to": "ana",
+        "path_params.to": "bob",
+        "headers.x-user": "eve",
+        "client.host": "10.1.2.3",
+        "state.user_id": "7",
+    }
+    for path in expected:
+        limited = rate_limited("news", recipient=f"request.{path}", limiter=limiter)(lambda request: None)
+        limited(Request(scope))
+
+    assert {path: used(limiter, counted) for path, counted in expected.items()} == dict.fromkeys(expected, 1)
 
 
 def test_the_recipient_of_a_method() -> None:
@@ -723,7 +1091,14 @@ def test_a_path_that_leads_nowhere() -> None:
     """A path that a value does not have is an error at the call, which names the kind of value and not the value."""
     limited = rate_limited("news", recipient="user.contact.email", limiter=Limiter(MANY))(lambda user: None)
 
-    for user in (SimpleNamespace(name=CANARY), {"name": CANARY}, None, _Talkative()):
+    for user in (
+        SimpleNamespace(name=CANARY),
+        {"name": CANARY},
+        None,
+        _Talkative(),
+        _User(name=CANARY),
+        _Record(name=CANARY),
+    ):
         with pytest.raises(NotifyError) as caught:
             limited(user)
         shown = "".join(traceback.format_exception(caught.value))
@@ -1140,6 +1515,98 @@ def test_two_limits_for_one_type_are_an_error(own: bool) -> None:
         "9 per month. Write the limit on one of them, or in the rules."
     )
     rate_limited("news", "2/day", limiter=Limiter())(_second)
+
+
+def test_a_subclass_shares_the_limit_of_its_base() -> None:
+    """A method that is limited again in a subclass, without a limit of its own, counts in the windows of its base."""
+
+    class Base:
+        @rate_limited("news", "2/day", on_limit="drop")
+        def send(self, to: str) -> str:
+            return "base"
+
+    class Derived(Base):
+        @rate_limited("news", on_limit="drop")
+        def send(self, to: str) -> str:  # type: ignore[override]  # what a dropping function returns may be None
+            return "derived"
+
+    assert [each.send("ana") for each in (Derived(), Base(), Derived(), Base())] == ["derived", "base", None, None]
+
+
+@pytest.mark.parametrize("second", ["news", lambda *_: "news"], ids=["text", "callable"])
+@pytest.mark.parametrize("first", [0, 1], ids=["limit first", "limit last"])
+@pytest.mark.parametrize("own", [False, True], ids=["process", "limiter="])
+def test_a_limit_on_one_decorator_is_for_all_of_its_type(own: bool, first: int, second: Any) -> None:
+    """Functions of one type share the limit that one of them declares, in either order, sync and async."""
+    limiter = Limiter() if own else None
+
+    def by_mail(to: str) -> str:
+        return "mail"
+
+    def by_sms(to: str) -> str:
+        return "sms"
+
+    decorators = [
+        lambda: rate_limited("news", "2/day", on_limit="drop", limiter=limiter)(by_mail),
+        lambda: rate_limited(second, on_limit="drop", limiter=limiter)(by_sms),
+    ]
+    sends = [decorators[first]()]
+    sends.insert(first, decorators[1 - first]())
+    if first == 0:
+        sends.reverse()
+
+    assert [send("ana") for send in (*sends, *sends)].count(None) == 2
+    if not own:
+        later = rate_limited(second, on_limit="drop")(_annotated_async)
+        assert run(later("ana")) is None
+        assert run(later("bob")) == "bob Hi"
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_limit_on_a_decorator_is_for_no_other_type(order: int) -> None:
+    """What nobody has limited is an error at the call, also where one function sends several types."""
+    send = rate_limited(lambda to, kind: kind, on_limit="drop")(lambda to, kind="news": kind)
+    other = rate_limited("status")(lambda to: "sent")
+    send_async = rate_limited(lambda to, body: body, on_limit="drop")(_annotated_async)
+    with pytest.raises(NotifyError, match=r"^Nothing limits "):
+        send("ana", "news")
+    rate_limited("news", "1/day")(lambda to: None)
+
+    def check() -> None:
+        for kind in (["news", "status"], ["status", "news"])[order]:
+            for call in (functools.partial(send, "ana"), lambda kind: run(send_async("bob", kind))):
+                if kind == "status":
+                    with pytest.raises(NotifyError, match=r"^Nothing limits \S+: call configure\(rules=\.\.\.\) first"):
+                        call(kind)
+                else:
+                    call(kind)
+        with pytest.raises(NotifyError, match=r"^Nothing limits "):
+            other("ana")
+
+    check()
+    assert send("ana", "news") is None
+    check()
+    configure({"other": "1/day"})
+    assert (send("ana", "status"), other("ana")) == ("status", "sent")
+
+
+def test_a_limit_of_another_function_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A type that only the rules of the environment know is found there, although another function came first."""
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rules]]\ntype = "status"\nlimit = "1/day"\n')
+    send = rate_limited(lambda to, kind: kind, on_limit="drop")(lambda to, kind: kind)
+    rate_limited("news", "1/day")(lambda to: None)("ana")
+    assert send("bob", "news") == "news"
+    monkeypatch.setenv("RATELIMITED_NOTIFY_RULES", str(path))
+
+    assert [send("bob", "status"), send("bob", "status"), send("bob", "news")] == ["status", None, None]
+
+
+def test_what_nothing_limits_is_sent_while_limiting_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where limiting is switched off, a function that says its type by a callable needs no limit either."""
+    monkeypatch.setenv("RATELIMITED_NOTIFY_DISABLED", "1")
+
+    assert rate_limited(lambda to: "news")(lambda to: "sent")("ana") == "sent"
 
 
 def _factory(limit: str) -> Callable[[str], str]:

@@ -371,7 +371,8 @@ def test_the_fixtures_are_documented(pytester: pytest.Pytester) -> None:
     for name in ("notify_clock", "notify_limits", "notify_disabled", "notify_outbox", "notify_async_outbox"):
         assert name in output
     section = output[output.index("notify_clock") :]
-    assert "no docstring available" not in section[: section.index("notify_async_outbox") + 500]
+    # The fixtures of another plugin may come after them.
+    assert "no docstring available" not in section.split("fixtures defined from")[0]
 
 
 def test_a_run_that_does_not_ask_for_them(pytester: pytest.Pytester) -> None:

@@ -16,6 +16,25 @@ def is_name(text: object) -> bool:
     return isinstance(text, str) and _NAME(text) is not None
 
 
+# An email address or a handle, a number, hexadecimal digits as of a UUID or a device, a URL, a long token.
+_ADDRESS = re.compile(
+    r".*@\S.*|\W*(?:[0-9][ ().+/-]*){5,}|(?:[0-9a-f]-?){20,}|.*://.*|(?:tel|sms|mailto):.*|[\w:.~+/=-]{100,}",
+    re.IGNORECASE | re.DOTALL,
+).fullmatch
+
+HIDDEN_TYPE = "(not shown: it looks like a recipient; the type comes first)"
+
+
+def type_text(type: object) -> str:
+    """The type of a notification for a message. One that looks like an address is not shown: probably the caller
+    swapped the type and the recipient.
+    """
+    if not isinstance(type, str):
+        return f"<{type.__class__.__name__}>"
+    # A name is not that long.
+    return HIDDEN_TYPE if len(type) > 200 or _ADDRESS(type) else repr(type)
+
+
 class NotifyError(Exception):
     """The base class of all errors of this library.
 

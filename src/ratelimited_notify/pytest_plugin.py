@@ -1,145 +1,34 @@
 """pytest fixtures for programs that send notifications: a clock that you move, fresh limits, no limits, and an outbox.
 
 pytest finds them without configuration when this package is installed. pytest loads this module at the start of every
-run, so it imports, creates and changes nothing until a test uses one of the fixtures.
+run, so it imports, creates and changes nothing until a test uses one of the fixtures. They stand on
+`ratelimited_notify.testing`, which works without pytest too.
 """
 
 from __future__ import annotations
 
-import threading
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from ratelimited_notify.limiter.aio import AsyncLimiter
-    from ratelimited_notify.limiter.sync import Limiter
+    from ratelimited_notify.testing import (
+        AsyncOutbox as AsyncOutbox,
+        Clock as Clock,
+        Limits as Limits,
+        Outbox as Outbox,
+        Sent as Sent,
+    )
+else:  # hidden from type checkers, which would accept every misspelt name because of it
 
+    def __getattr__(name: str) -> object:
+        if name not in ("AsyncOutbox", "Clock", "Limits", "Outbox", "Sent"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from ratelimited_notify import testing
 
-class Clock:
-    """A clock that stands still until you move it. Pass it as `clock=` to a limiter or a notifier.
-
-    Waiting takes no real time: `on_limit="wait"` moves the clock forward and continues at once. The clock starts at
-    1 January 2026, 00:00 UTC.
-    """
-
-    def __init__(self) -> None:
-        # Whole microseconds, as in limiters. Sums of fractions of a second would drift.
-        self._now = 1_767_225_600_000_000
-        self._lock = threading.Lock()
-
-    def __call__(self) -> float:
-        """The time of this clock, in seconds since 1970."""
-        return self._now / 1_000_000
-
-    def advance(self, seconds: float | timedelta) -> None:
-        """Move the clock forward by seconds or a `timedelta`. To move it back, use `set`.
-
-        Raises:
-            TypeError: the argument is neither a number nor a `timedelta`.
-            ValueError: the argument is negative.
-        """
-        if not isinstance(seconds, (int, float)):
-            if not isinstance(seconds, timedelta):
-                raise TypeError(f"advance() takes seconds or a timedelta, not {type(seconds).__name__}.")
-            seconds = seconds.total_seconds()
-        if seconds < 0:
-            raise ValueError("advance() takes 0 seconds or more; to move the clock back, use set().")
-        with self._lock:
-            self._now += round(seconds * 1_000_000)
-
-    def sleep(self, seconds: float) -> None:
-        """The same as `advance`. Limiters call this to wait."""
-        self.advance(seconds)
-
-    def set(self, instant: datetime | float) -> None:
-        """Set the clock to an aware datetime, such as `decision.retry_at`, or to seconds since 1970.
-
-        Raises:
-            TypeError: the argument is neither of these, for example a naive datetime or None.
-        """
-        if not isinstance(instant, (int, float)):
-            if not isinstance(instant, datetime):
-                what = (
-                    f"not {type(instant).__name__}"
-                    if instant is not None
-                    else "not None; retry_at is None if a notification is allowed now, or never"
-                )
-                raise TypeError(f"set() takes an aware datetime or seconds since 1970, {what}.")
-            if instant.tzinfo is None:
-                raise TypeError(
-                    "set() takes an aware datetime or seconds since 1970; pass tzinfo=timezone.utc to the datetime."
-                )
-            instant = instant.timestamp()
-        with self._lock:
-            self._now = round(instant * 1_000_000)
-
-
-class Limits:
-    """The limits of decorated functions in one test."""
-
-    @property
-    def limiter(self) -> Limiter:
-        """The limiter of sync functions. Use its `windows`, `test`, `clear` and other methods."""
-        from ratelimited_notify.decorator.configuration import configuration
-
-        return configuration.limiter()
-
-    @property
-    def async_limiter(self) -> AsyncLimiter:
-        """The limiter of async functions. It uses the same windows."""
-        from ratelimited_notify.decorator.configuration import configuration
-
-        return configuration.async_limiter()
-
-
-class Sent(NamedTuple):
-    """One message in an outbox: its recipient, and the other arguments of the gateway."""
-
-    # The repr shows everything, the recipient too, so that a failed assertion says what was sent: it is test data.
-    recipient: object
-    args: tuple[object, ...]
-    kwargs: Mapping[str, object]
-
-
-class _Recording(list[Sent]):
-    """The common part of both outboxes."""
-
-    error: BaseException | type[BaseException] | None = None
-    """An exception that calls raise instead of recording: `outbox.error = ConnectionRefusedError()`. None ends this."""
-
-    @property
-    def recipients(self) -> list[object]:
-        """The recipients of the messages, in the order in which the messages were sent."""
-        return [sent.recipient for sent in self]
-
-    def _record(self, recipient: object, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        if self.error is not None:
-            raise self.error
-        self.append(Sent(recipient, args, kwargs))
-
-
-class Outbox(_Recording):
-    """A gateway that sends nothing, and the list of the messages that it was called with, oldest first."""
-
-    def __call__(self, recipient: object = None, /, *args: object, **kwargs: object) -> None:
-        """Record a message, or raise `error`.
-
-        Arguments:
-            recipient: the first positional argument. None if all arguments are passed by name.
-        """
-        self._record(recipient, args, kwargs)
-
-
-class AsyncOutbox(_Recording):
-    """An `Outbox` for asyncio."""
-
-    async def __call__(self, recipient: object = None, /, *args: object, **kwargs: object) -> None:
-        """The same as `Outbox.__call__`."""
-        self._record(recipient, args, kwargs)
+        return getattr(testing, name)
 
 
 @pytest.fixture
@@ -149,31 +38,32 @@ def notify_clock() -> Clock:
     Decorated functions use it if the test also uses `notify_limits`. For notifiers and limiters, pass it:
     `Notifier(gateway, rules, clock=notify_clock)`. Waiting moves the clock instead of sleeping.
     """
+    from ratelimited_notify.testing.clock import Clock
+
     return Clock()
 
 
 @pytest.fixture
-def notify_limits(notify_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Limits]:
+def notify_limits(notify_clock: Clock) -> Iterator[Limits[Clock]]:
     """Fresh windows in memory for all decorated functions, with the time of `notify_clock`, for this test only.
 
     The rules of the program apply, also those that it sets with `configure` during the test, and so do the limits on
     decorators. The storage of the program is not opened. To use other rules, call `configure(rules=...)` in the test;
     the previous configuration is restored after the test. Limiting is on, even if `RATELIMITED_NOTIFY_DISABLED` is set.
     """
-    from ratelimited_notify.decorator.configuration import configuration
-    from ratelimited_notify.limiter.switch import VARIABLE
+    from ratelimited_notify.testing.limits import isolated_limits
 
-    monkeypatch.delenv(VARIABLE, raising=False)
-    with configuration.overriding(notify_clock):
-        yield Limits()
+    with isolated_limits(notify_clock) as limits:
+        yield limits
 
 
 @pytest.fixture
-def notify_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+def notify_disabled() -> Iterator[None]:
     """Turn all limits off in this test: decorated functions, notifiers and limiters send everything and count nothing."""
-    from ratelimited_notify.limiter.switch import switch
+    from ratelimited_notify.testing.limits import disabled_limits
 
-    monkeypatch.setattr(switch, "off", True)
+    with disabled_limits():
+        yield
 
 
 @pytest.fixture
@@ -184,6 +74,8 @@ def notify_outbox() -> Outbox:
     `monkeypatch.setattr("shop.mail.send_mail", notify_outbox)`. To make it raise, set
     `notify_outbox.error = TimeoutError()`. To replace a coroutine function, use `notify_async_outbox`.
     """
+    from ratelimited_notify.testing.outbox import Outbox
+
     return Outbox()
 
 
@@ -193,4 +85,6 @@ def notify_async_outbox() -> AsyncOutbox:
 
     It does not share its list with `notify_outbox`.
     """
+    from ratelimited_notify.testing.outbox import AsyncOutbox
+
     return AsyncOutbox()

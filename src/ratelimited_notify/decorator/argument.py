@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from inspect import Parameter, signature
 from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias, cast
 from uuid import UUID
 
+from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.notification.cost import checked_cost
 from ratelimited_notify.notification.recipient import check_field_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from inspect import Signature
 
     from ratelimited_notify.notification.recipient import Recipient
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 RECIPIENT_NAMES = ("recipient", "to", "user_id", "user_email", "email", "user")
 """The names of a parameter that is the recipient by default. The first that the function has is used."""
+
+INSTEAD_OF_AWAITING = "Await what it needs before the call, and pass the result as an argument."
+"""What an error says about a coroutine function that was given for an option."""
 
 _NOWHERE = 1 << 30
 
@@ -47,24 +52,52 @@ def reader(path: str, signature: Signature, option: str) -> Reader:
         return read
 
     def follow(args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        value = read(args, kwargs)
-        for step in steps:
-            try:
-                value = _step(value, step)
-            except (AttributeError, KeyError):
-                # Without the cause, which would show the value.
-                raise NotifyError(
-                    f"{option}={path!r} cannot be followed: a {type(value).__name__} has no {step!r}."
-                ) from None
-        return value
+        try:
+            return _follow(read(args, kwargs), steps)
+        except _DeadEnd as end:
+            kind, step = end.args
+        # Without the cause, which would show the value.
+        raise NotifyError(f"{option}={path!r} cannot be followed: a {kind} has no {step!r}.")
 
     return follow
 
 
-def _step(value: object, step: str) -> object:
-    if isinstance(value, Mapping):
-        return cast("Mapping[object, object]", value)[step]
-    return getattr(value, step)
+class _DeadEnd(Exception):
+    """A path leads no further: the kind of value, and the step that it does not have."""
+
+
+def _follow(value: object, steps: Sequence[str]) -> object:
+    """The value at the end of the path. A step is an item of a mapping if that leads on, else an attribute."""
+    for place, step in enumerate(steps):
+        mapping = _mapping(value)
+        if mapping is not None and step in mapping:
+            rest = steps[place + 1 :]
+            try:
+                return _follow(mapping[step], rest)
+            except _DeadEnd as end:
+                dead = _DeadEnd(*end.args)
+            # A request of Starlette has an item `client` that is a tuple, and an attribute `client` with a `host`.
+            try:
+                return _follow(getattr(mapping, step), rest)
+            except (AttributeError, _DeadEnd):
+                raise dead from None
+        value = _attribute(value, step)
+    return value
+
+
+def _mapping(value: object) -> Mapping[str, object] | None:
+    return cast("Mapping[str, object]", value) if isinstance(value, Mapping) else None
+
+
+def _attribute(value: object, step: str) -> object:
+    with suppress(AttributeError):
+        return getattr(value, step)
+    mapping = _mapping(value)
+    if mapping is not None:
+        # An item that the mapping makes when it is asked for it, as a `defaultdict` does.
+        with suppress(KeyError):
+            return mapping[step]
+    raise _DeadEnd(type(value).__name__, step)
 
 
 def recipient_reader(signature: Signature) -> Reader:
@@ -181,7 +214,7 @@ class Call:
             raise NotifyError(
                 f"The parameters of {name} cannot be found out; wrap it in a function that declares them."
             ) from None
-        self._type = type if isinstance(type, str) else _from_callable(type)
+        self._type = type if isinstance(type, str) else _from_callable(type, "type")
         if recipient is None:
             self._recipient = recipient_reader(found)
         else:
@@ -247,7 +280,8 @@ class Call:
         raise unbound
 
 
-def _from_callable(function: Callable[..., object]) -> Reader:
+def _from_callable(function: Callable[..., object], option: str) -> Reader:
+    check_is_called_only(function, f"{option}=", INSTEAD_OF_AWAITING)
     return lambda args, kwargs: function(*args, **kwargs)
 
 
@@ -255,14 +289,14 @@ def _reads(where: object, signature: Signature, option: str, must: str) -> Reade
     if isinstance(where, str):
         return reader(where, signature, option)
     if callable(where):
-        return _from_callable(where)
+        return _from_callable(where, option)
     raise NotifyError(f"{option}= is a {where.__class__.__name__}; {must}, or be a callable that takes the arguments.")
 
 
 def _reads_or_is(value: object, signature: Signature, option: str) -> object:
     """A reader if the string names a parameter; otherwise the constant."""
     if callable(value):
-        return _from_callable(value)
+        return _from_callable(value, option)
     if isinstance(value, str):
         name, dot, _ = value.partition(".")
         if name in signature.parameters and takes(signature, name):

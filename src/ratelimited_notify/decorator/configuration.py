@@ -58,6 +58,10 @@ class DecoratorLimits:
         taken._by_type = {**self._by_type, rule.type: (rule, place if again and not lasts else first, again or lasts)}
         return taken
 
+    def limits(self, type: str | None) -> bool:
+        """Whether a decorator limits this type. None: any type."""
+        return bool(self._by_type) if type is None else type in self._by_type
+
     def rules(self) -> list[Rule]:
         """The declared limits, as rules."""
         return [rule for rule, _, _ in self._by_type.values()]
@@ -148,16 +152,24 @@ class Configuration:
             if name != "_lock":
                 setattr(self, name, getattr(made, name))
 
-    def require(self, name: str) -> None:
-        """Check that there are rules for the function with this name.
+    def require(self, name: str, type: str | None) -> None:
+        """Check that there is a limit for the function with this name, which sends this type.
+
+        Arguments:
+            name: the name of the function.
+            type: the type, or None if it varies from call to call. Then this is asked again for the type of each call.
 
         Raises:
-            NotifyError: neither `configure` nor the environment set any.
+            NotifyError: neither `configure` nor the environment set any rules, and no decorator limits the type.
         """
+        if self.configured or (type is not None and self._declared.limits(type)) or switch.read():
+            return
         with self._lock:
             if self.configured:
                 return
             if not os.environ.get(RULES_VARIABLE):
+                if self._declared.limits(type):
+                    return
                 raise NotifyError(
                     f"Nothing limits {name}: call configure(rules=...) first, set {RULES_VARIABLE}, or write "
                     "limit='1/day' on the decorator."

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from types import FunctionType
+from inspect import currentframe
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
 from ratelimited_notify.callables import (
+    PLAIN,
+    check_is_called_only,
     is_async,
-    is_generator,
     reject_coroutine,
-    without_partial,
     wraps_coroutine_function,
 )
-from ratelimited_notify.decorator.argument import Call
+from ratelimited_notify.decorator.argument import INSTEAD_OF_AWAITING, Call
 from ratelimited_notify.decorator.configuration import configuration, decided_by, declare
+from ratelimited_notify.decorator.naming import is_redefined, name_of, named, place_of
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.exceeded import RateLimitExceeded
@@ -123,10 +123,11 @@ def rate_limited(
 
     Arguments:
         type: the type of notification that the function sends, or a callable that takes its arguments.
-        limit: a rule for that type, in the notation of `limits` (`"1/day"`). A configured rule that matches the type
-            wins.
+        limit: a rule for that type, in the notation of `limits` (`"1/day"`). It holds for all functions of that type. A
+            configured rule that matches the type wins.
         recipient: the argument that is the recipient: its name, a dotted path (`"user.email"`), or a callable that
-            takes the arguments. By default the parameter called recipient, to, user_id, user_email, email or user.
+            takes the arguments. By default the parameter called recipient, to, user_id, user_email, email or user. In a
+            path, each name is an item of a mapping if there is one that leads on, else an attribute.
         cost: how many hits a call counts as: a number (1 by default), or a name, a path or a callable as for `recipient`.
         priority: a priority that rules can exempt: a name, a path or a callable as for `recipient`, or else a constant.
         fields: further values that rules can count by, each given like `priority`: `{"tenant": "account.id", "channel":
@@ -146,8 +147,12 @@ def rate_limited(
         RuleError: the limit cannot be used.
         NotifyError: another argument cannot be used, or does not fit the function. It is raised at decoration.
     """
+    if not isinstance(type, str):
+        from ratelimited_notify.decorator.refused import check_has_arguments
+
+        check_has_arguments(type, currentframe())
     declared = _Decorator(type, limit, recipient, cost, priority, fields, Policy(on_limit, max_wait), limiter, refund)
-    return cast("RaisingDecorator", declared.decorate)
+    return cast("RaisingDecorator", declared)
 
 
 class _Decorator:
@@ -169,6 +174,7 @@ class _Decorator:
             raise NotifyError(
                 "type= must be a non-empty string such as 'news', or a callable that takes the arguments."
             )
+        check_is_called_only(type, "type=", INSTEAD_OF_AWAITING)
         if limiter is not None and not isinstance(limiter, (Limiter, AsyncLimiter)):
             raise NotifyError(f"limiter= must be a Limiter or an AsyncLimiter, not {limiter.__class__.__name__}.")
         self.type = type
@@ -187,38 +193,57 @@ class _Decorator:
         self.limiter = limiter
         self.refunded = refunding(refund)
 
-    def decorate(self, function: Any) -> Any:  # Any: the two protocols say what it takes and returns
+    # Any, twice: the two protocols say what it takes and returns.
+    def __call__(self, *functions: Any, **misplaced: Any) -> Any:  # Any: see above
+        if len(functions) != 1 or misplaced:
+            from ratelimited_notify.decorator.refused import WITH_ARGUMENTS
+
+            # The call of a function that was decorated without arguments. `type` is that function.
+            raise NotifyError(f"rate_limited decorates one function that sends. {WITH_ARGUMENTS}")
+        return self.decorate(functions[0])
+
+    def decorate(self, function: Any) -> Any:  # Any: as above
         if issubclass(type(function), (classmethod, staticmethod)):
             return type(function)(self.decorate(function.__func__))
-        if not callable(function):
-            raise NotifyError(
-                f"rate_limited decorates functions that send, not a {function.__class__.__name__}. "
-                "Write it with its arguments, as in @rate_limited('news')."
-            )
-        name = _name(function)
-        if is_generator(function) or inspect.isclass(without_partial(function)):
-            raise NotifyError(f"rate_limited decorates functions that send; {name} is a generator function or a class.")
+        from ratelimited_notify.decorator.refused import check_function
+
+        check_function(function)
+        name = name_of(function)
         awaited = is_async(function)
         if isinstance(self.limiter, Limiter if awaited else AsyncLimiter):
             kind, needed = ("an async", "AsyncLimiter") if awaited else ("a sync", "Limiter")
             raise NotifyError(f"{name} is {kind} function, so its limiter= must be a {needed}.")
         call = Call(
             function, name,
-            type=self.type, recipient=self.recipient, cost=self.cost, priority=self.priority, fields=self.fields,
+            type=self._type_for(name), recipient=self.recipient, cost=self.cost, priority=self.priority, fields=self.fields,
         )  # fmt: skip
         if self.limiter is not None:
             self._check(self.limiter, name)
         if self.rule is not None:
-            place = f"{_of(function, '__module__')}.{name}"
-            declare(self.limiter, self.rule, place, again=_is_redefined(function))
+            declare(self.limiter, self.rule, place_of(function), again=is_redefined(function))
         if awaited:
-            return _named(self._awaited(cast("Callable[..., Awaitable[object]]", function), call, name), function)
-        return _named(
+            return named(self._awaited(cast("Callable[..., Awaitable[object]]", function), call, name), function)
+        return named(
             self._called(
                 _rejecting_coroutines(function) if wraps_coroutine_function(function) else function, call, name
             ),
             function,
         )
+
+    def _type_for(self, name: str) -> str | Callable[..., str]:
+        """The type. One that varies is checked at each call: something must limit it."""
+        type_of = self.type
+        if isinstance(type_of, str) or self.limiter is not None:
+            return type_of
+
+        def checked(*args: object, **kwargs: object) -> str:
+            type = type_of(*args, **kwargs)
+            # The limiter says it if this is no string.
+            if isinstance(type, str) and not switch.off:
+                configuration.require(name, str.__str__(type))
+            return type
+
+        return checked
 
     def _check(self, limiter: _L, name: str) -> _L | None:
         """The limiter, after a check that its rules fit the function; None if limiting is off, so that nothing is
@@ -231,7 +256,7 @@ class _Decorator:
         if switch.off or switch.read():
             return None
         if self.rule is None and self.limiter is None:
-            configuration.require(name)
+            configuration.require(name, self.type if isinstance(self.type, str) else None)
         check_fields(self.fields, limiter.rules)
         if isinstance(self.type, str):
             self.policy.check(limiter.rules.matching(self.type))
@@ -273,12 +298,19 @@ class _Decorator:
                 if not decision.allowed:
                     return self._dropped(decision)
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
                     give_back(limiter, [decision])
                 raise
+            kind = result.__class__
+            if kind in PLAIN or not hasattr(kind, "__await__"):
+                return result
+            from ratelimited_notify.decorator.awaited import watched
+
+            decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
+            return watched(cast("Awaitable[object]", result), functools.partial(_failed, limiter, decision, refunded))
 
         decided_by(limited, fixed, awaited=False)
         return limited
@@ -324,6 +356,17 @@ class _Decorator:
         return limited
 
 
+def _failed(
+    limiter: Limiter,
+    decision: Decision | None,
+    refunded: Callable[[BaseException], bool],
+    error: BaseException | None,
+) -> None:
+    """Give the hit back if the failure is one that does. None: nothing was sent."""
+    if error is None or refunded(error):
+        give_back(limiter, [decision])
+
+
 def _rejecting_coroutines(function: Callable[..., object]) -> Callable[..., object]:
     def called(*args: object, **kwargs: object) -> object:
         return reject_coroutine(
@@ -331,34 +374,3 @@ def _rejecting_coroutines(function: Callable[..., object]) -> Callable[..., obje
         )
 
     return called
-
-
-def _of(function: object, attribute: str) -> object:
-    """The attribute of a function, or of its class if it is an object with `__call__`."""
-    called = without_partial(function)
-    return getattr(called, attribute, None) or getattr(type(called), attribute)
-
-
-def _name(function: object) -> str:
-    return str(_of(function, "__qualname__"))
-
-
-def _is_redefined(function: object) -> bool:
-    """Whether a function with the same name is this function again, because its module was loaded again.
-
-    That is not so for a function that another function makes at each call, or for an object that has no name of its own.
-    """
-    return isinstance(function, FunctionType) and "<" not in function.__qualname__
-
-
-def _named(limited: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:
-    """The limited function, with the name, the docstring and the signature of the function that it limits."""
-    called = without_partial(function)
-    if isinstance(called, FunctionType):
-        functools.update_wrapper(limited, called)
-    else:
-        functools.update_wrapper(limited, function, updated=())
-        for attribute in ("__module__", "__name__", "__qualname__"):
-            setattr(limited, attribute, _of(function, attribute))
-    limited.__wrapped__ = function  # type: ignore[attr-defined]  # as functools.wraps does
-    return limited

@@ -173,7 +173,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
 
         sleep = getattr(self._clock, "sleep", None)
         if sleep is not None:
-            sleep(seconds)
+            self._check_slept(sleep(seconds))
         await asyncio.sleep(0 if sleep else seconds)
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ratelimited_notify.callables import if_unawaited
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.batch import NormalizingShortcut, Query, UniformBatch, is_uniform
 from ratelimited_notify.limiter.decision import Decision, decided
@@ -78,7 +79,8 @@ class BaseLimiter(RuleLookup, Generic[_S]):
             timeout: the longest time in seconds that a decision waits for the storage, 0.5 by default. It applies to a
                 storage that the limiter opens by its URI.
             clock: a callable that returns seconds, for windows in memory and in memcached. By default this machine's
-                time. If it has a method `sleep(seconds)`, the limiter waits with it.
+                time. If it has a method `sleep(seconds)`, the limiter waits with it. `time.time` follows freezegun and
+                time-machine.
             enabled: False sends everything and counts nothing.
             remember_refusals: True refuses a recipient who was refused a moment ago without asking the storage again:
                 until the time at which the storage said it would allow it, but at most 5 seconds. Meanwhile the limiter
@@ -182,6 +184,14 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         """The reasons for a decision by a shortcut."""
         text = recipient if self._counted is text_of else self._counted(recipient)
         return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
+
+    @staticmethod
+    def _check_slept(result: object) -> None:
+        """Check what the `sleep` of a clock returned: it must have waited itself."""
+        if result is not None and if_unawaited(result):
+            raise NotifyError(
+                f"The method sleep of clock= returned a {type(result).__name__}, which nothing awaits; it must wait itself."
+            )
 
     @property
     def raises(self) -> bool:

@@ -6,6 +6,7 @@ import threading
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
+from ratelimited_notify.errors import HIDDEN_TYPE, type_text
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.wording import duration_text, limit_text
 from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
@@ -244,7 +245,7 @@ class Decision:
         blocked_by = self.blocked_by
         return {
             "allowed": self.allowed,
-            "type": self.type,
+            "type": self.type if type_text(self.type) != HIDDEN_TYPE else HIDDEN_TYPE,
             "cost": self.cost,
             "remaining": self.remaining,
             "retry_after": 0.0 if self.allowed else self.retry_after if self.retry_at else None,
@@ -302,7 +303,7 @@ class Decision:
         return NEVER if NEVER in instants else max(instants, default=None)
 
     def __str__(self) -> str:
-        what = f"{self.type!r}" if self.cost == 1 else f"{self.type!r} at cost {self.cost}"
+        what = type_text(self.type) if self.cost == 1 else f"{type_text(self.type)} at cost {self.cost}"
         if self.error is not None:
             return f"{what} {'allowed' if self.allowed else 'refused'} without being counted: {self.error}"
         if self.allowed:

@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.errors import NotifyError, RuleError
+from ratelimited_notify.errors import NotifyError, RuleError, type_text
 from ratelimited_notify.limiter.batch import Query, UniformBatch
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.limiter.tiers import Tiers
@@ -154,33 +154,35 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
                 continue
             if rule.enforce:
                 raise NotifyError(
-                    f"A notification of type {plan.type!r} has no {field}, but the rule {rule.name!r} requires it. "
+                    f"A notification of type {type_text(plan.type)} has no {field}, but the rule {rule.name!r} requires it. "
                     "Set this field on every notification of this type."
                 )
-            if self._is_new((plan.type, field, rule.name)):
+            if self._is_new((type_text(plan.type), field, rule.name)):
                 warning(
-                    "A notification of type %r has no %s. The rule %r requires it, but is in shadow mode.",
-                    plan.type,
+                    "A notification of type %s has no %s. The rule %r requires it, but is in shadow mode.",
+                    type_text(plan.type),
                     field,
                     rule.name,
                 )
 
     def _warn_unknown_type(self, type: str, windows: Sequence[Counter]) -> None:
-        if not self._is_new((type,)):
+        # Types that are not shown would all be the same line.
+        shown = type_text(type)
+        if not self._is_new((shown,)):
             return
         caps = ", ".join(dict.fromkeys(repr(window.rule) for window in windows if window.mode is not Mode.SHADOW))
         if caps:
             warning(
-                "Only caps over all types (%s) match notifications of type %r, so they are sent without a limit of their own. "
+                "Only caps over all types (%s) match notifications of type %s, so they are sent without a limit of their own. "
                 "Add a rule or a default.",
                 caps,
-                type,
+                shown,
             )
         else:
             warning(
-                "No rule matches notifications of type %r, so they are sent without a limit of their own. "
+                "No rule matches notifications of type %s, so they are sent without a limit of their own. "
                 "Add a rule or a default.",
-                type,
+                shown,
             )
 
     def _is_new(self, about: tuple[str, ...]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
+from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.storage.circuit import Circuit
 from ratelimited_notify.windows.keys import valid_namespace
@@ -87,3 +88,5 @@ def check_options(
     for option, value in (("tier_of", tier_of), ("clock", clock)):
         if value is not None and not callable(value):
             raise NotifyError(f"{option}= must be a callable or None, not a {type(value).__name__}.")
+        check_is_called_only(value, f"{option}=")
+    check_is_called_only(getattr(clock, "sleep", None), "The method sleep of clock=")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
 
-from ratelimited_notify.callables import is_async
+from ratelimited_notify.callables import check_is_called_only, if_unawaited
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.log import RecurringLine
 from ratelimited_notify.rules.wording import duration_text
@@ -109,8 +109,7 @@ def refunding(refund: Refund) -> Callable[[BaseException], bool]:
     if kinds and len(caught) == len(kinds):
         return lambda error: isinstance(error, caught)
     decide = cast("Callable[[BaseException], bool]", refund)
-    if is_async(decide):
-        raise NotifyError("refund= is a coroutine function, which nothing would await; it must be a plain function.")
+    check_is_called_only(decide, "refund=")
     if callable(decide):
         return _guarded(decide)
     raise NotifyError("refund= must be True, False, exception types, a callable from the exception to a bool, or None.")
@@ -121,10 +120,14 @@ def _guarded(decide: Callable[[BaseException], bool]) -> Callable[[BaseException
 
     def decided(error: BaseException) -> bool:
         try:
-            refunded = bool(decide(error))
+            answer = decide(error)
+            if if_unawaited(answer):
+                line.happened(f"returned a {type(answer).__name__}, which nothing awaits")
+                return False
+            refunded = bool(answer)
         except Exception as raised:  # noqa: BLE001  # the caller must see the gateway's own exception, not this one
             # Only its class: its message, and the gateway's exception behind it, may name the recipient.
-            line.happened(type(raised).__name__)
+            line.happened(f"raised {type(raised).__name__}")
             return False
         if line.event.ongoing:
             line.ended()
@@ -135,13 +138,13 @@ def _guarded(decide: Callable[[BaseException], bool]) -> Callable[[BaseException
 
 def _refund_raised(report: Report, cause: str) -> Message:
     if report.first and report.number == 1:
-        return "refund= raised %s; the hit is kept.", (cause,)
+        return "refund= %s; the hit is kept.", (cause,)
     number = f"{report.number} times" if report.first else f"{report.number} more times"
-    return "refund= raised %s (%s); the hits are kept.", (cause, number)
+    return "refund= %s (%s); the hits are kept.", (cause, number)
 
 
 def _refund_decides(end: End) -> Message:
-    message = "refund= decides again. Before that, it raised %d times in %s, and kept the hits."
+    message = "refund= decides again. Before that, it did not %d times in %s, and the hits were kept."
     return message, (end.number, duration_text(end.seconds))
 
 

@@ -216,7 +216,7 @@ class Limiter(BaseLimiter["Storage"]):
 
     def wait(self, seconds: float) -> None:
         """Wait this many seconds, by the limiter's clock."""
-        getattr(self._clock, "sleep", time.sleep)(seconds)
+        self._check_slept(getattr(self._clock, "sleep", time.sleep)(seconds))
 
     def close(self) -> None:
         """Close the storage if this limiter opened it. This closes its connections, or forgets its windows in memory.

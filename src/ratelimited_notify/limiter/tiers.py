@@ -7,6 +7,7 @@ from inspect import Parameter, signature
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from ratelimited_notify.callables import close_coroutine
 from ratelimited_notify.errors import Problem
 from ratelimited_notify.notification.recipient import Recipient
 
@@ -58,6 +59,7 @@ class Tiers:
         """
         tier = self._ask(recipient, fields)
         if tier is not None and not isinstance(tier, str):
+            close_coroutine(tier)
             raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
         return tier
 

@@ -19,7 +19,11 @@ def checked_cost(cost: object) -> int:
         NotifyError: the cost is not between 1 and `LARGEST_AMOUNT`.
     """
     if isinstance(cost, bool) or not isinstance(cost, int):
-        raise TypeError(f"The cost of a notification must be a whole number, not {type(cost).__name__}.")
+        from ratelimited_notify.callables import if_unawaited
+
+        raise TypeError(
+            f"The cost of a notification must be a whole number, not {type(cost).__name__}. {if_unawaited(cost)}".rstrip()
+        )
     if not 1 <= cost <= LARGEST_AMOUNT:
         # Python refuses to convert very long numbers to text.
         said = f"is {cost}" if abs(cost) < 10**20 else "has too many digits"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.errors import type_text
 from ratelimited_notify.notification.recipient import check_field_names
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Notification:
 
     def __repr__(self) -> str:
         # Without the recipient and the message, which are personal data.
-        return f"Notification({self.type!r}, ..., priority={self.priority!r}, cost={self.cost})"
+        return f"Notification({type_text(self.type)}, ..., priority={self.priority!r}, cost={self.cost})"
 
 
 def check_priority(priority: object) -> None:
@@ -81,4 +82,7 @@ def check_priority(priority: object) -> None:
         TypeError: the priority is not a string.
     """
     if not isinstance(priority, str):
-        raise TypeError(f"The priority of a notification must be a string or None, not {type(priority).__name__}.")
+        from ratelimited_notify.callables import if_unawaited
+
+        said = f"The priority of a notification must be a string or None, not {type(priority).__name__}."
+        raise TypeError(f"{said} {if_unawaited(priority)}".rstrip())

@@ -80,10 +80,10 @@ def text_of(value: Recipient, field: str = "recipient") -> str:
     elif isinstance(value, UUID):
         text = str(value)
     else:
-        raise TypeError(
-            f"The {field} is a {type(value).__name__}; it must be a str, an int or a UUID. "
-            f"Pass a value that identifies it, such as user.id or user.email."
-        )
+        from ratelimited_notify.callables import if_unawaited
+
+        advice = if_unawaited(value) or "Pass a value that identifies it, such as user.id or user.email."
+        raise TypeError(f"The {field} is a {type(value).__name__}; it must be a str, an int or a UUID. {advice}")
     if not text:
         raise NotifyError(f"The {field} is empty. Pass a value that identifies it, such as an address or an id.")
     return text
@@ -117,6 +117,10 @@ def counting_as(normalize: str | Callable[[str], str] | None, pseudonymize: byte
     """
     if normalize is not None and normalize != "email" and not callable(normalize):
         raise NotifyError(f"normalize={normalize!r} is not known; use 'email', a callable from str to str, or None.")
+    if callable(normalize):
+        from ratelimited_notify.callables import check_is_called_only
+
+        check_is_called_only(normalize, "normalize=")
     if pseudonymize is not None and not (isinstance(pseudonymize, bytes) and 1 <= len(pseudonymize) <= 64):
         raise NotifyError("pseudonymize= must be a secret of 1 to 64 bytes, such as secrets.token_bytes(32).")
     if normalize is None and pseudonymize is None:
@@ -128,6 +132,9 @@ def counting_as(normalize: str | Callable[[str], str] | None, pseudonymize: byte
         if callable(rewrite):
             rewritten: object = rewrite(text)
             if not isinstance(rewritten, str) or not rewritten:
+                from ratelimited_notify.callables import close_coroutine
+
+                close_coroutine(rewritten)
                 raise NotifyError(
                     f"normalize= returned {'an empty string' if rewritten == '' else type(rewritten).__name__}; "
                     "it must return a string that identifies the recipient."

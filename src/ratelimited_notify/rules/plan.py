@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from ratelimited_notify.errors import NotifyError, Problem, RuleError, is_name
+from ratelimited_notify.errors import NotifyError, Problem, RuleError, is_name, type_text
 from ratelimited_notify.notification.recipient import text_of
 from ratelimited_notify.rules.counter import Counter
 from ratelimited_notify.rules.rule import overridden_field
@@ -246,9 +246,10 @@ class Plans:
 
     def _make(self, type: str) -> Plan:
         if not isinstance(type, str):
-            raise TypeError(
-                f"The type of a notification must be a string such as 'news', not {type.__class__.__name__}."
-            )
+            from ratelimited_notify.callables import if_unawaited
+
+            said = f"The type of a notification must be a string such as 'news', not {type.__class__.__name__}."
+            raise TypeError(f"{said} {if_unawaited(type)}".rstrip())
         if not type:
             raise NotifyError("The type of a notification is empty; it must be a name such as 'news'.")
         # A plain str, even from a subclass of str: keys are made of it.
@@ -259,7 +260,7 @@ class Plans:
             caps = ", ".join(repr(rule.name) for rule in rules.matching(name))
             what = f"Only caps over all types ({caps}) match" if caps else "No rule matches"
             raise NotifyError(
-                f"{what} notifications of type {name!r}, and unknown_type='raise' makes that an error. "
+                f"{what} notifications of type {type_text(name)}, and unknown_type='raise' makes that an error. "
                 "Add a rule or a default."
             )
         plan = Plan(name, [self._compiled_rules[rule] for rule in rules.matching(name)], known=known)

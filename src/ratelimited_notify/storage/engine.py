@@ -17,6 +17,7 @@ from limits.aio.storage import (
 )
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport
 
+from ratelimited_notify.callables import check_is_called_only, close_coroutine
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.windows.keys import foreign
@@ -43,14 +44,40 @@ def ticking(clock: Callable[[], float] | None) -> tuple[Callable[[], int], int]:
     wall clock neither opens nor closes a window. A clock in seconds is used to the microsecond; its nanoseconds are a counter.
     """
     if clock is not None:
-        seconds, numbers = clock, count()
-        return lambda: round(seconds() * MICROSECONDS) * 1000 + next(numbers) % 1000, 0
+        check_is_called_only(clock, "clock=")
+        seconds, numbers = (_current_time if _is_time(clock) else clock), count()
+
+        def nanoseconds() -> int:
+            now = seconds()
+            try:
+                return round(now * MICROSECONDS) * 1000 + next(numbers) % 1000
+            except TypeError:
+                close_coroutine(now)
+                raise TypeError(
+                    f"clock= returned a {type(now).__name__}; it must return seconds as a number, as time.time does."
+                ) from None
+
+        return nanoseconds, 0
     source = getattr(time, "CLOCK_BOOTTIME", None)
     if source is not None and time.clock_getres(source) <= _FINE:
         ticks = partial(time.clock_gettime_ns, source)
         return ticks, time.time_ns() - ticks()
     read, numbers = time.monotonic_ns, count()
     return lambda: read() // 1000 * 1000 + next(numbers) % 1000, time.time_ns() // 1000 * 1000 - read() // 1000 * 1000
+
+
+def _is_time(clock: Callable[[], float]) -> bool:
+    """Whether it is `time.time`, the real one or one that a test put in its place."""
+    return clock is time.time or (getattr(clock, "__module__", ""), getattr(clock, "__name__", "")) == ("time", "time")
+
+
+def _current_time() -> float:
+    # Looked up at each call: a test may freeze the time after the limiter is made, and freezegun replaces the function.
+    return time.time()
+
+
+WALL_CLOCK = partial(time.time)
+"""The wall clock of a storage whose caller passes no clock. Unlike `time.time`, it does not ask to follow freezegun."""
 
 
 def bounded_clock(clock: Callable[[], float] | None) -> Callable[[], int]:

@@ -13,7 +13,7 @@ from limits.aio.storage import MemcachedStorage as LimitsMemcachedStorage
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.breaker import Circuits, breaker_for
 from ratelimited_notify.storage.circuit import DEFAULT
-from ratelimited_notify.storage.engine import AsyncLimitsVerbs, bounded_clock
+from ratelimited_notify.storage.engine import WALL_CLOCK, AsyncLimitsVerbs, bounded_clock
 from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.memcached import decide, failures
 from ratelimited_notify.storage.memcached.connection_aio import AsyncConnection, Idle
@@ -62,7 +62,7 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
         super(LimitsMemcachedStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
         self.timeout = timeout
         # `MemcachedStorage` says why this is the wall clock.
-        self.now = bounded_clock(clock or time.time)
+        self.now = bounded_clock(clock or WALL_CLOCK)
         self._hosts = hosts_of(uri)
         self._circuit = circuit
         self._breakers = {host.name: breaker_for(host.name, circuit) for host in self._hosts}

@@ -11,7 +11,7 @@ from limits.storage import MemcachedStorage as LimitsMemcachedStorage
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.breaker import Circuits, breaker_for
 from ratelimited_notify.storage.circuit import DEFAULT
-from ratelimited_notify.storage.engine import LimitsVerbs, bounded_clock
+from ratelimited_notify.storage.engine import WALL_CLOCK, LimitsVerbs, bounded_clock
 from ratelimited_notify.storage.memcached import decide, failures
 from ratelimited_notify.storage.memcached.connection import Holder, Lanes, nobody
 from ratelimited_notify.storage.memcached.forking import this_process
@@ -70,7 +70,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
         self.timeout = timeout
         # Not the wall time at the start plus the time since: that drifts apart from the clocks of other processes and hosts
         # as soon as a wall clock is corrected, and here many of them write stamps into the same windows.
-        self.now = bounded_clock(clock or time.time)
+        self.now = bounded_clock(clock or WALL_CLOCK)
         self._hosts = hosts_of(uri)
         self._circuit = circuit
         self._breakers = {host.name: breaker_for(host.name, circuit) for host in self._hosts}

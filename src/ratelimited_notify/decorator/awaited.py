@@ -1,0 +1,151 @@
+"""What a plain function returned, if it must be awaited: watched until it ends, because it may fail until then."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine
+from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Generator
+
+    _Failed: TypeAlias = Callable[[BaseException | None], None]
+
+
+def watched(awaitable: Awaitable[object], failed: _Failed) -> Awaitable[object]:
+    """The awaitable to return to the caller instead: it works the same, and reports how it ends.
+
+    A future or a task is returned itself. A coroutine that is never awaited reports nothing: the garbage collector may
+    find it in the middle of anything, where no hit can be given back.
+
+    Arguments:
+        awaitable: what the function returned.
+        failed: called once if it fails, with the exception, or with None if it was closed or cancelled before its first
+            step, so that none of its code ran.
+    """
+    if hasattr(awaitable, "add_done_callback"):
+        _watch_future(cast("asyncio.Future[object]", awaitable), failed)
+        return awaitable
+    is_coroutine, is_entered = isinstance(awaitable, Coroutine), hasattr(awaitable, "__aenter__")
+    if is_coroutine:
+        return (_EnteredCoroutine if is_entered else _Coroutine)(awaitable, failed)
+    return (_Entered if is_entered else _Awaited)(awaitable, failed)
+
+
+def _watch_future(future: asyncio.Future[object], failed: _Failed) -> None:
+    def done(future: asyncio.Future[object]) -> None:
+        error = _error_of(future)
+        if error is not None:
+            failed(error)
+
+    if future.done():
+        done(future)
+    else:
+        future.add_done_callback(done)
+
+
+def _error_of(future: asyncio.Future[object]) -> BaseException | None:
+    if future.cancelled():
+        from asyncio import CancelledError
+
+        return CancelledError()
+    # `exception()` would count as a look at it: asyncio would no longer log an exception that nobody else retrieves.
+    unseen = object()
+    error = getattr(future, "_exception", unseen)
+    return future.exception() if error is unseen else cast("BaseException | None", error)
+
+
+class _Awaited(Awaitable[object]):
+    """An awaitable that reports its failure. Otherwise it is the awaitable: it has its attributes too."""
+
+    __slots__ = ("_awaitable", "_failed")
+
+    def __init__(self, awaitable: Any, failed: _Failed) -> None:  # Any: what kind of awaitable it is, differs
+        self._awaitable = awaitable
+        self._failed: _Failed | None = failed
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._awaitable, name)
+
+    def __repr__(self) -> str:
+        return repr(self._awaitable)
+
+    def __await__(self) -> Generator[Any, Any, Any]:  # Any: what it yields belongs to the event loop
+        if getattr(self._awaitable, "cr_await", None) is not None:
+            # Python itself sees this only where a coroutine is awaited directly.
+            raise RuntimeError("coroutine is being awaited already")
+        steps = cast("Generator[Any, Any, Any]", self._awaitable.__await__())  # Any: as above
+        try:
+            result = yield from steps
+        except BaseException as error:
+            self._raised(error)
+            raise
+        self._failed = None
+        return result
+
+    def _raised(self, error: BaseException | None) -> None:
+        """Report the exception that ended it. An error of somebody who only asked too early, or too late, is none."""
+        failed = self._failed
+        if failed is None or getattr(self._awaitable, "cr_frame", None) is not None:
+            return
+        self._failed = None
+        failed(error)
+
+
+class _Coroutine(_Awaited, Coroutine[Any, Any, object]):  # Any: as above
+    """A coroutine that reports its failure."""
+
+    __slots__ = ()
+
+    def send(self, value: Any, /) -> object:  # Any: as above
+        try:
+            return self._awaitable.send(value)
+        except StopIteration:
+            self._failed = None
+            raise
+        except BaseException as error:
+            self._raised(error)
+            raise
+
+    def throw(self, *exception: Any) -> object:  # Any: as above
+        begun = self._has_begun()
+        try:
+            return self._awaitable.throw(*exception)
+        except StopIteration:
+            self._failed = None
+            raise
+        except BaseException as error:
+            self._raised(error if begun else None)
+            raise
+
+    def close(self) -> None:
+        begun = self._has_begun()
+        self._awaitable.close()
+        self._raised(GeneratorExit() if begun else None)
+
+    def _has_begun(self) -> bool:
+        """Whether some of its code may have run."""
+        return not iscoroutine(self._awaitable) or getcoroutinestate(self._awaitable) != CORO_CREATED
+
+
+class _Entered(_Awaited):
+    """An awaitable for `async with` too, as a request of aiohttp is."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> object:
+        try:
+            entered = await self._awaitable.__aenter__()
+        except BaseException as error:
+            self._raised(error)
+            raise
+        self._failed = None
+        return entered
+
+    async def __aexit__(self, *raised: object) -> object:
+        return await self._awaitable.__aexit__(*raised)
+
+
+class _EnteredCoroutine(_Coroutine, _Entered):
+    __slots__ = ()
