@@ -19,10 +19,13 @@ from ratelimited_notify.storage.redis import decided, failures, options as serve
 from ratelimited_notify.storage.redis.dial_aio import connected
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
 from ratelimited_notify.storage.redis.replies import UnreadableWindow
+from ratelimited_notify.storage.timeout import checked_timeout
+from ratelimited_notify.storage.uri import parse
 from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
 
 # After `options`, which says what to install where redis is missing.
-from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
+import redis.asyncio.connection as redis_connection  # isort: skip
+from redis.asyncio.connection import ConnectionPool  # isort: skip
 from redis.exceptions import ConnectionError as RedisConnectionError, NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
@@ -133,8 +136,9 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         pool = connection_pool
         server_options.check_pool(pool)
         if pool is None:
-            pool = ConnectionPool(**server_options.settings(uri, timeout, options, parse_url))
-        self.timeout: float = server_options.checked(pool).socket_timeout or timeout
+            pool = ConnectionPool(**server_options.settings(parse(uri, "redis"), timeout, options, redis_connection))
+        waiting: float | None = server_options.checked(pool).socket_timeout
+        self.timeout: float = checked_timeout(*((timeout,) if waiting is None else (waiting, "socket_timeout")))
         # `limits` uses the pool for its own client, which is never used.
         super().__init__("redis://", wrap_exceptions, "redispy", connection_pool=pool)  # type: ignore[arg-type]  # `limits` documents it
         self._where = server_options.address(pool.connection_kwargs)

@@ -13,9 +13,11 @@ from ratelimited_notify.storage.redis.connection import Connection, Connections
 from ratelimited_notify.storage.redis.dial import connected
 from ratelimited_notify.storage.redis.sentinels import Master, Sentinels, master
 from ratelimited_notify.storage.redis.sync import RedisStorage
+from ratelimited_notify.storage.uri import parse
 
 # After `options`, which says what to install where redis is missing.
-from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
+import redis.connection as redis_connection  # isort: skip
+from redis.connection import ConnectionPool  # isort: skip
 from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
@@ -59,10 +61,10 @@ class RedisSentinelStorage(RedisStorage):
         circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: as above.
     ) -> None:
-        parts = server_options.several(uri, server_options.SENTINEL_EXAMPLE)
+        parts = parse(uri, "sentinel")
         service = server_options.service(parts, service_name)
-        wanted = server_options.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
-        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
+        wanted = server_options.settings_of_each(parts, timeout, options, redis_connection)
+        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, redis_connection)
         server_options.checked(ConnectionPool(**sentinels.options))
         pool = ConnectionPool(**wanted)
         super().__init__(wrap_exceptions=wrap_exceptions, timeout=timeout, connection_pool=pool, circuit=None)

@@ -11,9 +11,11 @@ from ratelimited_notify.storage.redis import failures, options as server_options
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.dial_aio import abort, connected
 from ratelimited_notify.storage.redis.sentinels import Master, Sentinels, master
+from ratelimited_notify.storage.uri import parse
 
 # After `options`, as in `sync`.
-from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
+import redis.asyncio.connection as redis_connection  # isort: skip
+from redis.asyncio.connection import ConnectionPool  # isort: skip
 from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
@@ -55,10 +57,10 @@ class AsyncRedisSentinelStorage(AsyncRedisStorage):
         circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: as above.
     ) -> None:
-        parts = server_options.several(uri, server_options.SENTINEL_EXAMPLE)
+        parts = parse(uri, "sentinel")
         service = server_options.service(parts, service_name)
-        wanted = server_options.settings_of_each(parts, timeout, options, parse_url)
-        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, parse_url)
+        wanted = server_options.settings_of_each(parts, timeout, options, redis_connection)
+        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, redis_connection)
         server_options.checked(ConnectionPool(**sentinels.options))
         pool = ConnectionPool(**wanted)
         super().__init__("redis://", wrap_exceptions, timeout=timeout, connection_pool=pool, circuit=None)

@@ -8,9 +8,9 @@ from ratelimited_notify.storage.redis import options, scripts
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from ratelimited_notify.storage.redis.options import Several
+    from ratelimited_notify.storage.uri import StorageURI
 
 # Sentinel's flags for a master that is down, in its own view or in that of the quorum.
 _DOWN = frozenset((b"s_down", b"o_down"))
@@ -27,24 +27,24 @@ class Sentinels:
     """The Sentinels that monitor one master.
 
     Arguments:
-        parts: the parts of the URI.
+        uri: the URI.
         service: the name under which they monitor the master.
         wanted: the options of connections to the master.
         others: the options of connections to the Sentinels that differ from these.
-        parse: redis-py's function that parses URIs.
+        client: redis-py's module of connection classes.
     """
 
     def __init__(
         self,
-        parts: Several,
+        uri: StorageURI,
         service: str,
         wanted: Mapping[str, Any],  # Any: whatever redis-py takes
         others: Mapping[str, Any],  # Any: as above
-        parse: Callable[[str], Mapping[str, Any]],  # Any: as above
+        client: Any,  # Any: as above
     ) -> None:
-        self._hosts: Sequence[tuple[str, int]] = parts.hosts
+        self._hosts: Sequence[tuple[str, int]] = options.addresses(uri)
         self.service = service
-        self.options = options.to_sentinels(wanted, others, parse)
+        self.options = options.to_sentinels(wanted, others, client)
         """The options of connections to the Sentinels, without host and port."""
         self.command = scripts.command(b"SENTINEL", b"MASTER", service.encode())
         """The command that asks a Sentinel for the master."""

@@ -17,10 +17,12 @@ from ratelimited_notify.storage.redis import decided, failures, options as serve
 from ratelimited_notify.storage.redis.connection import Connections
 from ratelimited_notify.storage.redis.dial import connected
 from ratelimited_notify.storage.redis.replies import UnreadableWindow
+from ratelimited_notify.storage.uri import parse
 from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
 
 # After `options`, which says what to install where redis is missing.
-from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
+import redis.connection as redis_connection  # isort: skip
+from redis.connection import ConnectionPool  # isort: skip
 from redis.exceptions import NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         pool = connection_pool
         server_options.check_pool(pool)
         if pool is None:
-            pool = ConnectionPool(**server_options.settings(uri, timeout, options, parse_url))  # pyright: ignore[reportUnknownArgumentType]  # as above
+            pool = ConnectionPool(**server_options.settings(parse(uri, "redis"), timeout, options, redis_connection))
         self.timeout: float = server_options.bounded(server_options.checked(pool))
         super().__init__("redis://", pool, wrap_exceptions=wrap_exceptions)  # pyright: ignore[reportUnknownMemberType]  # as above
         self._where = server_options.address(pool.connection_kwargs)
