@@ -148,7 +148,8 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             connected, pool.connection_class, server_options.once(pool.connection_kwargs)
         )
         self._most = server_options.places(pool)
-        self.breaker = breaker_for(self._where, circuit)
+        self._uses_tls = issubclass(pool.connection_class, redis_connection.SSLConnection)
+        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit)
         self.circuits = Circuits({self._where: self.breaker})
         """The state of the server's circuit, by its address."""
         self._lanes: dict[asyncio.AbstractEventLoop, Lanes] = {}
@@ -314,7 +315,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             return
         if not breaker.may_probe():
             await breaker.refused_task(deadline - running_loop().time())
-            raise failures.not_asked(self._where)
+            raise failures.not_asked(self._where, breaker.hint)
         seconds = breaker.ping_time(self.timeout)
         try:
             until = min(deadline, running_loop().time() + seconds)
@@ -322,7 +323,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         except StorageError as error:
             # A refusal is a reply, and closes the circuit.
             if breaker.is_open:
-                raise failures.still_silent(self._where, seconds) from error
+                raise failures.still_silent(self._where, seconds, breaker.hint) from error
 
     def _refused(self, answer: ResponseError) -> None:
         """A hook for subclasses: the server refused the command."""
@@ -335,7 +336,15 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         for other in [other for other in self._lanes.copy() if other.is_closed()]:
             self._lanes.pop(other, None)
         storage_error = partial(failures.storage_error, self._where, self.timeout)
-        make = partial(MultiplexedConnection, loop, self._reach, self.timeout, self.breaker, storage_error)
+        make = partial(
+            MultiplexedConnection,
+            loop,
+            self._reach,
+            self.timeout,
+            self.breaker,
+            storage_error,
+            uses_tls=self._uses_tls,
+        )
         lanes = self._lanes[loop] = Lanes(make, self._most)
         return lanes
 

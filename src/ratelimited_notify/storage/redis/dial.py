@@ -43,7 +43,13 @@ class _Wired:
     def _connect(self) -> Wire:
         # For connection classes with their own `_connect`.
         self.socket_connect_timeout = max(0.001, self.deadline - time.monotonic())
-        wire = Wire(super()._connect(), self.deadline)  # type: ignore[misc]  # the next class has it
+        try:
+            connected = super()._connect()  # type: ignore[misc]  # the next class has it
+        except TimeoutError as error:
+            if "handshake" in str(error):
+                raise failures.NoHandshake from None
+            raise
+        wire = Wire(connected, self.deadline)
         wire.begin(self.deadline)
         return wire
 

@@ -135,11 +135,6 @@ def watched(uri: StorageURI, name: str) -> str:
     return f"{name!r} of the Sentinels {', '.join(f'{host}:{port}' for host, port in addresses(uri))}"
 
 
-def no_master(name: str) -> str:
-    """The reason when no Sentinel names a master."""
-    return f"no Sentinel that replies knows a running master named {name!r}"
-
-
 def to_sentinels(
     wanted: Mapping[str, Any],  # Any: as in `settings`.
     others: Mapping[str, Any],  # Any: as in `settings`.
@@ -237,6 +232,11 @@ def places(pool: Any) -> int:  # Any: as above.
     """How many callers may use the pool at the same time."""
     most: int = pool.max_connections
     return min(most, MOST_CONNECTIONS)
+
+
+def circuit_of(where: str, pool: Any, client: Any) -> str:  # Any: as in `checked` and in `settings`.
+    """The name of a server's circuit. With TLS and without it, an address is not the same server: one may be a mistake."""
+    return f"{where} with TLS" if issubclass(pool.connection_class, client.SSLConnection) else where
 
 
 def address(options: Mapping[str, Any]) -> str:  # Any: as in `settings`.
