@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -26,7 +27,6 @@ from servers import HOST, valkey_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from cluster_servers import Cluster
     from servers import Valkey
@@ -403,12 +403,13 @@ def context(authority: trustme.CA) -> ssl.SSLContext:
 @both
 def test_tls_to_a_port_without(valkey: Valkey, opened: Callable[..., Any]) -> None:
     """It is said that the port may speak none, also when the circuit is open; one without TLS is not kept from it."""
-    with Both(opened(f"rediss://{valkey.address}", timeout=0.3, circuit=rarely(2))) as storage:
+    circuit = rarely(2)
+    with Both(opened(f"rediss://{valkey.address}", timeout=0.3, circuit=circuit)) as storage:
         for number in range(3):
             error = refusal(storage)
             assert "Does this port speak TLS? If not, use redis://" in str(error)
             assert ("did not begin TLS in time" in str(error)) is (number < 2)
-    with Both(opened(valkey.url, timeout=PATIENT, circuit=rarely(2))) as storage:
+    with Both(opened(valkey.url, timeout=PATIENT, circuit=circuit)) as storage:
         assert storage.acquire([WINDOW], [f"notify:{{plain{opened.__name__}}}:news:m"], 1).granted
 
 
@@ -489,3 +490,51 @@ def test_tls_to_a_cluster_without(guarded_cluster: Cluster, opened: Callable[...
     uri = guarded_cluster.url.replace("redis+cluster://", "rediss+cluster://")
     with Both(opened(uri, timeout=0.5)) as storage:
         assert "Does this port speak TLS? If not, use redis://, redis+cluster://" in str(refusal(storage))
+
+
+# --- The guide ------------------------------------------------------------------------------------------------------
+
+
+def documented_acl() -> list[str]:
+    """The command of the guide that makes a user."""
+    guide = Path(__file__).parent.parent / "docs" / "how-to" / "redis.md"
+    (line,) = [line for line in guide.read_text("utf-8").splitlines() if line.startswith("ACL SETUSER ")]
+    return line.split()
+
+
+@both
+def test_the_acl_of_the_guide_suffices(start_valkey: Callable[..., Valkey], opened: Callable[..., Any]) -> None:
+    """For decisions, releases, `clear`, `check` and `reset`, on the keys of the default namespace; with SELECT, elsewhere."""
+    server = start_valkey()
+    with server.client() as client:
+        client.execute_command(*documented_acl())
+    windows = [
+        Window(strategy, 10, 60 * MICROSECONDS, rule="news")
+        for strategy in ("moving-window", "fixed-window", "sliding-window-counter")
+    ]
+    keys = [f"notify:{{ana}}:news:{window.strategy[0]}" for window in windows]
+    with Both(opened(f"redis://limits:password@{server.address}", timeout=PATIENT)) as storage:
+        verdict = storage.acquire(windows, keys, 1)
+        storage.acquire_many([Request(windows, keys, 1)] * 300)
+        storage.peek(windows, keys, 1)
+        assert storage.release(windows, keys, 1, [reading.token for reading in verdict.readings])
+        assert storage.forget(windows, keys) == 3
+        assert storage.check()
+        assert storage.reset() is not None
+    with Both(opened(f"redis://limits:password@{server.address}/3", timeout=PATIENT)) as storage:
+        assert "may not run SELECT" in str(refusal(storage))
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "limits", "+select")
+        assert storage.acquire(windows, keys, 1).granted
+
+
+@both
+def test_the_acl_of_the_guide_suffices_on_a_cluster(guarded_cluster: Cluster, opened: Callable[..., Any]) -> None:
+    """With the two commands that a cluster needs besides."""
+    for member in guarded_cluster.members:
+        with member.client(password="s3cret") as client:
+            client.execute_command(*documented_acl(), "+cluster|slots", "+asking")
+    uri = guarded_cluster.url.replace("://", "://limits:password@")
+    with Both(opened(uri, timeout=PATIENT)) as storage:
+        assert storage.acquire([WINDOW], [f"notify:{{guide{opened.__name__}}}:news:m"], 1).granted
+        assert storage.check()

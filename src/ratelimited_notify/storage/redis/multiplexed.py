@@ -92,7 +92,7 @@ class MultiplexedConnection:
         self._timeout = timeout
         self._breaker = breaker
         self._failed = failed
-        self._late = failures.NoHandshake if uses_tls else RedisTimeoutError
+        self._uses_tls = uses_tls
         self._inner: Any = None  # Any: as above
         self._is_unproven = False
         """Whether the connection has no TLS, and the server has sent nothing on it yet: it may expect TLS."""
@@ -262,7 +262,7 @@ class MultiplexedConnection:
                 # If the event loop was busy for long, the time-out says nothing about the server.
                 if self._loop.time() < deadline + _GRACE:
                     self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
-                raise self._failed(self._late(), False)
+                raise self._failed(failures.NoHandshake() if self._uses_tls else RedisTimeoutError(), False)
             error = RedisConnectionError("The event loop ended") if opening.cancelled() else opening.result()
             if isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
                 raise self._failed(error, False)
@@ -275,8 +275,8 @@ class MultiplexedConnection:
         began, until = time.monotonic(), self._loop.time() + self._timeout
         try:
             async with asyncio.timeout_at(until):
-                self._inner = inner = await self._reach(until)
-                self._is_unproven = inner._writer.get_extra_info("sslcontext") is None
+                self._inner = await self._reach(until)
+            self._is_unproven = not self._uses_tls
         except Exception as error:  # noqa: BLE001  # raised again, for each waiting caller
             late = failures.has_timed_out(error)
             if failures.is_silence(error) and not (late and self._loop.time() > until + _GRACE):
