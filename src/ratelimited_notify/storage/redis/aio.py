@@ -138,7 +138,9 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if pool is None:
             pool = ConnectionPool(**server_options.settings(parse(uri, "redis"), timeout, options, redis_connection))
         waiting: float | None = server_options.checked(pool).socket_timeout
-        self.timeout: float = checked_timeout(*((timeout,) if waiting is None else (waiting, "socket_timeout")))
+        self.timeout: float = (
+            checked_timeout(timeout) if waiting is None else checked_timeout(waiting, "socket_timeout")
+        )
         # `limits` uses the pool for its own client, which is never used.
         super().__init__("redis://", wrap_exceptions, "redispy", connection_pool=pool)  # type: ignore[arg-type]  # `limits` documents it
         self._where = server_options.address(pool.connection_kwargs)

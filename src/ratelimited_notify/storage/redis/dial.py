@@ -44,12 +44,11 @@ class _Wired:
         # For connection classes with their own `_connect`.
         self.socket_connect_timeout = max(0.001, self.deadline - time.monotonic())
         try:
-            connected = super()._connect()  # type: ignore[misc]  # the next class has it
+            wire = Wire(super()._connect(), self.deadline)  # type: ignore[misc]  # the next class has it
         except TimeoutError as error:
             if "handshake" in str(error):
                 raise failures.NoHandshake from None
             raise
-        wire = Wire(connected, self.deadline)
         wire.begin(self.deadline)
         return wire
 

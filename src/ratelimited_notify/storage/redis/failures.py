@@ -55,7 +55,7 @@ class NoMaster(exceptions.ConnectionError):
     """No Sentinel names a running master."""
 
     def __init__(self, message: str, *, is_silent: bool) -> None:
-        super().__init__(message)
+        super().__init__(message)  # pyright: ignore[reportUnknownMemberType]  # redis-py does not say
         self.is_silent = is_silent
         """Whether the master is down or no Sentinel can be reached, rather than that the Sentinels refuse."""
 

@@ -350,7 +350,8 @@ def unknown(slots: Slots) -> StorageError:
     refusals = [error for error in troubles.values() if isinstance(error, failures.AccessRefused)]
     if refusals and len(refusals) == len(troubles) and set(slots.seeds) <= troubles.keys():
         return refusals[-1]
-    *_, last = None, *troubles.values(), *refusals
+    # A refusal says more than silence.
+    last = next(reversed([*troubles.values(), *refusals]), None)
     return failures.NothingSent(
         "No server of the Redis cluster answers, or none has the slot of this recipient, so nothing was sent. "
         f"Run CLUSTER INFO to find out more. [Redis cluster at {', '.join(map(where, slots.seeds))}]"
