@@ -32,12 +32,13 @@ def open_storage(
 
     Arguments:
         uri: the URI, in the notation of `limits`.
-        timeout: the longest time that a decision waits for the backend, in seconds.
+        timeout: the longest time that a decision waits for the backend, in seconds, above 0 and below 3600.
         clock: a callable that returns seconds, for windows in memory and on memcached. Redis uses the server's clock.
         circuit: when to stop sending requests to a server that does not answer; None never stops.
 
     Raises:
-        NotifyError: the URI cannot be used.
+        NotifyError: the URI is not understood as it is written, or an argument is out of range. The message never shows
+            the URI.
         MissingExtra: the backend's client is not installed.
     """
     scheme, kind = _checked(uri, timeout, clock)
