@@ -306,6 +306,14 @@ def test_a_cluster_that_refuses(guarded_cluster: Cluster, opened: Callable[..., 
 
 
 @both
+def test_of_servers_that_refuse_and_that_are_gone(guarded_cluster: Cluster, opened: Callable[..., Any]) -> None:
+    """The refusal is what can be mended, so it is what is said."""
+    uri = f"{guarded_cluster.url.replace('://', '://:hunter2@')},127.0.0.1:1"
+    with Both(opened(uri, timeout=0.5)) as storage:
+        assert "The last error was: Redis refused the user or password" in str(refusal(storage))
+
+
+@both
 def test_rights_that_are_granted_later(guarded_cluster: Cluster, opened: Callable[..., Any]) -> None:
     """Nothing has to be opened anew."""
     name = f"later-{opened.__name__}"
