@@ -296,7 +296,9 @@ def test_a_refund_that_was_not_awaited(function: Any, caplog: pytest.LogCaptureF
     )
 
 
-@pytest.mark.parametrize("returned", [None, "soon", b"1", [1], object()], ids=str)
+@pytest.mark.parametrize(
+    "returned", [None, "soon", b"1", [1], object()], ids=["None", "text", "bytes", "a list", "an object"]
+)
 def test_a_clock_that_returns_no_number(returned: Any) -> None:
     """A clock that returns something else is told in these words, by hits and by tests."""
     for call in (Limiter(MANY, clock=lambda: returned).hit, Limiter(MANY, clock=lambda: returned).test):

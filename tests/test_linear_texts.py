@@ -26,8 +26,8 @@ from ratelimited_notify.gateways.smtp.message import Mailbox, compose
 from ratelimited_notify.gateways.smtp.settings import SMTPSettings
 from ratelimited_notify.notification.recipient import email
 from ratelimited_notify.sources.file import read_rules
-from ratelimited_notify.storage.memcached.hosts import hosts_of
-from ratelimited_notify.storage.redis.options import several
+from ratelimited_notify.storage.redis.sync import RedisStorage
+from ratelimited_notify.storage.uri import parse
 from ratelimited_notify.windows.keys import foreign, tag_of
 
 if TYPE_CHECKING:
@@ -86,8 +86,11 @@ READERS: dict[str, Callable[[Path], Callable[[str], object]]] = {
     "subject": at_once(lambda text: compose(Mailbox("Ana", "ana@example.com"), "bo@example.com", text, "Hello")),
     "body": at_once(lambda text: compose(Mailbox("Ana", "ana@example.com"), "bo@example.com", "Hello", text)),
     "gateway": at_once(lambda text: SMTPSettings.from_uri(f"smtp://{text}", sender="ana@example.com")),
-    "redis": at_once(lambda text: several(f"redis://{text}", "redis+cluster://host:port")),
-    "memcached": at_once(lambda text: hosts_of(f"memcached://{text}")),
+    "redis": at_once(lambda text: parse(f"redis://{text}", "redis")),
+    "redis with options": at_once(lambda text: RedisStorage(f"redis://h?{text}={text}")),
+    "cluster": at_once(lambda text: parse(f"redis+cluster://{text}", "cluster")),
+    "sentinel": at_once(lambda text: parse(f"redis+sentinel://h:1/{text}", "sentinel")),
+    "memcached": at_once(lambda text: parse(f"memcached://{text}", "memcached")),
     "file": in_toml(lambda text: text),
     "key in a file": in_toml(lambda text: f"{text}=1"),
     "table in a file": in_toml(lambda text: f"[{text}]"),
@@ -138,12 +141,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
 def test_a_long_text_is_read_in_one_pass(reader: str, tmp_path: Path) -> None:
     """Whatever it is the text of: a limit, a type, a recipient, an address, a message, a URI, a file."""
     made = READERS[reader](tmp_path)
-    slow = [
-        name
-        for name, shape in SHAPES.items()
-        # Python's own `urlsplit` puts marks in order; who writes a storage's address into it only harms himself.
-        if not (reader in ("redis", "memcached") and name.startswith("marks")) and read(made, shape(LONG)) > BOUND
-    ]
+    slow = [name for name, shape in SHAPES.items() if read(made, shape(LONG)) > BOUND]
 
     assert slow == []
 

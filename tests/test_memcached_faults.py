@@ -24,6 +24,7 @@ from ratelimited_notify.windows.strategies import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from servers import Memcached
 
@@ -394,7 +395,7 @@ def test_eighty_threads(start_memcached: Callable[..., Memcached], fault: str) -
 
     assert not any(thread.is_alive() for thread in threads)
     assert min(counted.values()) > 0
-    assert set(storage.circuits.values()) == {"closed"}
+    assert set(getattr(storage, "storage", storage).circuits.values()) == {"closed"}
     storage.close()
 
 
@@ -459,3 +460,21 @@ def test_stumbling_is_no_reason_to_count_too_few(start_memcached: Callable[..., 
     assert 0 < len(granted) <= 500
     storage.close()
     full.close()
+
+
+def test_a_server_that_wants_a_login(
+    opened: Callable[..., Any], start_memcached: Callable[..., Memcached], tmp_path: Path
+) -> None:
+    """It is said that this storage does not log in; it is an answer, and opens no circuit."""
+    users = tmp_path / "users"
+    users.write_text("ana:s3cret\n")
+    server = start_memcached()
+    server.stop()
+    server.options = ("-Y", str(users))
+    server.answering_pid = lambda: server.pid if b"unauthenticated" in server.ask(b"version\r\n", b"\r\n") else None  # type: ignore[method-assign]  # it tells its process to nobody
+    server.start()
+    storage, name = opened(server.url, timeout=PATIENT, circuit=Circuit(failures=1)), someone()
+    for _ in range(3):
+        _, said = seconds_of(lambda: hit(storage, name))
+        assert "requires a login (-Y or -S), and this storage does not log in. Nothing was counted." in said
+    assert set(getattr(storage, "storage", storage).circuits.values()) == {"closed"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.storage.circuit import Circuit
+from ratelimited_notify.storage.timeout import checked_timeout
 from ratelimited_notify.windows.keys import valid_namespace
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def check_options(
         raise NotifyError("namespace= must be 1 to 32 letters, digits, '.', '_' or '-', such as 'notify'.")
     if on_storage_error not in ("raise", "allow", "deny"):
         raise NotifyError(f"on_storage_error={on_storage_error!r} is unknown; use 'raise', 'allow' or 'deny'.")
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 3600:
-        raise NotifyError("timeout= must be a number of seconds above 0 and below 3600, such as 0.5.")
+    checked_timeout(timeout)
     for name, switched in (("enabled", enabled), ("remember_refusals", remember_refusals)):
         if not isinstance(switched, bool):
             raise NotifyError(f"{name}= must be True or False, not a {type(switched).__name__}.")

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.redis.aio import AsyncRedisStorage as AsyncRedisStorage
     from ratelimited_notify.storage.redis.cluster import RedisClusterStorage as RedisClusterStorage
     from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage as AsyncRedisClusterStorage
-    from ratelimited_notify.storage.redis.failures import NothingSent as NothingSent, UnexpectedReply as UnexpectedReply
+    from ratelimited_notify.storage.redis.failures import (
+        AccessRefused as AccessRefused,
+        NothingSent as NothingSent,
+        UnexpectedReply as UnexpectedReply,
+    )
     from ratelimited_notify.storage.redis.replies import UnreadableWindow as UnreadableWindow
     from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage as RedisSentinelStorage
     from ratelimited_notify.storage.redis.sentinel_aio import AsyncRedisSentinelStorage as AsyncRedisSentinelStorage
@@ -40,7 +44,7 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
             "redis.aio": ("AsyncRedisStorage",),
             "redis.cluster": ("RedisClusterStorage",),
             "redis.cluster_aio": ("AsyncRedisClusterStorage",),
-            "redis.failures": ("NothingSent", "UnexpectedReply"),
+            "redis.failures": ("AccessRefused", "NothingSent", "UnexpectedReply"),
             "redis.replies": ("UnreadableWindow",),
             "redis.sentinel": ("RedisSentinelStorage",),
             "redis.sentinel_aio": ("AsyncRedisSentinelStorage",),
@@ -49,6 +53,7 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
     )
 
 __all__ = [
+    "AccessRefused",
     "AsyncMemcachedStorage",
     "AsyncMemoryStorage",
     "AsyncRedisClusterStorage",

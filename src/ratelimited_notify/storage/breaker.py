@@ -63,6 +63,7 @@ class Breaker:
         "_refused_last",
         "_yielding",
         "failures",
+        "hint",
         "is_open",
     )
 
@@ -71,6 +72,8 @@ class Breaker:
         self.failures = 0
         """How many calls in a row got no reply."""
         self.is_open = False
+        self.hint = ""
+        """What may be the reason, for a message."""
         self._probing = False
         self._probe_at = 0.0
         self._closed_at = float("-inf")
@@ -87,18 +90,20 @@ class Breaker:
         # The caller that sent the PING may have been interrupted.
         return "half-open" if self._probing and time.monotonic() < self._probe_at else "open"
 
-    def failed(self, began: float, *, timed_out: bool) -> None:
+    def failed(self, began: float, *, timed_out: bool, hint: str = "") -> None:
         """Note that a call got no reply.
 
         Arguments:
             began: when the call began, by `time.monotonic`.
             timed_out: True if the call timed out, False if it lost its connection.
+            hint: what may be the reason, in a sentence; empty if nothing is known.
         """
         circuit = self._circuit
         # A call that began before the circuit was last closed says nothing about the server as it is now.
         if circuit is None or began < self._closed_at:
             return
         self.failures += 1
+        self.hint = hint
         self._probing = False
         if self.failures >= circuit.failures and not self.is_open:
             # After a lost connection the server may be fine, and trying again takes no time.

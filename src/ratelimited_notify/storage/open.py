@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.storage.circuit import DEFAULT
+from ratelimited_notify.storage.timeout import checked_timeout
+from ratelimited_notify.storage.uri import kind_of, parse, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.storage.circuit import Circuit
+    from ratelimited_notify.storage.uri import Kind
 
-_REDIS = ("redis", "rediss", "redis+unix", "valkey", "valkeys", "valkey+unix")
-_CLUSTER = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
-_SENTINEL = ("redis+sentinel", "rediss+sentinel", "valkey+sentinel", "valkeys+sentinel")
-_MEMORY = ("memory", "notify+memory")
-_CLOCKS = (*_MEMORY, "memcached")
+_CLOCKS = ("memory", "memcached")
 
 
 def open_storage(
@@ -33,38 +32,39 @@ def open_storage(
 
     Arguments:
         uri: the URI, in the notation of `limits`.
-        timeout: the longest time that a decision waits for the backend, in seconds.
+        timeout: the longest time that a decision waits for the backend, in seconds, above 0 and below 3600.
         clock: a callable that returns seconds, for windows in memory and on memcached. Redis uses the server's clock.
         circuit: when to stop sending requests to a server that does not answer; None never stops.
 
     Raises:
-        NotifyError: the URI cannot be used.
+        NotifyError: the URI is not understood as it is written, or an argument is out of range. The message never shows
+            the URI.
         MissingExtra: the backend's client is not installed.
     """
-    scheme, uri = _scheme(uri, clock)
+    scheme, kind = _checked(uri, timeout, clock)
     if scheme.startswith("async+"):
         raise NotifyError(f"{scheme}:// is for an AsyncLimiter; a Limiter takes the URI without 'async+'.")
-    if scheme in _MEMORY:
+    if kind == "memory":
         from ratelimited_notify.storage.memory import MemoryStorage
 
         return MemoryStorage(clock=clock, timeout=timeout)
-    if scheme in _REDIS:
+    if kind == "redis":
         from ratelimited_notify.storage.redis.sync import RedisStorage
 
         return RedisStorage(uri, timeout=timeout, circuit=circuit)
-    if scheme in _CLUSTER:
+    if kind == "cluster":
         from ratelimited_notify.storage.redis.cluster import RedisClusterStorage
 
         return RedisClusterStorage(uri, timeout=timeout, circuit=circuit)
-    if scheme in _SENTINEL:
+    if kind == "sentinel":
         from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage
 
         return RedisSentinelStorage(uri, timeout=timeout, circuit=circuit)
-    if scheme == "memcached":
+    if kind == "memcached":
         from ratelimited_notify.storage.memcached.sync import MemcachedStorage
 
         return MemcachedStorage(uri, timeout=timeout, clock=clock, circuit=circuit)
-    return adopt(_of_limits(uri, scheme))
+    return adopt(_of_limits(scheme, uri))
 
 
 def open_async_storage(
@@ -75,33 +75,40 @@ def open_async_storage(
     circuit: Circuit | None = DEFAULT,
 ) -> AsyncStorage:
     """`open_storage` for asyncio. The URI may begin with `async+`, as in `limits`, but does not have to."""
-    scheme, uri = _scheme(uri.removeprefix("async+"), clock)
-    if scheme in _MEMORY:
+    scheme, kind = _checked(uri, timeout, clock)
+    if kind == "memory":
         from ratelimited_notify.storage.memory import AsyncMemoryStorage
 
         return AsyncMemoryStorage(clock=clock, timeout=timeout)
-    if scheme in _REDIS:
+    if kind == "redis":
         from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 
         return AsyncRedisStorage(uri, timeout=timeout, circuit=circuit)
-    if scheme in _CLUSTER:
+    if kind == "cluster":
         from ratelimited_notify.storage.redis.cluster_aio import AsyncRedisClusterStorage
 
         return AsyncRedisClusterStorage(uri, timeout=timeout, circuit=circuit)
-    if scheme in _SENTINEL:
+    if kind == "sentinel":
         from ratelimited_notify.storage.redis.sentinel_aio import AsyncRedisSentinelStorage
 
         return AsyncRedisSentinelStorage(uri, timeout=timeout, circuit=circuit)
-    if scheme == "memcached":
+    if kind == "memcached":
         from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 
         return AsyncMemcachedStorage(uri, timeout=timeout, clock=clock, circuit=circuit)
-    return adopt_async(_of_limits(f"async+{uri}", scheme))
+    return adopt_async(_of_limits(f"async+{scheme.removeprefix('async+')}", uri))
 
 
 def is_memory(storage: object) -> bool:
-    """Whether `storage` is a URI for windows in this process's memory."""
-    return isinstance(storage, str) and storage.partition("://")[0].lower().removeprefix("async+") in _MEMORY
+    """Whether `storage` is a URI for windows in this process's memory.
+
+    Raises:
+        NotifyError: it is a string that is no such URI although it begins like one, or no URI at all.
+    """
+    if not isinstance(storage, str) or kind_of(scheme_of(storage).removeprefix("async+")) != "memory":
+        return False
+    parse(storage, "memory")
+    return True
 
 
 def adopt(storage: object) -> Storage:
@@ -155,30 +162,32 @@ def _not_a_storage(storage: object, limiter: str, usable: str) -> NotifyError:
     return NotifyError(f"A {type(storage).__name__} cannot be the storage of {limiter}; pass {usable}.")
 
 
-def _of_limits(uri: str, scheme: str) -> object:
+def _of_limits(scheme: str, uri: str) -> object:
     from limits.storage import storage_from_string
 
     try:
-        return storage_from_string(uri)
+        return storage_from_string(f"{scheme}://{uri.partition('://')[2]}")
     except Exception as error:  # noqa: BLE001  # a third party's storage may raise anything
         # The message of the error may quote the URI.
         raise NotifyError(
-            f"limits cannot open {scheme}:// ({type(error).__name__}): the scheme is unknown, its client is not installed, "
-            "or the rest of the URI is wrong. Supported are memory://, redis://, redis+cluster://, redis+sentinel://, "
-            "the same with valkey, memcached:// and every scheme that limits has a storage for."
+            f"limits cannot open {scheme.removeprefix('async+')}:// ({type(error).__name__}): the scheme is unknown, its client "
+            "is not installed, or the rest of the URI is wrong. Supported are memory://, redis://, redis+cluster://, "
+            "redis+sentinel://, the same with valkey, memcached:// and every scheme that limits has a storage for."
         ) from None
 
 
-def _scheme(uri: str, clock: Callable[[], float] | None) -> tuple[str, str]:
-    """The scheme in lower case, and the URI with that scheme."""
+def _checked(uri: str, timeout: float, clock: Callable[[], float] | None) -> tuple[str, Kind | None]:
+    """The scheme of a URI, and the kind of storage that it opens; None for a storage of `limits`.
+
+    The check comes before the client library is loaded, so a mistake in the URI is reported even if the library is missing.
+    """
+    checked_timeout(timeout)
     # A URI may hold credentials, so messages show only its scheme.
-    scheme, separator, rest = uri.partition("://")
-    scheme = scheme.lower()
-    if not separator:
-        raise NotifyError(
-            "A string without '://' is not a storage URI; write 'memory://', 'redis://localhost:6379/0', "
-            "'memcached://localhost:11211', or pass a storage object."
-        )
-    if clock is not None and scheme not in _CLOCKS:
-        raise NotifyError(f"clock= is for windows in memory and on memcached; {scheme}:// has a clock of its own.")
-    return scheme, f"{scheme}://{rest}"
+    scheme = scheme_of(uri)
+    name = scheme.removeprefix("async+")
+    kind = kind_of(name)
+    if clock is not None and name not in _CLOCKS:
+        raise NotifyError(f"clock= is for windows in memory and on memcached; {name}:// has a clock of its own.")
+    if kind is not None:
+        parse(uri, kind)
+    return scheme, kind

@@ -35,6 +35,11 @@ class Wire:
         self._late = 0
         self.deadline = deadline
 
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the socket is one with TLS."""
+        return self._tls
+
     def begin(self, deadline: float) -> None:
         """Start an exchange that must finish by this deadline."""
         self.deadline = deadline

@@ -19,6 +19,7 @@ from ratelimited_notify.storage.memcached import decide, failures
 from ratelimited_notify.storage.memcached.connection_aio import AsyncConnection, Idle
 from ratelimited_notify.storage.memcached.hosts import choose, hosts_of, lane_of
 from ratelimited_notify.storage.memcached.protocol import FAILURES, Gets, Store, TooLarge, Version
+from ratelimited_notify.storage.timeout import checked_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
     ) -> None:
         # Skips the constructor of limits' class, which would set up a client of its own.
         super(LimitsMemcachedStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
-        self.timeout = timeout
+        self.timeout = checked_timeout(timeout)
         # `MemcachedStorage` says why this is the wall clock.
         self.now = bounded_clock(clock or WALL_CLOCK)
         self._hosts = hosts_of(uri)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import NotifyError, StorageError
-from ratelimited_notify.storage.memcached.protocol import OutOfTime, Refusal
+from ratelimited_notify.storage.memcached.protocol import UNAUTHENTICATED, OutOfTime, Refusal
 
 if TYPE_CHECKING:
     from ratelimited_notify.storage.circuit import Circuit
@@ -81,12 +81,17 @@ def _broken(host: Host, error: OSError, *, sent: bool) -> StorageError:
     said = error.strerror or type(error).__name__
     return StorageError(
         f"memcached at {host.name} could not be reached, or the connection was lost: {said}. {_counted(sent=sent)} "
-        "Is the server running, and may this host connect to it?"
+        "Is the server running, without TLS, and may this host connect to it?"
     )
 
 
 def _refused(host: Host, said: str, *, sent: bool) -> StorageError:
     """The server could not process the request."""
+    if said == UNAUTHENTICATED:
+        return StorageError(
+            f"memcached at {host.name} requires a login (-Y or -S), and this storage does not log in. {NOTHING} "
+            "Run the server without it, and let only your hosts connect to it."
+        )
     return StorageError(
         f"memcached at {host.name} refused: {said}. {_counted(sent=sent)} Check the server's memory (-m) and settings."
     )

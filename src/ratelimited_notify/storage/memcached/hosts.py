@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
-from urllib.parse import urlsplit
 
-from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.storage.uri import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from ratelimited_notify.storage.uri import Server
 
 Address: TypeAlias = tuple[str, int] | str
 """Host and port, or the path of a Unix socket."""
@@ -30,34 +31,21 @@ class Host(NamedTuple):
 
 
 def hosts_of(uri: str) -> tuple[Host, ...]:
-    """The hosts in a URI: `memcached://host:port,host:port`, or `memcached:///path/to.sock`. Ports are optional."""
-    try:
-        # Not with urlsplit on the whole URI: it reads several hosts as one, and rejects a bracketed host among them.
-        locations, slash, path = uri.partition("://")[2].partition("/")
-        if locations and "@" in uri:
-            raise ValueError("this storage does not log in, so leave out user name and password")
-        if "?" in uri or "#" in uri:
-            raise ValueError("options are arguments of the storage, not part of its address")
-        if path.strip("/"):
-            if locations:
-                raise ValueError("it contains both a host and the path of a socket")
-            return (Host(slash + path, slash + path),)
-        hosts = tuple(dict.fromkeys(_host(location) for location in locations.split(",")))
-    except ValueError as error:
-        raise NotifyError(
-            f"This address of a memcached storage cannot be used: {error}. "
-            "Write memcached://host:port, memcached://host:port,host:port or memcached:///path/to.sock."
-        ) from None
-    return hosts
+    """The hosts in a URI: `memcached://host:port,host:port`, or `memcached:///path/to.sock`. Ports are optional.
+
+    Raises:
+        NotifyError: the URI cannot be used.
+    """
+    parsed = parse(uri, "memcached")
+    if parsed.path is not None:
+        return (Host(parsed.path, parsed.path),)
+    return tuple(dict.fromkeys(_host(server) for server in parsed.servers))
 
 
-def _host(location: str) -> Host:
-    parts = urlsplit(f"//{location.strip()}")
-    if not parts.hostname or parts.path:
-        raise ValueError("a host has no name")
-    port = PORT if parts.port is None else parts.port
-    shown = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Host(f"{shown}:{port}", (parts.hostname, port))
+def _host(server: Server) -> Host:
+    port = PORT if server.port is None else server.port
+    shown = f"[{server.host}]" if ":" in server.host else server.host
+    return Host(f"{shown}:{port}", (server.host, port))
 
 
 def choose(hosts: Sequence[Host], head: str) -> Host:

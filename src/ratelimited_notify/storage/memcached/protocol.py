@@ -25,6 +25,10 @@ TOO_LARGE = "object too large for cache"
 _KNOWN = frozenset((TOO_LARGE, "out of memory storing object", "out of memory", "out of memory writing get response"))
 
 
+UNAUTHENTICATED = "unauthenticated"
+"""The server wants a login."""
+
+
 class Refusal(Exception):
     """The server's reply says that it did not process the request."""
 
@@ -166,6 +170,8 @@ def _error_in(received: Received, end_of_line: int) -> Refusal | Garbled:
     kind, _, said = bytes(received[:end_of_line]).decode("ascii", "replace").partition(" ")
     if kind == "SERVER_ERROR":
         return Refusal(said if said in _KNOWN else "an error of the server's own", is_certain=said in _KNOWN)
+    if (kind, said) == ("CLIENT_ERROR", UNAUTHENTICATED):
+        return Refusal(UNAUTHENTICATED, is_certain=True)
     if kind in {"CLIENT_ERROR", "ERROR"}:
         return Refusal("it does not understand the request", is_certain=True)
     return Garbled()

@@ -17,6 +17,7 @@ from ratelimited_notify.storage.memcached.connection import Holder, Lanes, nobod
 from ratelimited_notify.storage.memcached.forking import this_process
 from ratelimited_notify.storage.memcached.hosts import choose, hosts_of
 from ratelimited_notify.storage.memcached.protocol import Gets, Store, TooLarge, Version
+from ratelimited_notify.storage.timeout import checked_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +68,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
     ) -> None:
         # Skips the constructor of limits' class, which would set up a client of its own.
         super(LimitsMemcachedStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
-        self.timeout = timeout
+        self.timeout = checked_timeout(timeout)
         # Not the wall time at the start plus the time since: that drifts apart from the clocks of other processes and hosts
         # as soon as a wall clock is corrected, and here many of them write stamps into the same windows.
         self.now = bounded_clock(clock or WALL_CLOCK)

@@ -8,6 +8,7 @@ from limits.aio.storage import Storage as AsyncLimitsStorage
 
 from ratelimited_notify.storage.engine import AsyncLimitsVerbs
 from ratelimited_notify.storage.memory.sync import MemoryStorage
+from ratelimited_notify.storage.uri import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ class AsyncMemoryStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
         clock: Callable[[], float] | None = None,
         timeout: float = 0.5,
     ) -> None:
+        if uri is not None:
+            parse(uri, "memory")
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
         self.windows = MemoryStorage(clock=clock, timeout=timeout) if windows is None else windows
         self.clock = self.windows.clock

@@ -17,6 +17,8 @@ from ratelimited_notify.storage.memory.packed import MARKS, is_over, packed, unp
 from ratelimited_notify.storage.memory.shards import Shards
 from ratelimited_notify.storage.memory.shortcut import MemoryShortcut, is_ordinary
 from ratelimited_notify.storage.memory.yielding_lock import YieldingLock
+from ratelimited_notify.storage.timeout import checked_timeout
+from ratelimited_notify.storage.uri import parse
 from ratelimited_notify.windows.strategies import look, take
 
 if TYPE_CHECKING:
@@ -46,9 +48,11 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         clock: Callable[[], float] | None = None,
         timeout: float = 0.5,
     ) -> None:
+        if uri is not None:
+            parse(uri, "memory")
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
         self.clock = clock
-        self.timeout = timeout
+        self.timeout = checked_timeout(timeout)
         self.ticking = MemoryClock(clock)
         self.guard = YieldingLock(timeout)
         self.shards = Shards()

@@ -19,10 +19,13 @@ from ratelimited_notify.storage.redis import decided, failures, options as serve
 from ratelimited_notify.storage.redis.dial_aio import connected
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
 from ratelimited_notify.storage.redis.replies import UnreadableWindow
+from ratelimited_notify.storage.timeout import checked_timeout
+from ratelimited_notify.storage.uri import parse
 from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
 
 # After `options`, which says what to install where redis is missing.
-from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
+import redis.asyncio.connection as redis_connection  # isort: skip
+from redis.asyncio.connection import ConnectionPool  # isort: skip
 from redis.exceptions import ConnectionError as RedisConnectionError, NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
@@ -133,8 +136,11 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         pool = connection_pool
         server_options.check_pool(pool)
         if pool is None:
-            pool = ConnectionPool(**server_options.settings(uri, timeout, options, parse_url))
-        self.timeout: float = server_options.checked(pool).socket_timeout or timeout
+            pool = ConnectionPool(**server_options.settings(parse(uri, "redis"), timeout, options, redis_connection))
+        waiting: float | None = server_options.checked(pool).socket_timeout
+        self.timeout: float = (
+            checked_timeout(timeout) if waiting is None else checked_timeout(waiting, "socket_timeout")
+        )
         # `limits` uses the pool for its own client, which is never used.
         super().__init__("redis://", wrap_exceptions, "redispy", connection_pool=pool)  # type: ignore[arg-type]  # `limits` documents it
         self._where = server_options.address(pool.connection_kwargs)
@@ -144,7 +150,8 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             connected, pool.connection_class, server_options.once(pool.connection_kwargs)
         )
         self._most = server_options.places(pool)
-        self.breaker = breaker_for(self._where, circuit)
+        self._uses_tls = issubclass(pool.connection_class, redis_connection.SSLConnection)
+        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit)
         self.circuits = Circuits({self._where: self.breaker})
         """The state of the server's circuit, by its address."""
         self._lanes: dict[asyncio.AbstractEventLoop, Lanes] = {}
@@ -310,7 +317,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             return
         if not breaker.may_probe():
             await breaker.refused_task(deadline - running_loop().time())
-            raise failures.not_asked(self._where)
+            raise failures.not_asked(self._where, breaker.hint)
         seconds = breaker.ping_time(self.timeout)
         try:
             until = min(deadline, running_loop().time() + seconds)
@@ -318,7 +325,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         except StorageError as error:
             # A refusal is a reply, and closes the circuit.
             if breaker.is_open:
-                raise failures.still_silent(self._where, seconds) from error
+                raise failures.still_silent(self._where, seconds, breaker.hint) from error
 
     def _refused(self, answer: ResponseError) -> None:
         """A hook for subclasses: the server refused the command."""
@@ -331,7 +338,15 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         for other in [other for other in self._lanes.copy() if other.is_closed()]:
             self._lanes.pop(other, None)
         storage_error = partial(failures.storage_error, self._where, self.timeout)
-        make = partial(MultiplexedConnection, loop, self._reach, self.timeout, self.breaker, storage_error)
+        make = partial(
+            MultiplexedConnection,
+            loop,
+            self._reach,
+            self.timeout,
+            self.breaker,
+            storage_error,
+            uses_tls=self._uses_tls,
+        )
         lanes = self._lanes[loop] = Lanes(make, self._most)
         return lanes
 

@@ -16,10 +16,12 @@ from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.redis import options as server_options, replies, routing, scripts, spread
 from ratelimited_notify.storage.redis.slots import Slots
 from ratelimited_notify.storage.redis.sync import RedisStorage
+from ratelimited_notify.storage.uri import parse
 from ratelimited_notify.windows.strategies import Request
 
 # After `options`, which says what to install where redis is missing.
-from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
+import redis.connection as redis_connection  # isort: skip
+from redis.connection import ConnectionPool  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,18 +104,19 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
     ) -> None:
         # Skips the constructors of limits' classes: they would connect at once, with a client that resends scripts.
         super(LimitsRedisStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
-        parts = server_options.several(uri, server_options.CLUSTER_EXAMPLE)
-        self._settings = server_options.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
-        self.timeout: float = self._settings["socket_timeout"] or timeout
+        parts = parse(uri, "cluster")
+        hosts = server_options.addresses(parts)
+        self._settings = server_options.settings_of_each(parts, timeout, options, redis_connection)
+        self.timeout: float = self._settings["socket_timeout"]
         self._scripts = scripts.Scripts(self._CLOCK_LUA)
-        self._slots = Slots(parts.hosts, address_remap)
+        self._slots = Slots(hosts, address_remap)
         self._servers: dict[Address, _Server] = {}
         self._circuit = circuit
         self._breakers: dict[str, Breaker] = {}
         self.circuits = Circuits(self._breakers)
         """The state of each server's circuit, by its address."""
         # An option that redis-py refuses then raises here.
-        self._server(parts.hosts[0])
+        self._server(hosts[0])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {', '.join(map(routing.where, self._slots.seeds))}>"

@@ -18,10 +18,11 @@ from ratelimited_notify.storage.event_loop import running_loop
 from ratelimited_notify.storage.redis import options as server_options, replies, routing, scripts, spread
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.slots import Slots
+from ratelimited_notify.storage.uri import parse
 from ratelimited_notify.windows.strategies import Request
 
 # After `options`, as in `sync`.
-from redis.asyncio.connection import parse_url  # isort: skip
+import redis.asyncio.connection as redis_connection  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -100,18 +101,19 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
     ) -> None:
         # Skips the constructors of limits' classes, as in `cluster`.
         super(LimitsRedisStorage, self).__init__(uri, wrap_exceptions=wrap_exceptions)
-        parts = server_options.several(uri, server_options.CLUSTER_EXAMPLE)
-        self._settings = server_options.settings_of_each(parts, timeout, options, parse_url)
-        self.timeout: float = self._settings["socket_timeout"] or timeout
+        parts = parse(uri, "cluster")
+        hosts = server_options.addresses(parts)
+        self._settings = server_options.settings_of_each(parts, timeout, options, redis_connection)
+        self.timeout: float = self._settings["socket_timeout"]
         self._scripts = scripts.Scripts(self._CLOCK_LUA)
-        self._slots = Slots(parts.hosts, address_remap)
+        self._slots = Slots(hosts, address_remap)
         self._servers: dict[Address, _Server] = {}
         self._circuit = circuit
         self._breakers: dict[str, Breaker] = {}
         self.circuits = Circuits(self._breakers)
         """The state of each server's circuit, by its address."""
         # An option that redis-py refuses then raises here.
-        self._server(parts.hosts[0])
+        self._server(hosts[0])
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} at {', '.join(map(routing.where, self._slots.seeds))}>"

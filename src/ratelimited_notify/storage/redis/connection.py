@@ -49,7 +49,7 @@ _TOO_LATE = 0.25
 class Connection:
     """One place in the pool, with a connection that is opened when it is first needed."""
 
-    __slots__ = ("__weakref__", "_inner", "_reach", "_wire", "dropped", "lease", "sent")
+    __slots__ = ("__weakref__", "_inner", "_reach", "_wire", "dropped", "is_unproven", "lease", "sent")
 
     def __init__(self, reach: Callable[[float], Any], lease: float) -> None:  # Any: a connection of redis-py's
         self._reach = reach
@@ -60,6 +60,8 @@ class Connection:
         self.dropped = False
         self.sent = False
         """Whether a command was sent in this exchange, which may have taken effect."""
+        self.is_unproven = False
+        """Whether it was opened for this exchange and without TLS: the port may be one that expects TLS."""
 
     def begin(self, deadline: float) -> None:
         """Start an exchange that must finish by the deadline; connect if needed."""
@@ -70,6 +72,9 @@ class Connection:
             self._close()
             self._inner = self._reach(deadline)
             wire = self._wire = self._inner._sock
+            self.is_unproven = not wire.uses_tls
+        else:
+            self.is_unproven = False
         wire.begin(deadline)
 
     def extend(self, deadline: float) -> None:

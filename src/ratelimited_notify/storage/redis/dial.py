@@ -43,7 +43,12 @@ class _Wired:
     def _connect(self) -> Wire:
         # For connection classes with their own `_connect`.
         self.socket_connect_timeout = max(0.001, self.deadline - time.monotonic())
-        wire = Wire(super()._connect(), self.deadline)  # type: ignore[misc]  # the next class has it
+        try:
+            wire = Wire(super()._connect(), self.deadline)  # type: ignore[misc]  # the next class has it
+        except TimeoutError as error:
+            if "handshake" in str(error):
+                raise failures.NoHandshake from None
+            raise
         wire.begin(self.deadline)
         return wire
 

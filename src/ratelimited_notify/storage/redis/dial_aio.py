@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ratelimited_notify.storage.redis import failures, options
 
 # After `options`, which says what to install where redis is missing.
 import redis.asyncio.connection as redis_connection  # isort: skip
+from redis.exceptions import ConnectionError as RedisConnectionError  # isort: skip
 
 if TYPE_CHECKING:
     import socket
@@ -26,6 +28,10 @@ def abort(inner: Any) -> None:  # Any: a connection of redis-py's
         inner._reader = inner._writer = None
 
 
+_MOMENT = 0.01
+"""Seconds."""
+
+
 class _Dialed:
     """Connects to all addresses of a host before one deadline."""
 
@@ -39,10 +45,22 @@ class _Dialed:
         found = await resolve(self.host, self.port)
         self._dialed = await connect(found, self.deadline, lambda _: None)
         try:
-            await super()._connect()  # type: ignore[misc]  # the next class has it
+            if isinstance(self, redis_connection.SSLConnection):
+                await self._connect_with_tls()
+            else:
+                await super()._connect()  # type: ignore[misc]  # the next class has it
         except BaseException:
             self._dialed.close()
             raise
+
+    async def _connect_with_tls(self) -> None:
+        # A moment before the caller's own deadline, so that it is known what took too long.
+        left = self.deadline - asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(self.deadline - min(_MOMENT, left / 10)):
+                await super()._connect()  # type: ignore[misc]  # the next class has it
+        except TimeoutError:
+            raise failures.NoHandshake from None
 
     def _connection_arguments(self) -> Mapping[str, Any]:  # Any: what asyncio takes
         found: dict[str, Any] = {**super()._connection_arguments(), "sock": self._dialed}  # type: ignore[misc]  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]  # as above
@@ -81,6 +99,12 @@ async def connected(
         if of_the_caller(error) is not None:
             raise
         raise failures.UnexpectedReply from None
+    except RedisConnectionError as error:
+        abort(made)
+        if isinstance(error.__cause__, failures.NoHandshake):
+            # redis-py has wrapped it.
+            raise error.__cause__ from None
+        raise
     except BaseException:
         abort(made)
         raise

@@ -7,7 +7,7 @@ from typing import Any
 from ratelimited_notify.errors import StorageError
 
 # After `options`, which says what to install where redis is missing.
-from ratelimited_notify.storage.redis import options as options, stopped  # isort: skip
+from ratelimited_notify.storage.redis import access, options as options, stopped  # isort: skip
 from redis import exceptions  # isort: skip
 
 _TOO_MANY = "max number of clients reached"
@@ -28,7 +28,11 @@ GARBLED = (
 
 
 class NothingSent(StorageError):
-    """The request did not leave this process, so it had no effect and can be sent to another server."""
+    """The request had no effect: it did not leave this process, or the server refused it before it ran."""
+
+
+class AccessRefused(NothingSent):
+    """The server refused the user, the password, a command, the keys or TLS. The next attempt will be refused too."""
 
 
 class NotAsked(NothingSent):
@@ -37,6 +41,23 @@ class NotAsked(NothingSent):
 
 class OutOfTime(NothingSent):
     """Other callers of this process used up the time. This says nothing about the server."""
+
+
+class NoHandshake(exceptions.TimeoutError):
+    """There was no connection with TLS in time, often because the server does not speak TLS at this port."""
+
+
+class NeverAnswered(exceptions.ConnectionError):
+    """A connection without TLS broke before the server had sent anything."""
+
+
+class NoMaster(exceptions.ConnectionError):
+    """No Sentinel names a running master."""
+
+    def __init__(self, message: str, *, is_silent: bool) -> None:
+        super().__init__(message)  # pyright: ignore[reportUnknownMemberType]  # redis-py does not say
+        self.is_silent = is_silent
+        """Whether the master is down or no Sentinel can be reached, rather than that the Sentinels refuse."""
 
 
 class UnexpectedReply(StorageError):
@@ -50,7 +71,7 @@ class UnexpectedReply(StorageError):
     def __str__(self) -> str:
         return (
             "Redis sent a reply that this library does not understand, so it is not known whether this took effect. "
-            "Is another program listening there, or does a proxy change replies?"
+            "Is another program listening there, does the port expect TLS (rediss://), or does a proxy change replies?"
             + (f" [Redis at {self.where}]" if self.where else "")
         )
 
@@ -66,6 +87,11 @@ def failure(error: Exception, where: str, timeout: float, *, sent: bool) -> Stor
         timeout: how long the caller waited for a reply, in seconds.
         sent: whether the request may have reached the server.
     """
+    refusal = access.said(error)
+    if refusal is not None:
+        return AccessRefused(f"{refusal} [Redis at {where}]")
+    if isinstance(error, NoMaster):
+        return (NothingSent if error.is_silent else AccessRefused)(f"{error} [Redis at {where}]")
     # A server with too many clients refuses the first command before it runs.
     kind = StorageError if sent and _TOO_MANY not in str(error) else NothingSent
     return kind(f"{_said(error, timeout, sent)} [Redis at {where}]")
@@ -99,18 +125,20 @@ def no_free_connection(where: str, connections: int) -> StorageError:
     )
 
 
-def not_asked(where: str) -> StorageError:
-    """Nothing was sent: the circuit is open."""
+def not_asked(where: str, hint: str = "") -> StorageError:
+    """Nothing was sent: the circuit is open. `hint`: what may be the reason."""
     return NotAsked(
         "Redis is not asked, because the last attempts got no answer, so nothing was sent. Requests resume when it answers a "
-        f"PING. Is the server overloaded, stopped or unreachable? The option circuit= sets when to stop. [Redis at {where}]"
+        f"PING. Is the server overloaded, stopped or unreachable? {hint}{' ' * bool(hint)}The option circuit= sets when to "
+        f"stop. [Redis at {where}]"
     )
 
 
-def still_silent(where: str, seconds: float) -> StorageError:
-    """Nothing was sent: a PING got no reply either."""
+def still_silent(where: str, seconds: float, hint: str = "") -> StorageError:
+    """Nothing was sent: a PING got no reply either. `hint`: what may be the reason."""
     return NothingSent(
-        f"Redis did not answer a PING within {seconds:g} seconds either, so nothing was sent. [Redis at {where}]"
+        f"Redis did not answer a PING within {seconds:g} seconds either, so nothing was sent. "
+        f"{hint}{' ' * bool(hint)}[Redis at {where}]"
     )
 
 
@@ -118,10 +146,21 @@ def is_silence(error: Exception) -> bool:
     """Whether there was no reply at all: a time-out or a lost connection, rather than a refusal."""
     if isinstance(error, exceptions.TimeoutError):
         return True
+    if isinstance(error, NoMaster):
+        return error.is_silent
+    if access.said(error) is not None:
+        return False
     if isinstance(error, exceptions.ConnectionError):
         # redis-py raises some refusals as subclasses of its connection error.
-        return type(error) is exceptions.ConnectionError and _TOO_MANY not in str(error)
+        return type(error) in (exceptions.ConnectionError, NeverAnswered) and _TOO_MANY not in str(error)
     return isinstance(error, OSError)
+
+
+def hint(error: Exception) -> str:
+    """What may be the reason why there was no reply, if TLS may be it; otherwise empty."""
+    if isinstance(error, NoHandshake):
+        return access.PLAIN_PORT
+    return access.TLS_PORT if isinstance(error, NeverAnswered) else ""
 
 
 def has_timed_out(error: Exception) -> bool:
@@ -141,6 +180,11 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
     known = stopped.said(text)
     if known is not None:
         return known
+    if isinstance(error, NoHandshake):
+        return (
+            f"Redis did not begin TLS in time, so nothing was sent (the time-out is {timeout} seconds). {access.PLAIN_PORT} "
+            "Or is the server overloaded, stopped or unreachable?"
+        )
     if isinstance(error, exceptions.TimeoutError | TimeoutError):
         what = (
             f"Redis gave no answer within {timeout} seconds, so it is not known whether this took effect."
@@ -148,12 +192,6 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
             else f"Redis accepted no connection in time, so nothing was sent (the time-out is {timeout} seconds)."
         )
         return f"{what} Is the server overloaded or stopped? The option timeout= sets the time."
-    if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
-        return (
-            "Redis refused the user or password, or does not let this user run scripts (EVALSHA, EVAL; on a cluster "
-            "CLUSTER SLOTS, too). "
-            "Check the credentials in the storage's URI and the user's ACL."
-        )
     if isinstance(error, exceptions.BusyLoadingError):
         return "Redis is still loading its data; try again when that is done."
     if _TOO_MANY in text:
@@ -182,8 +220,9 @@ def _said(error: Exception, timeout: float, sent: bool) -> str:
         return (
             f"The connection to Redis broke before the answer came ({reason}), "
             "so it is not known whether this took effect."
+            + (f" {access.TLS_PORT}" if isinstance(error, NeverAnswered) else "")
         )
-    return f"Redis cannot be reached: {reason}. Is it running, and are host, port and TLS right?"
+    return f"Redis cannot be reached: {reason}. Is it running, and are host, port and TLS (rediss://) right?"
 
 
 def _refused(error: exceptions.ResponseError, text: str) -> str:

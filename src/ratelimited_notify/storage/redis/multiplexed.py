@@ -74,6 +74,7 @@ class MultiplexedConnection:
         timeout: the longest wait for a reply, and for connecting, in seconds.
         breaker: counts requests without a reply.
         failed: makes the error for waiting callers, from redis-py's error and whether anything was sent.
+        uses_tls: whether `reach` connects with TLS.
     """
 
     def __init__(
@@ -83,13 +84,18 @@ class MultiplexedConnection:
         timeout: float,
         breaker: Breaker,
         failed: Callable[[Exception, bool], StorageError],
+        *,
+        uses_tls: bool = False,
     ) -> None:
         self._loop = loop
         self._reach = reach
         self._timeout = timeout
         self._breaker = breaker
         self._failed = failed
+        self._uses_tls = uses_tls
         self._inner: Any = None  # Any: as above
+        self._is_unproven = False
+        """Whether the connection has no TLS, and the server has sent nothing on it yet: it may expect TLS."""
         self._slots: deque[Slot] = deque()
         self._unsent: list[bytes] = []
         self._opening: asyncio.Task[Exception | None] | None = None
@@ -221,7 +227,7 @@ class MultiplexedConnection:
             slot = slots[0]
             if silent and not slot.counted:
                 slot.counted = True
-                self._breaker.failed(slot.began, timed_out=late)
+                self._breaker.failed(slot.began, timed_out=late, hint=failures.hint(error))
                 # A lost connection counts once, however many callers used it.
                 silent = late
             if not slot.answer.done():
@@ -256,7 +262,7 @@ class MultiplexedConnection:
                 # If the event loop was busy for long, the time-out says nothing about the server.
                 if self._loop.time() < deadline + _GRACE:
                     self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
-                raise self._failed(RedisTimeoutError(), False)
+                raise self._failed(failures.NoHandshake() if self._uses_tls else RedisTimeoutError(), False)
             error = RedisConnectionError("The event loop ended") if opening.cancelled() else opening.result()
             if isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
                 raise self._failed(error, False)
@@ -270,10 +276,11 @@ class MultiplexedConnection:
         try:
             async with asyncio.timeout_at(until):
                 self._inner = await self._reach(until)
+            self._is_unproven = not self._uses_tls
         except Exception as error:  # noqa: BLE001  # raised again, for each waiting caller
             late = failures.has_timed_out(error)
             if failures.is_silence(error) and not (late and self._loop.time() > until + _GRACE):
-                self._breaker.failed(began, timed_out=late)
+                self._breaker.failed(began, timed_out=late, hint=failures.hint(error))
             elif (
                 isinstance(error, (*failures.FAILURES, failures.UnexpectedReply))
                 and self._breaker.failures
@@ -299,7 +306,7 @@ class MultiplexedConnection:
 
     async def _read(self, inner: Any) -> None:  # Any: a connection of redis-py's
         """Read replies as long as there are slots."""
-        slots, breaker = self._slots, self._breaker
+        slots, breaker, answered = self._slots, self._breaker, False
         try:
             while slots:
                 slot = slots[0]
@@ -311,6 +318,7 @@ class MultiplexedConnection:
                     slot.replies.append(error)
                 else:
                     slot.replies.append(replies.checked_reply(slot.reads[len(slot.replies)], reply))
+                answered = True
                 if breaker.failures:
                     breaker.answered()
                 if len(slot.replies) == len(slot.reads):
@@ -321,6 +329,8 @@ class MultiplexedConnection:
         except failures.GARBLED:
             self._stumbled(inner, failures.UnexpectedReply())
         except (*failures.FAILURES, failures.UnexpectedReply) as error:
+            if self._is_unproven and not answered and type(error) is RedisConnectionError:
+                error = failures.NeverAnswered(str(error))
             self._stumbled(inner, error)
         except BaseException:
             # The event loop ends.
@@ -329,6 +339,7 @@ class MultiplexedConnection:
         finally:
             if self._inner is inner:
                 self._reading = None
+                self._is_unproven = False
 
     def _stumbled(self, inner: Any, error: Exception, *, ours: bool = False) -> None:  # Any: as above
         if self._inner is inner:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ratelimited_notify.errors import MissingExtra, NotifyError
+from ratelimited_notify.storage.redis.connection_options import MOST_CONNECTIONS, check_numbers, from_uri
+from ratelimited_notify.storage.timeout import checked_timeout
+from ratelimited_notify.storage.uri import SENTINEL_EXAMPLE, refused
 
 try:
     from redis import exceptions
@@ -17,15 +19,10 @@ except ImportError as missing:
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ratelimited_notify.storage.uri import StorageURI
+
 CONNECTIONS = 50
 """The most connections that one storage opens (in one event loop), unless `max_connections` says otherwise."""
-
-MOST_CONNECTIONS = 4096
-"""The upper bound, also for a given pool without a limit of its own (in redis-py before 8 the default is 2^31)."""
-
-CLUSTER_EXAMPLE = "redis+cluster://host:7000,host:7001"
-
-SENTINEL_EXAMPLE = "redis+sentinel://host:26379,host:26380/service"
 
 T = TypeVar("T")
 
@@ -35,73 +32,20 @@ _RETRYING = ("retry", "retry_on_timeout", "retry_on_error")
 _BY_ITSELF = ("health_check_interval", "maint_notifications_config", "maint_notifications_pool_handler")
 
 
-def plain(uri: str) -> str:
-    """The URI in redis-py's notation."""
-    scheme, separator, rest = uri.partition("://")
-    scheme = scheme.removeprefix("async+").removeprefix("notify+").replace("valkey", "redis", 1)
-    return ("unix" if scheme == "redis+unix" else scheme) + separator + rest
-
-
-class Several(NamedTuple):
-    """A URI that names several servers."""
-
-    hosts: tuple[tuple[str, int], ...]
-    first: str
-    """The same URI with only one server, in redis-py's notation."""
-    path: str
-    """The path after the servers, without slashes."""
-
-
-def several(uri: str, example: str) -> Several:
-    """The parts of a URI with several servers, separated by commas, as in `limits`. `example` is shown in the error."""
-    scheme, separator, rest = uri.partition("://")
-    place, slash, tail = rest.partition("/")
-    if not slash:
-        place, mark, query = rest.partition("?")
-        path, tail = "", mark + query
-    else:
-        path, mark, query = tail.partition("?")
-        tail = mark + query
-    credentials, at, named = place.rpartition("@")
-    try:
-        hosts = tuple(_host(one) for one in named.split(","))
-    except ValueError:
-        # The URI may contain a password, so it is not shown.
-        raise NotifyError(
-            f"The URI of the Redis storage cannot be read: each server needs a host and a port. Write {example}, "
-            "with user:password@ before the first of them if needed."
-        ) from None
-    kind = (
-        "rediss" if scheme.removeprefix("async+").removeprefix("notify+").startswith(("rediss", "valkeys")) else "redis"
-    )
-    first = f"{kind}{separator}{credentials}{at}{named.split(',')[0]}{tail}"
-    return Several(hosts, first, path.strip("/"))
-
-
-def _host(text: str) -> tuple[str, int]:
-    parts = urlsplit(f"redis://{text.strip()}")
-    if not parts.hostname or not parts.port:
-        raise ValueError
-    return parts.hostname, parts.port
-
-
 def settings(
-    uri: str,
+    uri: StorageURI,
     timeout: float,
     options: Mapping[str, Any],  # Any: whatever redis-py takes.
-    parse: Callable[[str], Mapping[str, Any]],  # Any: as above.
+    client: Any,  # Any: redis-py's module of connection classes, for threads or for asyncio.
 ) -> dict[str, Any]:  # Any: as above.
-    """The keyword arguments of a connection pool. The URI takes precedence over options, and options over the defaults."""
-    try:
-        said = dict(parse(plain(uri)))
-        _check_database(plain(uri))
-    except ValueError as error:
-        # The message is left out if it may contain the URI, and so a password.
-        reason = f" ({error})" if str(error).startswith("Invalid value for ") else ""
-        raise NotifyError(
-            f"The URI of the Redis storage cannot be read{reason}. Write redis://user:password@host:6379/0, "
-            "rediss://… for TLS or redis+unix:///path/to.sock, with special characters percent-encoded."
-        ) from None
+    """The keyword arguments of a connection pool. The URI takes precedence over options, and options over the defaults.
+
+    Raises:
+        NotifyError: an option is unknown, or its value is not allowed.
+    """
+    checked_timeout(timeout)
+    check_numbers(options)
+    said = from_uri(uri.options, uri.kind)
     timeout = said.pop("timeout", timeout)
     wanted = {
         "socket_timeout": timeout,
@@ -110,7 +54,7 @@ def settings(
         # RESP 3 would cost one or two round trips per connection, for features that are not used here.
         "protocol": 2,
         **options,
-        **said,
+        **_place(uri, said, client),
         "decode_responses": False,
     }
     if wanted["socket_timeout"] is None:
@@ -118,30 +62,55 @@ def settings(
         wanted["socket_timeout"] = timeout
     for name in _RETRYING:
         wanted.pop(name, None)
+    if uri.kind == "cluster" and wanted.get("db"):
+        raise NotifyError("A Redis cluster has no databases, so leave out db=.")
+    if uri.kind == "redis" and "ssl" in said:
+        raise refused("redis", "TLS is not an option of it but its scheme, rediss://")
     return wanted
 
 
-def _check_database(uri: str) -> None:
-    """Raise a ValueError for a database that is not a number: redis-py would ignore it and use database 0."""
-    parts = urlsplit(uri)
-    database = unquote(parts.path).strip("/")
-    if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
-        raise ValueError("Invalid value for the database: it must be a number")
+def _place(
+    uri: StorageURI,
+    said: dict[str, Any],  # Any: as in `settings`.
+    client: Any,  # Any: as in `settings`.
+) -> dict[str, Any]:  # Any: as in `settings`.
+    """What a URI says: its options, and where and as whom to connect."""
+    for name, value in (("username", uri.username), ("password", uri.password), ("db", uri.database)):
+        if value is None:
+            continue
+        if said.get(name, value) != value:
+            raise refused(uri.kind, f"it says {name} twice, and not the same")
+        said[name] = value
+    if uri.tls:
+        said["connection_class"] = client.SSLConnection
+    if uri.path is not None:
+        return {**said, "connection_class": client.UnixDomainSocketConnection, "path": uri.path}
+    if uri.kind == "redis" and uri.servers:
+        (server,) = uri.servers
+        said["host"] = server.host
+        if server.port is not None:
+            said["port"] = server.port
+    return said
 
 
 def settings_of_each(
-    parts: Several,
+    uri: StorageURI,
     timeout: float,
     options: Mapping[str, Any],  # Any: as in `settings`.
-    parse: Callable[[str], Mapping[str, Any]],  # Any: as in `settings`.
+    client: Any,  # Any: as in `settings`.
 ) -> dict[str, Any]:  # Any: as in `settings`.
     """The `settings` for each of several servers, without host and port. `ssl=True` also enables TLS."""
-    wanted = settings(parts.first, timeout, options, parse)
+    wanted = settings(uri, timeout, options, client)
     if str(wanted.pop("ssl", False)).lower() in ("true", "yes", "1"):
-        wanted["connection_class"] = parse("rediss://")["connection_class"]
+        wanted["connection_class"] = client.SSLConnection
     wanted.pop("host", None)
     wanted.pop("port", None)
     return wanted
+
+
+def addresses(uri: StorageURI) -> tuple[tuple[str, int], ...]:
+    """The servers of a URI that names several, each with its port."""
+    return tuple((server.host, server.port) for server in uri.servers if server.port is not None)
 
 
 def to_server(wanted: Mapping[str, Any], address: tuple[str, int]) -> dict[str, Any]:  # Any: as in `settings`.
@@ -149,41 +118,39 @@ def to_server(wanted: Mapping[str, Any], address: tuple[str, int]) -> dict[str, 
     return {**wanted, "host": address[0], "port": address[1]}
 
 
-def service(parts: Several, named: str | None) -> str:
+def service(uri: StorageURI, named: str | None) -> str:
     """The name under which the Sentinels monitor the master."""
-    found = parts.path or named
+    found = uri.service or named
     if not found:
         raise NotifyError(
             f"The URI does not name the master. Write its name after the Sentinels, {SENTINEL_EXAMPLE}, or pass service_name=."
         )
+    if named not in (None, found):
+        raise NotifyError("The URI and service_name= name two masters. Leave out one of them.")
     return found
 
 
-def watched(parts: Several, name: str) -> str:
+def watched(uri: StorageURI, name: str) -> str:
     """The master's service name and its Sentinels, in place of an address."""
-    return f"{name!r} of the Sentinels {', '.join(f'{host}:{port}' for host, port in parts.hosts)}"
-
-
-def no_master(name: str) -> str:
-    """The reason when no Sentinel names a master."""
-    return f"no Sentinel that replies knows a running master named {name!r}"
+    return f"{name!r} of the Sentinels {', '.join(f'{host}:{port}' for host, port in addresses(uri))}"
 
 
 def to_sentinels(
     wanted: Mapping[str, Any],  # Any: as in `settings`.
     others: Mapping[str, Any],  # Any: as in `settings`.
-    parse: Callable[[str], Mapping[str, Any]],  # Any: as in `settings`.
+    client: Any,  # Any: as in `settings`.
 ) -> dict[str, Any]:  # Any: as in `settings`.
     """The options of connections to the Sentinels, derived from those of the connections to the master.
 
     Arguments:
         wanted: the options of the connections to the master.
         others: the options that differ; `ssl=` switches TLS on or off.
-        parse: redis-py's function that parses URIs.
+        client: redis-py's module of connection classes.
     """
+    check_numbers(others)
     found = {name: value for name, value in {**wanted, **others}.items() if name not in ("db", "client_name", "ssl")}
     if others.get("ssl"):
-        found["connection_class"] = parse("rediss://")["connection_class"]
+        found["connection_class"] = client.SSLConnection
     elif "ssl" in others:
         found.pop("connection_class", None)
         found = {name: value for name, value in found.items() if not name.startswith("ssl_")}
@@ -216,14 +183,14 @@ def bounded(connected: Any) -> float:  # Any: as above.
     """The longest wait for a reply on such a connection, in seconds.
 
     Raises:
-        NotifyError: it would wait without a limit.
+        NotifyError: it would wait without a limit, or the limit is not allowed.
     """
     seconds: float | None = connected.socket_timeout
     if seconds is None:
         raise NotifyError(
             "The connections of this pool wait without a limit. Make it with a time-out: socket_timeout=0.5, in seconds."
         )
-    return seconds
+    return checked_timeout(seconds, "socket_timeout")
 
 
 def made(kind_of: Callable[..., T], *arguments: Any, **options: Any) -> T:  # Any: as in `settings`.
@@ -265,6 +232,11 @@ def places(pool: Any) -> int:  # Any: as above.
     """How many callers may use the pool at the same time."""
     most: int = pool.max_connections
     return min(most, MOST_CONNECTIONS)
+
+
+def circuit_of(where: str, pool: Any, client: Any) -> str:  # Any: as in `checked` and in `settings`.
+    """The name of a server's circuit. With TLS and without it, an address is not the same server: one may be a mistake."""
+    return f"{where} with TLS" if issubclass(pool.connection_class, client.SSLConnection) else where
 
 
 def address(options: Mapping[str, Any]) -> str:  # Any: as in `settings`.

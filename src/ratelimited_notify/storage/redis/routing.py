@@ -234,13 +234,20 @@ class _Routing:
     def pack(self) -> dict[Address, list[Command]]:
         """The commands to send, by server."""
         self._sent, self.early, self.unreached, self.found_out = {}, False, {}, False
+        refused: list[int] = []
         for number, pending in self.left.items():
             at = pending.redirected or self._slots.owner(pending.script_call.slot)
             if at is not None:
                 self._sent.setdefault(at, []).append(number)
                 continue
-            self.early = self._slots.doubtful = True
-            self.answers[number] = unknown(self._slots)
+            self._slots.doubtful = True
+            self.answers[number] = error = unknown(self._slots)
+            if isinstance(error, failures.AccessRefused):
+                refused.append(number)
+            else:
+                self.early = True
+        for number in refused:
+            del self.left[number]
         return {at: self._commands(numbers) for at, numbers in self._sent.items()}
 
     def _commands(self, numbers: Sequence[int]) -> list[Command]:
@@ -270,7 +277,7 @@ class _Routing:
                 self._replied(at, numbers, iter(replies))
 
     def _lost(self, at: Address, numbers: Sequence[int], error: StorageError) -> None:
-        if isinstance(error, failures.OutOfTime):
+        if isinstance(error, failures.OutOfTime | failures.AccessRefused):
             # The map is still good, and requesting a new one would take connections away from waiting callers.
             for number in numbers:
                 self.answers[number] = error
@@ -338,8 +345,13 @@ class _Routing:
 
 
 def unknown(slots: Slots) -> StorageError:
-    """The error for a slot that no known server has."""
-    *_, last = None, *slots.troubles.copy().values()
+    """The error for a slot that no known server has. If every server refuses to tell, it is the refusal."""
+    troubles = slots.troubles.copy()
+    refusals = [error for error in troubles.values() if isinstance(error, failures.AccessRefused)]
+    if refusals and len(refusals) == len(troubles) and set(slots.seeds) <= troubles.keys():
+        return refusals[-1]
+    # A refusal says more than silence.
+    last = next(reversed([*troubles.values(), *refusals]), None)
     return failures.NothingSent(
         "No server of the Redis cluster answers, or none has the slot of this recipient, so nothing was sent. "
         f"Run CLUSTER INFO to find out more. [Redis cluster at {', '.join(map(where, slots.seeds))}]"

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimited_notify.storage.breaker import Circuits, breaker_for
 from ratelimited_notify.storage.circuit import DEFAULT
+from ratelimited_notify.storage.interrupts import of_the_caller
 from ratelimited_notify.storage.redis import failures, options as server_options
 from ratelimited_notify.storage.redis.connection import Connection, Connections
 from ratelimited_notify.storage.redis.dial import connected
-from ratelimited_notify.storage.redis.sentinels import Master, Sentinels, master
+from ratelimited_notify.storage.redis.sentinels import Heard, Master, Sentinels, heard, master, no_master
 from ratelimited_notify.storage.redis.sync import RedisStorage
+from ratelimited_notify.storage.uri import parse
 
 # After `options`, which says what to install where redis is missing.
-from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
-from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError  # isort: skip
+import redis.connection as redis_connection  # isort: skip
+from redis.connection import ConnectionPool  # isort: skip
+from redis.exceptions import ResponseError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,16 +62,16 @@ class RedisSentinelStorage(RedisStorage):
         circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: as above.
     ) -> None:
-        parts = server_options.several(uri, server_options.SENTINEL_EXAMPLE)
+        parts = parse(uri, "sentinel")
         service = server_options.service(parts, service_name)
-        wanted = server_options.settings_of_each(parts, timeout, options, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
-        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, parse_url)  # pyright: ignore[reportUnknownArgumentType]  # as above
+        wanted = server_options.settings_of_each(parts, timeout, options, redis_connection)
+        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, redis_connection)
         server_options.checked(ConnectionPool(**sentinels.options))
         pool = ConnectionPool(**wanted)
         super().__init__(wrap_exceptions=wrap_exceptions, timeout=timeout, connection_pool=pool, circuit=None)
         self._connections = Connections(_Master(sentinels, pool), server_options.places(pool))
         self._where = server_options.watched(parts, service)
-        self.breaker = breaker_for(self._where, circuit)
+        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit)
         self.circuits = Circuits({self._where: self.breaker})
 
     def _refused(self, answer: ResponseError) -> None:
@@ -96,6 +99,7 @@ class _Master:
         return connected(self._kind, server_options.to_server(self._wanted, found), deadline)
 
     def _found(self, deadline: float) -> Master:
+        failed: list[Heard] = []
         for asked, (host, port) in enumerate(self._sentinels.in_turn()):
             now = time.monotonic()
             until = now + self._sentinels.share(deadline - now, asked)
@@ -104,14 +108,18 @@ class _Master:
                 sentinel.begin(until)
                 reply = sentinel.ask(self._sentinels.command)
                 found = None if isinstance(reply, ResponseError) else master(reply)
-            except (*failures.FAILURES, failures.UnexpectedReply):
+            except (*failures.FAILURES, failures.UnexpectedReply) as error:
+                if of_the_caller(error) is not None:
+                    raise
+                failed.append(heard(host, port, error))
                 continue
             finally:
                 sentinel.drop()
             if found is not None:
                 self._sentinels.knew((host, port))
                 return found
-        raise RedisConnectionError(server_options.no_master(self._sentinels.service))
+            failed.append(heard(host, port, reply if isinstance(reply, ResponseError) else None))
+        raise no_master(self._sentinels.service, failed)
 
     def _to(self, sentinel: tuple[str, int], deadline: float) -> Any:  # Any: as above
         pool = self._to_sentinels

@@ -10,10 +10,12 @@ from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.redis import failures, options as server_options
 from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.dial_aio import abort, connected
-from ratelimited_notify.storage.redis.sentinels import Master, Sentinels, master
+from ratelimited_notify.storage.redis.sentinels import Heard, Master, Sentinels, heard, master, no_master
+from ratelimited_notify.storage.uri import parse
 
 # After `options`, as in `sync`.
-from redis.asyncio.connection import ConnectionPool, parse_url  # isort: skip
+import redis.asyncio.connection as redis_connection  # isort: skip
+from redis.asyncio.connection import ConnectionPool  # isort: skip
 from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
@@ -55,16 +57,16 @@ class AsyncRedisSentinelStorage(AsyncRedisStorage):
         circuit: Circuit | None = DEFAULT,
         **options: Any,  # Any: as above.
     ) -> None:
-        parts = server_options.several(uri, server_options.SENTINEL_EXAMPLE)
+        parts = parse(uri, "sentinel")
         service = server_options.service(parts, service_name)
-        wanted = server_options.settings_of_each(parts, timeout, options, parse_url)
-        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, parse_url)
+        wanted = server_options.settings_of_each(parts, timeout, options, redis_connection)
+        sentinels = Sentinels(parts, service, wanted, sentinel_kwargs or {}, redis_connection)
         server_options.checked(ConnectionPool(**sentinels.options))
         pool = ConnectionPool(**wanted)
         super().__init__("redis://", wrap_exceptions, timeout=timeout, connection_pool=pool, circuit=None)
         self._reach = _Master(sentinels, pool)
         self._where = server_options.watched(parts, service)
-        self.breaker = breaker_for(self._where, circuit)
+        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit)
         self.circuits = Circuits({self._where: self.breaker})
 
     def _refused(self, answer: ResponseError) -> None:
@@ -93,18 +95,24 @@ class _Master:
 
     async def _found(self, deadline: float) -> Master:
         loop = asyncio.get_running_loop()
+        failed: list[Heard] = []
         for asked, (host, port) in enumerate(self._sentinels.in_turn()):
             now = loop.time()
             until = now + self._sentinels.share(deadline - now, asked)
             try:
                 async with asyncio.timeout_at(until):
                     found = await self._asked((host, port), until)
-            except (*failures.FAILURES, *failures.GARBLED, failures.UnexpectedReply):
+            except (*failures.FAILURES, failures.UnexpectedReply) as error:
+                failed.append(heard(host, port, error))
+                continue
+            except failures.GARBLED:
+                failed.append(heard(host, port, failures.UnexpectedReply()))
                 continue
             if found is not None:
                 self._sentinels.knew((host, port))
                 return found
-        raise RedisConnectionError(server_options.no_master(self._sentinels.service))
+            failed.append(heard(host, port, None))
+        raise no_master(self._sentinels.service, failed)
 
     async def _asked(self, sentinel: tuple[str, int], deadline: float) -> Master | None:
         pool = self._to_sentinels

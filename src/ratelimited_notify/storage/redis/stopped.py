@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 COMMANDS = (
     "EVAL, EVALSHA, TIME, GET, SET, DEL, UNLINK, PEXPIRE, LPUSH, LREM, LTRIM, LLEN, LINDEX and LRANGE (PING and SCAN, "
     "too, for `check` and `reset`)"
 )
 """The commands that a user of the server must be allowed to run, for a message."""
+
+_command = re.compile(r"run the '([a-zA-Z0-9|._-]{1,64})' command").search
+
+
+def refused_command(text: str) -> str:
+    """The command that the user may not run, in an error of the server; empty if it does not name one."""
+    found = _command(text)
+    return "" if found is None else found[1].upper().replace("|", " ")
 
 
 def said(text: str) -> str | None:
@@ -16,9 +26,11 @@ def said(text: str) -> str | None:
         text: the server's message, which may contain a user or a key.
     """
     if text.startswith("NOTIFYUSER") or "ACL failure in script" in text:
+        command = refused_command(text)
         return (
-            "The Redis user may not run all of the commands that counting needs, or not on these keys. "
-            f"Its ACL has to allow {COMMANDS} on the keys of the limits."
+            "The Redis user may not run all of the commands that counting needs, or not on these keys"
+            + (f" (refused is {command})" if command else "")
+            + f". Its ACL has to allow {COMMANDS} on the keys of the limits."
         )
     if text.startswith("MISCONF"):
         return (

@@ -17,11 +17,13 @@ from ratelimited_notify.storage.redis import decided, failures, options as serve
 from ratelimited_notify.storage.redis.connection import Connections
 from ratelimited_notify.storage.redis.dial import connected
 from ratelimited_notify.storage.redis.replies import UnreadableWindow
+from ratelimited_notify.storage.uri import parse
 from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
 
 # After `options`, which says what to install where redis is missing.
-from redis.connection import ConnectionPool, parse_url  # isort: skip  # pyright: ignore[reportUnknownVariableType]  # redis-py does not say
-from redis.exceptions import NoScriptError, ResponseError  # isort: skip
+import redis.connection as redis_connection  # isort: skip
+from redis.connection import ConnectionPool  # isort: skip
+from redis.exceptions import ConnectionError as RedisConnectionError, NoScriptError, ResponseError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -76,7 +78,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         pool = connection_pool
         server_options.check_pool(pool)
         if pool is None:
-            pool = ConnectionPool(**server_options.settings(uri, timeout, options, parse_url))  # pyright: ignore[reportUnknownArgumentType]  # as above
+            pool = ConnectionPool(**server_options.settings(parse(uri, "redis"), timeout, options, redis_connection))
         self.timeout: float = server_options.bounded(server_options.checked(pool))
         super().__init__("redis://", pool, wrap_exceptions=wrap_exceptions)  # pyright: ignore[reportUnknownMemberType]  # as above
         self._where = server_options.address(pool.connection_kwargs)
@@ -84,7 +86,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         # No reference to this object, so that it is freed as soon as it is dropped, without the garbage collector.
         reach = partial(connected, pool.connection_class, server_options.once(pool.connection_kwargs))
         self._connections = Connections(reach, server_options.places(pool))
-        self.breaker = breaker_for(self._where, circuit)
+        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit)
         self.circuits = Circuits({self._where: self.breaker})
         """The state of the server's circuit, by its address."""
 
@@ -222,7 +224,13 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             alarm = of_the_caller(error)
             if alarm is not None:
                 raise alarm from None
-            raise self._unanswered(error, began, asked, sent=sent) from error
+            if connection is not None and connection.is_unproven and type(error) is RedisConnectionError:
+                error = failures.NeverAnswered(str(error))
+            told = self._unanswered(error, began, asked, sent=sent)
+            # The server's own words may contain the user or a key.
+            raise told from (
+                None if isinstance(error, ResponseError) or isinstance(told, failures.AccessRefused) else error
+            )
         if places is self._connections.places:
             places.give(connection)
         else:
@@ -242,7 +250,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             if not sent:
                 return failures.out_of_time(self._where, self.timeout, error)
         elif failures.is_silence(error):
-            breaker.failed(began, timed_out=late)
+            breaker.failed(began, timed_out=late, hint=failures.hint(error))
             if breaker.is_open:
                 # Idle connections may be broken too, and the PINGs would find that out only one by one.
                 self._connections.places.close()
@@ -255,7 +263,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         breaker = self.breaker
         if not breaker.may_probe():
             breaker.refused(deadline - time.monotonic())
-            raise failures.not_asked(self._where)
+            raise failures.not_asked(self._where, breaker.hint)
         seconds = breaker.ping_time(self.timeout)
         try:
             self._exchange(
@@ -264,14 +272,14 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         except StorageError as error:
             # A refusal is a reply, and closes the circuit.
             if breaker.is_open:
-                raise failures.still_silent(self._where, seconds) from error
+                raise failures.still_silent(self._where, seconds, breaker.hint) from error
 
     def _refused(self, answer: ResponseError) -> None:
         """A hook for subclasses: the server refused the command."""
 
     def _no_place(self) -> StorageError:
         if self.breaker.is_open:
-            return failures.not_asked(self._where)
+            return failures.not_asked(self._where, self.breaker.hint)
         return failures.no_free_connection(self._where, self._connections.places.most)
 
     def _failure(self, error: Exception, *, sent: bool) -> StorageError:
