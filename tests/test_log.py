@@ -559,7 +559,7 @@ def test_no_lock_is_held_where_something_is_logged(kind: str, monkeypatch: pytes
         configure({"news": "2/day"}, storage="memory://")
         send("in the handler")
         asyncio.run(send_async("in the handler"))
-        configuration.require("send")
+        configuration.require("send", "news")
 
     asker = Asker(asked)
     try:
