@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from uuid import UUID
 
 from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.notification.address import NamedAddress
 from ratelimited_notify.windows.keys import digest
 
 if TYPE_CHECKING:
@@ -90,9 +91,12 @@ def text_of(value: Recipient, field: str = "recipient") -> str:
 
 
 def email(address: str) -> str:
-    """The address without surrounding spaces, in lower case and composed (NFC), so all spellings are one recipient."""
+    """The address without a name and surrounding spaces, in lower case and composed (NFC), so all spellings are one
+    recipient.
+    """
     text = address.strip().lower()
-    return unicodedata.normalize("NFC", text if len(text) <= _SHORT else _ordered(text))
+    # Compose first: a mark after an angle bracket makes it another character.
+    return NamedAddress.split(unicodedata.normalize("NFC", text if len(text) <= _SHORT else _ordered(text))).address
 
 
 def _ordered(text: str) -> str:

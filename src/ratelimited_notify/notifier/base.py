@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from inspect import Parameter, signature
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
@@ -67,6 +68,7 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
     ) -> None:
         _check_gateway(gateway)
         self._gateway: Callable[..., Any] = gateway  # Any: it returns R
+        self._counted_as = _counting_of(gateway)
         self._policy = Policy(on_limit, max_wait)
         self._batch_policy = self._policy.without_raising()
         self._refunded = refunding(refund)
@@ -133,6 +135,16 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
         self, type: str, recipient: Recipient, args: tuple[object, ...], kwargs: Mapping[str, object]
     ) -> Notification:
         return Notification(type, recipient, args, kwargs, fields=self._fields, **self._bound)
+
+    def _counted(self, batch: list[Notification]) -> list[Notification]:
+        """The notifications with their recipients as this gateway counts them. The gateway gets the original ones."""
+        count = self._counted_as
+        if count is None:
+            return batch
+        counted = list(map(copy, batch))
+        for each in counted:
+            each.recipient = count(each.recipient)
+        return counted
 
     def _suppressed(self, notification: Notification, decision: Decision) -> Delivery[R]:
         return Delivery(Status.SUPPRESSED, decision, notification)
@@ -203,6 +215,13 @@ def _gateway_text(gateway: object) -> str:
     called = without_partial(gateway)
     name: object = getattr(called, "__qualname__", None)
     return name if isinstance(name, str) else type(called).__name__
+
+
+def _counting_of(gateway: object) -> Callable[[Recipient], Recipient] | None:
+    """What the class of the gateway says about counting recipients. A mock has every attribute, but its class has not."""
+    called = without_partial(gateway)
+    counted_as: object = getattr(type(called), "counted_as", None)
+    return getattr(called, "counted_as") if callable(counted_as) else None  # noqa: B009  # a type checker knows no such attribute
 
 
 def _check_gateway(gateway: object) -> None:
