@@ -273,7 +273,7 @@ def test_marks_within_a_text_stay() -> None:
 # --- Words --------------------------------------------------------------------------------------------------------------
 
 PYTHON = re.compile(
-    r"\b(None|True|False|dict|str|int|float|bool|tuple|NoneType|msgspec|self|kwargs|"
+    r"\b(None|True|False|dict|str|int|float|bool|tuple|NoneType|RuleSet|msgspec|self|kwargs|"
     + "|".join(name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException))
     + r"|\w+(Error|Exception|Warning)|Traceback|traceback|Errno \d+)\b|`|\$\.|\w=[,. ]"
 )  # fmt: skip
@@ -367,6 +367,51 @@ def test_no_message_about_an_option_speaks_python(rules: Path, options: list[str
     assert result.exit_code in (1, 2), result.output
     assert result.stderr
     assert PYTHON.search(result.output.replace("x" * 5000, "")) is None
+
+
+VALUES = [
+    "5",
+    "true",
+    "[]",
+    "{}",
+    "[5]",
+    '"x y"',
+    "1979-01-01",
+    "12:00:00",
+    "1979-01-01T12:00:00",
+    "inf",
+    '""',
+    "[[1]]",
+]
+TABLES = [
+    "\n".join(f"{key} = {value}" for key, value in {"type": '"a"', "limit": '"1/day"', name: value}.items())
+    for name in ("type", "limit", "by", "strategy", "name", "on_limit", "exempt", "enforce", "count_exempt", "overrides", "tiers")
+    for value in VALUES
+]  # fmt: skip
+RULE_FILES = [f"[[rules]]\n{table}" for table in TABLES] + [
+    "fields = 5", "default = 5", "unknown_type = 5", "rules = 5", "rules = [5]", "[rules]\na = 1", "x = 1", "= ", "a = [", "fields = [5]",
+    'default = "often"', 'x = "\\q"', "x = 1979-99-99", "a.a.a = 1\na = 1", "\0", "[[rules]]",
+]  # fmt: skip
+
+
+def test_no_message_about_rules_speaks_python(tmp_path: Path) -> None:
+    """Rules are written in TOML, and what is wrong with them is said in its words, by both commands."""
+    path = tmp_path / "rules.toml"
+    for text in RULE_FILES:
+        path.write_text(text)
+        checked, sent = invoke("check", path), invoke("send", "--rules", path, "--dry-run")
+
+        assert (checked.exit_code, sent.exit_code) in ((0, 0), (1, 2)), text
+        assert PYTHON.search(re.sub(r"'[^']*'", "''", checked.output + sent.output)) is None, text
+
+
+@pytest.mark.parametrize("uri", ["etcd://x", "redis://127.0.0.1:x", "redis://127.0.0.1:1", "redis+unix:///no/x"])
+def test_no_message_about_a_storage_speaks_python(rules: Path, uri: str) -> None:
+    """A storage that cannot be opened or reached is told in plain words."""
+    result = invoke("send", "--rules", rules, "--gateway", "smtp://127.0.0.1:1", "--storage", uri, input=line())
+
+    assert result.exit_code == 2
+    assert PYTHON.search(result.output) is None
 
 
 def test_the_words_are_found() -> None:

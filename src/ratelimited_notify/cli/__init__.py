@@ -13,6 +13,7 @@ journal.py          write the records in the order of the lines
 report_file.py      write the file of --report
 standard_output.py  write lines to standard output
 signals.py          signals that end a run
+words.py            messages without Python                pure
 progress.py         show progress on a terminal
 check.py            print a rules file as a table
 demo.py             run `send` on a built-in sample

@@ -16,6 +16,7 @@ from ratelimited_notify.cli.report import console, say
 from ratelimited_notify.cli.report_file import why
 from ratelimited_notify.cli.send import MEMORY, Output, Route, send
 from ratelimited_notify.cli.standard_output import abandon
+from ratelimited_notify.cli.words import plain
 from ratelimited_notify.errors import NotifyError, RuleError
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def check_command(
     try:
         checked = read_rules(rules)
     except RuleError as error:
-        say(console(stderr=True), str(error))
+        say(console(stderr=True), plain(str(error)))
         raise typer.Exit(1) from None
     show_rules(console(), checked)
 
@@ -225,7 +226,7 @@ def _usable() -> Generator[None, None, None]:
     try:
         yield
     except NotifyError as error:
-        say(console(stderr=True), f"Error: {error}", "red")
+        say(console(stderr=True), f"Error: {plain(str(error))}", "red")
         raise typer.Exit(2) from None
 
 

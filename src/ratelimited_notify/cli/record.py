@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from ratelimited_notify.cli.words import plain
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.gateways.smtp import DeliveryUnknown
 from ratelimited_notify.notifier.delivery import Status
@@ -68,4 +69,4 @@ def interrupted(line: int) -> Record:
 
 def reason(error: BaseException) -> str:
     """What to say about an error. Messages of this library never contain a recipient. Other messages may."""
-    return str(error) if isinstance(error, NotifyError) else "an unexpected error"
+    return plain(str(error)) if isinstance(error, NotifyError) else "an unexpected error"

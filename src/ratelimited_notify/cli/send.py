@@ -21,6 +21,7 @@ from ratelimited_notify.cli.report_file import OutputError, ReportFile
 from ratelimited_notify.cli.signals import terminable, undisturbed
 from ratelimited_notify.cli.standard_output import print_line
 from ratelimited_notify.cli.tally import Tally
+from ratelimited_notify.cli.words import plain
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.gateways.smtp import DeliveryUnknown, ServerUnreachable, SMTPError
 from ratelimited_notify.limiter.switch import switch
@@ -328,7 +329,7 @@ def _warnings(aside: Console) -> Generator[None, None, None]:
 
     class Said(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(aside, f"{record.levelname.lower()}: {record.getMessage()}", "yellow")
+            say(aside, f"{record.levelname.lower()}: {plain(record.getMessage())}", "yellow")
 
     log = logging.getLogger("ratelimited_notify")
     handler = Said(logging.WARNING)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from ratelimited_notify.gateways.base import InvalidMessage
 from ratelimited_notify.gateways.smtp.header import LINE, encoded, is_plain, line
@@ -64,7 +64,7 @@ class Mailbox:
             raise InvalidMessage(
                 f"{what} must be an e-mail address as a string, or several, not {type(addresses).__name__}"
             )
-        return tuple(cls.parse(each, what) for each in addresses)
+        return tuple(cls.parse(each, what) for each in cast("Iterable[object]", addresses))
 
     def written(self, header: str) -> str:
         """The mailbox as it stands in the header with this name."""
