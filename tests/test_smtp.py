@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import email
+import email.header
 import email.policy
+import email.utils
 import os
 import pickle
 import re
@@ -23,7 +25,7 @@ import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from outcomes import ends_when_cancelled
 from ratelimited_notify.errors import MissingExtra, NotifyError
@@ -534,6 +536,51 @@ def test_any_subject_is_read_as_it_was_written(subject: str) -> None:
     [field] = [one for one in letter.content.replace(b"\r\n ", b" ").split(b"\r\n") if one.startswith(b"Subject:")]
 
     assert str(make_header(decode_header(field.decode()[len("Subject: ") :]))).strip() == subject.strip()
+
+
+@pytest.mark.parametrize("international", [False, True], ids=["without SMTPUTF8", "with SMTPUTF8"])
+def test_any_message_arrives_as_it_was_written(connect: Callable[..., Sync | Async], international: bool) -> None:
+    """What a real server received is parsed: names, subject, addresses and body are those that were given, and no more."""
+    words = st.text(
+        st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]) | st.sampled_from('"\\<>@,;=?'), max_size=40
+    )
+    subjects = words | st.text(st.characters() | st.sampled_from("\r\n\0\ud800"), max_size=40) | st.just("long" * 400)
+    domains = st.sampled_from(["example.com", "exämple.com", "例子.广告"])
+
+    def spaceless(text: object) -> str:
+        # email.headerregistry puts a space too many between two encoded words.
+        return re.sub(r"\s", "", str(text))
+
+    with real_server(enable_SMTPUTF8=international) as inbox:
+        gateway = connect(inbox)
+
+        @settings(max_examples=40, deadline=None)
+        @given(words.filter(lambda name: "=?" not in name), subjects, domains, words)
+        def arrives(name: str, subject: str, domain: str, body: str) -> None:
+            gateway.send(
+                email.utils.formataddr((name, "ana@example.com")).replace("example.com", domain), subject, body
+            )
+            envelope = inbox.envelopes.pop()
+            # With SMTPUTF8, headers are UTF-8 (RFC 6532).
+            content = envelope.content.decode().replace("\r\n", "\n")
+            message = email.message_from_string(content, policy=email.policy.default.clone(utf8=international))
+            expected = f"ana@{domain if international else domain.encode('idna').decode()}"
+            [to] = message["To"].addresses
+
+            assert envelope.rcpt_tos == [expected]
+            assert to.addr_spec == expected
+            assert spaceless(to.display_name) == spaceless(name)
+            read = email.header.make_header(email.header.decode_header(message.get("Subject")))
+            shown_subject = re.sub(
+                "[\ud800-\udfff]", "\ufffd", re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "", subject)
+            )
+            assert spaceless(read) == spaceless(shown_subject)
+            assert text(message).rstrip() == body.rstrip()
+            assert set(message.keys()) == {
+                "From", "To", "Subject", "Date", "Message-ID", "Content-Type", "Content-Transfer-Encoding", "MIME-Version",
+            }  # fmt: skip
+
+        arrives()
 
 
 @pytest.mark.parametrize(
