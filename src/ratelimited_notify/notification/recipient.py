@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from uuid import UUID
 
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.notification.address import NamedAddress
 from ratelimited_notify.windows.keys import digest
 
 if TYPE_CHECKING:
@@ -94,6 +93,8 @@ def email(address: str) -> str:
     """The address without a name and surrounding spaces, in lower case and composed (NFC), so all spellings are one
     recipient.
     """
+    from ratelimited_notify.notification.address import NamedAddress
+
     text = address.strip().lower()
     # Compose first: a mark after an angle bracket makes it another character.
     return NamedAddress.split(unicodedata.normalize("NFC", text if len(text) <= _SHORT else _ordered(text))).address

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from inspect import Parameter, signature
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
@@ -141,6 +140,8 @@ class BaseNotifier(KnownAttributes, Generic[P, R, _L]):
         count = self._counted_as
         if count is None:
             return batch
+        from copy import copy
+
         counted = list(map(copy, batch))
         for each in counted:
             each.recipient = count(each.recipient)
