@@ -40,15 +40,24 @@ class FailingServer:
         times: how many times faults happen; by default, on every connection.
         taken: whether the server takes responsibility for a message before a fault in the phase `end`.
         offers: the extensions that the server offers, separated by spaces.
+        most: how many messages the server accepts on one connection. After that, what `over` says happens in the next
+            message: a phase and a fault.
+
+    A recipient in `refuses` gets the reply given there.
     """
 
     def __init__(
-        self, faults: dict[str, str] | None = None, *, times: int | None = None, taken: bool = False, offers: str = ""
-    ) -> None:
+        self, faults: dict[str, str] | None = None, *, times: int | None = None, taken: bool = False, offers: str = "",
+        most: int | None = None,
+    ) -> None:  # fmt: skip
         self.faults = faults or {}
         self.times = times
         self.taken = taken
         self.offers = offers.split()
+        self.most = most
+        self.over = ("MAIL", CLOSE)
+        self.refuses: dict[str, str] = {}
+        self._accepted: Counter[socket.socket] = Counter()
         self.mails: list[Mail] = []
         self.commands: Counter[str] = Counter()
         self.connections = 0
@@ -105,9 +114,11 @@ class FailingServer:
     def _fault(self, phase: str, connection: socket.socket) -> bool:
         """Let the fault of this phase happen, if there is one. True if it has sent the reply of this phase."""
         fault = self.faults.get(phase)
-        if fault is None or (self.times is not None and self.times <= 0):
+        if self.most is not None and self._accepted[connection] >= self.most and phase == self.over[0]:
+            fault = self.over[1]
+        elif fault is None or (self.times is not None and self.times <= 0):
             return False
-        if self.times is not None:
+        elif self.times is not None:
             self.times -= 1
         self.reached.set()
         if fault == RESET:
@@ -144,7 +155,7 @@ class FailingServer:
                 say("250 2.1.0 ok")
             elif verb == "RCPT":
                 recipient = rest
-                say("250 2.1.5 ok")
+                say(self.refuses.get(rest.removeprefix("TO:<").removesuffix(">"), "250 2.1.5 ok"))
             elif verb == "DATA":
                 say("354 go on")
                 self._fault("go", connection)
@@ -168,5 +179,6 @@ class FailingServer:
         if self._fault("end", connection):
             return
         self.mails.append(mail)
+        self._accepted[connection] += 1
         connection.sendall(b"250 2.0.0 taken\r\n")
         self._fault("after", connection)

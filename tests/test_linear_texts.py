@@ -22,7 +22,8 @@ from hypothesis import example, given, strategies as st
 
 import ratelimited_notify
 from ratelimited_notify import NotifyError, Rule
-from ratelimited_notify.gateways.smtp.message import Mailbox, compose
+from ratelimited_notify.gateways.smtp.mailbox import Mailbox
+from ratelimited_notify.gateways.smtp.message import compose
 from ratelimited_notify.gateways.smtp.settings import SMTPSettings
 from ratelimited_notify.notification.recipient import email
 from ratelimited_notify.sources.file import read_rules
@@ -83,6 +84,8 @@ READERS: dict[str, Callable[[Path], Callable[[str], object]]] = {
     "key": at_once(lambda text: foreign(f"notify:{{{text}}}:{text}:m", "moving-window")),
     "address": at_once(lambda text: Mailbox.parse(text, "the sender")),
     "address in brackets": at_once(lambda text: Mailbox.parse(f"{text} <{text}@example.com>", "the sender")),
+    "addresses": at_once(lambda text: Mailbox.parse_all(f"{text} <{text}@example.com>, {text}", "cc")),
+    "quoted name": at_once(lambda text: Mailbox.parse(f'"{text} <ana@example.com>', "the sender")),
     "subject": at_once(lambda text: compose(Mailbox("Ana", "ana@example.com"), "bo@example.com", text, "Hello")),
     "body": at_once(lambda text: compose(Mailbox("Ana", "ana@example.com"), "bo@example.com", "Hello", text)),
     "gateway": at_once(lambda text: SMTPSettings.from_uri(f"smtp://{text}", sender="ana@example.com")),

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import email
+import email.header
 import email.policy
+import email.utils
 import os
 import pickle
 import re
@@ -23,7 +25,7 @@ import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from outcomes import ends_when_cancelled
 from ratelimited_notify.errors import MissingExtra, NotifyError
@@ -36,7 +38,8 @@ from ratelimited_notify.gateways.smtp import (
     SMTPGateway,
     conversation,
 )
-from ratelimited_notify.gateways.smtp.message import Mailbox, compose
+from ratelimited_notify.gateways.smtp.mailbox import Mailbox
+from ratelimited_notify.gateways.smtp.message import compose
 from ratelimited_notify.limiter.refund import outcome_unknown
 from smtp_server import CLOSE, DRIP, HANG, RESET, FailingServer
 
@@ -145,9 +148,11 @@ class Inbox:
 
 
 @contextmanager
-def real_server(**options: Any) -> Iterator[Inbox]:  # Any: what aiosmtpd's Controller takes.
+def real_server(
+    inbox: Inbox | None = None, **options: Any
+) -> Iterator[Inbox]:  # Any: what aiosmtpd's Controller takes.
     """An aiosmtpd server on a free port."""
-    inbox = Inbox()
+    inbox = inbox or Inbox()
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         inbox.port = free.getsockname()[1]
     controller = Controller(inbox, hostname="127.0.0.1", port=inbox.port, **{"enable_SMTPUTF8": False, **options})
@@ -208,7 +213,7 @@ def test_unicode_arrives(connect: Callable[..., Sync | Async], inbox: Inbox) -> 
     assert inbox.envelopes[0].content.isascii()
 
 
-@pytest.mark.parametrize("name", ["Shop", '"Shop, Ltd."', 'The "Shop" \\ Co', "Shop " * 30, "=?utf-8?q?Shop?="])
+@pytest.mark.parametrize("name", ["Shop", '"Shop, Ltd."', 'The "Shop" \\ Co', "Shop " * 30, '"=?utf-8?q?Shop?="'])
 def test_a_sender_may_have_a_name(connect: Callable[..., Sync | Async], inbox: Inbox, name: str) -> None:
     """The name that readers see is the one that was given."""
     connect(inbox, sender=f"{name} <{SENDER}>").send()
@@ -226,6 +231,18 @@ def test_a_big_body_and_dots_arrive(connect: Callable[..., Sync | Async], inbox:
     [one] = inbox.messages
 
     assert text(one) == body
+
+
+def test_what_could_not_be_decoded_does_not_keep_a_message_back(
+    connect: Callable[..., Sync | Async], inbox: Inbox
+) -> None:
+    """A lone surrogate, as in a file name that is not UTF-8, arrives as the sign for what cannot be shown."""
+    connect(inbox).send(ANA, "half \ud800 pair", "caf\udce9 is missing\n", html="<p>caf\udce9</p>\n")
+    [message] = inbox.messages
+
+    assert message["Subject"] == "half \ufffd pair"
+    assert text(message.get_body(("plain",))) == "caf\ufffd is missing\n"
+    assert text(message.get_body(("html",))) == "<p>caf\ufffd</p>\n"
 
 
 @pytest.mark.parametrize("body", ["", "\n", "no end", "a\rb\r\nc\n", "nul \0 here", "\f\v\x1c\x85\u2028", "x" * 5_000])
@@ -278,6 +295,94 @@ def test_the_size_is_told_where_it_is_asked_for(connect: Callable[..., Sync | As
         assert server.mails[0].sender == f"FROM:<{SENDER}> SIZE={len(server.mails[0].content)}"
 
 
+@pytest.mark.parametrize(
+    "recipient",
+    [f"Ana Lee <{ANA}>", f"<{ANA}>", f" {ANA} ", f'"Lee, \\"Ana\\"" <{ANA}>', f"{ANA}\n", f"=?utf-8?b?Wm/Dqw==?= <{ANA}>", f"Zoë <{ANA}>"],
+    ids=ascii,
+)  # fmt: skip
+def test_a_recipient_may_have_a_name(connect: Callable[..., Sync | Async], inbox: Inbox, recipient: str) -> None:
+    """The envelope has the address, the header has the name too."""
+    connect(inbox).send(recipient)
+    [envelope], [message] = inbox.envelopes, inbox.messages
+    [to] = message["To"].addresses
+
+    assert (envelope.rcpt_tos, to.addr_spec) == ([ANA], ANA)
+    names = {"Ana": "Ana Lee", '"Lee,': 'Lee, "Ana"', "=?utf-8?b?Wm/Dqw==?=": "Zoë", "Zoë": "Zoë"}
+    assert to.display_name == names.get(recipient.split(maxsplit=1)[0], "")
+
+
+def test_copies_and_answers_go_where_they_should(connect: Callable[..., Sync | Async], inbox: Inbox) -> None:
+    """Each address of cc and bcc gets the message once, bcc is in no header, and there may be several Reply-To."""
+    connect(inbox).send(
+        cc=["Ben <ben@example.com>", "cleo@example.com"], bcc=f"dan@example.com, BEN <ben@example.com>, {ANA}",
+        reply_to='"Shop, Ltd." <shop@example.com>, help@example.com',
+    )  # fmt: skip
+    connect(inbox).send(headers={"Reply-To": "Zoë <zoe@example.com>, Shop, Ltd. <shop@example.com>"})
+    (envelope, _), (message, other) = inbox.envelopes, inbox.messages
+
+    assert envelope.rcpt_tos == [ANA, "ben@example.com", "cleo@example.com", "dan@example.com"]
+    assert [str(one) for one in message["Cc"].addresses] == ["Ben <ben@example.com>", "cleo@example.com"]
+    assert message["Bcc"] is None
+    assert b"dan@" not in envelope.content
+    assert [(one.display_name, one.addr_spec) for one in message["Reply-To"].addresses] == [
+        ("Shop, Ltd.", "shop@example.com"), ("", "help@example.com"),
+    ]  # fmt: skip
+    assert [(one.display_name, one.addr_spec) for one in other["Reply-To"].addresses] == [
+        ("Zoë", "zoe@example.com"), ("Shop, Ltd.", "shop@example.com"),
+    ]  # fmt: skip
+
+
+def test_a_refused_copy_keeps_the_message_back(connect: Callable[..., Sync | Async]) -> None:
+    """If one of several addresses is refused, nobody gets the message, and the hit is given back."""
+    with FailingServer() as server:
+        eve = "eve" + "@example.com"
+        server.refuses = {eve: f"550 5.1.1 no {eve} here"}
+        gateway = connect(server)
+        with pytest.raises(SMTPError, match="an address in cc or bcc") as caught:
+            gateway.send(bcc=eve)
+        gateway.send(cc="ben@example.com")
+
+        assert [mail.recipient for mail in server.mails] == ["TO:<ben@example.com>"]
+    assert not outcome_unknown(caught.value)
+    assert eve not in shown(caught.value)
+
+
+@pytest.mark.parametrize("domain", ["exämple.com", "EXÄMPLE.com", "例子.广告", "डाटा.भारत"])
+def test_a_domain_is_sent_in_ascii_without_smtputf8(
+    connect: Callable[..., Sync | Async], inbox: Inbox, domain: str
+) -> None:
+    """Where a server knows ASCII only, domains are sent in their xn-- form; names and texts stay as they are."""
+    ascii_domain = domain.lower().encode("idna").decode()
+    address = f"ana@{domain}"
+    gateway = connect(inbox, sender=f"Zoë <shop@{domain}>")
+    gateway.send(f"Zoë <{address}>", "Grüße", cc=f"ben@{domain}", bcc=f"cleo@{domain}", reply_to=address)
+    [envelope], [message] = inbox.envelopes, inbox.messages
+
+    assert envelope.mail_from == f"shop@{ascii_domain}"
+    assert envelope.rcpt_tos == [f"{local}@{ascii_domain}" for local in ("ana", "ben", "cleo")]
+    assert envelope.content.isascii()
+    assert [str(message[name]) for name in ("From", "To", "Cc", "Reply-To", "Subject")] == [
+        f"Zoë <shop@{ascii_domain}>", f"Zoë <ana@{ascii_domain}>", f"ben@{ascii_domain}", f"ana@{ascii_domain}", "Grüße",
+    ]  # fmt: skip
+    assert message["Message-ID"].endswith(f"@{ascii_domain}>")
+    with real_server(enable_SMTPUTF8=True) as other:
+        connect(other).send(address)
+
+        assert other.envelopes[0].rcpt_tos == [address]
+
+
+@pytest.mark.parametrize("domain", ["straße.example", "ﬁsh.example", "x\u0301" * 40 + ".example"], ids=ascii)
+def test_a_domain_that_would_be_another_in_ascii_is_refused(
+    connect: Callable[..., Sync | Async], inbox: Inbox, domain: str
+) -> None:
+    """The standards do not agree about ß: rather no mail than one to somebody else's domain."""
+    with pytest.raises(SMTPError, match="SMTPUTF8") as caught:
+        connect(inbox).send(f"ana@{domain}")
+
+    assert inbox.envelopes == []
+    assert not outcome_unknown(caught.value)
+
+
 def test_a_non_ascii_address_takes_smtputf8(connect: Callable[..., Sync | Async]) -> None:
     """An address in another script arrives where the server offers SMTPUTF8."""
     with real_server(enable_SMTPUTF8=True) as inbox:
@@ -305,13 +410,15 @@ BREAKS = ["\r", "\n", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u202
 
 
 @pytest.mark.parametrize("line_break", BREAKS, ids=ascii)
-@pytest.mark.parametrize("place", ["subject", "recipient", "header", "header name", "reply-to"])
+@pytest.mark.parametrize("place", ["recipient", "name", "header", "header name", "reply-to", "cc", "bcc"])
 def test_line_breaks_are_refused(connect: Callable[..., Sync | Async], line_break: str, place: str) -> None:
     """No line break of any kind gets into a header or an envelope; nothing is even connected to."""
     text = f"a{line_break}Bcc: eve@example.com"
     arguments = {
-        "subject": {"subject": text},
         "recipient": {"recipient": f"ana{line_break}@example.com"},
+        "name": {"recipient": f"Ana{line_break}Bcc: eve@example.com <ana@example.com>"},
+        "cc": {"cc": f"a{line_break}@example.com"},
+        "bcc": {"bcc": [f"a@example.com{line_break}b@example.com"]},
         "header": {"headers": {"X-A": text}},
         "header name": {"headers": {text: "x"}},
         "reply-to": {"headers": {"Reply-To": f"A{line_break}B <a@example.com>"}},
@@ -326,10 +433,24 @@ def test_line_breaks_are_refused(connect: Callable[..., Sync | Async], line_brea
     assert not outcome_unknown(caught.value)
 
 
+@pytest.mark.parametrize("line_break", BREAKS, ids=ascii)
+def test_a_line_break_in_a_subject_is_a_space(
+    connect: Callable[..., Sync | Async], inbox: Inbox, line_break: str
+) -> None:
+    """An alert arrives, in one line, and no header with it; a break at the end leaves nothing."""
+    connect(inbox).send(ANA, f"Disk{line_break}Bcc: eve@example.com{line_break}", "Body")
+    [envelope], [message] = inbox.envelopes, inbox.messages
+
+    shown_break = "\ufffd" if line_break == "\ud800" else " "
+    assert message["Subject"] == f"Disk{shown_break}Bcc: eve@example.com{shown_break}".strip()
+    assert (message["Bcc"], envelope.rcpt_tos) == (None, [ANA])
+
+
 BAD_ADDRESSES = [
     "", "ana", "@example.com", "ana@", "a@b@example.com", "ana@example.com,eve@example.com", "ana@example.com eve@example.com",
-    "ana@example.com;eve@example.com", "Ana <ana@example.com>", "<ana@example.com>", "ana@example.com> SIZE=1", "ana@example.com>,<eve@example.com",
-    "ana @example.com", " ana@example.com", "ana@example.com ", '"ana"@example.com', "ana(comment)@example.com", "ana@example..com",
+    "ana@example.com;eve@example.com", "Ana <ana@example.com>, Eve <eve@example.com>", "ana@example.com, Eve <eve@example.com>", "<>", "Ana <>", "<<ana@example.com>>",
+    "ana@example.com; <eve@example.com>", '"Ana" <ana@example.com> x', "Ana <ana @example.com>", "ana@example.com> SIZE=1", "ana@example.com>,<eve@example.com",
+    "ana @example.com", '"ana"@example.com', "ana(comment)@example.com", "ana@example..com",
     "ana@.example.com", "ana@example.com.", "ana\\@example.com", "@relay:ana@example.com", "ana\t@example.com", "ana\u3000b@example.com",
     "ana\uff20eve@example.com", "ana@example.com\uff0ceve@example.com", "x" * 65 + "@example.com", "ana@" + "x." * 130 + "com",
     "ana@[127.0.0.1", "ana\u200b@example.com", 5, None,
@@ -417,6 +538,51 @@ def test_any_subject_is_read_as_it_was_written(subject: str) -> None:
     assert str(make_header(decode_header(field.decode()[len("Subject: ") :]))).strip() == subject.strip()
 
 
+@pytest.mark.parametrize("international", [False, True], ids=["without SMTPUTF8", "with SMTPUTF8"])
+def test_any_message_arrives_as_it_was_written(connect: Callable[..., Sync | Async], international: bool) -> None:
+    """What a real server received is parsed: names, subject, addresses and body are those that were given, and no more."""
+    words = st.text(
+        st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]) | st.sampled_from('"\\<>@,;=?'), max_size=40
+    )
+    subjects = words | st.text(st.characters() | st.sampled_from("\r\n\0\ud800"), max_size=40) | st.just("long" * 400)
+    domains = st.sampled_from(["example.com", "exämple.com", "例子.广告"])
+
+    def spaceless(text: object) -> str:
+        # email.headerregistry puts a space too many between two encoded words.
+        return re.sub(r"\s", "", str(text))
+
+    with real_server(enable_SMTPUTF8=international) as inbox:
+        gateway = connect(inbox)
+
+        @settings(max_examples=40, deadline=None)
+        @given(words.filter(lambda name: "=?" not in name), subjects, domains, words)
+        def arrives(name: str, subject: str, domain: str, body: str) -> None:
+            gateway.send(
+                email.utils.formataddr((name, "ana@example.com")).replace("example.com", domain), subject, body
+            )
+            envelope = inbox.envelopes.pop()
+            # With SMTPUTF8, headers are UTF-8 (RFC 6532).
+            content = envelope.content.decode().replace("\r\n", "\n")
+            message = email.message_from_string(content, policy=email.policy.default.clone(utf8=international))
+            expected = f"ana@{domain if international else domain.encode('idna').decode()}"
+            [to] = message["To"].addresses
+
+            assert envelope.rcpt_tos == [expected]
+            assert to.addr_spec == expected
+            assert spaceless(to.display_name) == spaceless(name)
+            read = email.header.make_header(email.header.decode_header(message.get("Subject")))
+            shown_subject = re.sub(
+                "[\ud800-\udfff]", "\ufffd", re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "", subject)
+            )
+            assert spaceless(read) == spaceless(shown_subject)
+            assert text(message).rstrip() == body.rstrip()
+            assert set(message.keys()) == {
+                "From", "To", "Subject", "Date", "Message-ID", "Content-Type", "Content-Transfer-Encoding", "MIME-Version",
+            }  # fmt: skip
+
+        arrives()
+
+
 @pytest.mark.parametrize(
     "name", ["To", "cc", "Bcc", "From", "Subject", "Content-Type", "Resent-To", "Message-ID", "X A", "X:A", "é", "", 5]
 )
@@ -428,7 +594,7 @@ def test_headers_of_the_gateway_cannot_be_replaced(name: Any) -> None:  # Any: o
 
 @pytest.mark.parametrize(
     "arguments",
-    [("S", 5), (5, "B"), (None, "B"), ("S", None), ("S", b"bytes"), ("S", "half \ud800 pair")],
+    [("S", 5), (5, "B"), (None, "B"), ("S", None), ("S", b"bytes")],
     ids=ascii,
 )
 def test_what_is_no_text_is_refused(arguments: tuple[Any, Any]) -> None:  # Any: that is the point.
@@ -624,8 +790,87 @@ def test_a_connection_that_died_at_rest_is_replaced(
         assert (server.connections, len(server.mails)) == (2, 2)
 
 
+SAID = [
+    "452 4.5.3 Too many messages in this session, please reconnect",
+    "450 4.7.0 too much on this connection <ana.secret@example.com>",
+    "421 4.4.2 going away",
+    CLOSE,
+    RESET,
+]
+
+
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA"])
+def test_a_session_that_is_over_is_replaced(connect: Callable[..., Sync | Async], phase: str, said: str) -> None:
+    """A server may take so many messages on a connection: the next one goes over another, once, and arrives once."""
+    with FailingServer(most=2) as server:
+        server.over = (phase, said)
+        gateway = connect(server)
+        for number in range(7):
+            gateway.send(subject=f"Number {number}")
+        gateway.shut()
+
+        assert server.connections == 4
+        assert [re.search(rb"Subject: Number (\d)", mail.content)[1] for mail in server.mails] == [
+            str(number).encode() for number in range(7)
+        ]
+
+
+def test_a_real_server_may_limit_its_sessions(connect: Callable[..., Sync | Async]) -> None:
+    """`aiosmtpd` that takes one message in each session gets every message, in a session of its own."""
+
+    class Once(Inbox):
+        async def handle_MAIL(  # noqa: N802  # aiosmtpd's name
+            self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+        ) -> str:
+            if session in self.sessions:
+                return "452 4.5.3 One message per session, please reconnect"
+            envelope.mail_from = address
+            envelope.mail_options.extend(options)
+            return "250 2.1.0 ok"
+
+    with real_server(Once()) as inbox:
+        gateway = connect(inbox)
+        for _ in range(3):
+            gateway.send()
+
+        assert len(inbox.envelopes) == len({id(session) for session in inbox.sessions}) == 3
+
+
+@pytest.mark.parametrize("said", SAID[:3])
+@pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA", "end"])
+def test_a_new_session_is_not_tried_again(connect: Callable[..., Sync | Async], phase: str, said: str) -> None:
+    """What a server says to the first message of a connection is its answer; the next message gets a connection of its own."""
+    with FailingServer({phase: said}, times=1) as server:
+        gateway = connect(server)
+        with pytest.raises(SMTPError) as caught:
+            gateway.send()
+        assert server.connections == 1
+        gateway.send()
+
+        assert (server.connections, len(server.mails)) == (2, 1)
+    assert caught.value.code == int(said[:3])
+    assert not outcome_unknown(caught.value)
+    assert "ana.secret" not in shown(caught.value)
+
+
+@pytest.mark.parametrize("reply", ["450 4.2.0 greylisted, try later", "452 4.2.2 mailbox full", "550 no such session"])
+@pytest.mark.parametrize("phase", ["MAIL", "RCPT", "DATA", "end"])
+def test_other_refusals_are_not_tried_again(connect: Callable[..., Sync | Async], phase: str, reply: str) -> None:
+    """A refusal that is about the message or its recipient is final, and the connection stays good."""
+    with FailingServer() as server:
+        gateway = connect(server)
+        gateway.send()
+        server.faults, server.times = {phase: reply}, 1
+        with pytest.raises(SMTPError):
+            gateway.send()
+        gateway.send()
+
+        assert (server.connections, len(server.mails)) == (1, 2)
+
+
 def test_a_connection_that_dies_later_is_not_tried_again(connect: Callable[..., Sync | Async]) -> None:
-    """Only the first command on a used connection is tried again; a message never is."""
+    """Only commands before the message are tried again, on a used connection; a message never is."""
     with FailingServer() as server:
         gateway = connect(server)
         gateway.send()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager, nullcontext
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -12,7 +13,10 @@ import typer
 from ratelimited_notify._version import __version__
 from ratelimited_notify.cli.gateway import default_sender
 from ratelimited_notify.cli.report import console, say
-from ratelimited_notify.cli.send import MEMORY, Route, send
+from ratelimited_notify.cli.report_file import why
+from ratelimited_notify.cli.send import MEMORY, Output, Route, send
+from ratelimited_notify.cli.standard_output import abandon
+from ratelimited_notify.cli.words import plain
 from ratelimited_notify.errors import NotifyError, RuleError
 
 if TYPE_CHECKING:
@@ -36,7 +40,23 @@ def run() -> None:
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
-    app(prog_name="ratelimited-notify")
+    try:
+        app(prog_name="ratelimited-notify")
+    except OSError as error:
+        # Standard output, mostly: a full disk. What is still in its buffer cannot be written either.
+        abandon()
+        say(console(stderr=True), f"Error: The command cannot go on: {why(error)}.", "red")
+        raise SystemExit(1) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = nan
+    if not 0 <= number < inf:
+        raise typer.BadParameter("it must be a number of seconds, 0 or more, such as 2.5")
+    return number
 
 
 def _version(wanted: bool) -> None:
@@ -97,14 +117,15 @@ def send_command(
             help="How long to wait for the mail server, for a connection and for each answer, in seconds.",
             metavar="SECONDS",
             show_default="60",
+            parser=_seconds,
         ),
     ] = None,
     max_wait: Annotated[
         float | None,
         typer.Option(
             help='How long one notification may wait, in seconds, if its rule has on_limit = "wait".',
-            min=0,
             metavar="SECONDS",
+            parser=_seconds,
         ),
     ] = None,
     dry_run: Annotated[
@@ -116,31 +137,60 @@ def send_command(
             "memory, in which only the notifications of this run count; --storage is not used. Waiting takes no time.",
         ),
     ] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            metavar="",
+            help="Print one JSON object for each line of the input, with its number, instead of tables.",
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the same JSON objects to a file, which is put in place when the command ends.", metavar="FILE"
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", metavar="", help="Print no tables and no progress, only errors and warnings."),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", metavar="", help="Say about each line on standard error what was decided."),
+    ] = False,
 ) -> None:
     """Send the notifications that the rules allow, from a file or from standard input.
 
-    Each line is one JSON object with type, recipient, subject and body. It may also have priority, cost and fields (an
-    object with channel, tenant, dedupe_key, or fields that the rules declare). Notifications over the limit are dropped,
-    unless their rule has on_limit = "wait". A file is read while it is sent, 250 lines at a time; from a pipe, each line
-    is sent when it arrives.
+    Each line is one JSON object with type, recipient, subject and body. It may also have html, headers (an object), cc,
+    bcc and reply_to (an address or a list), priority, cost and fields (an object with channel, tenant, dedupe_key, or
+    fields that the rules declare). Notifications over the limit are dropped, unless their rule has on_limit = "wait". A
+    file is read while it is sent, 250 lines at a time; from a pipe, each line is sent when it arrives. Input in gzip
+    format is unpacked.
 
     A table of what was sent, suppressed and failed is printed on standard output. Malformed and failed lines are skipped,
     and their line numbers are printed on standard error. If the mail server cannot be reached five times in a row, the
-    command stops. The hits of notifications that were decided but not sent are given back.
+    command stops. The hits of notifications that were decided but not sent are given back. Nothing that is printed or
+    reported shows a recipient: line numbers identify notifications.
 
     Exit status:
 
     - 0: every notification was sent, or refused by a rule.
-    - 1: some lines were malformed, could not be sent, or were not tried.
+    - 1: some lines were malformed, could not be sent, or were not tried, or the report could not be written.
     - 2: an option or a file cannot be used; nothing was sent.
     - 130: interrupted by Ctrl-C or SIGTERM; the hits of what was decided but not sent were given back.
     """
     aside = console(stderr=True)
-    with _usable(), _opened(notifications) as stream:
-        if dry_run and storage != MEMORY:
+    output = Output(
+        json, report, quiet, verbose, (rules, Path("/dev/stdin" if notifications == "-" else notifications))
+    )
+    with _usable(), _opened(notifications, quiet=quiet) as stream:
+        if quiet and verbose:
+            raise NotifyError("Choose either --quiet or --verbose.")
+        if dry_run and storage != MEMORY and not quiet:
             say(aside, "Dry run: decisions start from empty windows in memory; the storage is not used.")
         route = Route(rules, sender or default_sender(), gateway, storage, max_wait, dry_run, timeout)
-        tally = send(stream, route, console(), aside)
+        tally = send(stream, route, console(), aside, output)
     raise typer.Exit(tally.exit_status)
 
 
@@ -168,7 +218,7 @@ def check_command(
     try:
         checked = read_rules(rules)
     except RuleError as error:
-        say(console(stderr=True), str(error))
+        say(console(stderr=True), plain(str(error)))
         raise typer.Exit(1) from None
     show_rules(console(), checked)
     for problem in checked.warnings:
@@ -181,19 +231,18 @@ def _usable() -> Generator[None, None, None]:
     try:
         yield
     except NotifyError as error:
-        say(console(stderr=True), f"Error: {error}", "red")
+        say(console(stderr=True), f"Error: {plain(str(error))}", "red")
         raise typer.Exit(2) from None
 
 
-def _opened(name: str) -> AbstractContextManager[BinaryIO]:
+def _opened(name: str, *, quiet: bool) -> AbstractContextManager[BinaryIO]:
     if name == "-":
         if sys.stdin is None:
             raise NotifyError("Standard input is closed; name a file with the notifications.")
-        if sys.stdin.isatty():
+        if sys.stdin.isatty() and not quiet:
             say(console(stderr=True), "Reading notifications from the keyboard, one JSON object per line.")
         return nullcontext(sys.stdin.buffer)
     try:
         return Path(name).open("rb")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise NotifyError(f"The notifications in {name} cannot be read: {reason}.") from None
+        raise NotifyError(f"The notifications in {name} cannot be read: {why(error)}.") from None

@@ -1,4 +1,4 @@
-"""Open the gateway of a URI, or the gateway that replaces it in a dry run."""
+"""Open the gateway of a URI, or make the one that replaces it in a dry run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.gateways.smtp import SMTPGateway
-from ratelimited_notify.gateways.smtp.message import Mailbox, compose
+from ratelimited_notify.gateways.smtp.mailbox import Mailbox
+from ratelimited_notify.gateways.smtp.message import compose
 from ratelimited_notify.gateways.smtp.settings import SCHEMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
+
+    from ratelimited_notify.gateways.smtp.mailbox import Addresses
 
 _KNOWN = f"Use {', '.join(f'{scheme}://host:port' for scheme in SCHEMES)}."
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}").fullmatch
@@ -38,15 +41,29 @@ def open_gateway(uri: str, sender: str) -> SMTPGateway:
     return SMTPGateway.from_uri(uri, sender=sender)
 
 
-def rehearsal(sender: str) -> Callable[[str, str, str], None]:
-    """Make a gateway that builds each message, to find the invalid ones, but sends nothing.
+class Rehearsal:
+    """A gateway that builds each message, to find the invalid ones, but sends nothing.
 
     Raises:
         NotifyError: the sender is not an e-mail address.
     """
-    mailbox = Mailbox.parse(sender, "the sender")
 
-    def rehearse(recipient: str, subject: str, body: str) -> None:
-        compose(mailbox, recipient, subject, body)
+    counted_as = staticmethod(SMTPGateway.counted_as)
 
-    return rehearse
+    def __init__(self, sender: str) -> None:
+        self._sender = Mailbox.parse(sender, "the sender")
+
+    def __call__(
+        self,
+        recipient: str,
+        subject: str,
+        body: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        html: str | None = None,
+        cc: Addresses = (),
+        bcc: Addresses = (),
+        reply_to: Addresses = (),
+    ) -> None:
+        """Build the message."""
+        compose(self._sender, recipient, subject, body, headers=headers, html=html, cc=cc, bcc=bcc, reply_to=reply_to)

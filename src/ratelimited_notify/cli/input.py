@@ -3,103 +3,90 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+import zlib
+from contextlib import suppress
+from gzip import BadGzipFile, GzipFile
+from io import RawIOBase
+from typing import TYPE_CHECKING, BinaryIO
 
-import msgspec
-
-from ratelimited_notify.errors import NotifyError, is_name
-from ratelimited_notify.notification.cost import LARGEST_AMOUNT
-from ratelimited_notify.notification.notification import Notification
+from ratelimited_notify.cli.first_bytes import GZIP, unreadable
+from ratelimited_notify.cli.line import Malformed, read_line
+from ratelimited_notify.errors import NotifyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ratelimited_notify.notification.notification import Notification
+
 LONGEST_LINE = 1_048_576
 """The longest line, in bytes. A longer line is malformed, and is never held in memory as a whole."""
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL).fullmatch
-
-_Text = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
-    type: _Text
-    recipient: _Text
-    subject: str
-    body: str
-    priority: str | None = None
-    cost: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_AMOUNT)] = 1
-    fields: dict[str, str | int | None] = {}  # msgspec copies it for each object
-
-
-KEYS = _Line.__struct_fields__
-"""The keys that an object may have."""
-
-_decode = msgspec.json.Decoder(_Line).decode
+_AROUND = b" \t\r\n\v\f\x1a\xef\xbb\xbf"
+"""What may stand before the first notification: space, Ctrl-Z and the bytes of a byte order mark."""
 
 
 class InputError(NotifyError):
     """The input cannot be read to its end. Lines that were read before are processed."""
 
 
+class WrongFormat(NotifyError):
+    """The input is not JSON lines. Nothing of it was processed. The message says what to do."""
+
+
 class Input:
     """Iterates over the notifications of a stream. The `id` of a notification is its line number.
 
     Arguments:
-        stream: the bytes.
+        stream: the bytes. If they are compressed with gzip, they are unpacked.
         malformed: called for each malformed line, with its number and a description of the problem that does not quote
             the line.
     """
 
     def __init__(self, stream: BinaryIO, malformed: Callable[[int, str], None]) -> None:
-        self._stream = stream
+        self._stream: BinaryIO | GzipFile = stream
         self._malformed = malformed
         self.size = _size(stream)
         """The size of the stream in bytes, or None if it is not known in advance."""
-        self.position = 0
-        """How many bytes have been read."""
+        self._read_bytes = 0
+        self._compressed: _Replayed | None = None
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the stream have been read."""
+        return self._read_bytes if self._compressed is None else self._compressed.position
 
     def __iter__(self) -> Iterator[Notification]:
-        """Yield the notifications. Raises `InputError` if the stream cannot be read to its end."""
+        """Yield the notifications.
+
+        Raises:
+            WrongFormat: the input does not begin like JSON lines.
+            InputError: the stream cannot be read to its end.
+        """
         for number, line in self._lines():
             if line is None:
                 self._malformed(number, f"longer than {LONGEST_LINE:,} bytes")
                 continue
-            if not line.strip():
-                continue
             try:
-                read = _decode(line)
-            except ValueError as error:
-                self._malformed(number, _problem(error))
-                continue
-            if not all(map(is_name, read.fields)):
-                self._malformed(number, "a field has a name that cannot be declared")
-                continue
-            try:
-                notification = Notification(
-                    read.type,
-                    read.recipient,
-                    (read.subject, read.body),
-                    priority=read.priority,
-                    cost=read.cost,
-                    fields=read.fields,
-                    id=str(number),
-                )
-            except NotifyError as error:
+                notification = read_line(line, number)
+            except Malformed as error:
                 self._malformed(number, str(error))
                 continue
-            yield notification
+            if notification is not None:
+                yield notification
 
     def _lines(self) -> Iterator[tuple[int, bytes | None]]:
         """Yield each line with its number. A line that is too long is None."""
-        number = 0
+        number, begun = 0, False
+        if self._is_packed():
+            self._unpack(b"")
         while line := self._read():
+            if number == 0 and line.startswith(GZIP) and self._compressed is None:
+                self._unpack(line)
+                continue
             number += 1
-            if number == 1:
-                line = line.removeprefix(_BYTE_ORDER_MARK)
+            if not begun and (begun := bool(line.strip(_AROUND))) and (said := unreadable(line)) is not None:
+                raise WrongFormat(f"Nothing was sent. {said}")
             if len(line) <= LONGEST_LINE:
                 yield number, line
                 continue
@@ -107,16 +94,53 @@ class Input:
                 line = self._read()
             yield number, None
 
+    def _is_packed(self) -> bool:
+        """Whether the first bytes are those of gzip. From a pipe, a line of packed bytes may be long in coming."""
+        peek: Callable[[int], bytes] | None = getattr(self._stream, "peek", None)
+        with suppress(OSError):  # reading raises it again
+            return peek is not None and peek(len(GZIP)).startswith(GZIP)
+        return False
+
+    def _unpack(self, head: bytes) -> None:
+        """Go on with what is in the gzip file that begins with these bytes."""
+        self._compressed = _Replayed(head, self._stream)
+        self._stream = GzipFile(fileobj=self._compressed, mode="rb")
+
     def _read(self) -> bytes:
         """Read to the end of the line, or one byte more than the longest line."""
         try:
             line = self._stream.readline(LONGEST_LINE + 1)
+        except (EOFError, BadGzipFile, zlib.error) as error:
+            reason = "the gzip file ends too early" if isinstance(error, EOFError) else "the gzip file is damaged"
         except OSError as error:
-            raise InputError(
-                f"The input cannot be read any further: {error.strerror or type(error).__name__}."
-            ) from None
-        self.position += len(line)
-        return line
+            reason = error.strerror or "the system gave no reason"
+        else:
+            self._read_bytes += len(line)
+            return line
+        raise InputError(f"The input cannot be read any further: {reason}.")
+
+
+class _Replayed(RawIOBase):
+    """A stream from which some bytes were already read."""
+
+    def __init__(self, head: bytes, stream: BinaryIO | GzipFile) -> None:
+        self._head = head
+        self._stream = stream
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # io passes nothing but memoryviews
+        if self._head:
+            chunk, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
+        else:
+            # What a pipe has so far, without waiting until the buffer is full.
+            read = getattr(self._stream, "read1", self._stream.read)
+            chunk = read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        self.position += len(chunk)
+        return len(chunk)
 
 
 def _size(stream: BinaryIO) -> int | None:
@@ -125,18 +149,3 @@ def _size(stream: BinaryIO) -> int | None:
     except (OSError, AttributeError):
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _problem(error: Exception) -> str:
-    """Describe what is wrong with a line, without quoting any of its content."""
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8"
-    said = str(error)
-    unknown = _UNKNOWN_KEY(said)
-    if said.startswith("Expected `object`") and "$" not in said:
-        return "not a JSON object; each line must be one"
-    if unknown is None:
-        return said
-    # A key may be anything, even an address, so it is shown only if it looks like the name of an option.
-    named = f"{unknown[1]!r}" if is_name(unknown[1]) else "a key"
-    return f"{named} is not known; known are {', '.join(KEYS)}"

@@ -14,7 +14,7 @@ from ratelimited_notify.cli.tally import COUNTED
 from ratelimited_notify.rules.wording import duration_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from ratelimited_notify.cli.tally import Cause, RefusalCount, Tally
@@ -82,10 +82,16 @@ def report(screen: Console, tally: Tally, now: datetime, *, dry_run: bool = Fals
             f"{tally.malformed:,} malformed line{'s' * (tally.malformed > 1)} skipped; see standard error for details.",
             "red",
         )
+    for text in endings(tally, dry_run=dry_run):
+        say(screen, text, "red")
+
+
+def endings(tally: Tally, *, dry_run: bool = False) -> Iterator[str]:
+    """Why the run ended early, if it did."""
     if tally.stopped:
-        say(screen, _stop(tally), "red")
+        yield _stop(tally)
     if tally.interrupted:
-        say(screen, _interruption(tally, dry_run=dry_run), "red")
+        yield _interruption(tally, dry_run=dry_run)
 
 
 def _by_type(tally: Tally, *, dry_run: bool) -> Table:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
+from collections import deque
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from ratelimited_notify.cli.gateway import open_gateway, rehearsal
+from ratelimited_notify.cli.gateway import Rehearsal, open_gateway
 from ratelimited_notify.cli.input import Input, InputError
-from ratelimited_notify.cli.report import report, say
-from ratelimited_notify.cli.tally import COUNTED, Tally
+from ratelimited_notify.cli.journal import Journal
+from ratelimited_notify.cli.progress import progress
+from ratelimited_notify.cli.record import reason, record_of
+from ratelimited_notify.cli.report import endings, report, say
+from ratelimited_notify.cli.report_file import OutputError, ReportFile
+from ratelimited_notify.cli.signals import terminable, undisturbed
+from ratelimited_notify.cli.standard_output import print_line
+from ratelimited_notify.cli.tally import Tally
+from ratelimited_notify.cli.words import plain
 from ratelimited_notify.errors import NotifyError, StorageError
 from ratelimited_notify.gateways.smtp import DeliveryUnknown, ServerUnreachable, SMTPError
 from ratelimited_notify.limiter.switch import switch
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -37,8 +42,8 @@ if TYPE_CHECKING:
     from ratelimited_notify.notifier.delivery import Delivery
     from ratelimited_notify.rules.ruleset import RuleSet
 
-    # Called with a recipient, a subject and a body.
-    Gateway: TypeAlias = Callable[[str, str, str], object]
+    # Called with a recipient, a subject, a body, and the optional parts of a message.
+    Gateway: TypeAlias = Callable[..., object]
 
 MEMORY = "memory://"
 
@@ -60,6 +65,22 @@ class Route:
     """How long to wait for the mail server, in seconds. None is the default of the gateway."""
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a run prints and writes."""
+
+    json: bool = False
+    """Print one JSON object for each line of the input, instead of tables."""
+    report: Path | None = None
+    """The file that gets the same JSON objects."""
+    quiet: bool = False
+    """Print no tables and no progress."""
+    verbose: bool = False
+    """Say about each notification what happened to it."""
+    reads: tuple[Path, ...] = ()
+    """The files that the run reads, which the report must not replace."""
+
+
 class _Leap:
     """The clock of a dry run: waiting moves it forward without a pause."""
 
@@ -73,20 +94,22 @@ class _Leap:
         self.ahead += seconds
 
 
-def send(stream: BinaryIO, route: Route, out: Console, aside: Console) -> Tally:
+def send(stream: BinaryIO, route: Route, out: Console, aside: Console, output: Output = Output()) -> Tally:
     """Send the notifications of a stream that the rules allow, and print the results.
 
     Arguments:
         stream: one JSON object per line.
         route: the rules, the gateway, the storage and other settings.
-        out: the console for the tables.
+        out: the console for the results.
         aside: the console for progress, warnings, and a line for each malformed or failed notification.
+        output: what to print, and where to write a report.
 
     Returns:
         The results, also after an interrupt. The hits of what was decided but not sent have been given back by then.
 
     Raises:
-        NotifyError: the rules, the gateway or the storage cannot be used; nothing was read.
+        NotifyError: the rules, the gateway, the storage or the report cannot be used, or the input is not JSON lines;
+            nothing was sent.
     """
     rules = read_rules(route.rules)
     _check_waiting(rules, route.max_wait)
@@ -106,16 +129,23 @@ def send(stream: BinaryIO, route: Route, out: Console, aside: Console) -> Tally:
         )
         _check_storage(limiter, route)
         notifier = Notifier(gateway, limiter=limiter, max_wait=route.max_wait)
+        run = _Run(notifier, tally, aside, output, dry_run=route.dry_run)
+        journal = opened.enter_context(_journal(out, aside, output, tally))
         try:
-            with _terminable():
-                _deliver(notifier, stream, tally, aside)
+            with terminable():
+                run.deliver(stream, journal)
         except KeyboardInterrupt:
             tally.interrupted = True
-        except InputError as error:
+            journal.interrupted = run.in_flight
+        except (InputError, OutputError) as error:
             tally.broken = True
-            say(aside, str(error), "red")
+            say(aside, f"{error}{_stopped_at(tally) if isinstance(error, OutputError) else ''}", "red")
     now = datetime.fromtimestamp(time.time() if clock is None else clock(), UTC)
-    report(out, tally, now, dry_run=route.dry_run)
+    if not output.json and not output.quiet:
+        report(out, tally, now, dry_run=route.dry_run)
+    else:
+        for text in endings(tally, dry_run=route.dry_run):
+            say(aside, text, "red")
     return tally
 
 
@@ -123,29 +153,72 @@ def _no_tier(_recipient: object, *, fields: Mapping[str, object]) -> None:
     """Nobody is in a tier."""
 
 
-def _deliver(notifier: Notifier[[str, str], object], stream: BinaryIO, tally: Tally, aside: Console) -> None:
-    def malformed(number: int, problem: str) -> None:
-        tally.malformed += 1
-        say(aside, f"line {number}: malformed: {problem}", "red")
+def _stopped_at(tally: Tally) -> str:
+    if not tally.line:
+        return " Nothing was sent."
+    return f" Stopped after line {tally.line:,}, which was processed. The hits of what was not sent were given back."
 
-    source = _Counted(Input(stream, malformed))
-    # On an exception, `closing` gives back at once what was decided but not sent, while that is still possible.
-    with _progress(source, aside) as advance, closing(_deliveries(notifier, source)) as deliveries:
-        unreached = 0
-        for delivery in deliveries:
-            tally.add(delivery)
-            if delivery.status is Status.FAILED:
-                say(aside, f"line {delivery.notification.id}: failed: {_reason(delivery)}", "red")
-            advance(tally)
-            unreached = _unreached(delivery, unreached)
-            if unreached == MOST_UNREACHED:
-                tally.stopped = True
-                break
-    if tally.stopped and source.size is not None:
-        # Count the rest of the input. Some of it was already read and decided, and then given back.
-        for _ in source:
-            pass
-        tally.untried = source.read - sum(counted.total() for counted in tally.statuses.values())
+
+class _Run:
+    """Sends what comes from a stream."""
+
+    def __init__(
+        self, notifier: Notifier[..., object], tally: Tally, aside: Console, output: Output, *, dry_run: bool
+    ) -> None:
+        self._notifier = notifier
+        self._tally = tally
+        self._aside = aside
+        self._output = output
+        self._dry_run = dry_run
+        self._source: _Counted | None = None
+        self._recorded = 0
+
+    @property
+    def in_flight(self) -> int | None:
+        """The line that was being sent, if the run was interrupted. A dry run sends nothing."""
+        waiting = () if self._source is None or self._dry_run else self._source.waiting
+        return next((line for line in waiting if line > self._recorded), None)
+
+    def deliver(self, stream: BinaryIO, journal: Journal) -> None:
+        """Send the notifications of the stream."""
+
+        def malformed(number: int, problem: str) -> None:
+            tally.malformed += 1
+            journal.malformed(number, problem, ahead=bool(source.waiting))
+            say(aside, f"line {number}: malformed: {problem}", "red")
+
+        tally, aside = self._tally, self._aside
+        source = self._source = _Counted(Input(stream, malformed))
+        # On an exception, `closing` gives back at once what was decided but not sent, while that is still possible.
+        with (
+            progress(source, aside, quiet=self._output.quiet) as advance,
+            closing(_deliveries(self._notifier, source)) as deliveries,
+        ):
+            unreached = 0
+            for delivery in deliveries:
+                tally.add(delivery)
+                journal.add(record_of(delivery, dry_run=self._dry_run))
+                self._recorded = source.waiting.popleft()
+                self._tell(delivery)
+                advance(tally)
+                unreached = _unreached(delivery, unreached)
+                if unreached == MOST_UNREACHED:
+                    tally.stopped = True
+                    break
+        source.waiting.clear()
+        if tally.stopped and source.size is not None:
+            # Count the rest of the input. Some of it was already read and decided, and then given back.
+            for _ in source:
+                source.waiting.clear()
+            tally.untried = source.read - sum(counted.total() for counted in tally.statuses.values())
+
+    def _tell(self, delivery: Delivery[object]) -> None:
+        line, status = delivery.notification.id, delivery.status
+        if status is Status.FAILED:
+            said = "failed" if delivery.error is None else f"failed: {reason(delivery.error)}"
+            say(self._aside, f"line {line}: {said}", "red")
+        elif self._output.verbose:
+            say(self._aside, f"line {line}: {status.value}: {delivery.decision}")
 
 
 def _unreached(delivery: Delivery[object], so_far: int) -> int:
@@ -163,6 +236,8 @@ class _Counted:
         self._source = source
         self._notifications = iter(source)
         self.read = 0
+        self.waiting: deque[int] = deque()
+        """The lines of what was read and not sent yet."""
 
     @property
     def size(self) -> int | None:
@@ -175,10 +250,11 @@ class _Counted:
     def __iter__(self) -> Iterator[Notification]:
         for notification in self._notifications:
             self.read += 1
+            self.waiting.append(int(notification.id))
             yield notification
 
 
-def _deliveries(notifier: Notifier[[str, str], object], source: _Counted) -> Generator[Delivery[object], None, None]:
+def _deliveries(notifier: Notifier[..., object], source: _Counted) -> Generator[Delivery[object], None, None]:
     if source.size is not None:
         yield from notifier.iter_many(source)
         return
@@ -187,18 +263,12 @@ def _deliveries(notifier: Notifier[[str, str], object], source: _Counted) -> Gen
         yield from notifier.iter_many((notification,))
 
 
-def _reason(delivery: Delivery[object]) -> str:
-    # Messages of this library never contain a recipient. Other messages may.
-    error = delivery.error
-    return str(error) if isinstance(error, NotifyError) else type(error).__name__
-
-
 def _gateway(route: Route) -> AbstractContextManager[Gateway]:
     if route.timeout is not None and not 0 < route.timeout < inf:
         raise NotifyError("--timeout must be a finite number of seconds above 0.")
     gateway = None if route.gateway is None else open_gateway(route.gateway, route.sender)
     if route.dry_run:
-        return nullcontext(rehearsal(route.sender))
+        return nullcontext(Rehearsal(route.sender))
     if gateway is None:
         raise NotifyError("There is no gateway. Pass --gateway smtp://host:port, or --dry-run, which needs none.")
     if route.timeout is not None:
@@ -227,45 +297,36 @@ def _check_storage(limiter: Limiter, route: Route) -> None:
 
 
 @contextmanager
-def _terminable() -> Generator[None, None, None]:
-    """Handle SIGTERM, which service managers send, like Ctrl-C: what was decided but not sent is given back."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        # Python can set signal handlers only in the main thread.
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
+def _journal(out: Console, aside: Console, output: Output, tally: Tally) -> Generator[Journal, None, None]:
+    """The journal of a run. At its end, what was held back is written, and the report takes its place."""
+    file = None if output.report is None else ReportFile(output.report, output.reads)
+    outputs: list[Callable[[str], None]] = [] if file is None else [file.write]
+    if output.json:
+        outputs.append(lambda text: print_line(out.file, text))
+    journal = Journal(outputs)
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        yield journal
+    except NotifyError:
+        # Nothing was sent.
+        if file is not None:
+            file.discard()
+        raise
+    except BaseException:
+        _end(journal, file, tally, aside)
+        raise
+    _end(journal, file, tally, aside)
 
 
-@contextmanager
-def _progress(source: _Counted, aside: Console) -> Generator[Callable[[Tally], None], None, None]:
-    """On a terminal, show a progress bar: how much of the input was read, and the counts so far."""
-    if not aside.is_terminal:
-        yield lambda tally: None
-        return
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TimeRemainingColumn(compact=True),
-        console=aside,
-        transient=True,
-    )
-    task = bar.add_task("Sending", total=source.size, counts="")
-
-    def advance(tally: Tally) -> None:
-        counts = ", ".join(f"{tally.total(status):,} {status.value}" for status in COUNTED)
-        bar.update(task, completed=source.position, counts=counts)
-
-    with bar:
-        yield advance
+def _end(journal: Journal, file: ReportFile | None, tally: Tally, aside: Console) -> None:
+    # A second Ctrl-C does not keep the report from its place.
+    with undisturbed():
+        for step in (journal.end, None if file is None else file.finish):
+            try:
+                if step is not None:
+                    step()
+            except OutputError as error:
+                tally.broken = True
+                say(aside, str(error), "red")
 
 
 @contextmanager
@@ -274,7 +335,7 @@ def _warnings(aside: Console) -> Generator[None, None, None]:
 
     class Said(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(aside, f"{record.levelname.lower()}: {record.getMessage()}", "yellow")
+            say(aside, f"{record.levelname.lower()}: {plain(record.getMessage())}", "yellow")
 
     log = logging.getLogger("ratelimited_notify")
     handler = Said(logging.WARNING)

@@ -90,9 +90,14 @@ def text_of(value: Recipient, field: str = "recipient") -> str:
 
 
 def email(address: str) -> str:
-    """The address without surrounding spaces, in lower case and composed (NFC), so all spellings are one recipient."""
+    """The address without a name and surrounding spaces, in lower case and composed (NFC), so all spellings are one
+    recipient.
+    """
+    from ratelimited_notify.notification.address import NamedAddress
+
     text = address.strip().lower()
-    return unicodedata.normalize("NFC", text if len(text) <= _SHORT else _ordered(text))
+    # Compose first: a mark after an angle bracket makes it another character.
+    return NamedAddress.split(unicodedata.normalize("NFC", text if len(text) <= _SHORT else _ordered(text))).address
 
 
 def _ordered(text: str) -> str:

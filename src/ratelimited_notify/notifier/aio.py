@@ -132,7 +132,7 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         self, notifications: Iterable[Notification], patience: FailureBudget
     ) -> AsyncGenerator[Delivery[R]]:
         for batch, failure in batches(notifications):
-            decisions = await self.limiter.decide(batch, patience)
+            decisions = await self.limiter.decide(self._counted(batch), patience)
             async with aclosing(self._deliver_batch(batch, decisions)) as deliveries:
                 async for delivery in deliveries:
                     yield delivery
@@ -194,9 +194,11 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
             return Delivery(Status.FAILED, decision, notification, error=error)
 
     async def _admit(self, notification: Notification, policy: Policy, decision: Decision | None = None) -> Decision:
+        count = self._counted_as
+        recipient = notification.recipient if count is None else count(notification.recipient)
         return await admit_async(
             self.limiter, policy,
-            notification.type, notification.recipient, notification.cost, notification.priority, notification.fields,
+            notification.type, recipient, notification.cost, notification.priority, notification.fields,
             decision,
         )  # fmt: skip
 

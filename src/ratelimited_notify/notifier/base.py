@@ -68,6 +68,7 @@ class BaseNotifier(KnownAttributes, NotPickled, Generic[P, R, _L]):
     ) -> None:
         _check_gateway(gateway)
         self._gateway: Callable[..., Any] = gateway  # Any: it returns R
+        self._counted_as = _counting_of(gateway)
         self._policy = Policy(on_limit, max_wait)
         self._batch_policy = self._policy.without_raising()
         self._refunded = refunding(refund)
@@ -140,6 +141,18 @@ class BaseNotifier(KnownAttributes, NotPickled, Generic[P, R, _L]):
     ) -> Notification:
         return Notification(type, recipient, args, kwargs, fields=self._fields, **self._bound)
 
+    def _counted(self, batch: list[Notification]) -> list[Notification]:
+        """The notifications with their recipients as this gateway counts them. The gateway gets the original ones."""
+        count = self._counted_as
+        if count is None:
+            return batch
+        from copy import copy
+
+        counted = list(map(copy, batch))
+        for each in counted:
+            each.recipient = count(each.recipient)
+        return counted
+
     def _suppressed(self, notification: Notification, decision: Decision) -> Delivery[R]:
         return Delivery(Status.SUPPRESSED, decision, notification)
 
@@ -209,6 +222,13 @@ def _gateway_text(gateway: object) -> str:
     called = without_partial(gateway)
     name: object = getattr(called, "__qualname__", None)
     return name if isinstance(name, str) else type(called).__name__
+
+
+def _counting_of(gateway: object) -> Callable[[Recipient], Recipient] | None:
+    """What the class of the gateway says about counting recipients. A mock has every attribute, but its class has not."""
+    called = without_partial(gateway)
+    counted_as: object = getattr(type(called), "counted_as", None)
+    return getattr(called, "counted_as") if callable(counted_as) else None  # noqa: B009  # a type checker knows no such attribute
 
 
 def _check_gateway(gateway: object) -> None:

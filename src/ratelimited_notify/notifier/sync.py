@@ -131,7 +131,7 @@ class Notifier(BaseNotifier[P, R, Limiter]):
 
     def _deliver_each(self, notifications: Iterable[Notification], patience: FailureBudget) -> Generator[Delivery[R]]:
         for batch, failure in batches(notifications):
-            decisions = deque(self.limiter.decide(batch, patience))
+            decisions = deque(self.limiter.decide(self._counted(batch), patience))
             freed = False
             try:
                 for notification in batch:
@@ -157,9 +157,11 @@ class Notifier(BaseNotifier[P, R, Limiter]):
             return Delivery(Status.FAILED, decision, notification, error=error)
 
     def _admit(self, notification: Notification, policy: Policy, decision: Decision | None = None) -> Decision:
+        count = self._counted_as
+        recipient = notification.recipient if count is None else count(notification.recipient)
         return admit(
             self.limiter, policy,
-            notification.type, notification.recipient, notification.cost, notification.priority, notification.fields,
+            notification.type, recipient, notification.cost, notification.priority, notification.fields,
             decision,
         )  # fmt: skip
 

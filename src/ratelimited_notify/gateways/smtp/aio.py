@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import aiosmtplib
 
     from ratelimited_notify.gateways.smtp.conversation import Step
+    from ratelimited_notify.gateways.smtp.mailbox import Addresses
     from ratelimited_notify.gateways.smtp.message import Letter
 
 
@@ -53,9 +54,12 @@ class AsyncSMTPGateway(SMTPSettings):
         *,
         headers: Mapping[str, str] | None = None,
         html: str | None = None,
+        cc: Addresses = (),
+        bcc: Addresses = (),
+        reply_to: Addresses = (),
     ) -> str:
         """Send one message. Arguments, result and errors are the same as for `SMTPGateway`."""
-        letter = self._letter(recipient, subject, body, headers, html)
+        letter = self._letter(recipient, subject, body, headers, html, cc, bcc, reply_to)
         pool = await self._pool()
         async with pool.slots:
             self._check_open()
@@ -166,7 +170,7 @@ class AsyncSMTPGateway(SMTPSettings):
             return letter.message_id
         finally:
             # Do not await here: a cancellation would replace a success.
-            if connection.in_step and not self._closed:
+            if connection.reusable and not self._closed:
                 pool.resting.append(connection)
             else:
                 connection.drop()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -26,6 +27,8 @@ _GOING_AWAY = 421
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
 """OpenSSL's reasons for bytes that are not TLS."""
 _ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}(?!\S)").match
+# "452 4.5.3 Too many messages in this session, please reconnect"
+_ABOUT_THE_CONNECTION = re.compile(r"\bre-?connect|\bconnection\b|\bsession\b", re.IGNORECASE).search
 
 
 class SMTPError(NotifyError):
@@ -49,7 +52,7 @@ class ServerUnreachable(SMTPError):
 
 
 class Stale(Exception):
-    """A connection that was kept from an earlier message no longer works. Nothing of this message was sent on it."""
+    """A connection that was kept from an earlier message takes no more. Nothing of this message was sent on it."""
 
 
 class Reply(NamedTuple):
@@ -57,6 +60,11 @@ class Reply(NamedTuple):
 
     code: int
     text: str
+
+    @property
+    def ends_the_connection(self) -> bool:
+        """Whether the server takes nothing more on this connection, and may take it on another."""
+        return self.code == _GOING_AWAY or (400 <= self.code <= 499 and bool(_ABOUT_THE_CONNECTION(self.text)))
 
 
 class Step(NamedTuple):
@@ -69,8 +77,8 @@ class Step(NamedTuple):
     """What the server refused, for the error message, if it refuses this step."""
     message: bool = False
     """This is the message itself: after the first byte it may be delivered."""
-    probe: bool = False
-    """The first step on a reused connection: if it fails, the connection may simply be too old."""
+    retried: bool = False
+    """A step before the message on a reused connection: if the connection has ended, another one is tried."""
 
 
 _RESET = Step(b"RSET", 2, "RSET")
@@ -85,6 +93,8 @@ class Line:
         """No earlier message was left half delivered."""
         self.in_step = True
         """The server has answered the last command and waits for the next one."""
+        self.ended = False
+        """The server takes nothing more on this connection, or its answers are out of step."""
         self.rested_at = time.monotonic()
 
     def said(self) -> None:
@@ -94,7 +104,13 @@ class Line:
     def heard(self, reply: Reply) -> None:
         """The server has answered."""
         self.in_step = reply.code // 100 in (2, 4, 5) and reply.code != _GOING_AWAY
+        self.ended = reply.ends_the_connection
         self.rested_at = time.monotonic()
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the next message can go over this connection."""
+        return self.in_step and not self.ended
 
     def rested_too_long(self) -> bool:
         """Whether the connection was idle so long that the server may have dropped it."""
@@ -111,45 +127,50 @@ def hand_over(letter: Letter, line: Line, extensions: Container[str], place: str
         place: host and port of the server, for error messages.
 
     Raises:
-        SMTPError: the server refused; nothing was sent.
+        SMTPError: the server refused one of the recipients, or the message; nothing was sent.
         DeliveryUnknown: the last reply is not valid SMTP.
-        Stale: the connection was too old; use another one.
+        Stale: the server takes nothing more on this connection; use another one.
     """
     if letter.international and "smtputf8" not in extensions:
-        raise SMTPError(
-            f"An address contains non-ASCII characters, and the SMTP server {place} does not support SMTPUTF8; "
-            "nothing was sent. You can write a domain in its xn-- form."
-        )
+        if letter.in_ascii is None:
+            raise SMTPError(
+                f"An address contains non-ASCII characters, and the SMTP server {place} does not support SMTPUTF8; nothing "
+                "was sent. The gateway writes a domain in its xn-- form if it can; the part before the @ has no such form."
+            )
+        letter = letter.in_ascii
     options = " SMTPUTF8 BODY=8BITMIME" if letter.international else ""
     if "size" in extensions:
         options += f" SIZE={len(letter.content)}"
     steps = [
         Step(f"MAIL FROM:<{letter.sender}>{options}".encode(), 2, "the sender"),
         Step(f"RCPT TO:<{letter.recipient}>".encode(), 2, "the recipient"),
+        *(Step(f"RCPT TO:<{each}>".encode(), 2, "an address in cc or bcc") for each in letter.copies),
         Step(b"DATA", 3, "DATA"),
         # The content begins with a header and all its lines end with CRLF, so this replacement does all the dot-stuffing.
         Step(letter.content.replace(b"\r\n.", b"\r\n..") + b".", 2, "the message", message=True),
     ]
     if not line.clean:
         steps.insert(0, _RESET)
-    probe = line.used
+    reused = line.used
     line.used, line.clean = True, False
     for step in steps:
-        asked = step._replace(probe=probe)
+        asked = step._replace(retried=reused and not step.message)
         reply = yield asked
         if reply.code // 100 != step.wanted:
-            if probe and (reply.code == _GOING_AWAY or step is _RESET):
+            if asked.retried and (reply.ends_the_connection or step is _RESET):
+                line.ended = True
                 raise Stale
             if 400 <= reply.code <= 599:
                 raise _refused(step, reply, place)
+            # Nobody knows what the server answers next.
+            line.ended = True
             raise unanswered(asked, place)
-        probe = False
     line.clean = True
 
 
 def unanswered(step: Step, place: str) -> NotifyError | Stale:
     """The error for a step with no reply, or with a reply that is not valid SMTP."""
-    if step.probe:
+    if step.retried:
         return Stale()
     if step.message:
         return DeliveryUnknown(
@@ -167,7 +188,7 @@ def unreachable(what: str, error: Exception, place: str) -> ServerUnreachable:
 
 
 def _why(what: str, error: Exception) -> str:
-    """The reason and what to check, for known errors; otherwise the class of the error, but never its text."""
+    """The reason and what to check, for known errors; otherwise what the system says, but never the text of the error."""
     # aiosmtplib wraps the original error in its own.
     inner = error.__cause__ if isinstance(error.__cause__, OSError) else error
     if isinstance(inner, socket.gaierror | UnicodeError):
@@ -178,7 +199,7 @@ def _why(what: str, error: Exception) -> str:
         return (
             "the server does not speak TLS on this port: is it smtp:// or smtp+starttls://?"
             if inner.reason in _NOT_TLS
-            else f"the TLS handshake failed: {inner.reason or type(inner).__name__}"
+            else f"the TLS handshake failed: {(inner.reason or 'no reason was given').replace('_', ' ').lower()}"
         )
     if isinstance(inner, ConnectionRefusedError):
         return "connection refused: is the server running on this port?"
@@ -194,7 +215,9 @@ def _why(what: str, error: Exception) -> str:
             if what == "the login"
             else "the server does not support STARTTLS: is it smtps://?"
         )
-    return type(error).__name__
+    if isinstance(inner, OSError) and inner.errno:
+        return os.strerror(inner.errno)
+    return "no valid SMTP answer"
 
 
 def telling(error: Exception) -> Exception | None:

@@ -11,13 +11,17 @@ from urllib.parse import unquote, urlsplit
 
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.gateways.smtp.conversation import SMTPError
-from ratelimited_notify.gateways.smtp.message import Mailbox, compose
+from ratelimited_notify.gateways.smtp.mailbox import Mailbox
+from ratelimited_notify.gateways.smtp.message import compose
+from ratelimited_notify.notification.address import NamedAddress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self, Unpack
 
+    from ratelimited_notify.gateways.smtp.mailbox import Addresses
     from ratelimited_notify.gateways.smtp.message import Letter
+    from ratelimited_notify.notification.recipient import Recipient
 
 TLS: TypeAlias = Literal["starttls", "implicit"]
 """Encryption: `"starttls"` from the STARTTLS command on, `"implicit"` from the first byte."""
@@ -113,6 +117,11 @@ class SMTPSettings:
             **options,
         )
 
+    @staticmethod
+    def counted_as(recipient: Recipient) -> Recipient:
+        """What a notifier counts this recipient as: the address, without a name and without space around it."""
+        return NamedAddress.split(recipient).address if isinstance(recipient, str) else recipient
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.host!r}, {self.port}, tls={self.tls!r})"
 
@@ -124,9 +133,19 @@ class SMTPSettings:
         return username, password
 
     def _letter(
-        self, recipient: str, subject: str, body: str, headers: Mapping[str, str] | None, html: str | None
+        self,
+        recipient: str,
+        subject: str,
+        body: str,
+        headers: Mapping[str, str] | None,
+        html: str | None,
+        cc: Addresses,
+        bcc: Addresses,
+        reply_to: Addresses,
     ) -> Letter:
-        letter = compose(self._sender, recipient, subject, body, headers=headers, html=html)
+        letter = compose(
+            self._sender, recipient, subject, body, headers=headers, html=html, cc=cc, bcc=bcc, reply_to=reply_to
+        )
         self._check_open()
         return letter
 

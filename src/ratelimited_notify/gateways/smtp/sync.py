@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ratelimited_notify.gateways.smtp.conversation import Step
+    from ratelimited_notify.gateways.smtp.mailbox import Addresses
     from ratelimited_notify.gateways.smtp.message import Letter
 
 _REPLY_BYTES = 65_536
@@ -39,13 +40,18 @@ _REPLY_BYTES = 65_536
 class SMTPGateway(SMTPSettings):
     """Sends mail over SMTP, one recipient per message. Safe to call from any thread.
 
-    Connections are kept and reused, and a connection that died while it was idle is replaced. `close()`, or the end of
-    the `with` block, closes them all. After a fork, the child process makes its own connections.
+    A notifier with this gateway counts the address of a recipient. Its name, as in `Ana Lee <ana@example.com>`, is only
+    for the header.
+
+    Connections are kept and reused. If one died while it was idle, or the server takes no more messages on it, the
+    message goes over a new one. `close()`, or the end of the `with` block, closes them all. After a fork, the child
+    process makes its own connections.
 
     Arguments:
         host: the name or address of the server.
         port: 25 by default, 587 with `tls="starttls"`, 465 with `tls="implicit"`.
-        sender: the address that messages come from, `news@example.com` or `Shop <news@example.com>`.
+        sender: the address that messages come from, `news@example.com` or `Shop <news@example.com>`. A name may be in
+            quotes, or what `email.utils.formataddr` returns.
         username: the username, if the server needs a login.
         password: the password, if the server needs a login.
         tls: `"starttls"` (encrypted, or nothing is sent), `"implicit"` (encrypted from the first byte), or None, the
@@ -70,26 +76,33 @@ class SMTPGateway(SMTPSettings):
         *,
         headers: Mapping[str, str] | None = None,
         html: str | None = None,
+        cc: Addresses = (),
+        bcc: Addresses = (),
+        reply_to: Addresses = (),
     ) -> str:
         """Send one message.
 
         Arguments:
-            recipient: one address, `ana@example.com`.
-            subject: any text without line breaks.
+            recipient: one address, `ana@example.com` or `Ana Lee <ana@example.com>`.
+            subject: any text. Line breaks and control characters in it become spaces.
             body: any text. Line endings are normalized.
             headers: more headers, such as `List-Unsubscribe`, but not those that the gateway sets.
             html: the body as HTML, for mail clients that show it.
+            cc: who gets a copy: an address, several with commas between them, or a list of addresses. If the server
+                refuses one of them, nobody gets the message. Rules count the recipient only.
+            bcc: who gets a copy that the others do not see, in the same form.
+            reply_to: where answers go, in the same form.
 
         Returns:
             The Message-ID, with its angle brackets.
 
         Raises:
-            InvalidMessage: the message is invalid, for example a line break in the subject, or not exactly one address;
+            InvalidMessage: the message is invalid, for example a line break in a header, or not exactly one recipient;
                 nothing was sent.
             SMTPError: the server refused, or could not be reached; nothing was sent.
             DeliveryUnknown: the connection was lost while the message was being sent. It may arrive.
         """
-        letter = self._letter(recipient, subject, body, headers, html)
+        letter = self._letter(recipient, subject, body, headers, html, cc, bcc, reply_to)
         pool = self._pool()
         with pool.slots:
             self._check_open()
@@ -178,7 +191,7 @@ class SMTPGateway(SMTPSettings):
                     step = conversation.send(self._exchange(connection, step))
             return letter.message_id
         finally:
-            if connection.in_step:
+            if connection.reusable:
                 pool.resting.append(connection)
                 if self._closed:
                     self.close()
