@@ -27,9 +27,11 @@ class Clock:
     """
 
     def __init__(self) -> None:
+        from ratelimited_notify.forking import forkable
+
         # Whole microseconds, as in limiters. Sums of fractions of a second would drift.
         self._now = 1_767_225_600_000_000
-        self._lock = threading.Lock()
+        self._lock = forkable(threading.Lock())
 
     def __call__(self) -> float:
         """The time of this clock, in seconds since 1970."""

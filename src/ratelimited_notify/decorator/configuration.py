@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
+from ratelimited_notify.forking import forkable, in_children
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.limiter.switch import switch
@@ -77,6 +78,7 @@ class Configuration:
         "_limiter",
         "_lock",
         "_memory",
+        "_next",
         "_options",
         "_override",
         "_rules",
@@ -85,7 +87,8 @@ class Configuration:
     )
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = forkable(threading.RLock())
+        self._next: Configuration | None = None
         self._declared = DecoratorLimits()
         self._override: MemoryStorage | None = None
         self._memory: MemoryStorage | None = None
@@ -127,9 +130,16 @@ class Configuration:
             self._become(made)
 
     def _become(self, made: Configuration) -> None:
+        self._next = made
         for name in self.__slots__:
-            if name != "_lock":
+            if name not in ("_lock", "_next"):
                 setattr(self, name, getattr(made, name))
+        self._next = None
+
+    def forked(self) -> None:
+        """Finish in a forked child what another thread of the parent was changing."""
+        if self._next is not None:
+            self._become(self._next)
 
     def require(self, name: str) -> None:
         """Check that there are rules for the function with this name.
@@ -251,8 +261,10 @@ class Configuration:
 configuration = Configuration()
 """The configuration of this process."""
 
+in_children(configuration.forked)
+
 _declared: WeakKeyDictionary[Limiter | AsyncLimiter, DecoratorLimits] = WeakKeyDictionary()
-_declaring = threading.Lock()
+_declaring = forkable(threading.Lock())
 
 
 def declare(limiter: Limiter | AsyncLimiter | None, rule: Rule, place: str, *, again: bool) -> None:

@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.forking import forkable
 from ratelimited_notify.limiter.batch import Query, UniformBatch
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
@@ -51,10 +52,8 @@ class RuleLookup(KnownAttributes, ABC):
         self._tier_of = tier_of
         self._unknown: set[str] = set()
         # Held while rules change, but not while they are read.
-        self._editing = threading.Lock()
-        self._configured = rules
-        self._declared: Mapping[str, Rule] = {}
-        self._plan(self._configured, self._declared)
+        self._editing = forkable(threading.Lock())
+        self._plan(rules, {})
 
     @abstractmethod
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
@@ -67,21 +66,22 @@ class RuleLookup(KnownAttributes, ABC):
         The counters stay, because they belong to the name of a rule and not to its amount. Rules that cannot be used
         raise a `RuleError`, and the rules before them stay in force.
         """
-        return self._configured
+        return self.plans.origin[0]
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
         configured = rules_from(rules)
         with self._editing:
-            self._plan(configured, self._declared)
-            self._configured = configured
+            self._plan(configured, self.plans.origin[1])
 
     def _plan(self, configured: RuleSet, declared: Mapping[str, Rule]) -> None:
         # The limit of a decorator applies only if no configured rule matches the type.
         standing_in = [rule for rule in declared.values() if not configured.knows(rule.type)]
         rules = configured.extended(standing_in) if standing_in else configured
         plans = Plans(rules, self._namespace, self._counted, self._shortcut_for)
-        object.__setattr__(self, "plans", plans)  # users cannot set it
+        plans.origin = configured, declared
+        # In one step, so that a forked child has all of the old rules or all of the new ones. Users cannot set it.
+        object.__setattr__(self, "plans", plans)
 
     def declare(self, rule: Rule) -> None:
         """Add the rule of a decorator, and replace its earlier one. A configured rule that matches the type wins.
@@ -90,9 +90,8 @@ class RuleLookup(KnownAttributes, ABC):
             RuleError: the rule cannot be combined with the rules in force. They do not change.
         """
         with self._editing:
-            declared = {**self._declared, rule.type: rule}
-            self._plan(self._configured, declared)
-            self._declared = declared
+            configured, declared = self.plans.origin
+            self._plan(configured, {**declared, rule.type: rule})
 
     def _query(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
