@@ -21,6 +21,8 @@ LOCKS = {"Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "
 ELSEWHERE = {
     # A waiting thread's own signal; a child has a pool without waiting threads.
     "storage/redis/connection.py": {"Lock"},
+    # Likewise: nobody waits in a child but the thread that forked.
+    "notifier/signals.py": {"Lock"},
     # A child makes a pool of its own at its first mail: the places of the parent's threads would never become free.
     "gateways/smtp/sync.py": {"Semaphore"},
 }

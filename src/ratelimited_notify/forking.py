@@ -84,10 +84,10 @@ def _in_child() -> None:
         for lock in _missed:
             _renew(lock)
     _in_parent()
-    for reference in _locks.valuerefs():
-        lock = reference()
-        if lock is not None:
-            _renew(lock)
+    for each in _locks.valuerefs():
+        forkable_lock = each()
+        if forkable_lock is not None:
+            _renew(forkable_lock)
     for function in _in_children:
         function()
 

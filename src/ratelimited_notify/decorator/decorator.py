@@ -22,7 +22,7 @@ from ratelimited_notify.limiter.decision import RateLimitExceeded
 from ratelimited_notify.limiter.refund import give_back, give_back_async, refunding
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
-from ratelimited_notify.notifier.admission import admit, admit_async
+from ratelimited_notify.notifier.admission import admit, admit_async, detour
 from ratelimited_notify.notifier.policy import Policy
 from ratelimited_notify.rules.plan import check_fields
 from ratelimited_notify.rules.rule import Rule
@@ -247,6 +247,7 @@ class _Decorator:
         fixed = cast("Limiter | None", self.limiter)
         policy, refunded, read = self.policy, self.refunded, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
+        bypass = switch if policy.max_wait is None else detour
         checked = fixed
 
         def limited(*args: object, **kwargs: object) -> object:
@@ -255,7 +256,7 @@ class _Decorator:
             if limiter is not checked:
                 checked = self._check(limiter, name)
             recipient, outcome, decision = None, None, None
-            shortcut = None if switch.off else limiter.plans.shortcuts.get(plain)
+            shortcut = None if bypass.off else limiter.plans.shortcuts.get(plain)
             if shortcut is not None:
                 try:
                     recipient = args[position]
@@ -286,6 +287,7 @@ class _Decorator:
         fixed = cast("AsyncLimiter | None", self.limiter)
         policy, refunded, read = self.policy, self.refunded, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
+        bypass = switch if policy.max_wait is None else detour
         checked = fixed
 
         async def limited(*args: object, **kwargs: object) -> object:
@@ -294,7 +296,7 @@ class _Decorator:
             if limiter is not checked:
                 checked = self._check(limiter, name)
             recipient, outcome, decision = None, None, None
-            shortcut = None if switch.off else limiter.plans.shortcuts.get(plain)
+            shortcut = None if bypass.off else limiter.plans.shortcuts.get(plain)
             if shortcut is not None:
                 try:
                     recipient = args[position]

@@ -59,6 +59,10 @@ class RuleLookup(KnownAttributes, ABC):
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
         """The fastest way to the windows of a plan, if they are the same for all recipients."""
 
+    @abstractmethod
+    def _rules_changed(self) -> None:
+        """Let callers ask that wait for a window: the next rules may allow what the last ones refused."""
+
     @property
     def rules(self) -> RuleSet:
         """The rules in force. Assign new ones in any form that the constructor takes, and the next decision uses them.
@@ -73,6 +77,7 @@ class RuleLookup(KnownAttributes, ABC):
         configured = rules_from(rules)
         with self._editing:
             self._plan(configured, self.plans.origin[1])
+        self._rules_changed()
 
     def _plan(self, configured: RuleSet, declared: Mapping[str, Rule]) -> None:
         # The limit of a decorator applies only if no configured rule matches the type.
@@ -92,6 +97,7 @@ class RuleLookup(KnownAttributes, ABC):
         with self._editing:
             configured, declared = self.plans.origin
             self._plan(configured, {**declared, rule.type: rule})
+        self._rules_changed()
 
     def _query(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
