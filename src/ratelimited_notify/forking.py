@@ -23,9 +23,7 @@ _LONGEST = 0.5
 _L = TypeVar("_L")
 
 # Weak references: a lock lives as long as the object that it protects.
-_locks: WeakValueDictionary[int, Any] = (
-    WeakValueDictionary()
-)  # Any: of both kinds, which have no public class in common
+_locks: WeakValueDictionary[int, Any] = WeakValueDictionary()  # Any: both kinds of lock
 _whole: WeakValueDictionary[int, threading.Lock] = WeakValueDictionary()
 _packages: set[str] = set()
 _in_children: list[Callable[[], object]] = []

@@ -134,7 +134,7 @@ def rate_limited(
         on_limit: what a call does over the limit, if the rule does not say: `"raise"` (the default) raises
             `RateLimitExceeded`, `"drop"` returns None, `"wait"` waits until the call is allowed.
         max_wait: the longest wait of one call, in seconds. `"wait"` requires it. If the wait would be longer, the call
-            raises at once.
+            raises at once. Calls that wait for the same window are served first come, first served.
         limiter: the limiter that decides. By default the one that `configure` or the environment sets up.
         refund: whether a call that raised gives its hit back, as for `Notifier`.
 
