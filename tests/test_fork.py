@@ -336,7 +336,7 @@ def edit(number):
         decision = memory.hit("news", str(draw.random()))
         memory.release(decision)
         pacing.send_many("edit", ["ana", "bob"])
-        remembering._forget_refusals((), ())
+        remembering._refusals.drop((), ())
 
 sys.setswitchinterval(1e-5)
 for number in range(6):
@@ -354,7 +354,7 @@ while time.monotonic() < until:
             memory.release(memory.hit("news", "fork"))
             configure({"deco": "1/day"})
             send("ana")
-            remembering._forget_refusals((), ())
+            remembering._refusals.drop((), ())
             pacing.send_many("news", ["fork"])
         except BaseException as error:
             print(repr(error), flush=True)

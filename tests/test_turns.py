@@ -60,7 +60,7 @@ class Caller:
     ended: str = ""
     stands_still: bool = False
     raised: RateLimitExceeded | None = None
-    asked: list[float] = field(default_factory=list)
+    asked: list[float] = field(default_factory=list[float])
 
     def wake(self) -> bool:
         self.called = True
@@ -397,7 +397,7 @@ def test_nobody_is_lost_and_nobody_overtakes(moves: list[Any], order: Any) -> No
             elif move == "time":
                 world.pass_time(number, order.choice)
             elif move == "cancel" and world.waiting():
-                world.waiting()[number % len(world.waiting())].cancel()
+                world.waiting()[int(number) % len(world.waiting())].cancel()
             elif move == "release" and held:
                 world.limiter.release(held.pop())
             elif move == "rival":
@@ -600,9 +600,11 @@ def test_a_cancelled_task_calls_the_next() -> None:
     async def main() -> list[int]:
         sent: list[int] = []
         limiter = AsyncLimiter({"news": "1/second"})
-        notifier = AsyncNotifier(
-            lambda recipient, number: sent.append(number), limiter=limiter, on_limit="wait", max_wait=60
-        )
+
+        async def gateway(recipient: str, number: int) -> None:
+            sent.append(number)
+
+        notifier = AsyncNotifier(gateway, limiter=limiter, on_limit="wait", max_wait=60)
         await limiter.hit("news", "ana")
         tasks = [asyncio.create_task(notifier.send("news", "ana", number)) for number in range(3)]
         await _steps(3)
@@ -618,7 +620,8 @@ def test_a_cancelled_task_calls_the_next() -> None:
 def test_a_failed_send_lets_the_next_thread_in_at_once() -> None:
     """A gateway that fails gives its hit back, and the thread that waits for tomorrow is sent now."""
     limiter = Limiter({"news": "1/day"})
-    go, sent = threading.Event(), []
+    go = threading.Event()
+    sent: list[int] = []
 
     def gateway(recipient: str, number: int) -> None:
         if number == 0:
@@ -627,7 +630,7 @@ def test_a_failed_send_lets_the_next_thread_in_at_once() -> None:
         sent.append(number)
 
     notifier = Notifier(gateway, limiter=limiter, on_limit="wait", max_wait=100_000)
-    threads = [threading.Thread(target=lambda n=n: _quietly(notifier, n), daemon=True) for n in range(2)]  # type: ignore[misc]  # bound now
+    threads = [threading.Thread(target=_quietly, args=(notifier, number), daemon=True) for number in range(2)]
     threads[0].start()
     until(lambda: limiter.windows("news", "ana")[0].remaining == 0)
     threads[1].start()
@@ -659,7 +662,8 @@ def test_an_event_loop_that_was_closed_holds_nobody_up() -> None:
     began = time.monotonic()
     Notifier(lambda recipient: None, limiter=limiter, on_limit="wait", max_wait=60).send("news", "ana")
     assert time.monotonic() - began < 1 + 3 * GRACE
-    task._log_destroy_pending = False  # asyncio would log that it was destroyed
+    # Otherwise asyncio would log that it was destroyed.
+    setattr(task, "_log_destroy_pending", False)  # noqa: B010  # it is not public
     del task, loop
 
 

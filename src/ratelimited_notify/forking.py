@@ -91,14 +91,17 @@ def _in_child() -> None:
 
 
 def _renew(lock: Any) -> None:  # Any: as above
-    # Not public, but every Python has it: `threading` and `logging` use it for the same purpose. The object stays the same,
-    # because compiled code and other objects refer to it.
+    # These names are not public, but every Python has them: `threading` and `logging` use them for the same purpose. The
+    # object stays the same, because compiled code and other objects refer to it.
+    if hasattr(lock, "_is_owned") and lock._is_owned():
+        # This thread forked while it held an RLock. It goes on in the child, and releases the lock.
+        return
     lock._at_fork_reinit()
 
 
 def _is_holding() -> bool:
     """Whether the thread that forked is in the middle of code that holds such a lock."""
-    frame = sys._getframe()
+    frame = sys._getframe()  # pyright: ignore[reportPrivateUsage]  # it is documented
     while frame.f_back is not None:
         frame = frame.f_back
         if str(frame.f_globals.get("__name__")).rpartition(".")[0] in _packages:

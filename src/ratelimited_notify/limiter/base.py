@@ -41,7 +41,7 @@ _S = TypeVar("_S", "Storage", "AsyncStorage")
 _log = logging.getLogger("ratelimited_notify")
 
 
-class BaseLimiter(Places, Generic[_S]):
+class BaseLimiter(Places[_S], Generic[_S]):
     """The base of both limiters. It makes queries from notifications, and decisions from what the storage answers."""
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.limiter.lookup import RuleLookup
 from ratelimited_notify.limiter.waiters import Timing, call_first, lines
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.waiters import Place
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import OnLimit
+    from ratelimited_notify.storage.base import AsyncStorage, Storage
 
 
-class Places(RuleLookup):
+_S = TypeVar("_S", "Storage", "AsyncStorage")
+
+
+class Places(RuleLookup, Generic[_S]):
     """The part of a limiter that waiting callers use. Nothing here asks the storage."""
 
     _clock: Callable[[], float] | None
-    _storage: object | None
-    _storage_argument: object
+    _storage: _S | None
+    _storage_argument: str | _S | Storage
 
     @abstractmethod
     def _is_off(self) -> bool:
@@ -38,7 +42,7 @@ class Places(RuleLookup):
         """What the storage shares with those of other limiters: the windows in memory, or the server."""
         from ratelimited_notify.storage.adapter import Adapter, AsyncAdapter
 
-        storage = self._storage
+        storage: object = self._storage
         if isinstance(self._storage_argument, str) and hasattr(storage, "circuits"):
             return self._storage_argument
         if isinstance(storage, (Adapter, AsyncAdapter)):

@@ -23,7 +23,7 @@ class YieldingLock:
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         # A decision of another thread must not be copied half done into a forked child.
-        self.lock = copied_whole(threading.Lock(), __package__)
+        self.lock = copied_whole(threading.Lock(), __name__.rpartition(".")[0])
         self.contended = False
         """Whether a thread has waited so long that the others have to yield after each decision."""
 
