@@ -74,6 +74,18 @@ def test_what_was_waited_counts() -> None:
 
 
 @pytest.mark.parametrize("own", CHOICES)
+def test_a_wait_that_is_given_up_raises(own: OnLimit) -> None:
+    """Whoever waited in vain is told by an exception, whatever the notifier does where no rule says wait; in batches by the decision."""
+    decision = refused("wait")
+    policy = Policy(own, 25)
+
+    with pytest.raises(RateLimitExceeded) as caught:
+        policy.give_up(decision)
+    assert caught.value.decision is decision
+    assert policy.without_raising().give_up(decision) is decision
+
+
+@pytest.mark.parametrize("own", CHOICES)
 def test_what_is_allowed_needs_no_policy(own: OnLimit) -> None:
     """An allowed decision is the last word, whatever the policy."""
     decision = Limiter({"news": "1/day"}).hit("news", "ana")

@@ -222,7 +222,7 @@ def check_command(
         raise typer.Exit(1) from None
     show_rules(console(), checked)
     for problem in checked.warnings:
-        say(console(stderr=True), f"warning: {problem}", "yellow")
+        say(console(stderr=True), plain(f"warning: {problem}"), "yellow")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
+from ratelimited_notify.forking import forkable, in_children
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.limiter.switch import switch
@@ -82,6 +83,7 @@ class Configuration:
         "_limiter",
         "_lock",
         "_memory",
+        "_next",
         "_options",
         "_override",
         "_place",
@@ -93,7 +95,8 @@ class Configuration:
     )
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = forkable(threading.RLock())
+        self._next: Configuration | None = None
         self._declared = DecoratorLimits()
         self._override: MemoryStorage | None = None
         self._memory: MemoryStorage | None = None
@@ -148,9 +151,16 @@ class Configuration:
             )
 
     def _become(self, made: Configuration) -> None:
+        self._next = made
         for name in self.__slots__:
-            if name != "_lock":
+            if name not in ("_lock", "_next"):
                 setattr(self, name, getattr(made, name))
+        self._next = None
+
+    def forked(self) -> None:
+        """Finish in a forked child what another thread of the parent was changing."""
+        if self._next is not None:
+            self._become(self._next)
 
     def require(self, name: str, type: str | None) -> None:
         """Check that there is a limit for the function with this name, which sends this type.
@@ -164,7 +174,7 @@ class Configuration:
         """
         if self.configured or (type is not None and self._declared.limits(type)) or switch.read():
             return
-        with self._lock:
+        with lines_held(), self._lock:
             if self.configured:
                 return
             if not os.environ.get(RULES_VARIABLE):
@@ -183,7 +193,7 @@ class Configuration:
 
     def declare(self, rule: Rule, place: str, *, again: bool) -> None:
         """Add the limit of a decorator, as `DecoratorLimits.adding` does."""
-        with self._lock:
+        with lines_held(), self._lock:
             declared = self._declared.adding(rule, place, again=again)
             for limiter in (self._limiter, self._async_limiter):
                 if limiter is not None:
@@ -286,6 +296,8 @@ class Configuration:
 configuration = Configuration()
 """The configuration of this process."""
 
+in_children(configuration.forked)
+
 
 class Configured:
     """The configuration in force: what the last call of `configure` set, no matter which call returned this object."""
@@ -325,7 +337,7 @@ def decided_by(limited: Callable[..., object], limiter: Limiter | AsyncLimiter |
 
 
 _declared: WeakKeyDictionary[Limiter | AsyncLimiter, DecoratorLimits] = WeakKeyDictionary()
-_declaring = threading.Lock()
+_declaring = forkable(threading.Lock())
 
 
 def declare(limiter: Limiter | AsyncLimiter | None, rule: Rule, place: str, *, again: bool) -> None:

@@ -22,7 +22,7 @@ from ratelimited_notify.limiter.exceeded import RateLimitExceeded
 from ratelimited_notify.limiter.refund import give_back, give_back_async, refunding
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
-from ratelimited_notify.notifier.admission import admit, admit_async
+from ratelimited_notify.notifier.admission import admit, admit_async, detour
 from ratelimited_notify.notifier.policy import Policy
 from ratelimited_notify.rules.plan import check_fields
 from ratelimited_notify.rules.rule import Rule
@@ -135,7 +135,7 @@ def rate_limited(
         on_limit: what a call does over the limit, if the rule does not say: `"raise"` (the default) raises
             `RateLimitExceeded`, `"drop"` returns None, `"wait"` waits until the call is allowed.
         max_wait: the longest wait of one call, in seconds. `"wait"` requires it. If the wait would be longer, the call
-            raises at once.
+            raises at once. Calls that wait for the same window are served first come, first served.
         limiter: the limiter that decides. By default the one that `configure` or the environment sets up.
         refund: whether a call that raised gives its hit back, as for `Notifier`.
 
@@ -274,6 +274,7 @@ class _Decorator:
         fixed = cast("Limiter | None", self.limiter)
         policy, refunded, read = self.policy, self.refunded, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
+        bypass = switch if policy.max_wait is None else detour
         checked = fixed
 
         def limited(*args: object, **kwargs: object) -> object:
@@ -282,7 +283,7 @@ class _Decorator:
             if limiter is not checked:
                 checked = self._check(limiter, name)
             recipient, outcome, decision = None, None, None
-            shortcut = None if switch.off else limiter.plans.shortcuts.get(plain)
+            shortcut = None if bypass.off else limiter.plans.shortcuts.get(plain)
             if shortcut is not None:
                 try:
                     recipient = args[position]
@@ -321,6 +322,7 @@ class _Decorator:
         fixed = cast("AsyncLimiter | None", self.limiter)
         policy, refunded, read = self.policy, self.refunded, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
+        bypass = switch if policy.max_wait is None else detour
         checked = fixed
 
         async def limited(*args: object, **kwargs: object) -> object:
@@ -329,7 +331,7 @@ class _Decorator:
             if limiter is not checked:
                 checked = self._check(limiter, name)
             recipient, outcome, decision = None, None, None
-            shortcut = None if switch.off else limiter.plans.shortcuts.get(plain)
+            shortcut = None if bypass.off else limiter.plans.shortcuts.get(plain)
             if shortcut is not None:
                 try:
                     recipient = args[position]

@@ -124,7 +124,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         try:
             decision.released = await self.storage.release(*receipt)
         finally:
-            self._forget_refusals(receipt.windows, receipt.keys)
+            self._changed(receipt.windows, receipt.keys)
         return decision.released
 
     @asynccontextmanager
@@ -165,7 +165,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         try:
             return await self.storage.forget(windows, keys) if windows else 0
         finally:
-            self._forget_refusals(windows, keys)
+            self._changed(windows, keys)
 
     async def wait(self, seconds: float) -> None:
         """Like `Limiter.wait`."""
@@ -180,6 +180,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         """Like `Limiter.close`."""
         if self._owned and self._storage is not None:
             await self._storage.close()
+            self._rules_changed()
 
     async def __aenter__(self) -> Self:
         return self

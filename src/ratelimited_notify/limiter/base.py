@@ -11,10 +11,11 @@ from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.batch import NormalizingShortcut, Query, UniformBatch, is_uniform
 from ratelimited_notify.limiter.decision import Decision, decided
 from ratelimited_notify.limiter.failures import StorageFailures, failures_at
-from ratelimited_notify.limiter.lookup import RuleLookup
 from ratelimited_notify.limiter.options import check_options
+from ratelimited_notify.limiter.places import Places
 from ratelimited_notify.limiter.refusals import RefusalCache
 from ratelimited_notify.limiter.switch import switch
+from ratelimited_notify.limiter.waiters import call_first, lines
 from ratelimited_notify.notification.cost import ONE
 from ratelimited_notify.notification.recipient import counting_as, text_of
 from ratelimited_notify.sources.load import rules_if_on
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
 
-class BaseLimiter(RuleLookup, Generic[_S]):
+class BaseLimiter(Places[_S], Generic[_S]):
     """The base of both limiters. It makes queries from notifications, and decisions from what the storage answers."""
 
     def __init__(
@@ -298,10 +299,12 @@ class BaseLimiter(RuleLookup, Generic[_S]):
         """What the log says while the storage fails."""
         return self._failures
 
-    def _forget_refusals(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
-        """Forget what is remembered about these windows, because they changed."""
+    def _changed(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
+        """Forget what is remembered about these windows, and let waiting callers ask: something was given back or cleared."""
         if self._refusals is not None:
             self._refusals.drop(windows, keys)
+        if lines:
+            call_first(self._where(), keys)
 
     def _receipt(self, decision: Decision) -> Receipt | None:
         """What `release` needs to give a hit back, the first time it is asked for.

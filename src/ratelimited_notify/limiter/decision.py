@@ -7,6 +7,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from ratelimited_notify.errors import HIDDEN_TYPE, type_text
+from ratelimited_notify.forking import forkable
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.wording import duration_text, limit_text
 from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.windows.strategies import Outcome, Reading, Shortcut, Token, VerdictLike
 
 # Several threads may try to give a decision back; only one of them may succeed.
-_giving_back = threading.Lock()
+_giving_back = forkable(threading.Lock())
 
 _LEFT_OUT = frozenset({"_subject", "_at", "_verdict", "_receipt", "_windows"})
 _USUAL: dict[str, object] = {"cost": 1, "error": None, "released": False}

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import NotifyError, RuleError, type_text
+from ratelimited_notify.forking import forkable
 from ratelimited_notify.limiter.batch import Query, UniformBatch
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.limiter.tiers import Tiers
@@ -56,14 +57,17 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         self._tiers = Tiers(tier_of)
         self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
-        self._editing = threading.Lock()
-        self._declared: Mapping[str, Rule] = {}
-        self._configured = usable_if_on(rules, lambda rules: self._plan(rules, self._declared), off=off)
-        warn_of_doubts(self._configured)
+        self._editing = forkable(threading.Lock())
+        usable_if_on(rules, lambda rules: self._plan(rules, {}), off=off)
+        warn_of_doubts(self.rules)
 
     @abstractmethod
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
         """The fastest way to the windows of a plan, if they are the same for all recipients."""
+
+    @abstractmethod
+    def _rules_changed(self) -> None:
+        """Let callers ask that wait for a window: the next rules may allow what the last ones refused."""
 
     @property
     def rules(self) -> RuleSet:
@@ -72,15 +76,15 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         The counters stay, because they belong to the name of a rule and not to its amount. Rules that cannot be used
         raise a `RuleError`, and the rules before them stay in force.
         """
-        return self._configured
+        return self.plans.origin[0]
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
         configured = rules_from(rules)
         with self._editing:
-            self._plan(configured, self._declared)
-            self._configured = configured
+            self._plan(configured, self.plans.origin[1])
         warn_of_doubts(configured)
+        self._rules_changed()
 
     def _plan(self, configured: RuleSet, declared: Mapping[str, Rule]) -> None:
         # The limit of a decorator applies only if no configured rule names the type. Beside a rule for "*" it applies too.
@@ -93,7 +97,9 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             raise RuleError([*problems, *error.problems]) from None
         if problems:
             raise RuleError(problems)
-        object.__setattr__(self, "plans", plans)  # users cannot set it
+        plans.origin = configured, declared
+        # In one step, so that a forked child has all of the old rules or all of the new ones. Users cannot set it.
+        object.__setattr__(self, "plans", plans)
 
     def declare(self, rule: Rule) -> None:
         """Add the rule of a decorator, and replace its earlier one. A configured rule that matches the type wins.
@@ -102,9 +108,9 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             RuleError: the rule cannot be combined with the rules in force. They do not change.
         """
         with self._editing:
-            declared = {**self._declared, rule.type: rule}
-            self._plan(self._configured, declared)
-            self._declared = declared
+            configured, declared = self.plans.origin
+            self._plan(configured, {**declared, rule.type: rule})
+        self._rules_changed()
 
     def _query(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]

@@ -10,6 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from ratelimited_notify.forking import forkable
 from ratelimited_notify.windows.keys import tag_in
 from ratelimited_notify.windows.strategies import FITS, NEVER, Mode, Verdict
 
@@ -62,8 +63,8 @@ class RefusalCache:
         # By recipient, in the order in which they were last refused.
         self._refused: dict[str, dict[_Question, Refusal]] = {}
         self._drops = 0
-        # Lookups do not take this lock.
-        self._writing = threading.Lock()
+        # Lookups do not take this lock. Half a change, in a forked child, is a refusal too few: the storage is asked.
+        self._writing = forkable(threading.Lock())
 
     def asked_at(self) -> AskedAt:
         """Call this before the storage is asked, and pass the result to `remember`."""
@@ -112,12 +113,12 @@ class RefusalCache:
     def drop(self, windows: Sequence[Window], keys: Sequence[str]) -> None:
         """Forget refusals by these windows, because something was given back or they were cleared."""
         with self._writing:
-            self._drops += 1
             if any(window.shared for window in windows):
                 self._refused.clear()
             else:
                 for key in keys:
                     self._refused.pop(tag_in(key), None)
+            self._drops += 1
 
     def shortcut(self, windows: tuple[Window, ...], key_parts: Sequence[tuple[str, str]]) -> RefusalShortcut:
         """A shortcut to the refusals by windows that are the same for all recipients."""

@@ -159,7 +159,7 @@ class Limiter(BaseLimiter["Storage"]):
         try:
             decision.released = self.storage.release(*receipt)
         finally:
-            self._forget_refusals(receipt.windows, receipt.keys)
+            self._changed(receipt.windows, receipt.keys)
         return decision.released
 
     @contextmanager
@@ -212,7 +212,7 @@ class Limiter(BaseLimiter["Storage"]):
         try:
             return self.storage.forget(windows, keys) if windows else 0
         finally:
-            self._forget_refusals(windows, keys)
+            self._changed(windows, keys)
 
     def wait(self, seconds: float) -> None:
         """Wait this many seconds, by the limiter's clock."""
@@ -226,6 +226,7 @@ class Limiter(BaseLimiter["Storage"]):
         """
         if self._owned and self._storage is not None:
             self._storage.close()
+            self._rules_changed()
 
     def __enter__(self) -> Self:
         return self

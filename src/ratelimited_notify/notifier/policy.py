@@ -100,9 +100,18 @@ class Policy:
             pause = decision.retry_after if decision.retry_after > 0 else _SHORTEST_PAUSE
             if waited + pause <= (self.max_wait or 0):
                 return pause
-        if self._raises:
-            raise RateLimitExceeded(decision)
+        self.give_up(decision)
         return None
+
+    def give_up(self, refusal: Decision) -> Decision:
+        """The refusal, if waiting for it to change has no sense or has taken too long.
+
+        Raises:
+            RateLimitExceeded: always, except by a policy `without_raising`.
+        """
+        if self._raises:
+            raise RateLimitExceeded(refusal)
+        return refusal
 
 
 def _strictest(choices: Iterable[OnLimit]) -> OnLimit | None:

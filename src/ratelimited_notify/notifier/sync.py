@@ -66,7 +66,8 @@ class Notifier(BaseNotifier[P, R, Limiter]):
             limiter: a limiter to share, instead of rules, storage and options.
             on_limit: what happens over the limit, if the rule does not say: `"drop"` (the default), `"raise"` or
                 `"wait"`.
-            max_wait: the longest wait for one notification, in seconds. `"wait"` requires it.
+            max_wait: the longest wait for one notification, in seconds. `"wait"` requires it. Callers of this process that
+                wait for the same window are served first come, first served.
             refund: whether a send that raised gives its hit back: True, False, exception types, or a callable that
                 takes the exception and returns a bool. By default it does, unless the message may have been sent: see
                 `outcome_unknown`.

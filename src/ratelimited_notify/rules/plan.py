@@ -205,7 +205,7 @@ class Plans:
             problems.
     """
 
-    __slots__ = ("_compiled_rules", "_plans", "_shortcut_for", "rules", "shortcuts")
+    __slots__ = ("_compiled_rules", "_plans", "_shortcut_for", "origin", "rules", "shortcuts")
 
     def __init__(
         self,
@@ -215,6 +215,8 @@ class Plans:
         shortcut_for: _ShortcutFor | None = None,
     ) -> None:
         self.rules = rules
+        self.origin: tuple[RuleSet, Mapping[str, Rule]] = rules, {}
+        """The rules that were set, and the limits of decorators by type. `rules` combines them."""
         self.shortcuts: dict[str, Shortcut] = {}
         """By type: decide a notification that has only a type and a recipient, without a plan."""
         self._shortcut_for = shortcut_for

@@ -10,12 +10,13 @@ a fork would block every caller. Work that must happen once is claimed by `dict.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from weakref import ref
+
+from ratelimited_notify.forking import in_children
 
 if TYPE_CHECKING:
     from ratelimited_notify.storage.circuit import Circuit
@@ -235,8 +236,7 @@ def _after_fork() -> None:
             breaker.forked()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_children(_after_fork)
 
 
 class Circuits(Mapping[str, State]):

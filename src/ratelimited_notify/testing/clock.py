@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timedelta
 
+from ratelimited_notify.forking import forkable
+
 
 class Clock:
     """A clock that stands still until you move it. Pass it as `clock=` to a limiter or a notifier.
@@ -16,7 +18,7 @@ class Clock:
     def __init__(self) -> None:
         # Whole microseconds, as in limiters. Sums of fractions of a second would drift.
         self._now = 1_767_225_600_000_000
-        self._lock = threading.Lock()
+        self._lock = forkable(threading.Lock())
 
     def __call__(self) -> float:
         """The time of this clock, in seconds since 1970."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ratelimited_notify.cancellation import cancellation_count, raise_if_cancelled
 from ratelimited_notify.errors import MissingExtra
+from ratelimited_notify.forking import forkable
 from ratelimited_notify.gateways.smtp.conversation import (
     Line,
     Reply,
@@ -95,7 +96,7 @@ class AsyncSMTPGateway(SMTPSettings):
         except ImportError:
             raise MissingExtra("smtp", "AsyncSMTPGateway") from None
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
-        self._lock = threading.Lock()
+        self._lock = forkable(threading.Lock())
 
     async def _pool(self) -> _Pool:
         loop = asyncio.get_running_loop()

@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 from weakref import ref
 
+from ratelimited_notify.forking import forkable
 from ratelimited_notify.storage.memcached import failures
 from ratelimited_notify.storage.memcached.forking import close_in_children, this_process
 from ratelimited_notify.storage.memcached.hosts import LANES, lane_of
@@ -191,7 +192,7 @@ class Lane:
         self.breaker = breaker
         self.connection = Connection(host, breaker, timeout)
         # An RLock knows which thread holds it, so after an exception a thread can find out whether it has the lock.
-        self.lock = threading.RLock()
+        self.lock = forkable(threading.RLock())
         self.holder: Callable[[], Holder | None] = nobody
         """The call that holds the lock, as far as is known."""
         self._until = float("-inf")

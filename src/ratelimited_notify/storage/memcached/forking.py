@@ -6,9 +6,10 @@ open. No lock is taken: a thread of the parent may have held it, and no thread i
 
 from __future__ import annotations
 
-import os
 from typing import Protocol
 from weakref import WeakSet
+
+from ratelimited_notify.forking import in_children
 
 
 class Closing(Protocol):
@@ -38,5 +39,4 @@ def _after_fork() -> None:
         connection.close()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_children(_after_fork)

@@ -162,6 +162,8 @@ def _compiled(
         return verdict.granted, tick, verdict
 
     known: dict[str, object] = {
+        # Tells a fork that the code made here belongs to this package.
+        "__name__": __name__,
         "UnpackedRecord": UnpackedRecord,
         "IrregularClock": IrregularClock,
         "before": key_parts[0][0],

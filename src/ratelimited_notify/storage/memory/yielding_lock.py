@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from weakref import WeakValueDictionary
+
+from ratelimited_notify.forking import copied_whole
 
 _YIELD = 1e-4
 """Seconds: long enough for another thread to run, which a pause of 0 does not guarantee."""
@@ -22,10 +22,10 @@ class YieldingLock:
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self.lock = threading.Lock()
+        # A decision of another thread must not be copied half done into a forked child.
+        self.lock = copied_whole(threading.Lock(), __name__.rpartition(".")[0])
         self.contended = False
         """Whether a thread has waited so long that the others have to yield after each decision."""
-        _locks[id(self.lock)] = self.lock
 
     def wait_until_open(self) -> bool:
         """Wait until the lock is free; False if it is not free within the timeout.
@@ -50,25 +50,3 @@ class YieldingLock:
     def yield_to_others(self) -> None:
         """Let another thread take the lock, which must be free."""
         time.sleep(_YIELD)
-
-
-_locks: WeakValueDictionary[int, threading.Lock] = WeakValueDictionary()
-_held: list[threading.Lock] = []
-
-
-def _before_fork() -> None:
-    # A child has only the thread that forked. A decision that another thread was making would be copied half done, with a
-    # lock that no thread releases.
-    for reference in _locks.valuerefs():
-        lock = reference()
-        if lock is not None and lock.acquire(timeout=0.5):
-            _held.append(lock)
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -14,7 +14,6 @@ These invariants hold whatever happens (an exception from a signal handler at an
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, ref
 
+from ratelimited_notify.forking import in_children
 from ratelimited_notify.storage.redis import failures
 
 # After `failures`, which says what to install where redis is missing.
@@ -301,5 +301,4 @@ def _after_fork() -> None:
         connections.forked()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_children(_after_fork)

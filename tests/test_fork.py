@@ -1,0 +1,376 @@
+"""A forked child: every lock is free in it, and what another thread was changing is whole."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ratelimited_notify
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="There is no fork here.")
+
+PACKAGE = Path(ratelimited_notify.__file__).parent
+
+LOCKS = {"Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore", "allocate_lock"}
+
+ELSEWHERE = {
+    # A waiting thread's own signal; a child has a pool without waiting threads.
+    "storage/redis/connection.py": {"Lock"},
+    # Likewise: nobody waits in a child but the thread that forked.
+    "notifier/signals.py": {"Lock"},
+    # A child makes a pool of its own at its first mail: the places of the parent's threads would never become free.
+    "gateways/smtp/sync.py": {"Semaphore"},
+}
+"""Locks that need no registration, and why."""
+
+
+def _run(program: str, *arguments: object) -> None:
+    """Run a program that prints what is wrong, in an interpreter without threads of other tests."""
+    start = "import faulthandler; faulthandler.dump_traceback_later(50, exit=True)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", start + program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr[-3000:]
+
+
+def test_every_lock_is_registered() -> None:
+    """A lock of threads is made with `forkable` or `copied_whole`, so that a forked child can take it."""
+    unregistered: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        registered = {
+            id(argument)
+            for call in calls
+            if isinstance(call.func, ast.Name) and call.func.id in ("forkable", "copied_whole")
+            for argument in call.args
+        }
+        for call in calls:
+            made = call.func
+            if not isinstance(made, ast.Attribute) or made.attr not in LOCKS or id(call) in registered:
+                continue
+            if isinstance(made.value, ast.Name) and made.value.id in ("threading", "_thread"):
+                unregistered.setdefault(path.relative_to(PACKAGE).as_posix(), set()).add(made.attr)
+
+    assert unregistered == ELSEWHERE
+
+
+EVERYTHING = """
+import gc, os, sys, threading, types, weakref
+import ratelimited_notify
+from ratelimited_notify import AsyncLimiter, AsyncNotifier, Limiter, Notifier, configure, rate_limited
+from ratelimited_notify.decorator.configuration import configuration
+from ratelimited_notify.gateways.smtp import AsyncSMTPGateway, SMTPGateway
+from ratelimited_notify.pytest_plugin import Clock
+
+@rate_limited("news", "1/day")
+def send(recipient):
+    pass
+
+rules = {"news": "3/day", "status": "5/minute"}
+nowhere = "127.0.0.1:1"
+uris = ["memory://", f"redis://{nowhere}", f"memcached://{nowhere}"]
+limiters = [kind(rules, uri, remember_refusals=True) for kind in (Limiter, AsyncLimiter) for uri in uris]
+smtp, async_smtp = SMTPGateway("127.0.0.1", 1, sender="a@b.example"), AsyncSMTPGateway("127.0.0.1", 1, sender="a@b.example")
+configure(rules)
+send("ana")
+configuration.async_limiter()
+decisions = [limiters[0].hit("news", "ana") for _ in range(4)]
+roots = {
+    "limiters": limiters, "gateways": [smtp, async_smtp], "clock": Clock(), "decisions": decisions,
+    "notifiers": [Notifier(smtp, rules, on_limit="wait", max_wait=5), AsyncNotifier(async_smtp, rules)],
+}
+smtp._pool()
+KINDS = (type(threading.Lock()), type(threading.RLock()))
+PLAIN = (dict, list, tuple, set, frozenset, types.MethodType, types.FunctionType, types.CellType)
+OURS = ("ratelimited_notify", "threading")
+
+def locks():
+    # Every lock that can be reached from the modules of the package, and from these objects.
+    found, seen, queue = {}, set(), []
+    for name, module in sys.modules.items():
+        if name.startswith("ratelimited_notify"):
+            queue += [(f"{name}.{key}", value) for key, value in vars(module).items() if not key.startswith("__")]
+    queue += roots.items()
+    while queue:
+        path, thing = queue.pop()
+        if id(thing) in seen or isinstance(thing, (type, types.ModuleType, weakref.ref)):
+            continue
+        seen.add(id(thing))
+        module = type(thing).__module__
+        if isinstance(thing, KINDS):
+            found[id(thing)] = (path, thing)
+        elif isinstance(thing, types.FunctionType) and not thing.__module__.startswith("ratelimited_notify"):
+            continue
+        elif isinstance(thing, PLAIN) or module.startswith(OURS):
+            if isinstance(thing, types.FunctionType):
+                # Its globals are those of a module, or of code that was made for one limiter.
+                more = [*(thing.__closure__ or ()), {k: v for k, v in thing.__globals__.items() if not k.startswith("__")}]
+            else:
+                more = gc.get_referents(thing)
+            queue += [(f"{path} > {type(thing).__name__}", each) for each in more]
+    return found
+
+before = locks()
+names = sorted({path for path, _ in before.values()})
+"""
+
+HELD = (
+    EVERYTHING
+    + """
+holding, done = threading.Event(), threading.Event()
+
+def hold():
+    for _, lock in before.values():
+        lock.acquire()
+    holding.set()
+    done.wait()
+    for _, lock in before.values():
+        lock.release()
+
+if len(before) < 20:
+    print("too few locks were found:", names)
+thread = threading.Thread(target=hold)
+thread.start()
+holding.wait()
+child = os.fork()
+if not child:
+    smtp._pool()
+    for path, lock in locks().values():
+        if not lock.acquire(timeout=0.2):
+            print("locked:", path, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+for path, lock in before.values():
+    if lock.acquire(timeout=0.01):
+        print("the parent lost", path)
+done.set()
+thread.join()
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+for path, lock in before.values():
+    if not lock.acquire(timeout=0.2):
+        print("locked in the parent:", path)
+"""
+)
+
+
+def test_every_lock_is_free_in_a_child() -> None:
+    """Whatever lock a thread of the parent holds at the fork, a child can take it; in the parent it stays as it was."""
+    _run(HELD)
+
+
+AT_EACH_LINE = """
+import os, signal, sys
+
+def at_each_line(function, is_whole, *arguments):
+    # Fork before each line of a function, as another thread may.
+    code, lines = function.__code__, 0
+    def trace(frame, event, argument):
+        nonlocal lines
+        if frame.f_code is code and event == "line":
+            sys.settrace(None)
+            lines += 1
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                try:
+                    whole = is_whole()
+                except BaseException as error:
+                    print(repr(error), flush=True)
+                    whole = False
+                os._exit(0 if whole else 1)
+            if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+                print("half done at line", frame.f_lineno, "of", code.co_qualname, flush=True)
+            sys.settrace(trace)
+        return trace
+    sys.settrace(trace)
+    try:
+        function(*arguments)
+    finally:
+        sys.settrace(None)
+    if not lines:
+        print("nothing was tried in", code.co_qualname)
+
+"""
+
+RULES = """
+from ratelimited_notify import Limiter, Rule
+
+limiter = Limiter({"news": "1/day"})
+before, after = limiter.rules, Limiter({"news": "2/day"}).rules
+
+def is_whole():
+    # What is enforced is what is shown, and an edit keeps the rest.
+    allowed = sum(bool(limiter.hit("news", "ana")) for _ in range(3))
+    shown = limiter.rules
+    limiter.declare(Rule("other", "1/day"))
+    return (allowed, shown) in [(1, before), (2, after)] and limiter.rules == shown
+
+at_each_line(type(limiter).rules.fset, is_whole, limiter, after)
+limiter.rules = before
+at_each_line(type(limiter)._plan, is_whole, limiter, after, {})
+
+def has_both_or_none():
+    limiter.rules = {"unrelated": "1/day"}
+    return sum(bool(limiter.hit("more", "bob")) for _ in range(2)) in (1, 2)
+
+at_each_line(type(limiter).declare, has_both_or_none, limiter, Rule("more", "1/day"))
+"""
+
+CONFIGURATION = """
+from ratelimited_notify import Limiter, configure
+from ratelimited_notify.decorator.configuration import Configuration, configuration
+
+configure({"news": "1/day"})
+configuration.async_limiter()
+made = Configuration()
+made._rules, made.configured = Limiter({"news": "2/day"}).rules, True
+made.limiter()
+made.async_limiter()
+
+def is_whole():
+    limits = {str(rules.matching("news")[0].limits) for rules in (
+        configuration.limiter().rules, configuration.async_limiter().rules, configuration._rules)}
+    configure({"news": "3/day"})
+    return len(limits) == 1 and sum(bool(configuration.limiter().hit("news", "ana")) for _ in range(4)) == 3
+
+at_each_line(Configuration._become, is_whole, configuration, made)
+"""
+
+REFUSALS = """
+from ratelimited_notify.limiter.refusals import RefusalCache
+from ratelimited_notify.windows.keys import tag_of
+from ratelimited_notify.windows.strategies import Reading, Verdict, Window
+
+window = Window("moving-window", 1, 60_000_000)
+verdict = Verdict(False, 0, [Reading(1, 60_000_000, 60_000_000, None)])
+cache = RefusalCache()
+
+def key(name):
+    return f"notify:{{{tag_of(name)}}}:rest"
+
+def remember(name):
+    cache.remember([window], [key(name)], 1, verdict, cache.asked_at())
+
+def is_whole():
+    # It may have forgotten one, and goes on working.
+    remember("eve")
+    if cache.find([window], [key("eve")], 1) is None:
+        return False
+    cache.drop([window], [key("eve")])
+    return cache.find([window], [key("eve")], 1) is None
+
+for name in ("ana", "bob"):
+    remember(name)
+at_each_line(RefusalCache.remember, is_whole, cache, [window], [key("ana")], 1, verdict, cache.asked_at())
+at_each_line(RefusalCache._evict, is_whole, cache)
+at_each_line(RefusalCache.drop, is_whole, cache, [window], [key("ana"), key("bob")])
+"""
+
+
+@pytest.mark.parametrize("what", [RULES, CONFIGURATION, REFUSALS], ids=["rules", "configuration", "refusals"])
+def test_a_change_is_whole_in_a_child(what: str) -> None:
+    """Wherever a change is when another thread forks, the child has the state before it or after it, and goes on from there."""
+    _run(AT_EACH_LINE + what)
+
+
+IN_THE_MIDDLE = """
+import os
+from ratelimited_notify import Limiter
+
+def clock():
+    global forked
+    if forking and not forked:
+        forked = True
+        children.append(os.fork())
+    return 1000.0
+
+forking, forked, children = False, False, []
+limiter = Limiter({"news": "5/day"}, clock=clock)
+limiter.hit("news", "ana")
+forking = True
+limiter.hit("news", "ana")
+(window,) = limiter.windows("news", "ana")
+if children[0] == 0:
+    os._exit(window.remaining)
+if window.remaining != 3 or os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) != 3:
+    print("both must have finished the decision")
+"""
+
+
+def test_code_that_forks_in_the_middle_of_a_decision_goes_on_in_both() -> None:
+    """A thread that forks while it decides (in its clock, in a signal handler) finishes the decision in parent and child."""
+    _run(IN_THE_MIDDLE)
+
+
+BUSY = """
+import os, random, signal, sys, threading, time
+from ratelimited_notify import Limiter, Notifier, configure, rate_limited
+
+remembering = Limiter({"news": "2/day"}, "redis://127.0.0.1:1", remember_refusals=True)
+memory = Limiter({"news": "2/minute", "edit": "1/second"})
+pacing = Notifier(lambda recipient: None, limiter=memory, on_limit="wait", max_wait=0.05)
+rules = [memory.rules, {"news": "3/minute", "edit": "1/second"}]
+
+@rate_limited("deco", "5/day")
+def send(recipient):
+    pass
+
+def edit(number):
+    draw = random.Random(number)
+    while True:
+        memory.rules = draw.choice(rules)
+        configure({"news": "1/day"})
+        decision = memory.hit("news", str(draw.random()))
+        memory.release(decision)
+        pacing.send_many("edit", ["ana", "bob"])
+        remembering._refusals.drop((), ())
+
+sys.setswitchinterval(1e-5)
+for number in range(6):
+    threading.Thread(target=edit, args=(number,), daemon=True).start()
+until, forks = time.monotonic() + float(sys.argv[1]), 0
+while time.monotonic() < until:
+    forks += 1
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        try:
+            memory.rules = {"news": "1/minute"}
+            decided = [bool(memory.hit("news", "fork")) for _ in range(2)]
+            memory.clear("news", "fork")
+            memory.release(memory.hit("news", "fork"))
+            configure({"deco": "1/day"})
+            send("ana")
+            remembering._refusals.drop((), ())
+            pacing.send_many("news", ["fork"])
+        except BaseException as error:
+            print(repr(error), flush=True)
+        os._exit(0 if decided == [True, False] else 1)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if ended:
+        print("the child of fork", forks, "ended with", ended, flush=True)
+        break
+if forks < 10:
+    print("only", forks, "forks")
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_forks_while_threads_edit_wait_and_decide() -> None:
+    """However busy the parent's threads are, each child edits rules, decides, releases and configures at once."""
+    _run(BUSY, 3)
