@@ -19,6 +19,7 @@ from ratelimited_notify.decorator.configuration import configuration, declare
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.decision import RateLimitExceeded
+from ratelimited_notify.limiter.failed import failing
 from ratelimited_notify.limiter.refund import give_back, give_back_async, refunding
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
@@ -85,6 +86,7 @@ def rate_limited(
     max_wait: float | None = None,
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
+    failed: Callable[[Any], object] | None = None,  # Any: what the function returns
 ) -> RaisingDecorator: ...
 
 
@@ -101,6 +103,7 @@ def rate_limited(
     max_wait: float | None = None,
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
+    failed: Callable[[Any], object] | None = None,  # Any: what the function returns
 ) -> DroppingDecorator: ...
 
 
@@ -116,6 +119,7 @@ def rate_limited(
     max_wait: float | None = None,
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
+    failed: Callable[[Any], object] | None = None,  # Any: what the function returns
 ) -> RaisingDecorator | DroppingDecorator:
     """Limit a function that sends: a function, a method, a class method, a static method or a coroutine function.
 
@@ -137,6 +141,8 @@ def rate_limited(
             raises at once.
         limiter: the limiter that decides. By default the one that `configure` or the environment sets up.
         refund: whether a call that raised gives its hit back, as for `Notifier`.
+        failed: a callable that takes what the function returned, and returns True if this means that the message was
+            not sent. The caller gets the result unchanged, and `refund` decides about the hit, as for `Notifier`.
 
     Returns:
         A decorator that keeps the signature, the name and the docstring. A function with `"raise"` or `"wait"` never
@@ -146,7 +152,8 @@ def rate_limited(
         RuleError: the limit cannot be used.
         NotifyError: another argument cannot be used, or does not fit the function. It is raised at decoration.
     """
-    declared = _Decorator(type, limit, recipient, cost, priority, fields, Policy(on_limit, max_wait), limiter, refund)
+    policy = Policy(on_limit, max_wait)
+    declared = _Decorator(type, limit, recipient, cost, priority, fields, policy, limiter, refund, failed)
     return cast("RaisingDecorator", declared.decorate)
 
 
@@ -164,6 +171,7 @@ class _Decorator:
         policy: Policy,
         limiter: Limiter | AsyncLimiter | None,
         refund: Refund,
+        failed: Callable[[Any], object] | None,  # Any: what the function returns
     ) -> None:
         if not (callable(type) or (isinstance(type, str) and type)):
             raise NotifyError(
@@ -186,6 +194,7 @@ class _Decorator:
         self.policy = policy
         self.limiter = limiter
         self.refunded = refunding(refund)
+        self.failure = failing(failed)
 
     def decorate(self, function: Any) -> Any:  # Any: the two protocols say what it takes and returns
         if issubclass(type(function), (classmethod, staticmethod)):
@@ -245,7 +254,7 @@ class _Decorator:
 
     def _called(self, function: Callable[..., object], call: Call, name: str) -> Callable[..., object]:
         fixed = cast("Limiter | None", self.limiter)
-        policy, refunded, read = self.policy, self.refunded, call.read
+        policy, refunded, failure, read = self.policy, self.refunded, self.failure, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
         checked = fixed
 
@@ -271,12 +280,15 @@ class _Decorator:
                 if not decision.allowed:
                     return self._dropped(decision)
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
                     give_back(limiter, [decision])
                 raise
+            if failure is not None and (failed := failure(result)) is not None and refunded(failed):
+                give_back(limiter, [decision or limiter.decision_from(plain, recipient, shortcut, outcome)])
+            return result
 
         return limited
 
@@ -284,7 +296,7 @@ class _Decorator:
         self, function: Callable[..., Awaitable[object]], call: Call, name: str
     ) -> Callable[..., Coroutine[object, object, object]]:
         fixed = cast("AsyncLimiter | None", self.limiter)
-        policy, refunded, read = self.policy, self.refunded, call.read
+        policy, refunded, failure, read = self.policy, self.refunded, self.failure, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
         checked = fixed
 
@@ -310,12 +322,15 @@ class _Decorator:
                 if not decision.allowed:
                     return self._dropped(decision)
             try:
-                return await function(*args, **kwargs)
+                result = await function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
                     await give_back_async(limiter, [decision])
                 raise
+            if failure is not None and (failed := failure(result)) is not None and refunded(failed):
+                await give_back_async(limiter, [decision or limiter.decision_from(plain, recipient, shortcut, outcome)])
+            return result
 
         return limited
 

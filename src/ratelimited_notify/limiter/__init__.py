@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         LimiterOptions as LimiterOptions,
         OnStorageError as OnStorageError,
     )
-    from ratelimited_notify.limiter.refund import Refund as Refund, outcome_unknown as outcome_unknown
+    from ratelimited_notify.limiter.outcome import outcome_unknown as outcome_unknown
+    from ratelimited_notify.limiter.refund import Refund as Refund
     from ratelimited_notify.limiter.sync import Limiter as Limiter
 else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
@@ -26,7 +27,8 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
             "aio": ("AsyncLimiter",),
             "decision": ("Decision", "RateLimitExceeded", "WindowState"),
             "options": ("LimiterOptions", "OnStorageError"),
-            "refund": ("Refund", "outcome_unknown"),
+            "outcome": ("outcome_unknown",),
+            "refund": ("Refund",),
             "sync": ("Limiter",),
         },
     )
