@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import inspect
 import re
 import runpy
 import time
@@ -336,7 +337,7 @@ async def _awaited(shell: Callable[[Callable[[], None]], Any], gateway: Callable
 
 def _sent(shell: Callable[[Callable[[], None]], Any], gateway: Callable[[], None], *, handling: bool = False) -> int:
     """How many hits are left after the send; `handling` a time-out of something else, as when an alert tells of it."""
-    if asyncio.iscoroutinefunction(shell):
+    if inspect.iscoroutinefunction(shell):
         return asyncio.run(_awaited(shell, gateway, handling))
     if not handling:
         return int(shell(gateway))

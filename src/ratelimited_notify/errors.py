@@ -85,7 +85,9 @@ class SendFailed(NotifyError):
     def __init__(self, result: object = None) -> None:
         self.result = result
         # Only its class: the result itself may contain the recipient.
-        super().__init__(f"The gateway returned a {type(result).__name__} that means that nothing was sent.")
+        super().__init__(
+            f"The gateway returned a result of type {type(result).__name__}, which means that nothing was sent."
+        )
 
     def __reduce__(self) -> tuple[type[SendFailed], tuple[object], dict[str, object]]:
         return type(self), (_picklable(self.result),), {"args": self.args}

@@ -49,6 +49,15 @@ class Row(NamedTuple):
     matches: Callable[[BaseException], bool] = lambda error: False
 
 
+def _interrupts(error: BaseException) -> bool:
+    return not isinstance(error, Exception)
+
+
+def _refused_by_us(error: BaseException) -> bool:
+    # `DeliveryUnknown` is a `ConnectionError`.
+    return isinstance(error, NotifyError) and not isinstance(error, (SendFailed, ConnectionError))
+
+
 _LOST = frozenset((errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ESHUTDOWN, errno.ETIMEDOUT))
 
 _HANDSHAKE = frozenset(
@@ -99,6 +108,10 @@ def _grpc_is_unreachable(error: BaseException) -> bool:
     return grpc_code(error) == "UNAVAILABLE" and grpc_details(error).startswith(unreachable)
 
 
+def _grpc_failed(error: BaseException) -> bool:
+    return grpc_code(error) is not None
+
+
 _GRPC_REFUSED = frozenset(
     (
         "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
@@ -127,8 +140,10 @@ def _slack_error(error: BaseException) -> object:
     if "slacksdk.slackapierror" not in names_of(error) or status_of(error) != 200:
         return None
     response = attribute(error, "response")
-    answer = response if isinstance(response, Mapping) else attribute(response, "data")
-    return cast("Mapping[str, object]", answer).get("error") if isinstance(answer, Mapping) else None
+    for answer in (response, attribute(response, "data")):
+        if isinstance(answer, Mapping):
+            return cast("Mapping[str, object]", answer).get("error")
+    return None
 
 
 def _slack_refused(error: BaseException) -> bool:
@@ -165,7 +180,7 @@ TABLE = (
         "interrupted",
         "a cancellation, an interrupt, anything that is not an `Exception`",
         Outcome.UNKNOWN,
-        matches=lambda error: not isinstance(error, Exception),
+        matches=_interrupts,
     ),
     Row(
         "time limit",
@@ -181,7 +196,7 @@ TABLE = (
         "own refusal",
         "an error of this library that says that nothing was sent, such as `RateLimitExceeded` or `SMTPError`",
         Outcome.NOT_SENT,
-        matches=lambda error: isinstance(error, NotifyError) and not isinstance(error, (SendFailed, ConnectionError)),
+        matches=_refused_by_us,
     ),
     Row(
         "connect phase",
@@ -225,7 +240,7 @@ TABLE = (
         "grpc",
         "any other code of gRPC, such as `DEADLINE_EXCEEDED`, `UNKNOWN`, `INTERNAL`, `ABORTED`, `CANCELLED` and `UNAVAILABLE`",
         Outcome.UNKNOWN,
-        matches=lambda error: grpc_code(error) is not None,
+        matches=_grpc_failed,
     ),
     Row(
         "unreadable status",
