@@ -155,6 +155,24 @@ def test_a_redirect_that_is_not_followed_keeps_the_hit(gateway: str) -> None:
     assert outcome_unknown(after(gateway, "302"))
 
 
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_a_pool_without_a_free_connection_costs_nothing(name: str) -> None:
+    """A call that gets no connection from the pool has sent nothing."""
+    httpx = client(name)
+    limits = httpx.Limits(max_connections=1)
+    with (
+        behaving("text") as (url, server),
+        httpx.Client(limits=limits, timeout=TIMEOUT, verify=False) as session,  # there is no TLS
+        session.stream("GET", url),
+    ):
+        error = raised_by(lambda: session.post(url, json=MESSAGE))
+
+    assert type(error).__name__ == "PoolTimeout"
+    assert error is not None
+    assert not outcome_unknown(error)
+    assert len(server.received) == 1
+
+
 # gRPC: a real server in this process.
 
 
