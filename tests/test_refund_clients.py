@@ -302,8 +302,8 @@ def test_each_row_is_what_a_real_client_raises(row: Any) -> None:
     """For each row of the table there is a client and a server that make it."""
     error = ROWS[row.key]()
 
-    assert row_of(error) is row
     assert outcome_unknown(error) is row.outcome.kept
+    assert row_of(error) is row
 
 
 def test_an_error_of_slack_itself_keeps_the_hit() -> None:
