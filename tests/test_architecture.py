@@ -75,7 +75,7 @@ def test_public_names_are_those_of_the_design() -> None:
     expected = {
         "AsyncLimiter", "AsyncNotifier", "Circuit", "Decision", "Delivery", "LimitNotation", "Limiter", "MissingExtra", "Notification",
         "Notifier", "NotifyError", "OnLimit", "OnStorageError", "Problem", "RateLimitExceeded", "Recipient", "Refund", "Rule", "RuleError",
-        "RuleSet", "Rules", "Status", "StorageError", "WindowState", "configure", "limiter_of", "rate_limited",
+        "RuleSet", "Rules", "SendFailed", "Status", "StorageError", "WindowState", "configure", "limiter_of", "rate_limited",
     }  # fmt: skip
 
     assert set(ratelimited_notify.__all__) - {"__version__"} == expected

@@ -181,6 +181,31 @@ def _first(result: Any) -> Any:
 @pytest.mark.parametrize(
     ("kind", "way"), [(kind, way) for kind in KINDS for way in WAYS if way != "async with" or kind in ENTERED]
 )
+def test_failed_looks_at_what_was_awaited(kind: str, way: str) -> None:
+    """`failed=` gets the result and not the coroutine, once; the caller gets the result unchanged."""
+
+    async def main(step: str, left: int) -> None:
+        seen: list[object] = []
+
+        def failed(result: object) -> bool:
+            seen.append(_first(result))
+            return _first(result) == "refused"
+
+        send, used = limited(KINDS[kind], failed=failed)
+        assert _first(_first(await WAYS[way](send("ana", step)))) == step
+        # The callbacks of a future come a little later.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert seen == [step]
+        assert used() == left
+
+    run(main("sent", 1))
+    run(main("refused", 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"), [(kind, way) for kind in KINDS for way in WAYS if way != "async with" or kind in ENTERED]
+)
 def test_a_failure_gives_the_hit_back(kind: str, way: str) -> None:
     """What is awaited and fails is free unless the message may have gone out, however it is awaited; what it raises and
     returns comes as it is.

@@ -1024,7 +1024,7 @@ def test_close_closes_its_own_limiter() -> None:
     assert len(storage) == 1
 
 
-OF_NOTIFIERS = "gateway, rules, storage, limiter, on_limit, max_wait, refund"
+OF_NOTIFIERS = "gateway, rules, storage, limiter, on_limit, max_wait, refund, failed"
 OF_LIMITERS = (
     "namespace, normalize, tier_of, pseudonymize, on_storage_error, timeout, clock, enabled, remember_refusals, circuit"
 )

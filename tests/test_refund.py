@@ -8,7 +8,8 @@ from hypothesis import given, strategies as st
 
 from outcomes import CANARY, INTERRUPTED, MAYBE_SENT, NOT_SENT, named, raised_by
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.limiter.refund import outcome_unknown, refunding
+from ratelimited_notify.limiter.outcome import outcome_unknown
+from ratelimited_notify.limiter.refund import refunding
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -40,7 +40,7 @@ from ratelimited_notify.gateways.smtp import (
 )
 from ratelimited_notify.gateways.smtp.mailbox import Mailbox
 from ratelimited_notify.gateways.smtp.message import compose
-from ratelimited_notify.limiter.refund import outcome_unknown
+from ratelimited_notify.limiter.outcome import outcome_unknown
 from smtp_server import CLOSE, DRIP, HANG, RESET, FailingServer
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from ratelimited_notify._version import __version__
 
 if TYPE_CHECKING:
     from ratelimited_notify.decorator import configure, limiter_of, rate_limited
-    from ratelimited_notify.errors import MissingExtra, NotifyError, Problem, RuleError, StorageError
+    from ratelimited_notify.errors import MissingExtra, NotifyError, Problem, RuleError, SendFailed, StorageError
     from ratelimited_notify.limiter import (
         AsyncLimiter,
         Decision,
@@ -32,7 +32,7 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
             "decorator.configuration": ("configure",),
             "decorator.deciding": ("limiter_of",),
             "decorator.decorator": ("rate_limited",),
-            "errors": ("MissingExtra", "NotifyError", "Problem", "RuleError", "StorageError"),
+            "errors": ("MissingExtra", "NotifyError", "Problem", "RuleError", "SendFailed", "StorageError"),
             "limiter.aio": ("AsyncLimiter",),
             "limiter.decision": ("Decision",),
             "limiter.exceeded": ("RateLimitExceeded",),
@@ -75,6 +75,7 @@ __all__ = [
     "RuleError",
     "RuleSet",
     "Rules",
+    "SendFailed",
     "Status",
     "StorageError",
     "WindowState",

@@ -97,3 +97,30 @@ class MissingExtra(NotifyError, ImportError):
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, ...]]:
         return type(self), (str(self),) if self.needed_by is None else (self.extra, self.needed_by)
+
+
+class SendFailed(NotifyError):
+    """What the gateway returned means that the message was not sent: `failed=` said so.
+
+    `result` is what it returned. Pickling keeps it if it can be pickled; otherwise `result` is None afterwards.
+    """
+
+    def __init__(self, result: object = None) -> None:
+        self.result = result
+        # Only its class: the result itself may contain the recipient.
+        super().__init__(
+            f"The gateway returned a result of type {type(result).__name__}, which means that nothing was sent."
+        )
+
+    def __reduce__(self) -> tuple[type[SendFailed], tuple[object], dict[str, object]]:
+        return type(self), (_picklable(self.result),), {"args": self.args}
+
+
+def _picklable(value: object) -> object:
+    import pickle
+
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001  # whatever a result of any library raises
+        return None
+    return value

@@ -30,6 +30,7 @@ from ratelimited_notify import (
     RuleError,
     Rules,
     RuleSet,
+    SendFailed,
     WindowState,
     configure,
     limiter_of,
@@ -190,6 +191,7 @@ def kind_of(to: str, body: str) -> str:
 
 rate_limited("news", cost=body_length, priority=kind_of, limiter=Limiter(), refund=TimeoutError)(body_length)
 rate_limited(kind_of, limiter=AsyncLimiter(), refund=(TimeoutError, OSError), fields={"tenant": kind_of})
+rate_limited("news", refund=SendFailed, failed=lambda result: not result)(body_length)
 rate_limited(5)  # type: ignore[call-overload]  # a type is a text
 rate_limited("news", on_limit="ignore")  # type: ignore[call-overload]  # no such choice
 rate_limited("news", cost=1.5)  # type: ignore[call-overload]  # a cost is a whole number

@@ -4,16 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine
 from inspect import CORO_CREATED, getcoroutinestate, iscoroutine
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from ratelimited_notify.limiter.refund import give_back
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Generator
 
-    _Failed: TypeAlias = Callable[[BaseException | None], None]
+    from ratelimited_notify.limiter.decision import Decision
+    from ratelimited_notify.limiter.failed import Failure
+    from ratelimited_notify.limiter.sync import Limiter
 
 
-def watched(awaitable: Awaitable[object], failed: _Failed) -> Awaitable[object]:
+class Pending:
+    """A send that was allowed and called, and may still turn out to have failed. It is told once how it ended.
+
+    Arguments:
+        limiter: what decided.
+        decision: the decision.
+        refunded: whether an exception gives the hit back.
+        failure: makes an exception of a result that is a failure, or None.
+    """
+
+    __slots__ = ("_decision", "_failure", "_limiter", "_refunded")
+
+    def __init__(
+        self,
+        limiter: Limiter,
+        decision: Decision | None,
+        refunded: Callable[[BaseException], bool],
+        failure: Failure | None,
+    ) -> None:
+        self._limiter = limiter
+        self._decision = decision
+        self._refunded = refunded
+        self._failure = failure
+
+    def failed(self, error: BaseException | None) -> None:
+        """It failed with this exception; with None it was closed or cancelled before its first step, so nothing was sent."""
+        if error is None or self._refunded(error):
+            give_back(self._limiter, [self._decision])
+
+    def returned(self, result: object) -> None:
+        """It ended with this result."""
+        failed = None if self._failure is None else self._failure(result)
+        if failed is not None:
+            self.failed(failed)
+
+
+def ended(result: object, pending: Pending) -> object:
+    """The result to return to the caller, after `pending` was told of it, or will be as soon as it was awaited."""
+    if hasattr(result.__class__, "__await__"):
+        return watched(cast("Awaitable[object]", result), pending)
+    pending.returned(result)
+    return result
+
+
+def watched(awaitable: Awaitable[object], pending: Pending) -> Awaitable[object]:
     """The awaitable to return to the caller instead: it works the same, and reports how it ends.
 
     A future or a task is returned itself. A coroutine that is never awaited reports nothing: the garbage collector may
@@ -21,23 +69,24 @@ def watched(awaitable: Awaitable[object], failed: _Failed) -> Awaitable[object]:
 
     Arguments:
         awaitable: what the function returned.
-        failed: called once if it fails, with the exception, or with None if it was closed or cancelled before its first
-            step, so that none of its code ran.
+        pending: is told how it ends.
     """
     if hasattr(awaitable, "add_done_callback"):
-        _watch_future(cast("asyncio.Future[object]", awaitable), failed)
+        _watch_future(cast("asyncio.Future[object]", awaitable), pending)
         return awaitable
     is_coroutine, is_entered = isinstance(awaitable, Coroutine), hasattr(awaitable, "__aenter__")
     if is_coroutine:
-        return (_EnteredCoroutine if is_entered else _Coroutine)(awaitable, failed)
-    return (_Entered if is_entered else _Awaited)(awaitable, failed)
+        return (_EnteredCoroutine if is_entered else _Coroutine)(awaitable, pending)
+    return (_Entered if is_entered else _Awaited)(awaitable, pending)
 
 
-def _watch_future(future: asyncio.Future[object], failed: _Failed) -> None:
+def _watch_future(future: asyncio.Future[object], pending: Pending) -> None:
     def done(future: asyncio.Future[object]) -> None:
         error = _error_of(future)
         if error is not None:
-            failed(error)
+            pending.failed(error)
+        else:
+            pending.returned(future.result())
 
     if future.done():
         done(future)
@@ -57,13 +106,13 @@ def _error_of(future: asyncio.Future[object]) -> BaseException | None:
 
 
 class _Awaited(Awaitable[object]):
-    """An awaitable that reports its failure. Otherwise it is the awaitable: it has its attributes too."""
+    """An awaitable that reports how it ends. Otherwise it is the awaitable: it has its attributes too."""
 
-    __slots__ = ("_awaitable", "_failed")
+    __slots__ = ("_awaitable", "_pending")
 
-    def __init__(self, awaitable: Any, failed: _Failed) -> None:  # Any: what kind of awaitable it is, differs
+    def __init__(self, awaitable: Any, pending: Pending) -> None:  # Any: what kind of awaitable it is, differs
         self._awaitable = awaitable
-        self._failed: _Failed | None = failed
+        self._pending: Pending | None = pending
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._awaitable, name)
@@ -81,28 +130,33 @@ class _Awaited(Awaitable[object]):
         except BaseException as error:
             self._raised(error)
             raise
-        self._failed = None
+        self._returned(result)
         return result
 
     def _raised(self, error: BaseException | None) -> None:
         """Report the exception that ended it. An error of somebody who only asked too early, or too late, is none."""
-        failed = self._failed
-        if failed is None or getattr(self._awaitable, "cr_frame", None) is not None:
+        pending = self._pending
+        if pending is None or getattr(self._awaitable, "cr_frame", None) is not None:
             return
-        self._failed = None
-        failed(error)
+        self._pending = None
+        pending.failed(error)
+
+    def _returned(self, result: object) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.returned(result)
 
 
 class _Coroutine(_Awaited, Coroutine[Any, Any, object]):  # Any: as above
-    """A coroutine that reports its failure."""
+    """A coroutine that reports how it ends."""
 
     __slots__ = ()
 
     def send(self, value: Any, /) -> object:  # Any: as above
         try:
             return self._awaitable.send(value)
-        except StopIteration:
-            self._failed = None
+        except StopIteration as stop:
+            self._returned(stop.value)
             raise
         except BaseException as error:
             self._raised(error)
@@ -112,8 +166,8 @@ class _Coroutine(_Awaited, Coroutine[Any, Any, object]):  # Any: as above
         begun = self._has_begun()
         try:
             return self._awaitable.throw(*exception)
-        except StopIteration:
-            self._failed = None
+        except StopIteration as stop:
+            self._returned(stop.value)
             raise
         except BaseException as error:
             self._raised(error if begun else None)
@@ -140,7 +194,7 @@ class _Entered(_Awaited):
         except BaseException as error:
             self._raised(error)
             raise
-        self._failed = None
+        self._returned(entered)
         return entered
 
     async def __aexit__(self, *raised: object) -> object:

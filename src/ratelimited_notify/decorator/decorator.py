@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from inspect import currentframe
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
 
@@ -19,6 +18,7 @@ from ratelimited_notify.decorator.naming import is_redefined, name_of, named, pl
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.exceeded import RateLimitExceeded
+from ratelimited_notify.limiter.failed import failing
 from ratelimited_notify.limiter.refund import give_back, give_back_async, refunding
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
@@ -85,6 +85,7 @@ def rate_limited(
     max_wait: float | None = None,
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
+    failed: Callable[[Any], object] | None = None,  # Any: what the function returns
 ) -> RaisingDecorator: ...
 
 
@@ -101,6 +102,7 @@ def rate_limited(
     max_wait: float | None = None,
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
+    failed: Callable[[Any], object] | None = None,  # Any: what the function returns
 ) -> DroppingDecorator: ...
 
 
@@ -116,6 +118,7 @@ def rate_limited(
     max_wait: float | None = None,
     limiter: Limiter | AsyncLimiter | None = None,
     refund: Refund = None,
+    failed: Callable[[Any], object] | None = None,  # Any: what the function returns
 ) -> RaisingDecorator | DroppingDecorator:
     """Limit a function that sends: a function, a method, a class method, a static method or a coroutine function.
 
@@ -138,6 +141,8 @@ def rate_limited(
             raises at once. Calls that wait for the same window are served first come, first served.
         limiter: the limiter that decides. By default the one that `configure` or the environment sets up.
         refund: whether a call that raised gives its hit back, as for `Notifier`.
+        failed: a callable that takes what the function returned, and returns True if this means that the message was
+            not sent. The caller gets the result unchanged, and `refund` decides about the hit, as for `Notifier`.
 
     Returns:
         A decorator that keeps the signature, the name and the docstring. A function with `"raise"` or `"wait"` never
@@ -151,7 +156,8 @@ def rate_limited(
         from ratelimited_notify.decorator.refused import check_has_arguments
 
         check_has_arguments(type, currentframe())
-    declared = _Decorator(type, limit, recipient, cost, priority, fields, Policy(on_limit, max_wait), limiter, refund)
+    policy = Policy(on_limit, max_wait)
+    declared = _Decorator(type, limit, recipient, cost, priority, fields, policy, limiter, refund, failed)
     return cast("RaisingDecorator", declared)
 
 
@@ -169,6 +175,7 @@ class _Decorator:
         policy: Policy,
         limiter: Limiter | AsyncLimiter | None,
         refund: Refund,
+        failed: Callable[[Any], object] | None,  # Any: what the function returns
     ) -> None:
         if not (callable(type) or (isinstance(type, str) and type)):
             raise NotifyError(
@@ -192,6 +199,7 @@ class _Decorator:
         self.policy = policy
         self.limiter = limiter
         self.refunded = refunding(refund)
+        self.failure = failing(failed)
 
     # Any, twice: the two protocols say what it takes and returns.
     def __call__(self, *functions: Any, **misplaced: Any) -> Any:  # Any: see above
@@ -272,7 +280,7 @@ class _Decorator:
 
     def _called(self, function: Callable[..., object], call: Call, name: str) -> Callable[..., object]:
         fixed = cast("Limiter | None", self.limiter)
-        policy, refunded, read = self.policy, self.refunded, call.read
+        policy, refunded, failure, read = self.policy, self.refunded, self.failure, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
@@ -306,12 +314,12 @@ class _Decorator:
                     give_back(limiter, [decision])
                 raise
             kind = result.__class__
-            if kind in PLAIN or not hasattr(kind, "__await__"):
+            if failure is None and (kind in PLAIN or not hasattr(kind, "__await__")):
                 return result
-            from ratelimited_notify.decorator.awaited import watched
+            from ratelimited_notify.decorator.awaited import Pending, ended
 
             decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
-            return watched(cast("Awaitable[object]", result), functools.partial(_failed, limiter, decision, refunded))
+            return ended(result, Pending(limiter, decision, refunded, failure))
 
         decided_by(limited, fixed, awaited=False)
         return limited
@@ -320,7 +328,7 @@ class _Decorator:
         self, function: Callable[..., Awaitable[object]], call: Call, name: str
     ) -> Callable[..., Coroutine[object, object, object]]:
         fixed = cast("AsyncLimiter | None", self.limiter)
-        policy, refunded, read = self.policy, self.refunded, call.read
+        policy, refunded, failure, read = self.policy, self.refunded, self.failure, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
@@ -347,26 +355,18 @@ class _Decorator:
                 if not decision.allowed:
                     return self._dropped(decision)
             try:
-                return await function(*args, **kwargs)
+                result = await function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
                     await give_back_async(limiter, [decision])
                 raise
+            if failure is not None and (failed := failure(result)) is not None and refunded(failed):
+                await give_back_async(limiter, [decision or limiter.decision_from(plain, recipient, shortcut, outcome)])
+            return result
 
         decided_by(limited, fixed, awaited=True)
         return limited
-
-
-def _failed(
-    limiter: Limiter,
-    decision: Decision | None,
-    refunded: Callable[[BaseException], bool],
-    error: BaseException | None,
-) -> None:
-    """Give the hit back if the failure is one that does. None: nothing was sent."""
-    if error is None or refunded(error):
-        give_back(limiter, [decision])
 
 
 def _rejecting_coroutines(function: Callable[..., object]) -> Callable[..., object]:

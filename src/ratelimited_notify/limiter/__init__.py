@@ -14,7 +14,8 @@ if TYPE_CHECKING:
         LimiterOptions as LimiterOptions,
         OnStorageError as OnStorageError,
     )
-    from ratelimited_notify.limiter.refund import Refund as Refund, outcome_unknown as outcome_unknown
+    from ratelimited_notify.limiter.outcome import outcome_unknown as outcome_unknown
+    from ratelimited_notify.limiter.refund import Refund as Refund
     from ratelimited_notify.limiter.sync import Limiter as Limiter
     from ratelimited_notify.limiter.tiers import TierOf as TierOf, TierOfFields as TierOfFields
     from ratelimited_notify.limiter.window_state import WindowState as WindowState
@@ -26,7 +27,8 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
             "decision": ("Decision",),
             "exceeded": ("RateLimitExceeded",),
             "options": ("LimiterOptions", "OnStorageError"),
-            "refund": ("Refund", "outcome_unknown"),
+            "outcome": ("outcome_unknown",),
+            "refund": ("Refund",),
             "sync": ("Limiter",),
             "tiers": ("TierOf", "TierOfFields"),
             "window_state": ("WindowState",),

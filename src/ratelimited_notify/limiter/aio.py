@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
 from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision
-from ratelimited_notify.limiter.refund import give_back_async, outcome_unknown
+from ratelimited_notify.limiter.outcome import outcome_unknown
+from ratelimited_notify.limiter.refund import give_back_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -139,11 +141,12 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         **fields: Recipient | None,
     ) -> AsyncGenerator[Decision]:
         """Like `Limiter.reserve`."""
+        handled = sys.exception()
         decision = await self.hit(type, recipient, cost=cost, priority=priority, **fields)
         try:
             yield decision
         except BaseException as error:
-            if not outcome_unknown(error):
+            if not outcome_unknown(error, handled=handled):
                 await give_back_async(self, [decision])
             raise
 

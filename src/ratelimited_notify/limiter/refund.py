@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
 
 from ratelimited_notify.callables import check_is_called_only, if_unawaited
 from ratelimited_notify.errors import NotifyError, StorageError
+from ratelimited_notify.limiter.outcome import outcome_unknown
 from ratelimited_notify.log import RecurringLine
 from ratelimited_notify.rules.wording import duration_text
 
@@ -39,58 +39,6 @@ Refund: TypeAlias = (
 
 PATIENCE = 10.0
 """After this many seconds of failures, nothing more is given back: each hit costs a time-out if the storage hangs."""
-
-_UNKNOWN_NAMES = frozenset(
-    (
-        "connectionerror",
-        "cancellederror",
-        # The connection was lost during the request or the reply. These are the names that clients give to that.
-        "readerror",
-        "writeerror",
-        "protocolerror",
-        "remoteprotocolerror",
-        "connectionclosederror",
-        "httpclienterror",
-        "incompleteread",
-        "incompletereaderror",
-        "chunkedencodingerror",
-        "clientpayloaderror",
-        "badstatusline",
-        "ssleoferror",
-        "deadlineexceeded",
-    )
-)
-_UNKNOWN_PARTS = ("timeout", "timedout", "disconnected")
-_LOST = frozenset((errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ESHUTDOWN, errno.ETIMEDOUT))
-
-
-def outcome_unknown(error: BaseException) -> bool:
-    """Whether the message may have been sent although the gateway raised.
-
-    It may have been sent after:
-
-    - a time-out: a `TimeoutError`, or a class with time-out in its name or in the name of a base class;
-    - a lost connection: a `ConnectionError` other than a refused connection, an `OSError` with the number of a lost
-      connection, a class with disconnected in its name, and what the usual clients of web services raise (`ReadError`,
-      `RemoteProtocolError`, `IncompleteRead` and so on);
-    - a cancellation, and every other exception that is not an `Exception`, such as an interrupt;
-    - an exception group that contains one of these.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(outcome_unknown, cast("BaseExceptionGroup[BaseException]", error).exceptions))
-    if not isinstance(error, Exception):
-        return True
-    if isinstance(error, ConnectionRefusedError):
-        return False
-    if isinstance(error, OSError) and error.errno in _LOST:
-        return True
-    return any(map(_says_unknown, type(error).__mro__))
-
-
-def _says_unknown(kind: type) -> bool:
-    # The classes of web clients share only their names with the builtin ones.
-    name = kind.__name__.replace("_", "").lower()
-    return name in _UNKNOWN_NAMES or any(part in name for part in _UNKNOWN_PARTS)
 
 
 def refunding(refund: Refund) -> Callable[[BaseException], bool]:

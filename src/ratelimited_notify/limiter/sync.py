@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
 from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision, new
-from ratelimited_notify.limiter.refund import give_back, outcome_unknown
+from ratelimited_notify.limiter.outcome import outcome_unknown
+from ratelimited_notify.limiter.refund import give_back
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import ONE
 
@@ -177,11 +179,12 @@ class Limiter(BaseLimiter["Storage"]):
 
         Same arguments and errors as `hit`. `outcome_unknown` says which exceptions keep the hit.
         """
+        handled = sys.exception()
         decision = self.hit(type, recipient, cost=cost, priority=priority, **fields)
         try:
             yield decision
         except BaseException as error:
-            if not outcome_unknown(error):
+            if not outcome_unknown(error, handled=handled):
                 give_back(self, [decision])
             raise
 

@@ -60,6 +60,7 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         on_limit: OnLimit = "drop",
         max_wait: float | None = None,
         refund: Refund = None,
+        failed: Callable[[R], object] | None = None,
         concurrency: int = 1,
         **options: Unpack[LimiterOptions],
     ) -> None: ...
@@ -75,6 +76,7 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         on_limit: OnLimit = "drop",
         max_wait: float | None = None,
         refund: Refund = None,
+        failed: Callable[[R], object] | None = None,
         concurrency: int = 1,
         **options: Unpack[LimiterOptions],
     ) -> None: ...
@@ -89,6 +91,7 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         on_limit: OnLimit = "drop",
         max_wait: float | None = None,
         refund: Refund = None,
+        failed: Callable[[Any], object] | None = None,  # Any: the overloads say what it is
         concurrency: int = 1,
         **options: Unpack[LimiterOptions],
     ) -> None:
@@ -101,7 +104,7 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise NotifyError("concurrency= must be a whole number, 1 or more.")
         options = check_option_names(options, AsyncNotifier)
-        super().__init__(AsyncLimiter, gateway, rules, storage, limiter, on_limit, max_wait, refund, options)
+        super().__init__(AsyncLimiter, gateway, rules, storage, limiter, on_limit, max_wait, refund, failed, options)
         self._awaits = is_async(gateway)
         self._concurrency = concurrency
 
@@ -210,7 +213,12 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
                 await give_back_async(self.limiter, [decision])
             raise_misplaced(error, self._gateway, notification.kwargs, self.limiter.rules)
             raise
-        return Delivery(Status.SENT, decision, notification, result)
+        failure = None if self._failure is None else self._failure(result)
+        if failure is None:
+            return Delivery(Status.SENT, decision, notification, result)
+        if self._refunded(failure):
+            await give_back_async(self.limiter, [decision])
+        return Delivery(Status.FAILED, decision, notification, error=failure)
 
     async def _send(self, notification: Notification) -> R:
         recipient, args, kwargs = notification.recipient, notification.args, notification.kwargs
@@ -221,11 +229,14 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
 
             sent, error = await asyncio.to_thread(outcome_of, self._gateway, recipient, *args, **kwargs)
             if error is not None:
+                context = error.__context__
                 try:
                     raise error
                 finally:
+                    # In an `except` block of the caller, `raise` replaces the failure that the gateway itself had handled.
+                    error.__context__ = context
                     # Otherwise the exception and this frame, which is in its traceback, keep each other alive.
-                    del error
+                    del error, context
         return cast("R", await sent if isawaitable(sent) else sent)
 
     async def close(self) -> None:

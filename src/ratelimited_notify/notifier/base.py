@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypedDict, TypeVar
 from ratelimited_notify.callables import is_generator, without_partial
 from ratelimited_notify.errors import NotifyError, is_name
 from ratelimited_notify.limiter.decision import Decision
+from ratelimited_notify.limiter.failed import failing
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.limiter.refund import refunding
 from ratelimited_notify.notification.notification import Notification
@@ -64,6 +65,7 @@ class BaseNotifier(KnownAttributes, NotPickled, Generic[P, R, _L]):
         on_limit: OnLimit,
         max_wait: float | None,
         refund: Refund,
+        failed: Callable[[Any], object] | None,  # Any: what the gateway returns
         options: LimiterOptions,
     ) -> None:
         _check_gateway(gateway)
@@ -72,6 +74,7 @@ class BaseNotifier(KnownAttributes, NotPickled, Generic[P, R, _L]):
         self._policy = Policy(on_limit, max_wait)
         self._batch_policy = self._policy.without_raising()
         self._refunded = refunding(refund)
+        self._failure = failing(failed)
         self._bound: _Bound = {}
         self._fields: Mapping[str, Recipient | None] = {}
         self._owned = limiter is None

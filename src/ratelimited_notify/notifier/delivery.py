@@ -23,7 +23,7 @@ class Status(Enum):
     DEFERRED = "deferred"
     """A rule refused it, and it is kept to be sent later."""
     FAILED = "failed"
-    """The gateway raised, or the decision could not be made. `error` is the exception."""
+    """The gateway raised, `failed=` took its result for a failure, or the decision could not be made. `error` is the exception."""
 
 
 class Delivery(Generic[R_co]):
@@ -45,7 +45,7 @@ class Delivery(Generic[R_co]):
         self.notification = notification
         self._result = result
         self.error = error
-        """What the gateway raised, or why there is no decision; None unless the status is FAILED."""
+        """What the gateway raised, a `SendFailed` with what it returned, or why there is no decision; None unless FAILED."""
 
     @property
     def result(self) -> R_co | None:

@@ -55,6 +55,7 @@ class Notifier(BaseNotifier[P, R, Limiter]):
         on_limit: OnLimit = "drop",
         max_wait: float | None = None,
         refund: Refund = None,
+        failed: Callable[[R], object] | None = None,
         **options: Unpack[LimiterOptions],
     ) -> None:
         """Make a notifier, with a limiter of its own or with a shared one.
@@ -71,6 +72,10 @@ class Notifier(BaseNotifier[P, R, Limiter]):
             refund: whether a send that raised gives its hit back: True, False, exception types, or a callable that
                 takes the exception and returns a bool. By default it does, unless the message may have been sent: see
                 `outcome_unknown`.
+            failed: a callable that takes what the gateway returned, and returns True if this means that the message was not
+                sent. The delivery is then FAILED, its error is a `SendFailed` with the result, and `refund` decides
+                about the hit. By default it is given back, unless the result is a response with a status after which
+                the message may have been sent, such as 503.
             options: the other arguments of `Limiter`.
 
         Raises:
@@ -80,7 +85,7 @@ class Notifier(BaseNotifier[P, R, Limiter]):
         if is_async(gateway):
             raise NotifyError("The gateway is a coroutine function; use AsyncNotifier.")
         options = check_option_names(options, Notifier)
-        super().__init__(Limiter, gateway, rules, storage, limiter, on_limit, max_wait, refund, options)
+        super().__init__(Limiter, gateway, rules, storage, limiter, on_limit, max_wait, refund, failed, options)
 
     def send(self, type: str, recipient: Recipient, /, *args: P.args, **kwargs: P.kwargs) -> Delivery[R]:
         """Send one notification through the gateway, if the rules allow.
@@ -177,7 +182,12 @@ class Notifier(BaseNotifier[P, R, Limiter]):
                 give_back(self.limiter, [decision])
             raise_misplaced(error, self._gateway, notification.kwargs, self.limiter.rules)
             raise
-        return Delivery(Status.SENT, decision, notification, result)
+        failure = None if self._failure is None else self._failure(result)
+        if failure is None:
+            return Delivery(Status.SENT, decision, notification, result)
+        if self._refunded(failure):
+            give_back(self.limiter, [decision])
+        return Delivery(Status.FAILED, decision, notification, error=failure)
 
     def close(self) -> None:
         """Close the limiter if this notifier made it. For use after that, see `Limiter.close`."""
