@@ -503,7 +503,9 @@ def test_a_soft_time_limit_in_the_middle_of_a_send(valkey: Valkey, tmp_path: Pat
                 [sys.executable, *command], cwd=tmp_path, env=environment, stdout=output, stderr=output
             )
         try:
-            call = "import tasks; r = tasks.send.delay('ana'); r.get(timeout=40, propagate=False); print(repr(r.result))"
+            call = (
+                "import tasks; r = tasks.send.delay('ana'); r.get(timeout=40, propagate=False); print(repr(r.result))"
+            )
             asked = subprocess.run(
                 [sys.executable, "-c", call], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
             )

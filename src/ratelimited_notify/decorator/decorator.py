@@ -13,6 +13,7 @@ from ratelimited_notify.callables import (
     wraps_coroutine_function,
 )
 from ratelimited_notify.decorator.argument import INSTEAD_OF_AWAITING, Call
+from ratelimited_notify.decorator.awaited import Pending, ended
 from ratelimited_notify.decorator.configuration import configuration, decided_by, declare
 from ratelimited_notify.decorator.naming import is_redefined, name_of, named, place_of
 from ratelimited_notify.errors import NotifyError
@@ -316,8 +317,6 @@ class _Decorator:
             kind = result.__class__
             if failure is None and (kind in PLAIN or not hasattr(kind, "__await__")):
                 return result
-            from ratelimited_notify.decorator.awaited import Pending, ended
-
             decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
             return ended(result, Pending(limiter, decision, refunded, failure))
 

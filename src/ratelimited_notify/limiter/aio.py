@@ -10,7 +10,6 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
 from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision
-from ratelimited_notify.limiter.outcome import outcome_unknown
 from ratelimited_notify.limiter.refund import give_back_async
 
 if TYPE_CHECKING:
@@ -141,6 +140,9 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         **fields: Recipient | None,
     ) -> AsyncGenerator[Decision]:
         """Like `Limiter.reserve`."""
+        # Before the body: when that has failed, it may be because no more files can be opened.
+        from ratelimited_notify.limiter.outcome import outcome_unknown
+
         handled = sys.exception()
         decision = await self.hit(type, recipient, cost=cost, priority=priority, **fields)
         try:

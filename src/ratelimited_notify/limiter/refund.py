@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar, cast
 
 from ratelimited_notify.callables import check_is_called_only, if_unawaited
 from ratelimited_notify.errors import NotifyError, StorageError
-from ratelimited_notify.limiter.outcome import outcome_unknown
 from ratelimited_notify.log import RecurringLine
 from ratelimited_notify.rules.wording import duration_text
 
@@ -48,6 +47,9 @@ def refunding(refund: Refund) -> Callable[[BaseException], bool]:
         NotifyError: the value cannot be used.
     """
     if refund is None:
+        # Loaded now: when something has failed, it may be because no more files can be opened.
+        from ratelimited_notify.limiter.outcome import outcome_unknown
+
         return lambda error: not outcome_unknown(error)
     if isinstance(refund, bool):
         always = refund

@@ -11,7 +11,6 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
 from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision, new
-from ratelimited_notify.limiter.outcome import outcome_unknown
 from ratelimited_notify.limiter.refund import give_back
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import ONE
@@ -179,6 +178,9 @@ class Limiter(BaseLimiter["Storage"]):
 
         Same arguments and errors as `hit`. `outcome_unknown` says which exceptions keep the hit.
         """
+        # Before the body: when that has failed, it may be because no more files can be opened.
+        from ratelimited_notify.limiter.outcome import outcome_unknown
+
         handled = sys.exception()
         decision = self.hit(type, recipient, cost=cost, priority=priority, **fields)
         try:

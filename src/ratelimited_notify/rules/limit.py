@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from ratelimited_notify.errors import RuleError
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT
 from ratelimited_notify.rules.period import period_of
-from ratelimited_notify.rules.proposal import proposals
 from ratelimited_notify.rules.wording import limit_text, limits_text
 
 if TYPE_CHECKING:
@@ -141,6 +140,8 @@ def _advice(text: str, show: _Show) -> str:
     """What to write instead, if that can be guessed. Empty if the text must not be shown: the advice repeats its numbers."""
     if show is not repr:
         return ""
+    from ratelimited_notify.rules.proposal import proposals
+
     usable = [each for each in proposals(text) if not isinstance(_read(each.partition(";")[0], show), str)]
     return f"Write {' or '.join(map(repr, usable))}." if usable else ""
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.timeout import checked_timeout
-from ratelimited_notify.storage.uri import kind_of, parse, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.uri import Kind
 
 _CLOCKS = ("memory", "memcached")
+MEMORY = "memory://"
+"""The URI for windows in memory, for which nothing of other URIs is loaded."""
 
 
 def open_storage(
@@ -105,6 +106,10 @@ def is_memory(storage: object) -> bool:
     Raises:
         NotifyError: it is a string that is no such URI although it begins like one, or no URI at all.
     """
+    if storage == MEMORY:
+        return True
+    from ratelimited_notify.storage.uri import kind_of, parse, scheme_of
+
     if not isinstance(storage, str) or kind_of(scheme_of(storage).removeprefix("async+")) != "memory":
         return False
     parse(storage, "memory")
@@ -182,6 +187,10 @@ def _checked(uri: str, timeout: float, clock: Callable[[], float] | None) -> tup
     The check comes before the client library is loaded, so a mistake in the URI is reported even if the library is missing.
     """
     checked_timeout(timeout)
+    if uri == MEMORY:
+        return "memory", "memory"
+    from ratelimited_notify.storage.uri import kind_of, parse, scheme_of
+
     # A URI may hold credentials, so messages show only its scheme.
     scheme = scheme_of(uri)
     name = scheme.removeprefix("async+")
