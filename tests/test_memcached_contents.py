@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from servers import Memcached
 
-LATEST = 253_402_300_799 * 10**6
-"""Microseconds: the end of the year 9999, beyond which Python has no dates."""
+LATEST = 2**62
+"""Microseconds: twice as far as what can be read, and sums still fit into 64 bits."""
 
 # --- Replies ------------------------------------------------------------------------------------------------------
 
