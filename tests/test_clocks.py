@@ -160,6 +160,36 @@ def send_six(way: str, limiter: Any, sent: list[str]) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+@given(
+    amount=st.integers(1, 4),
+    moves=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9) | st.just(0)), max_size=12),
+)
+def test_every_way_to_send_goes_by_a_clock_that_runs_backwards(strategy: Any, amount: int, moves: Any) -> None:
+    """All of them send the same, and in a moving window never more than the limit in any true period, if the clock loses time."""
+    rules = [Rule("news", f"{amount} per 10 seconds", strategy=strategy)]
+    sent: dict[str, list[int]] = {}
+    for way in ("function", "notifier", "send_many", "iter_many", "hit_many", "test and hit"):
+        clock, true = Clock(USUAL), 0
+        limiter, instants = Limiter(rules, clock=clock), sent.setdefault(way, [])
+        for passed, lost in moves:
+            true += passed
+            clock.seconds += passed - lost
+            several: list[str] = []
+            if way == "hit_many":
+                several += ["ana" for each in limiter.hit_many("news", ["ana"] * 6) if each]
+            elif way == "test and hit":
+                several += ["ana" for _ in range(6) if limiter.test("news", "ana") and limiter.hit("news", "ana")]
+            else:
+                send_six(way, limiter, several)
+            instants += [true] * len(several)
+
+    assert all(each == sent["function"] for each in sent.values())
+    if strategy == "moving-window":
+        for begin in sent["function"]:
+            assert sum(begin <= instant < begin + 10 for instant in sent["function"]) <= amount
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize(
     ("start", "limit"),
     [(1_700_000_000_000, "1/minute"), (253_000_000_000, "1 per 10000 days"), (253_402_300_799, "1/hour")],
