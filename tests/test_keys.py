@@ -182,7 +182,7 @@ def test_our_own_keys_stay_under_their_strategy(
 @pytest.mark.parametrize(
     "key",
     ["LIMITER/ana/1/1/day:{letter}", "a:{{b}}:{letter}", "n:{{ana}}:{letter}", "n:{{}}:rule:{letter}", "n n:{{ana}}:rule:{letter}",
-     "n:{{a{{b}}:rule:{letter}", "n:{{ana}}:ru}}le:{letter}", "{letter}"],
+     "n:{{a{{b}}:rule:{letter}", "n:{{ana}}:ru}}le:{letter}", "n:{{ana}}:rule{letter}", "{letter}"],
 )  # fmt: skip
 def test_a_key_of_limits_that_ends_like_ours_is_a_foreign_one(key: str, strategy: StrategyName) -> None:
     """The letter at the end is not enough, nor are braces somewhere: under our keys lies what is not theirs."""

@@ -269,8 +269,13 @@ def test_the_script_is_the_arithmetic_of_windows(valkey: Valkey, data: st.DataOb
 @example(a=2**28 + 1, c=2**26 + 2, share=Fraction(2**26 + 1, 2**26 + 2))
 @example(a=3, c=2**50, share=Fraction(2**50 - 1, 2**50))
 @example(a=2**48 - 1, c=2**50 - 1, share=Fraction(2**50 - 3, 2**50 - 1))
+@example(a=2**50 - 1, c=2**50 - 1, share=Fraction(2**50 - 3, 2**50 - 1))
 @example(a=2**48, c=3, share=Fraction(1))
-@given(a=st.integers(0, 2**48), c=st.one_of(st.integers(1, 2**50), st.integers(1, 10**6)), share=st.fractions(0, 1))
+@given(
+    a=st.integers(0, 2**48) | st.integers(0, 2**50),
+    c=st.one_of(st.integers(1, 2**50), st.integers(1, 10**6)),
+    share=st.fractions(0, 1),
+)
 def test_division_in_lua_is_exact(client: redis.Redis, a: int, c: int, share: Any) -> None:
     """Quotient and remainder of a product are Python's, though Lua's numbers have gaps above 2^53."""
     b = int(c * share)
