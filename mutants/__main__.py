@@ -50,6 +50,7 @@ class Workshop:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.running: subprocess.Popen[bytes] | None = None
         for name in ("src", "tests", "benchmarks"):
             shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md"):
@@ -74,15 +75,18 @@ class Workshop:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-        ) as running:
+        ) as self.running:
             try:
-                return running.wait(timeout) != 0
+                return self.running.wait(timeout) != 0
             except subprocess.TimeoutExpired:
                 return True
             finally:
-                # With everything that the tests have started.
-                if running.poll() is None:
-                    os.killpg(running.pid, signal.SIGKILL)
+                self.stop()
+
+    def stop(self) -> None:
+        """End the tests that run, with everything that they have started."""
+        if self.running is not None and self.running.poll() is None:
+            os.killpg(self.running.pid, signal.SIGKILL)
 
     def sees(self, fault: Fault, timeout: float) -> bool:
         """Whether a test sees this fault."""
@@ -97,6 +101,7 @@ class Workshop:
 
 def main() -> int:
     """Plant, and print the score and what was not seen."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     files = sys.argv[1:] or list(COVERING)
     if unknown := [file for file in files if file not in COVERING]:
         print(f"No tests are named for {', '.join(unknown)}: add them to mutants/covering.py.", file=sys.stderr)
@@ -142,8 +147,9 @@ def _faults(sources: dict[str, str]) -> tuple[list[Fault], int]:
 def _results(faults: Sequence[Fault], place: Path, workers: int) -> list[bool]:
     """For each fault, whether a test sees it."""
     free: SimpleQueue[Workshop] = SimpleQueue()
-    for number in range(workers):
-        free.put(Workshop(place / str(number)))
+    workshops = [Workshop(place / str(number)) for number in range(workers)]
+    for workshop in workshops:
+        free.put(workshop)
 
     def unplanted(tests: Tests) -> float:
         workshop = free.get()
@@ -164,7 +170,8 @@ def _results(faults: Sequence[Fault], place: Path, workers: int) -> list[bool]:
         print("." if seen else "S", end="", flush=True)
         return seen
 
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         several = list(dict.fromkeys(COVERING[fault.file] for fault in faults))
         timeouts = dict(zip(several, pool.map(unplanted, several), strict=True))
         print(
@@ -172,6 +179,11 @@ def _results(faults: Sequence[Fault], place: Path, workers: int) -> list[bool]:
             flush=True,
         )
         return list(pool.map(sees, faults))
+    finally:
+        # When it was interrupted, nothing goes on.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for workshop in workshops:
+            workshop.stop()
 
 
 def _score(faults: Sequence[Fault], seen: Sequence[bool]) -> int:
