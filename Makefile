@@ -16,7 +16,7 @@ COVERED := $(COVERED),*/ratelimited_notify/limiter/decision.py,*/ratelimited_not
 COVERED := $(COVERED),*/ratelimited_notify/notifier/sync.py,*/ratelimited_notify/notifier/aio.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check quick-tests test lint ruff mypy pyright imports docs build bench bench-quick failover faults competitors clean install memcached
+.PHONY: help demo check quick-tests test lint ruff mypy pyright imports docs build bench bench-quick failover faults mutants competitors clean install memcached
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
@@ -28,6 +28,7 @@ help:
 	@echo "make bench  measure what is promised, and write docs/benchmarks.md; make bench-quick only shows it, in two minutes"
 	@echo "make failover  kill masters under load, and write what that costs into docs/explanation/failover.md; ten minutes"
 	@echo "make faults  stop, kill and cut off servers under load, many times over; hours, fewer with FAULTS_REPEATED=1"
+	@echo "make mutants  plant small faults in the core and show those that no test sees; hours, fewer with MUTANTS=50"
 	@echo "make clean  delete everything that was made, .venv too"
 
 demo: $(READY)
@@ -80,6 +81,10 @@ failover: $(READY)
 # The table is also written to the file that FAULTS_TABLE names.
 faults: $(READY) memcached
 	$(BIN)/python -m pytest -m faults tests/test_faults.py
+
+# FILES, MUTANTS, SEED and WORKERS choose which and how many; mutants/__main__.py says how.
+mutants: $(READY) memcached
+	$(BIN)/python mutants $(FILES)
 
 competitors: $(READY)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --group bench

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.windows.strategies import Reading, Request, Verdict, Window
 
-FITS = 0
-NEVER = -1
+FITS = -(2**100)
+NEVER = 2**100
+"""Other than any instant, also before 1970."""
 
 # If a count changes more often than this, bisection finds the first instant that fits. That is valid because counts only
 # fall while there are no new hits.

@@ -14,7 +14,7 @@ import ratelimited_notify.windows.hits as module
 from backends import DAY, SECOND, window
 from ratelimited_notify.storage.memory import MemoryStorage
 from ratelimited_notify.windows.hits import Hits
-from ratelimited_notify.windows.strategies import MICROSECONDS, MovingWindow
+from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, MovingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,7 +111,7 @@ def test_reading_drops_nothing() -> None:
     """What is over at one instant still counts at an earlier one: a clock may run backwards."""
     record = MovingWindow((number, 0, 1) for number in range(100, 110))
 
-    assert record.read(200, 50, 20, 1) == (0, 0, 200)
+    assert record.read(200, 50, 20, 1) == (0, FITS, 200)
     assert record.read(155, 50, 20, 1)[0] == 4
     assert record.read(120, 50, 20, 11)[:2] == (10, 150)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import assume, example, given, strategies as st
@@ -13,6 +13,7 @@ from backends import STRATEGIES, Backend, window
 from ratelimited_notify.windows.keys import (
     NAMESPACE_BYTES,
     REST_BYTES,
+    STRATEGY_LETTERS,
     TAG_BYTES,
     digest,
     escape,
@@ -75,6 +76,17 @@ namespaces = st.from_regex(r"[A-Za-z0-9._-]{1,32}", fullmatch=True)
 )
 def test_many_tags_are_the_tags_of_each(recipients: list[str]) -> None:
     """Tags made together are those made one by one, whatever stands among the recipients."""
+    assert list(tags_of(recipients)) == [tag_of(recipient) for recipient in recipients]
+
+
+@given(st.lists(st.integers(0, 2 * TAG_BYTES) | st.integers(TAG_BYTES - 1, TAG_BYTES + 1), max_size=6), st.randoms())
+@example([TAG_BYTES + 1, 3], None)
+@example([3, TAG_BYTES + 1], None)
+@example([3, 0], None)
+def test_many_tags_of_plain_recipients_of_any_length(lengths: list[int], random: Any) -> None:
+    """A long one among short ones is hashed as it is alone, an empty one too: a batch has the windows that others have."""
+    recipients = ["".join(random.choices("ab@.", k=each)) if random else "x" * each for each in lengths]
+
     assert list(tags_of(recipients)) == [tag_of(recipient) for recipient in recipients]
 
 
@@ -164,6 +176,19 @@ def test_our_own_keys_stay_under_their_strategy(
     key = f"{namespace}:{{{tag_of(recipient)}}}:{rest_of(parts, strategy)}"
 
     assert (foreign(key, another) == key) == (strategy == another)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "key",
+    ["LIMITER/ana/1/1/day:{letter}", "a:{{b}}:{letter}", "n:{{ana}}:{letter}", "n:{{}}:rule:{letter}", "n n:{{ana}}:rule:{letter}",
+     "n:{{a{{b}}:rule:{letter}", "n:{{ana}}:ru}}le:{letter}", "n:{{ana}}:rule{letter}", "{letter}"],
+)  # fmt: skip
+def test_a_key_of_limits_that_ends_like_ours_is_a_foreign_one(key: str, strategy: StrategyName) -> None:
+    """The letter at the end is not enough, nor are braces somewhere: under our keys lies what is not theirs."""
+    key = key.format(letter=STRATEGY_LETTERS[strategy])
+
+    assert foreign(key, strategy) == f"limits:{{{tag_of(key)}}}:item:{STRATEGY_LETTERS[strategy]}"
 
 
 @given(namespace=namespaces, recipient=texts, parts=parts, strategy=strategies)

@@ -12,6 +12,7 @@ import pytest
 
 from limiting import LIMITERS, SECOND, Clock
 from ratelimited_notify import AsyncLimiter, Decision, Limiter, Notification, NotifyError, Rule, RuleSet, StorageError
+from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT
 from ratelimited_notify.storage.memory.packed import unpacked
 
@@ -281,6 +282,17 @@ def test_hit_many_keeps_the_order_and_counts_each(make: Any) -> None:
     assert verdicts(decisions) == [True, True, False, True, False, False]
     assert [decision.recipient for decision in decisions] == ["a", "b", "a", "c", "d", "a"]
     assert [state.remaining for state in limiter.windows("news", "e")] == [1, 0]
+
+
+def test_hit_many_counts_long_recipients_where_hit_does(make: Any) -> None:
+    """A batch of plain recipients of mixed length lets nobody through who was sent to one by one, nor the other way round."""
+    people = ["a" * length for length in (1, 63, 64, 65, 200)]
+    limiter = make({"news": "1/day", "status": "1/day"})
+    assert all(limiter.hit("news", each) for each in people)
+    assert all(limiter.hit_many("status", people))
+
+    assert not any(limiter.hit_many("news", people))
+    assert not any(limiter.hit("status", each) for each in people)
 
 
 def test_hit_many_takes_any_iterable_and_all_options(make: Any) -> None:
@@ -656,6 +668,70 @@ def test_a_thousand_tasks_are_admitted_exactly() -> None:
         return sum(map(bool, await asyncio.gather(*(limiter.hit("news", WHO) for _ in range(1000)))))
 
     assert asyncio.run(run()) == 37
+
+
+@pytest.mark.parametrize("strategy", ["moving-window", "fixed-window", "sliding-window-counter"])
+def test_what_is_left_is_never_below_none(make: Any, strategy: str) -> None:
+    """After exempt hits a window holds more than its amount: then nothing is left, in any decision and any window."""
+    limiter = make([Rule("news", "2/day", exempt="critical", strategy=strategy), Rule("*", "9/day", by="recipient")])
+    for _ in range(4):
+        assert limiter.hit("news", WHO, priority="critical")
+    several = limiter.hit_many("news", [WHO] * 2)
+    answers = [
+        limiter.hit("news", WHO),
+        limiter.test("news", WHO),
+        *several,
+        *limiter.decide([Notification("news", WHO)]),
+    ]
+    exempt = limiter.hit("news", WHO, priority="critical")
+
+    assert [(bool(each), each.remaining, each.windows[0].remaining) for each in answers] == [(False, 0, 0)] * 5
+    assert [state.remaining for state in limiter.windows("news", WHO)] == [0, 4]
+    assert [state.remaining for state in exempt.windows] == [0, 4]
+
+
+# What a decision is about.
+
+
+@pytest.mark.parametrize(
+    "state", ["counted", "refused", "off", "switched off", "allow", "deny", "unlimited", "unknown"]
+)
+def test_a_decision_is_about_what_was_asked(make: Any, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Type, recipient and cost are the caller's own, however it was decided, also where nothing was."""
+    options: dict[str, Any] = {"on_storage_error": state, "timeout": 0.001} if state in ("allow", "deny") else {}
+    limit = {"refused": "0/day", "unlimited": None}.get(state, "99/day")
+    limiter = make({} if state == "unknown" else {"news": limit}, enabled=state != "off", **options)
+    monkeypatch.setattr(switch, "off", state == "switched off")
+    people: list[Any] = ["ana@example.com", 5, UUID(int=7), "bo@example.com"]
+
+    def ask() -> list[Any]:
+        asked: list[Any] = []
+        for who in people:
+            asked += [
+                (who, 1, limiter.hit("news", who)),
+                (who, 1, limiter.hit("news", who)),
+                (who, 1, limiter.test("news", who)),
+            ]
+            asked += [(who, 3, limiter.hit("news", who, cost=3)), (who, 2, limiter.test("news", who, cost=2))]
+            with limiter.reserve("news", who, cost=4) as decision:
+                asked.append((who, 4, decision))
+        asked += zip(people, [1] * 4, limiter.hit_many("news", people), strict=True)
+        asked += zip(people, [2] * 4, limiter.hit_many("news", people, cost=2), strict=True)
+        for costs in ([1] * 4, [3] * 4, [1, 2, 3, 4]):
+            batch = [Notification("news", who, cost=cost) for who, cost in zip(people, costs, strict=True)]
+            asked += zip(people, costs, limiter.decide(batch), strict=True)
+        return asked
+
+    if options:
+        with _memory(limiter).guard.lock:
+            asked = ask()
+    else:
+        asked = ask()
+    for who, cost, decision in asked:
+        assert (decision.type, decision.recipient, decision.cost) == ("news", who, cost)
+        assert type(decision.recipient) is type(who)
+        assert bool(decision) == (state not in ("refused", "deny"))
+        assert "example" not in str(decision) + repr(decision)
 
 
 # When the storage fails.

@@ -327,6 +327,33 @@ def test_unknown_types_are_sent_and_logged_once(make: Any, caplog: pytest.LogCap
     assert [(record.name, record.levelno) for record in caplog.records] == [("ratelimited_notify", logging.WARNING)] * 2
 
 
+@pytest.mark.parametrize("rules", [[], [Rule("*", "99/day", by="recipient")]], ids=["no rule", "a cap"])
+def test_an_unknown_type_is_logged_once_whichever_way_it_takes(
+    make: Any, rules: list[Rule], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where no shortcut is taken: with a cost, a priority or a field, by id, in a test, in batches, for windows."""
+    from ratelimited_notify import Notification
+
+    for number, ask in enumerate(
+        [
+            lambda limiter: limiter.hit("other", WHO, cost=2),
+            lambda limiter: limiter.hit("other", WHO, priority="high"),
+            lambda limiter: limiter.hit("other", WHO, tenant="acme"),
+            lambda limiter: limiter.hit("other", 5),
+            lambda limiter: limiter.test("other", WHO),
+            lambda limiter: limiter.hit_many("other", [WHO, "bo", "cy"]),
+            lambda limiter: limiter.decide([Notification("other", WHO), Notification("other", "bo", cost=2)]),
+            lambda limiter: limiter.windows("other", WHO),
+        ]
+    ):
+        limiter = make(rules)
+        caplog.clear()
+        for _ in range(3):
+            ask(limiter)
+
+        assert [record.args[-1:] for record in caplog.records] == [("other",)], number
+
+
 def test_a_rule_for_every_type_knows_every_type(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Each type has a window of its own, and nothing is unknown: neither in the log nor as an error."""
     limiter = make(RuleSet([Rule("*", "1/day")], unknown_type="raise"))

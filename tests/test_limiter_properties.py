@@ -160,6 +160,7 @@ class Limiters(RuleBasedStateMachine):
         self.drawn: list[Drawn] = []
         self.held: list[tuple[Decision, list[Window], list[str], list[Ticket | None], Sent]] = []
         self.sent: list[Sent] = []
+        self.ran_out = 0
         self.limiter: Any = LIMITERS[self.kind](clock=self.clock, tier_of=tier_of)
 
     def teardown(self) -> None:
@@ -296,7 +297,18 @@ class Limiters(RuleBasedStateMachine):
 
     @rule(passed=st.one_of(st.integers(0, 2), st.integers(0, 2 * MINUTE), st.integers(0, 2 * DAY)))
     def time_passes(self, passed: int) -> None:
-        self.clock.advance(passed)
+        self.move(passed)
+
+    @rule(passed=st.one_of(st.integers(1, 3), st.integers(1, 2 * MINUTE)))
+    def time_runs_backwards(self, passed: int) -> None:
+        """No further than to the last hit that ran out, which the storage may have dropped."""
+        self.move(-passed)
+
+    def move(self, passed: int) -> None:
+        self.model.now = before = self.clock.now
+        target = before + passed
+        self.ran_out = max(self.ran_out, self.model.last_end(self.model.windows, max(before, target)))
+        self.clock.now = max(target, self.ran_out) if passed < 0 else target
 
     @rule(type=types, recipient=whom, cost=costs, given_fields=fields)
     def wait_until_it_fits(self, type: str, recipient: Any, cost: int, given_fields: dict[str, Any]) -> None:
@@ -304,9 +316,9 @@ class Limiters(RuleBasedStateMachine):
         refused = self.limiter.test(type, recipient, cost=cost, **given_fields)
         if refused or refused.retry_after == math.inf:
             return
-        self.clock.advance(round(refused.retry_after * SECOND) - 1)
+        self.move(round(refused.retry_after * SECOND) - 1)
         assert not self.limiter.test(type, recipient, cost=cost, **given_fields)
-        self.clock.advance(1)
+        self.move(1)
         assert self.limiter.test(type, recipient, cost=cost, **given_fields)
 
     @rule(data=st.data(), amounts=limits)

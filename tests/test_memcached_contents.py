@@ -31,6 +31,7 @@ from ratelimited_notify.storage.memcached.protocol import (
     TooLarge,
     Version,
 )
+from ratelimited_notify.storage.memcached.record import Item
 from ratelimited_notify.windows.keys import split
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 
     from servers import Memcached
 
-LATEST = 253_402_300_799 * 10**6
-"""Microseconds: the end of the year 9999, beyond which Python has no dates."""
+LATEST = 2**62
+"""Microseconds: twice as far as what can be read, and sums still fit into 64 bits."""
 
 # --- Replies ------------------------------------------------------------------------------------------------------
 
@@ -321,6 +322,61 @@ def test_clear_mends_an_item(storage: Any, memcached: Memcached, value: bytes, s
     assert forgotten == 1
     assert storage.forget([window], [key(name, window)]) == 0
     assert [storage.acquire([window], [key(name, window)], 1).granted for _ in range(2)] == [True, False]
+
+
+FIXED, SLIDING, MOVING = "rule0:f", "rule0:s", "rule0:m"
+AT = 1_764_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("rest", "numbers"),
+    [
+        (FIXED, [AT, 1]), (FIXED, [AT, 1, 2, 3]), (FIXED, [AT, -1, 2]), (FIXED, [AT, 1, -2]), (FIXED, [2**61, 1, 2]),
+        (FIXED, [-(2**61), 1, 2]), (FIXED, [AT, 2**62, 2]), (FIXED, [AT, 1, 2**63]), (FIXED, []),
+        (SLIDING, [AT, 1, 2]), (SLIDING, [AT, 1, 2, 3, 4]), (SLIDING, [AT, -1, 1, 2]), (SLIDING, [AT, 1, -1, 2]),
+        (SLIDING, [AT, 1, 1, -2]), (SLIDING, [2**61, 1, 1, 2]), (SLIDING, [-(2**61), 1, 1, 2]), (SLIDING, [AT, 2**62, 1, 2]),
+        (SLIDING, [AT, 1, 2**62, 2]), (SLIDING, [AT, 1, 1, 2**63]),
+        (MOVING, []), (MOVING, [1, AT]), (MOVING, [4, AT, 1, 1]), (MOVING, [2, AT]), (MOVING, [2, AT, 1, 5]),
+        (MOVING, [3, AT, 1]), (MOVING, [3, AT, 1, 1, 5]), (MOVING, [3, AT, 1, 1, 5, 1]), (MOVING, [3, AT, 1, 0]),
+        (MOVING, [3, AT, 1, -1]), (MOVING, [3, AT, 1, 5, 1, 1, -1]), (MOVING, [3, AT, 1, 2**62]),
+        (MOVING, [3, AT, 1, 2**61, 1, 1, 2**61]), (MOVING, [2, 2**61, 1]), (MOVING, [2, -(2**61), 1]),
+        (MOVING, [2, AT, 1, 2**61, 1]), (MOVING, [2, AT, 1, -(2**62), 1]), (MOVING, [2, AT, -1]), (MOVING, [2, AT, 1, 1, -2]),
+        (MOVING, [2, AT, 2**63 - 1, 1, 1]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_corrupt_count_is_an_error_and_not_fewer_hits(rest: str, numbers: list[int]) -> None:
+    """Too few numbers, too many, or none that this library writes: nothing is read out of them, whatever the window."""
+    window = {FIXED: fixed, SLIDING: sliding, MOVING: moving}[rest](5)
+    item = Item(msgspec.msgpack.encode([1, 2, {rest: [AT, numbers]}]))
+
+    with pytest.raises(StorageError, match=r"holds a count .*cannot read"):
+        item.record(rest, window)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [[1, 2], [1, 2, {}, 3], [0, 2, {}], [2, 2, {}], [1, -1, {}], [1, 2**63, {}], [1, 2, []], [1, 2, {FIXED: AT}],
+     [1, 2, {FIXED: [AT]}], [1, 2, {FIXED: [AT, [], 1]}], [1, 2, {1: [AT, []]}], [1.5, 2, {}], {}, 1, None],
+    ids=str,
+)  # fmt: skip
+def test_a_corrupt_item_is_an_error_and_not_an_empty_one(stored: object) -> None:
+    """Of any other layout: nothing is read out of it."""
+    with pytest.raises(StorageError, match=r"holds an item .*cannot read"):
+        Item(msgspec.msgpack.encode(stored))
+
+
+@pytest.mark.parametrize("kind", [moving, fixed, sliding])
+def test_a_window_that_is_empty_again_is_deleted(storage: Any, memcached: Memcached, kind: Callable[..., Any]) -> None:
+    """When its last hit is given back, nothing of it stays on the server; before that, it stays."""
+    name, window = someone(), kind(5)
+    tokens = [storage.acquire([window], [key(name, window)], 2).readings[0].token for _ in range(2)]
+    empty = []
+    for token in tokens:
+        assert storage.release([window], [key(name, window)], 2, [token])
+        empty.append(held(memcached, name) == b"END\r\n")
+
+    assert empty == [False, True]
 
 
 def test_what_cannot_be_read_keeps_no_other_window_from_counting(storage: Any, memcached: Memcached) -> None:

@@ -118,6 +118,20 @@ def test_a_hit_is_given_back_in_every_window(clock: Clock, strategies: tuple[Str
     assert [reading.count for reading in storage.peek(windows, strategies, 1).readings] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_window_that_is_empty_again_is_dropped(clock: Clock, strategy: StrategyName) -> None:
+    """When its last hit is given back, nothing of it stays; before that, it stays."""
+    storage = MemoryStorage(clock=clock)
+    one = window(strategy, 5)
+    tokens = [storage.acquire([one], ["ana"], 2).readings[0].token for _ in range(2)]
+    held = []
+    for token in tokens:
+        assert storage.release([one], ["ana"], 2, [token])
+        held.append(len(storage))
+
+    assert held == [1, 0]
+
+
 def test_clearing_says_how_many_held_anything(clock: Clock) -> None:
     """A window that is over or was cleared before held nothing."""
     storage = MemoryStorage(clock=clock)

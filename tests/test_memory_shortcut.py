@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -366,6 +367,27 @@ def test_shards_divide_and_lose_nothing(recipients: set[int], contended: int, sw
         assert (len(shards), list(shards)) == (0, [])
 
 
+def test_a_shard_that_cannot_be_divided_further_loses_nothing() -> None:
+    """However many recipients share all the bits that shards go by, each is found where it is looked for."""
+    import ratelimited_notify.storage.memory.shards as module
+
+    # Which they are depends on the seed of the hashes.
+    alike = [f"{number}" for number in range(PARTS * 60) if hash(f"{number}") % PARTS == 5]
+    assert len(alike) > 20
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "_OVERFULL", 3)
+        shards = Shards()
+        for number in alike:
+            key = f"n:{{{number}}}:rule:60:f"
+            shards.of(key)[key] = packed(fixed(NOW + MINUTE), MINUTE)
+        for _ in range(100):
+            shards.sweep(NOW, 50)
+
+        assert max(shards._depths) == PARTS.bit_length() - 1
+        assert all(shards.get(f"n:{{{number}}}:rule:60:f") is not None for number in alike)
+        assert len(shards) == len(alike)
+
+
 def fixed(end: int) -> Any:
     """A fixed window with one hit."""
     record = RECORDS["fixed-window"]()
@@ -638,3 +660,48 @@ def test_threads_that_give_one_decision_back_do_it_once(look: str) -> None:
 
     assert given.count(True) == 200
     assert limiter.test("news", "ana").remaining == 499
+
+
+def test_a_full_window_opens_again_by_the_machines_clock() -> None:
+    """A real second after it was filled, whatever it is kept as, and by whichever way it is decided about."""
+    rules = {
+        600: [Rule("news", "600/second")],
+        5: [Rule("news", "5/second")],
+        4: [Rule("news", "4/second", strategy="fixed-window")],
+        50: [Rule("news", "50/second; 100000/day"), Rule("*", "100000/day", by="recipient", strategy="fixed-window")],
+    }
+    limiters = {amount: Limiter(each) for amount, each in rules.items()}
+    refused = []
+    for amount, limiter in limiters.items():
+        decisions = [limiter.hit("news", "ana")]
+        while decisions[-1] and len(decisions) < 100_000:
+            decisions.append(limiter.hit("news", "ana"))
+        assert not decisions[-1]
+        assert len(decisions) > amount
+        refused.append(decisions[-1])
+        assert 0 < decisions[-1].retry_after <= 1
+    time.sleep(max(decision.retry_after for decision in refused) + 0.001)
+
+    assert all(limiter.hit("news", "ana") for limiter in limiters.values())
+    assert all(limiter.hit_many("news", ["ana"])[0] for limiter in limiters.values())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_count_of_any_strategy_is_kept_as_a_number(strategy: StrategyName) -> None:
+    """By either way, after hits of any cost that fits into one, and after one was given back."""
+    clock = Manual()
+    storage = MemoryStorage(clock=clock)
+    one = window(strategy, 20)
+    key = keys_of("ana", [one])
+    costs = [1, 1] if strategy == "moving-window" else [1, 3]
+    for number, cost in enumerate(costs):
+        clock.now += number
+        verdict = storage.acquire([one], key, cost)
+        assert isinstance(storage.shards.get(key[0]), int)
+    if strategy != "sliding-window-counter":
+        assert shortcut_to(storage, [one]).decide("ana") is not None
+        assert isinstance(storage.shards.get(key[0]), int)
+    clock.now += MINUTE // 2
+    assert storage.release([one], key, costs[-1], [reading.token for reading in verdict.readings])
+
+    assert isinstance(storage.shards.get(key[0]), int)

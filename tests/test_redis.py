@@ -13,11 +13,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from limits import parse
 from limits._storage_scheme import SCHEMES
 from limits.storage import RedisStorage as StockStorage, storage_from_string
@@ -264,7 +265,17 @@ def test_the_script_is_the_arithmetic_of_windows(valkey: Valkey, data: st.DataOb
         storage.close()
 
 
-@given(a=st.integers(0, 2**48), c=st.one_of(st.integers(1, 2**50), st.integers(1, 10**6)), share=st.fractions(0, 1))
+@example(a=2**27 + 1, c=2**26 + 2, share=Fraction(2**26 + 1, 2**26 + 2))  # An odd product between 2^53 and 2^54.
+@example(a=2**28 + 1, c=2**26 + 2, share=Fraction(2**26 + 1, 2**26 + 2))
+@example(a=3, c=2**50, share=Fraction(2**50 - 1, 2**50))
+@example(a=2**48 - 1, c=2**50 - 1, share=Fraction(2**50 - 3, 2**50 - 1))
+@example(a=2**50 - 1, c=2**50 - 1, share=Fraction(2**50 - 3, 2**50 - 1))
+@example(a=2**48, c=3, share=Fraction(1))
+@given(
+    a=st.integers(0, 2**48) | st.integers(0, 2**50),
+    c=st.one_of(st.integers(1, 2**50), st.integers(1, 10**6)),
+    share=st.fractions(0, 1),
+)
 def test_division_in_lua_is_exact(client: redis.Redis, a: int, c: int, share: Any) -> None:
     """Quotient and remainder of a product are Python's, though Lua's numbers have gaps above 2^53."""
     b = int(c * share)
@@ -300,6 +311,62 @@ def test_moving_window_drops_what_is_over_however_much(valkey: Valkey) -> None:
         assert storage.acquire([window], [key(recipient, window)], 1).readings[0].count == 2000
         assert clock.llen(key(recipient, window)) == 2000
     storage.close()
+
+
+def test_what_is_over_is_found_in_a_few_looks(valkey: Valkey) -> None:
+    """When thousands of hits run out at once, the server reads some twenty of them, not all."""
+    window, keys, at = one(amount=10_000), [key(someone(), one())], 1_800_000_000_000_000
+    storage = ClockedStorage(f"redis://{valkey.address}/1", timeout=PATIENT)
+    with valkey.client(db=1) as clock:
+        clock.set("test:clock", at)
+        storage.acquire_many([Request([window], keys, 1)] * 2999)
+        clock.set("test:clock", at + SECOND)
+        storage.acquire([window], keys, 1)
+        looks = []
+        for passed, left in ((MINUTE, 1), (MINUTE - 1, 3000), (MINUTE + SECOND - 1, 1), (MINUTE + SECOND, 0)):
+            clock.set("test:clock", at + passed)
+            before = clock.info("commandstats").get("cmdstat_lindex", {"calls": 0})["calls"]
+            assert storage.peek([window], keys, 1).readings[0].count == left
+            looks.append(clock.info("commandstats")["cmdstat_lindex"]["calls"] - before)
+    storage.close()
+
+    assert looks[0] <= 30
+    assert max(looks) <= 30
+
+
+def test_giving_back_the_only_hit_of_a_window_keeps_the_one_before(valkey: Valkey) -> None:
+    """In a sliding window either count may become empty while the other stays; when both are, so is the key."""
+    window, at = one("sliding-window-counter", amount=10), 1_800_000_000_000_000
+    keys = [key(someone(), window)]
+    storage = ClockedStorage(f"redis://{valkey.address}/1", timeout=PATIENT)
+    with valkey.client(db=1) as clock:
+        for first in (0, 1):
+            clock.set("test:clock", at)
+            tokens = [storage.acquire([window], keys, 4).readings[0].token]
+            clock.set("test:clock", at + MINUTE)
+            tokens.append(storage.acquire([window], keys, 1).readings[0].token)
+            costs = [4, 1]
+            counts = []
+            for place in (1 - first, first):
+                assert storage.release([window], keys, costs[place], [tokens[place]])
+                counts.append((storage.peek([window], keys, 1).readings[0].count, clock.exists(*keys)))
+
+            assert counts == [([4, 1][first], 1), (0, 0)]
+    storage.close()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_window_that_is_empty_again_is_deleted(valkey: Valkey, strategy: StrategyName) -> None:
+    """When its last hit is given back, nothing of it stays on the server; before that, it stays."""
+    window, keys = one(strategy, amount=10), [key(someone(), one(strategy))]
+    with opened(False, valkey.url, timeout=PATIENT) as storage, valkey.client() as client:
+        tokens = [storage.acquire([window], keys, 2).readings[0].token for _ in range(2)]
+        held = []
+        for token in tokens:
+            assert storage.release([window], keys, 2, [token])
+            held.append(client.exists(*keys))
+
+    assert held == [1, 0]
 
 
 def test_hits_of_one_instant_are_told_apart(valkey: Valkey) -> None:
@@ -844,10 +911,15 @@ def test_the_clock_is_the_servers(storage: Both, client: redis.Redis, monkeypatc
     """A host whose clock is an hour ahead blocks nobody and admits nobody."""
     monkeypatch.setattr(time, "time", lambda: 4e9)
     monkeypatch.setattr(time, "time_ns", lambda: 4 * 10**18)
-    verdict = storage.acquire([one()], [key(someone(), one())], 1)
-    seconds, microseconds = client.time()
+    instants = []
+    for _ in range(5):
+        instants.append(client.time())
+        instants.append(divmod(storage.acquire([one()], [key(someone(), one())], 1).now, SECOND))
+    instants.append(client.time())
 
-    assert 0 <= seconds * SECOND + microseconds - verdict.now < 10 * SECOND
+    # To the microsecond: neither before nor after what the server itself says.
+    assert instants == sorted(instants)
+    assert instants[-1][0] - instants[0][0] < 10
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -242,9 +242,9 @@ def test_what_stays_counted_is_not_called_unsent() -> None:
     rounds = spread.acquire(made, request)
     (first,) = next(rounds)
     assert first.keys == ["n:{ana}:own:f"]
-    from ratelimited_notify.windows.strategies import Reading, Verdict
+    from ratelimited_notify.windows.strategies import FITS, Reading, Verdict
 
-    taken = Verdict(True, 1, [Reading(1, 0, MINUTE, (MINUTE, 0))])
+    taken = Verdict(True, 1, [Reading(1, FITS, MINUTE, (MINUTE, 0))])
     rounds.send([[taken]])
     rounds.send([NothingSent("The second cannot be reached.")])
     with pytest.raises(StorageError, match=r"cannot be reached.*could not all be given back") as raised:

@@ -712,7 +712,7 @@ def test_a_batch_that_cannot_undo_a_refusal_is_given_back() -> None:
             lost = requests[-1].keys[0] in question.keys
             return StorageError("The server is gone.") if lost else len(question.keys)
         fits = [name != everybody or place < 3 for place, name in enumerate(question.keys)]
-        return [Verdict(ok, 1, [Reading(1, 0 if ok else 99, 99, (99, 0) if ok else None)]) for ok in fits]
+        return [Verdict(ok, 1, [Reading(1, FITS if ok else 99, 99, (99, 0) if ok else None)]) for ok in fits]
 
     def answered(rounds: spread.Rounds[Any]) -> None:
         questions = next(rounds)

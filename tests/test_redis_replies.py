@@ -16,7 +16,18 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis import decided, replies, scripts
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.storage.redis.slots import slot_ranges
-from ratelimited_notify.windows.strategies import MICROSECONDS, RECORDS, Mode, Request, Verdict, Window, look, take
+from ratelimited_notify.windows.strategies import (
+    FITS,
+    MICROSECONDS,
+    NEVER,
+    RECORDS,
+    Mode,
+    Request,
+    Verdict,
+    Window,
+    look,
+    take,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -52,7 +63,8 @@ def written(verdict: Verdict, windows: list[Window], *, brief: bool) -> list[int
         ):
             numbers += [-reading.count]
         else:
-            numbers += [reading.count, reading.retry_at, reading.reset_at, instant, sequence]
+            retry_at = {FITS: 0, NEVER: -1}.get(reading.retry_at, reading.retry_at)
+            numbers += [reading.count, retry_at, reading.reset_at, instant, sequence]
     return [(1 if verdict.granted else -1) * (1 + len(numbers)), *numbers]
 
 
@@ -124,8 +136,8 @@ def makes_sense(verdict: Verdict, windows: list[Window], *, taking: bool) -> boo
     enforced = [r for r, one in zip(verdict.readings, windows, strict=True) if one.mode is Mode.ENFORCE]
     return (
         len(verdict.readings) == len(windows)
-        and all(r.count >= 0 and r.retry_at >= -1 and r.reset_at >= 0 for r in verdict.readings)
-        and verdict.granted == all(r.retry_at == 0 for r in enforced)
+        and all(r.count >= 0 and (r.retry_at == FITS or r.retry_at > 0) and r.reset_at >= 0 for r in verdict.readings)
+        and verdict.granted == all(r.retry_at == FITS for r in enforced)
         and all((r.token is not None) == (verdict.granted and taking) for r in enforced)
         and not any(r.token for r in verdict.readings if not (verdict.granted and taking))
     )

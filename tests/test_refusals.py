@@ -194,6 +194,7 @@ class Plain(MemoryStorage):
                 st.sampled_from([1, SECOND, 4 * SECOND, 5 * SECOND - 1, 5 * SECOND, MINUTE]),
                 st.just(0),
             ),
+            st.tuples(st.just("back"), st.sampled_from([1, SECOND, MINUTE]), st.just(0)),
             st.tuples(st.just("release"), st.integers(0, 9), st.just(0)),
             st.tuples(st.just("clear"), st.sampled_from(["ana", "bo"]), st.just(0)),
             st.tuples(st.just("rules"), st.integers(0, 3), st.just(0)),
@@ -203,7 +204,7 @@ class Plain(MemoryStorage):
 )
 def test_alone_it_changes_no_verdict(amounts: tuple[int, int], steps: list[tuple[str, Any, int]]) -> None:
     """While nobody else takes, gives back or edits, a limiter that remembers says what one says that does not."""
-    clock = Clock()
+    clock, monotonic, back = Clock(), Monotonic(), False
 
     def rules(first: int) -> RuleSet:
         return RuleSet(
@@ -214,19 +215,26 @@ def test_alone_it_changes_no_verdict(amounts: tuple[int, int], steps: list[tuple
         )
 
     remembering = Limiter(rules(amounts[0]), Plain(clock=clock), clock=clock, remember_refusals=True)
-    remembering._refusals = RefusalCache(lambda: clock.now * 1000)
+    remembering._refusals = RefusalCache(monotonic)
     other = Limiter(rules(amounts[0]), Plain(clock=clock), clock=clock)
     taken: list[tuple[Any, Any]] = []
     for step, value, cost in steps:
         if step == "hit":
             pair = remembering.hit("news", value, cost=cost), other.hit("news", value, cost=cost)
-            assert [(one.allowed, one.retry_at, one.retry_after, str(one)) for one in pair[:1]] == [
-                (one.allowed, one.retry_at, one.retry_after, str(one)) for one in pair[1:]
-            ]
+            assert pair[0].allowed == pair[1].allowed
+            # What is remembered is as of a time that never runs backwards.
+            if not back:
+                assert [(one.retry_at, one.retry_after, str(one)) for one in pair[:1]] == [
+                    (one.retry_at, one.retry_after, str(one)) for one in pair[1:]
+                ]
             if pair[0]:
                 taken.append(pair)
         elif step == "pass":
             clock.advance(value)
+            monotonic.now += value * 1000
+        elif step == "back":
+            clock.advance(-value)
+            back = True
         elif step == "release" and value < len(taken):
             assert remembering.release(taken[value][0]) == other.release(taken[value][1])
         elif step == "clear":
@@ -270,6 +278,24 @@ def test_how_long_it_remembers(retry_at: int, lasts: int) -> None:
         found.append(refusals.find([ONE], ["n:{ana}:one:m"], 1))
 
     assert found == [Verdict(False, (lasts - 1) // 1000, refused(retry_at).readings), None]
+
+
+@pytest.mark.parametrize(
+    "retries", [(SECOND, 3 * SECOND), (3 * SECOND, SECOND), (FITS, 3 * SECOND), (3 * SECOND, FITS)]
+)
+def test_of_several_windows_the_one_that_refuses_for_longest_counts(retries: tuple[int, int]) -> None:
+    """It is remembered until all of them have room again."""
+    clock = Monotonic()
+    refusals = RefusalCache(clock)
+    keys = ["n:{ana}:one:m", "n:{ana}:two:m"]
+    verdict = Verdict(False, 0, [Reading(1, retry_at, HOUR, None) for retry_at in retries])
+    refusals.remember([ONE, ONE], keys, 1, verdict, refusals.asked_at())
+    found = []
+    for instant in (3 * SECOND * 1000 - 1, 3 * SECOND * 1000):
+        clock.now = instant
+        found.append(refusals.find([ONE, ONE], keys, 1) is not None)
+
+    assert found == [True, False]
 
 
 def test_what_was_asked_before_a_release_is_not_remembered() -> None:

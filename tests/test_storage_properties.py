@@ -516,3 +516,35 @@ def test_reading_at_a_later_instant_changes_nothing(
 
         assert backend.storage.peek(windows, keys, cost) == before
         assert backend.call(engine.get_window_stats, item, backend.namespace).remaining == left
+
+
+def test_after_a_step_back_a_hit_counts_as_the_newest(backend: Backend) -> None:
+    """In a moving window it leaves together with the newest hit before it, and not earlier, at any cost."""
+    one = window("moving-window", 9)
+    key = [backend.key("ana", one)]
+    newest = backend.now()
+    backend.storage.acquire([one], key, 1)
+    for cost in (1, 2):
+        backend.advance(-10 * SECOND)
+        reading = backend.storage.acquire([one], key, cost).readings[0]
+        assert reading.reset_at == newest + MINUTE
+    counts = []
+    for instant in (newest + MINUTE - 1, newest + MINUTE):
+        backend.advance(instant - backend.now())
+        counts.append(backend.storage.peek([one], key, 1).readings[0].count)
+
+    assert counts == [4, 0]
+
+
+def test_after_a_step_back_the_previous_window_weighs_no_more_than_its_whole(backend: Backend) -> None:
+    """A sliding window whose clock is set back to before its current window counts every hit once."""
+    one = window("sliding-window-counter", 9)
+    key = [backend.key("ana", one)]
+    backend.storage.acquire([one], key, 4)
+    backend.advance(MINUTE)
+    backend.storage.acquire([one], key, 1)
+    backend.advance(-30 * SECOND)
+
+    assert backend.storage.peek([one], key, 1).readings[0].count == 5
+    assert backend.storage.acquire([one], key, 4).granted
+    assert not backend.storage.acquire([one], key, 1).granted

@@ -190,7 +190,9 @@ class Decision:
 
     @property
     def retry_at(self) -> datetime | None:
-        """When it would be allowed, in UTC; None if it is allowed now, or never."""
+        """When it would be allowed, in UTC; None if it is allowed now, or never. After the year 9999, it is the end of that
+        year: the last instant that a `datetime` can express.
+        """
         retry_at = self._retry_at()
         return None if retry_at is None or retry_at == NEVER else _utc(retry_at)
 
@@ -198,7 +200,7 @@ class Decision:
     def reset_at(self) -> datetime | None:
         """When the last enforced window is empty, if nothing else happens, in UTC; None if no rule applies.
 
-        If the hit was given back, some windows may be empty earlier.
+        If the hit was given back, some windows may be empty earlier. After the year 9999, it is the end of that year.
         """
         latest = max((reading.reset_at for _, reading in self._enforced()), default=None)
         return None if latest is None else _utc(latest)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ratelimited_notify.windows.strategies import Reading, StrategyName
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_FIRST, _LAST = ((each - _EPOCH) // timedelta(microseconds=1) for each in (_EARLIEST, _LATEST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class WindowState:
     remaining: int
     """How many hits are left: after this hit if it was taken, before it if it was refused."""
     reset_at: datetime
-    """When the window is empty, if nothing else happens."""
+    """When the window is empty, if nothing else happens. After the year 9999, it is the end of that year."""
     retry_after: float
     """Seconds until this cost fits, if nothing else happens. 0 if it fits or was taken, `inf` if it never fits."""
     enforced: bool
@@ -77,5 +79,7 @@ def state_of(subject: Subject, window: Counter, reading: Reading, now: int) -> W
 
 
 def utc(instant: int) -> datetime:
-    """The time of an instant in microseconds, aware, in UTC."""
-    return _EPOCH + timedelta(microseconds=instant)
+    """The time of an instant in microseconds, aware, in UTC. One that `datetime` cannot express is the last that it can, at the
+    end of the year 9999, or the first.
+    """
+    return _EPOCH + timedelta(microseconds=min(max(instant, _FIRST), _LAST))

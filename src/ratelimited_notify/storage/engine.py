@@ -21,7 +21,7 @@ from ratelimited_notify.callables import check_is_called_only, close_coroutine
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.windows.keys import foreign
-from ratelimited_notify.windows.strategies import MICROSECONDS, Mode, Window
+from ratelimited_notify.windows.strategies import FITS, MICROSECONDS, NEVER, Mode, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,7 +107,7 @@ def _sliding(verdict: Verdict) -> tuple[int, float, int, float]:
 def _oldest(verdict: Verdict, expiry: int) -> float:
     """The instant of the window's oldest hit, derived from the instant at which one hit more than the limit would fit."""
     retry_at = verdict.readings[0].retry_at
-    return retry_at / MICROSECONDS - expiry if retry_at > 0 else verdict.now / MICROSECONDS
+    return retry_at / MICROSECONDS - expiry if FITS < retry_at < NEVER else verdict.now / MICROSECONDS
 
 
 class LimitsVerbs(NotPickled, MovingWindowSupport, SlidingWindowCounterSupport):

@@ -24,11 +24,11 @@ StrategyName: TypeAlias = Literal["moving-window", "fixed-window", "sliding-wind
 MICROSECONDS = 1_000_000
 """Microseconds in a second."""
 
-FITS = 0
-"""The `Reading.retry_at` of a cost that fits now."""
+FITS = -(1 << 100)
+"""The `Reading.retry_at` of a cost that fits now. Earlier than any instant: a caller's clock may be before 1970."""
 
-NEVER = -1
-"""The `Reading.retry_at` of a cost above the limit: waiting does not help."""
+NEVER = 1 << 100
+"""The `Reading.retry_at` of a cost above the limit: waiting does not help. Later than any instant."""
 
 Token: TypeAlias = tuple[int, int]
 """What identifies one hit in one window, enough to give exactly that hit back: an instant, and a number that distinguishes

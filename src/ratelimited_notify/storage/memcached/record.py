@@ -39,8 +39,10 @@ NO_END = 0
 AT_ONCE = -1
 """The time to live of an item that expires as soon as it is written: a compare-and-swap that deletes."""
 
-_LATEST = 2**57
-"""Microseconds. A window that begins or ends later (in the year 6537), or as long before 1970, cannot be read."""
+_LATEST = 2**61
+"""Microseconds. A window that begins later, or as long before 1970, cannot be read. A clock in milliseconds is within it, and
+sums with periods still fit into 64 bits.
+"""
 
 _LARGEST_COUNT = 2**62
 _LARGEST_MARK = 2**63

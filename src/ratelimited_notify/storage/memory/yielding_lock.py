@@ -36,15 +36,18 @@ class YieldingLock:
         """
         began = time.monotonic()
         long = False
-        while self.lock.locked():
-            waited = time.monotonic() - began
-            if waited > self.timeout:
-                return False
-            if waited > self.timeout / 8:
-                long = self.contended = True
-            time.sleep(0)
-        if long:
-            self.contended = False
+        try:
+            while self.lock.locked():
+                waited = time.monotonic() - began
+                if waited > self.timeout:
+                    return False
+                if waited > self.timeout / 8:
+                    long = self.contended = True
+                time.sleep(0)
+        finally:
+            # However the wait ends. Other threads that still wait set it again at their next look.
+            if long:
+                self.contended = False
         return True
 
     def yield_to_others(self) -> None:

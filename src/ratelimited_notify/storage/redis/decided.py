@@ -27,6 +27,9 @@ _FULL = 5
 _BRIEF = {"moving-window": 1, "fixed-window": 2}
 """How many numbers a window has in its brief form, which only says that a hit was counted."""
 
+# How replies write `FITS` and `NEVER`. The server's clock never returns such instants.
+_FITS, _NEVER = 0, -1
+
 # Looking these up in the class would take as long as comparing them.
 _ENFORCE, _FORCE = Mode.ENFORCE, Mode.FORCE
 
@@ -60,22 +63,22 @@ def verdict(reply: object, windows: Sequence[Window], *, taking: bool = True) ->
     for window in windows:
         count, retry_at, reset_at, instant, sequence = numbers[at : at + _FULL]
         at += _FULL
-        if count < 0 or retry_at < NEVER or reset_at < 0 or instant < -1 or sequence < 0:
+        if count < 0 or retry_at < _NEVER or reset_at < 0 or instant < -1 or sequence < 0:
             raise UnexpectedReply
         if instant >= 0:
             # A hit is counted only if it fits, and only if the request was granted.
-            if not (granted and taking) or retry_at != FITS:
+            if not (granted and taking) or retry_at != _FITS:
                 raise UnexpectedReply
-            readings.append(_made(Reading, (count, retry_at, reset_at, (instant, sequence))))
+            readings.append(_made(Reading, (count, FITS, reset_at, (instant, sequence))))
             continue
         mode = window.mode
-        if retry_at != FITS:
+        if retry_at != _FITS:
             if mode is _FORCE:
                 raise UnexpectedReply
             blocked = blocked or mode is _ENFORCE
         elif granted and taking and mode is not _FORCE:
             raise UnexpectedReply
-        readings.append(_made(Reading, (count, retry_at, reset_at, None)))
+        readings.append(_made(Reading, (count, _instant(retry_at), reset_at, None)))
     if granted is blocked:
         raise UnexpectedReply
     return Verdict(granted, numbers[0], readings)
@@ -183,7 +186,7 @@ class Replies(LazyVerdicts):
             if count <= 0:
                 _, retry_at, reset_at, instant, sequence = numbers[at : at + _FULL]
                 token = (instant, sequence) if instant >= 0 else None
-                readings.append(Reading(-count, retry_at, reset_at, token))
+                readings.append(Reading(-count, _instant(retry_at), reset_at, token))
                 at += _FULL
             elif window.strategy == "moving-window":
                 readings.append(Reading(count, FITS, now + window.period, (now, 0)))
@@ -193,6 +196,13 @@ class Replies(LazyVerdicts):
                 readings.append(Reading(count, FITS, ends, (ends, 0)))
                 at += 2
         return readings
+
+
+def _instant(retry_at: int) -> int:
+    """The `Reading.retry_at` for that of a reply."""
+    if retry_at > 0:
+        return retry_at
+    return FITS if retry_at == _FITS else NEVER
 
 
 def _numbers(reply: object) -> list[int]:
@@ -248,11 +258,11 @@ def _full(columns: Sequence[Sequence[int]], mode: Mode, granted: bool, taking: b
     if len(columns) < _FULL:
         return False
     counts, retries, resets, instants, sequences = columns
-    if min(counts) < 0 or min(retries) < NEVER or min(resets) < 0 or min(instants) < -1 or min(sequences) < 0:
+    if min(counts) < 0 or min(retries) < _NEVER or min(resets) < 0 or min(instants) < -1 or min(sequences) < 0:
         return False
     if any(retries) and (mode is _FORCE or (granted and mode is _ENFORCE)):
         return False
     if not (granted and taking):
         return max(instants) < 0
     # Exactly the hits that fit are counted. Forced hits have their own bounds.
-    return mode is _FORCE or [it == FITS for it in retries] == [it >= 0 for it in instants]
+    return mode is _FORCE or [it == _FITS for it in retries] == [it >= 0 for it in instants]

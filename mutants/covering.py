@@ -1,0 +1,76 @@
+"""Which tests should see a fault in a file: the quick ones among those that are about it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Tests(NamedTuple):
+    """Arguments for pytest."""
+
+    files: tuple[str, ...]
+    keyword: str = ""
+    """For `-k`."""
+
+
+_LIMITER = (
+    "test_limiter.py", "test_limiter_options.py", "test_limiter_properties.py", "test_decision.py", "test_given_back.py",
+    "test_clocks.py", "test_plan.py", "test_refusals.py", "test_exceeded.py", "test_headers.py", "test_log.py",
+)  # fmt: skip
+_MEMORY = Tests(
+    ("test_windows.py", "test_memory.py", "test_memory_shortcut.py", "test_yielding_lock.py", "test_clocks.py", "test_storage_properties.py",
+     "test_limiter_properties.py", "test_interop.py"),
+    "not redis and not cluster and not sentinel and not memcached",
+)  # fmt: skip
+_MEMCACHED = Tests(
+    ("test_memcached_contents.py", "test_memcached.py", "test_storage_properties.py", "test_interop.py", "test_clocks.py"),
+    "memcached and not sync-memcached",
+)  # fmt: skip
+_REDIS = Tests(
+    ("test_redis.py", "test_redis_costs.py", "test_storage_properties.py", "test_batches.py"),
+    # Not what is about connections and stopped servers.
+    "(test_redis.py and (arithmetic or division or drops or looks or only_hit or empty_again or one_instant or clock_is or "
+    "very_instant)) or (test_redis_costs and not full) or (test_storage_properties and redis and not async) or one_by_one",
+)
+_RULES = Tests((
+    "test_rules.py", "test_plan.py", "test_rules_file.py", "test_doubts.py", "test_other_limits.py", "test_limiter_properties.py",
+    "test_limiter_options.py",
+), "not redis and not cluster and not sentinel and not memcached")  # fmt: skip
+
+COVERING: dict[str, Tests] = {
+    "windows/strategies.py": _MEMORY,
+    "windows/hits.py": Tests(("test_hits.py", *_MEMORY.files), _MEMORY.keyword),
+    "windows/keys.py": Tests(
+        ("test_keys.py", "test_limiter.py", "test_interop.py", "test_limiter_properties.py"), _MEMORY.keyword
+    ),
+    "windows/lazy_verdicts.py": Tests(("test_batches.py", "test_redis_replies.py")),
+    "storage/memory/sync.py": _MEMORY,
+    "storage/memory/packed.py": _MEMORY,
+    "storage/memory/shards.py": _MEMORY,
+    "storage/memory/shortcut.py": _MEMORY,
+    "storage/memory/clock.py": _MEMORY,
+    "storage/memory/yielding_lock.py": _MEMORY,
+    "storage/memcached/record.py": _MEMCACHED,
+    "storage/memcached/decide.py": _MEMCACHED,
+    "storage/redis/decided.py": Tests(("test_redis_replies.py", "test_batches.py")),
+    "limiter/decision.py": Tests(_LIMITER),
+    "limiter/window_state.py": Tests(_LIMITER),
+    "limiter/headers.py": Tests(("test_headers.py", "test_exceeded.py")),
+    "limiter/refusals.py": Tests(("test_refusals.py",)),
+    "limiter/refund.py": Tests(("test_refund.py", "test_limiter.py", "test_given_back.py")),
+    "limiter/base.py": Tests(_LIMITER),
+    "limiter/batch.py": Tests((*_LIMITER, "test_batches.py")),
+    "limiter/lookup.py": Tests((*_LIMITER, "test_other_limits.py"), "not redis and not cluster and not sentinel"),
+    "limiter/tiers.py": Tests(("test_other_limits.py", "test_limiter.py", "test_plan.py"), _MEMORY.keyword),
+    "notifier/policy.py": Tests(("test_policy.py", "test_notifier.py", "test_async_notifier.py")),
+    "rules/plan.py": _RULES,
+    "rules/rule.py": _RULES,
+    "rules/ruleset.py": _RULES,
+    "rules/limit.py": _RULES,
+    "rules/glob.py": _RULES,
+    **{
+        f"storage/redis/{name}.lua": _REDIS
+        for name in ("clock", "begin", "moving", "fixed", "sliding", "decide", "give", "one", "many", "release", "forget", "undo")
+    },
+}  # fmt: skip
+"""By path below `src/ratelimited_notify`."""
