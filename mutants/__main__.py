@@ -117,10 +117,6 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         seen = _results(faults, Path(place), int(os.environ.get("WORKERS") or 2))
-    for fault, was_seen in zip(faults, seen, strict=True):
-        if not was_seen:
-            line, before, after = fault.lines(sources[fault.file])
-            print(f"\n{PACKAGE / fault.file}:{line}\n- {before}\n+ {after}")
     print()
     return _score(faults, seen)
 
@@ -167,7 +163,7 @@ def _results(faults: Sequence[Fault], place: Path, workers: int) -> list[bool]:
             seen = workshop.sees(fault, timeouts[COVERING[fault.file]])
         finally:
             free.put(workshop)
-        print("." if seen else "S", end="", flush=True)
+        print("." if seen else _shown(fault), end="", flush=True)
         return seen
 
     pool = ThreadPoolExecutor(workers)
@@ -184,6 +180,11 @@ def _results(faults: Sequence[Fault], place: Path, workers: int) -> list[bool]:
         pool.shutdown(wait=False, cancel_futures=True)
         for workshop in workshops:
             workshop.stop()
+
+
+def _shown(fault: Fault) -> str:
+    line, before, after = fault.lines((ROOT / PACKAGE / fault.file).read_text(encoding="utf-8"))
+    return f"\n{PACKAGE / fault.file}:{line}\n- {before}\n+ {after}\n"
 
 
 def _score(faults: Sequence[Fault], seen: Sequence[bool]) -> int:
