@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.recurring import End, Report
 
-    Message: TypeAlias = tuple[str, tuple[object, ...]]
-    """A message with its arguments, as the logging module takes them."""
+Message: TypeAlias = tuple[str, tuple[object, ...]]
+"""A message with its arguments, as the logging module takes them."""
 
 MUTED = 60.0
 """Seconds after which a task that a handler started may log, even if our log call is what started it. A task that sends one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimited_notify.callables import check_is_called_only, if_unawaited
@@ -11,12 +12,11 @@ from ratelimited_notify.log import RecurringLine
 from ratelimited_notify.rules.wording import duration_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ratelimited_notify.log import Message
     from ratelimited_notify.recurring import End, Report
 
-    Failure: TypeAlias = Callable[[object], SendFailed | None]
+Failure: TypeAlias = Callable[[object], SendFailed | None]
+"""Makes an exception of a result that is a failure; None if the result is fine."""
 
 
 def failing(failed: Callable[..., object] | None) -> Failure | None:
