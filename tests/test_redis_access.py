@@ -158,9 +158,7 @@ def test_what_is_not_needed_may_be_forbidden(guarded: Valkey, opened: Callable[.
 @both
 def test_a_forbidden_ping_closes_a_circuit(guarded: Valkey, opened: Callable[..., Any]) -> None:
     """It is an answer: the server is there."""
-    with Both(
-        opened(f"redis://kestrel-ping:s3cret@{guarded.address}/0?timeout=5", circuit=Circuit(1, 0.01))
-    ) as storage:
+    with Both(opened(f"redis://kestrel-ping:s3cret@{guarded.address}/0?timeout=5", circuit=Circuit(1, 2.0))) as storage:
         storage.storage.breaker.failed(time.monotonic(), timed_out=False)
         assert storage.storage.breaker.is_open
 

@@ -118,11 +118,16 @@ class RecurringEvent:
         if not self._claims(last, now):
             self.ongoing = True
             return None
-        number = last.total + self._report(last, now, open=False)
+        new = self._report(last, now, open=False)
+        number = 0 if new is None else last.total + new
         return End(number, max(0.0, now - since)) if number else None
 
-    def _report(self, last: _Reported, now: float, *, open: bool) -> int:
-        """Make the report that follows the last one. Returns how many events are new in it."""
+    def _report(self, last: _Reported, now: float, *, open: bool) -> int | None:
+        """Make the report that follows the last one. Returns how many events are new in it; None if this caller was so slow
+        that another one took its place, and reports them.
+        """
+        if self._reported is not last:
+            return None
         marker = next(self._numbers)
         number = marker - last.marker - 1
         total = last.total + number if open else 0

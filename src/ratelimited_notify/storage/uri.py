@@ -56,8 +56,6 @@ _lone_percent = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _host_name = re.compile(r"[\w.~-]+").fullmatch
 _number = re.compile(r"[0-9]{1,10}").fullmatch
 _option = re.compile(r"([a-z_]+)=(.+)").fullmatch
-# The name of a file, and a number after it.
-_database_after_socket = re.compile(r"[^/]*\.[^/]*/[0-9]+/?").fullmatch
 
 
 class Scheme(NamedTuple):
@@ -270,7 +268,8 @@ def _socket(named: str, path: str, kind: Kind) -> str:
         )
     if path in ("", "/"):
         raise _NotUnderstood("it names no path of a socket")
-    if kind == "redis" and _database_after_socket("/".join(path.rstrip("/").rsplit("/", 2)[-2:])):
+    *_, file, last = ("", *path.rstrip("/").split("/"))
+    if kind == "redis" and "." in file and last.isascii() and last.isdigit():
         raise _NotUnderstood("a number follows the path of the socket; the database is an option there: ?db=2")
     decoded = _decoded(path)
     if _unprintable(decoded):
