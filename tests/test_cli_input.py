@@ -433,6 +433,20 @@ def test_no_message_about_a_storage_speaks_python(rules: Path, uri: str) -> None
     assert PYTHON.search(result.output) is None
 
 
+def test_a_required_field_that_a_line_has_not_is_told_in_its_words(tmp_path: Path) -> None:
+    """What to write in a program does not help somebody who writes lines."""
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rules]]\ntype = "news"\nlimit = "1/day"\nby = "tenant"\nrequired = "tenant"\n')
+
+    result = invoke("send", "--rules", path, "--dry-run", input=line())
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "line 1: failed: A notification of type 'news' has no tenant, but the rule 'news by tenant' requires it. "
+        "Set this field on every notification of this type.\n"
+    )
+
+
 def test_the_words_are_found() -> None:
     """The test above is not one of nothing."""
     for said in (

@@ -55,7 +55,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         number = nan
     if not 0 <= number < inf:
-        raise typer.BadParameter("it must be a number of seconds, 0 or more, such as 2.5")
+        raise typer.BadParameter("it must be a number of seconds, not negative, such as 2.5")
     return number
 
 
