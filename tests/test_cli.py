@@ -219,6 +219,8 @@ SECRET = "geheim"
         (line(priority=["geheim"]), "priority must be a string"),
         (line(fields={"geheim": True}), "fields must be an object with strings, whole numbers and null"),
         (line(prioritty="geheim"), "'prioritty' is not known; known are type, recipient, subject, body, html, headers, cc, bcc, reply_to, priority, cost, fields"),
+        (line(tenant="geheim"), "'tenant' is a field; write it in fields: {\"fields\": {\"tenant\": ...}}"),
+        (line(dedupe_key="geheim"), "'dedupe_key' is a field; write it in fields: {\"fields\": {\"dedupe_key\": ...}}"),
         (line(**{"geheim@example.com": 1}), "a key is not known; known are type,"),
         (line(fields={"geheim@example.com": "x"}), "a field has a name that cannot be declared"),
         (line(fields={"cost": "geheim"}), "'cost' is not a field; write it next to type and recipient"),
@@ -480,7 +482,8 @@ def test_the_scheme_of_a_gateway_is_read_in_any_case(inbox: Inbox, rules: Path) 
         (["--dry-run", "no-such-file"], "The notifications in no-such-file cannot be read: No such file"),
         (["--dry-run", "."], "The notifications in . cannot be read: Is a directory"),
         (["--dry-run", "--rules", "no-such-file"], "The rules in no-such-file cannot be used"),
-        (["--max-wait", "-1"], "--max-wait"),
+        (["--max-wait", "-1"], "Invalid value for '--max-wait': it must be a number of seconds, not"),
+        (["--timeout", "soon"], "Invalid value for '--timeout': it must be a number of seconds, not"),
         (["--gateway", "smtp://127.0.0.1:1", "--timeout", "0"], "--timeout must be a finite number of seconds"),
     ],
 )

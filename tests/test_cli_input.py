@@ -11,9 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -110,6 +111,17 @@ def zipped(data: bytes) -> bytes:
     return made.getvalue()
 
 
+def tarred(data: bytes, format: int = tarfile.USTAR_FORMAT, mode: Literal["w", "w:gz"] = "w") -> bytes:
+    """The bytes in a tar archive, in a directory of their own."""
+    made = BytesIO()
+    with tarfile.open(fileobj=made, mode=mode, format=format) as archive:
+        folder, file = tarfile.TarInfo("mails"), tarfile.TarInfo("mails/notifications.jsonl")
+        folder.type, file.size = tarfile.DIRTYPE, len(data)
+        archive.addfile(folder)
+        archive.addfile(file, BytesIO(data))
+    return made.getvalue()
+
+
 def records() -> list[dict[str, Any]]:  # Any: parts of JSON
     """Three notifications."""
     return [json.loads(line(recipient=f"geheim{number}@example.com")) for number in range(3)]
@@ -127,6 +139,12 @@ WRONG = {
     "UTF-32LE": (LINES.decode().encode("utf-32-le"), r"UTF-32.*iconv"),
     "UTF-32BE": (LINES.decode().encode("utf-32-be"), r"UTF-32.*iconv"),
     "ZIP": (zipped(LINES), r"ZIP archive or a spreadsheet"),
+    "tar": (tarred(LINES), r"tar archive.*tar -xOf"),
+    "tar by GNU": (tarred(LINES, tarfile.GNU_FORMAT), r"tar archive"),
+    "tar by POSIX": (tarred(LINES, tarfile.PAX_FORMAT), r"tar archive"),
+    "tar in gzip": (tarred(LINES, mode="w:gz"), r"tar archive.*tar -xOf"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\0\4" + LINES, r"7z archive"),
+    "RAR": (b"Rar!\x1a\x07\1\0" + LINES, r"RAR archive"),
     "bzip2": (bz2.compress(LINES), r"bzip2 -dc"),
     "xz": (lzma.compress(LINES), r"xz -dc"),
     "gzip in gzip": (gzip.compress(gzip.compress(LINES)), r"compressed twice"),
@@ -161,7 +179,7 @@ def test_another_format_is_told_in_one_message(rules: Path, tmp_path: Path, name
     assert sorted(path.name for path in tmp_path.iterdir()) == ["input", "report", "rules.toml"]
 
 
-@pytest.mark.parametrize("tool", ["iconv", "jq"])
+@pytest.mark.parametrize("tool", ["iconv", "jq", "tar"])
 def test_what_the_messages_say_helps(rules: Path, tmp_path: Path, tool: str) -> None:
     """The commands that the messages name turn the file into one that is sent."""
     if shutil.which(tool) is None:
@@ -169,6 +187,7 @@ def test_what_the_messages_say_helps(rules: Path, tmp_path: Path, tool: str) -> 
     for name, (data, _) in WRONG.items():
         (tmp_path / "FILE").write_bytes(data)
         advice = invoke("send", "--rules", rules, "--dry-run", tmp_path / "FILE").stderr.partition("with: ")[2].strip()
+        advice = advice.partition(" | ratelimited-notify")[0]
         if advice.startswith(tool):
             made = subprocess.run(advice, shell=True, capture_output=True, check=True, cwd=tmp_path).stdout
             result = invoke("send", "--rules", rules, "--dry-run", input=made)
@@ -412,6 +431,20 @@ def test_no_message_about_a_storage_speaks_python(rules: Path, uri: str) -> None
 
     assert result.exit_code == 2
     assert PYTHON.search(result.output) is None
+
+
+def test_a_required_field_that_a_line_has_not_is_told_in_its_words(tmp_path: Path) -> None:
+    """What to write in a program does not help somebody who writes lines."""
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rules]]\ntype = "news"\nlimit = "1/day"\nby = "tenant"\nrequired = "tenant"\n')
+
+    result = invoke("send", "--rules", path, "--dry-run", input=line())
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "line 1: failed: A notification of type 'news' has no tenant, but the rule 'news by tenant' requires it. "
+        "Set this field on every notification of this type.\n"
+    )
 
 
 def test_the_words_are_found() -> None:

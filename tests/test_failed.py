@@ -307,6 +307,14 @@ def test_a_failure_that_a_gateway_raises_itself() -> None:
     assert not outcome_unknown(SendFailed())
 
 
+@pytest.mark.parametrize("result", [Response(503), Response(429), 0])
+def test_the_error_does_not_say_more_than_is_known(result: object) -> None:
+    """After a 503 the hit is kept because the message may have been sent, so the error must not say that it was not."""
+    said = f"The gateway returned a result of type {type(result).__name__}, which is a failure."
+
+    assert str(SendFailed(result)) == said
+
+
 def test_the_error_names_no_recipient() -> None:
     """The result may hold an address, so no text of the error shows it."""
     error = SendFailed({"to": CANARY})

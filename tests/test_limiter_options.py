@@ -366,7 +366,8 @@ def test_a_rule_for_every_type_knows_every_type(make: Any, caplog: pytest.LogCap
 
 MISSING = (
     "A notification of type 'sms' has no tenant, but the rule 'sms by tenant' requires it. "
-    "Set this field on every notification of this type."
+    "Set this field on every notification of this type: "
+    "write notifier.bind(tenant=...).send(...), limiter.hit(..., tenant=...), or fields={'tenant': ...} on a decorator."
 )
 
 

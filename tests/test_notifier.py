@@ -298,7 +298,10 @@ def test_a_storage_that_fails_as_the_user_chose(choice: Any, sent: bool) -> None
         (
             None,
             TypeError,
-            "The recipient is a NoneType; it must be a str, an int or a UUID. Pass a value that identifies it,",
+            (
+                "The recipient is a NoneType; it must be a str, an int or a UUID. Pass a value that identifies it, such as "
+                "user.id or user.email. On a decorator, say where it is: recipient='user.email'."
+            ),
         ),
         (True, TypeError, "The recipient is a bool; it must be a str, an int or a UUID."),
         (4.5, TypeError, "The recipient is a float"),

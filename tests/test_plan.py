@@ -284,15 +284,25 @@ def test_fields_are_checked_and_read_as_text() -> None:
     assert made.fields({"tenant": 5, "ip": "::1", "channel": None}) == {"tenant": "5", "ip": "::1"}
 
 
-@pytest.mark.parametrize("name", ["ip", "type", "recipient", "Tenant"])
-def test_an_undeclared_field_of_a_call_is_an_error(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ip", ""),
+        ("type", ""),
+        ("recipient", ""),
+        ("Tenant", " Is it meant to be tenant?"),
+        ("tennant", " Is it meant to be tenant?"),
+        ("dedup_key", " Is it meant to be dedupe_key?"),
+    ],
+)
+def test_an_undeclared_field_of_a_call_is_an_error(name: str, meant: str) -> None:
     """A misspelt field would count in no window: the message names those that there are, and how to declare it."""
     with pytest.raises(NotifyError) as caught:
         plans(Rule("news", "1/day")).fields({name: "x"})
 
     assert str(caught.value) == (
         f"'{name}' is not a field of a notification; use channel, dedupe_key, tenant, "
-        f'or declare it: fields = ["{name}"] in the rules file, or RuleSet(rules, fields=["{name}"]).'
+        f'or declare it: fields = ["{name}"] in the rules file, or RuleSet(rules, fields=["{name}"]).{meant}'
     )
 
 

@@ -113,6 +113,11 @@ def test_normalising_twice_changes_nothing(address: str) -> None:
     assert email(email(address)) == email(address)
 
 
+def test_the_two_forms_of_a_domain_in_another_script_stay_two_recipients() -> None:
+    """The documentation says so: which domains are the same depends on the standard (a ß is an ss in that of 2003)."""
+    assert email("ana@ex\u00e4mple.com") != email("ana@xn--exmple-cua.com")
+
+
 def test_without_options_each_spelling_counts_by_itself() -> None:
     """Nothing is normalised that was not asked for."""
     assert counting_as(None, None)("Ana@example.com") == "Ana@example.com"

@@ -86,6 +86,22 @@ def test_isolated_limits_inside_each_other(news: Callable[[int], int]) -> None:
         assert outer.clock() != inner.clock()
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), float("-inf")])
+def test_a_clock_that_cannot_be_moved_there_says_why(seconds: float) -> None:
+    """`retry_after` is infinite if a notification will never be allowed, and such a wait has no end."""
+    clock = Clock()
+    before = clock()
+
+    for move, said in (
+        (clock.advance, r"^advance\(\) takes a finite number of seconds; retry_after is inf if a notification is never allowed\.$"),
+        (clock.sleep, r"^advance\(\) takes a finite number of seconds"),
+        (clock.set, r"^set\(\) takes an aware datetime or a finite number of seconds since 1970\.$"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            move(seconds)
+    assert clock() == before
+
+
 def test_the_clock_of_isolated_limits(news: Callable[[int], int]) -> None:
     """Time passes when the test says so; a wait moves the clock and takes no time."""
     clock = Clock()

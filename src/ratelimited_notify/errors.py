@@ -100,7 +100,7 @@ class MissingExtra(NotifyError, ImportError):
 
 
 class SendFailed(NotifyError):
-    """What the gateway returned means that the message was not sent: `failed=` said so.
+    """What the gateway returned is a failure: `failed=` said so.
 
     `result` is what it returned. Pickling keeps it if it can be pickled; otherwise `result` is None afterwards.
     """
@@ -108,9 +108,7 @@ class SendFailed(NotifyError):
     def __init__(self, result: object = None) -> None:
         self.result = result
         # Only its class: the result itself may contain the recipient.
-        super().__init__(
-            f"The gateway returned a result of type {type(result).__name__}, which means that nothing was sent."
-        )
+        super().__init__(f"The gateway returned a result of type {type(result).__name__}, which is a failure.")
 
     def __reduce__(self) -> tuple[type[SendFailed], tuple[object], dict[str, object]]:
         return type(self), (_picklable(self.result),), {"args": self.args}

@@ -55,7 +55,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         number = nan
     if not 0 <= number < inf:
-        raise typer.BadParameter("it must be a number of seconds, 0 or more, such as 2.5")
+        raise typer.BadParameter("it must be a number of seconds, not negative, such as 2.5")
     return number
 
 
@@ -177,8 +177,8 @@ def send_command(
 
     - 0: every notification was sent, or refused by a rule.
     - 1: some lines were malformed, could not be sent, or were not tried, or the report could not be written.
-    - 2: an option or a file cannot be used; nothing was sent.
-    - 130: interrupted by Ctrl-C or SIGTERM; the hits of what was decided but not sent were given back.
+    - 2: an option or a file cannot be used, or the input is not JSON lines; nothing was sent.
+    - 130: interrupted by Ctrl-C, SIGTERM or SIGHUP; the hits of what was decided but not sent were given back.
     """
     aside = console(stderr=True)
     output = Output(

@@ -22,6 +22,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"{\0", f"The input is UTF-16. {_ICONV.format('UTF-16LE')}"),
     (b"\0{", f"The input is UTF-16. {_ICONV.format('UTF-16BE')}"),
     (b"PK\x03\x04", f"The input is a ZIP archive or a spreadsheet. {_LINES}"),
+    (b"7z\xbc\xaf\x27\x1c", f"The input is a 7z archive. {_LINES}"),
+    (b"Rar!\x1a\x07", f"The input is a RAR archive. {_LINES}"),
     (b"\xd0\xcf\x11\xe0", f"The input is an Office document. {_LINES}"),
     (b"%PDF-", f"The input is a PDF document. {_LINES}"),
     (GZIP, f"The input is compressed twice. {_UNPACK.format('gzip -dc')}"),
@@ -29,6 +31,8 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xfd7zXZ\0", f"The input is compressed with xz. {_UNPACK.format('xz -dc')}"),
     (b"\x28\xb5\x2f\xfd", f"The input is compressed with zstd. {_UNPACK.format('zstd -dc')}"),
 )
+
+_TAR = f"The input is a tar archive. {_UNPACK.format('tar -xOf')}"
 
 _ARRAY = (
     "The input is one JSON array. Each line must be one JSON object. Convert it, for example with: jq -c '.[]' FILE"
@@ -59,6 +63,8 @@ def unreadable(line: bytes) -> str | None:
     for magic, said in _MAGIC:
         if line.startswith(magic):
             return said
+    if b"\0" in line and line.startswith(b"ustar", 257):
+        return _TAR  # it has no magic at its beginning, but the name of its first file
     text = line.decode(errors="replace").strip(" \t\r\n\v\f\ufeff\x1a")
     if text.startswith("["):
         return _ARRAY

@@ -12,6 +12,7 @@ from ratelimited_notify.errors import is_name
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT
 from ratelimited_notify.notification.notification import Notification
 from ratelimited_notify.notification.recipient import ARGUMENTS
+from ratelimited_notify.rules.rule import FIELDS
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 _Addresses: TypeAlias = str | list[str] | None
@@ -121,6 +122,8 @@ def _shown(key: str) -> str:
 def _problem(said: str) -> str:
     """What is wrong, in plain words, from a message of msgspec."""
     if found := _UNKNOWN_KEY(said):
+        if found[1] in FIELDS:
+            return f'{found[1]!r} is a field; write it in fields: {{"fields": {{"{found[1]}": ...}}}}'
         return f"{_shown(found[1])} is not known; known are {', '.join(KEYS)}"
     if found := _MISSING_KEY(said):
         return f"{found[1]} is missing"

@@ -23,11 +23,14 @@ _CLASS = re.compile(r" \(\w+(?:Error|Exception|Refused)\)")
 _NO_LIMIT = re.compile(r"write None, or 'none' in a file")
 _RULE_SET = re.compile(r", or RuleSet\(rules, fields=\[[^\]]*\]\)")
 
+_IN_A_PROGRAM = re.compile(r"(on every notification of this type): write notifier\.bind\(.* on a decorator")
+
 
 def plain(text: str) -> str:
     """The message without the names of types and exceptions of Python."""
     text = _RULE_SET.sub("", _CLASS.sub("", text))
     text = _NO_LIMIT.sub("write 'none'", text)
+    text = _IN_A_PROGRAM.sub(r"\1", text)
     return _KIND.sub(_kinds, text)
 
 

@@ -70,7 +70,8 @@ class BaseLimiter(Places[_S], Generic[_S]):
                 `Limiter` to an `AsyncLimiter`.
             namespace: the first part of every key. Limiters with the same namespace on one server count together.
             normalize: `"email"`, or a callable from string to string, so that all spellings of a recipient count as
-                one. By default each spelling is a recipient of its own.
+                one. `"email"` ignores a name, surrounding spaces, and upper and lower case. It does not know that a domain
+                in another script and its `xn--` form are the same. By default each spelling is a recipient of its own.
             tier_of: a callable that takes the recipient as you passed it, and returns the name of its tier, or None. If it
                 has a parameter called `fields`, it gets a mapping of the notification's fields too. Rules with tiers
                 need it.

@@ -161,7 +161,8 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             if rule.enforce:
                 raise NotifyError(
                     f"A notification of type {type_text(plan.type)} has no {field}, but the rule {rule.name!r} requires it. "
-                    "Set this field on every notification of this type."
+                    f"Set this field on every notification of this type: write notifier.bind({field}=...).send(...), "
+                    f"limiter.hit(..., {field}=...), or fields={{{field!r}: ...}} on a decorator."
                 )
             if self._is_new((type_text(plan.type), field, rule.name)):
                 warning(

@@ -63,8 +63,8 @@ class Limiter(BaseLimiter["Storage"]):
 
         Raises:
             TypeError: the recipient, the type or the cost has the wrong type.
-            NotifyError: the recipient is empty, a field is not declared, or no rule matches the type and the rules make
-                that an error (`unknown_type="raise"`).
+            NotifyError: the recipient is empty, a field is not declared, a field is missing that a rule requires, or no
+                rule matches the type and the rules make that an error (`unknown_type="raise"`).
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
         """
         # The same as `_decide_by_shortcut` and `decided`, without the calls. Most hits end here.

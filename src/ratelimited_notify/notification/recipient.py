@@ -82,7 +82,9 @@ def text_of(value: Recipient, field: str = "recipient") -> str:
     else:
         from ratelimited_notify.callables import if_unawaited
 
-        advice = if_unawaited(value) or "Pass a value that identifies it, such as user.id or user.email."
+        advice = if_unawaited(value) or "Pass a value that identifies it, such as user.id or user.email." + (
+            " On a decorator, say where it is: recipient='user.email'." if field == "recipient" else ""
+        )
         raise TypeError(f"The {field} is a {type(value).__name__}; it must be a str, an int or a UUID. {advice}")
     if not text:
         raise NotifyError(f"The {field} is empty. Pass a value that identifies it, such as an address or an id.")

@@ -101,6 +101,7 @@ class Notifier(BaseNotifier[P, R, Limiter]):
 
         Raises:
             RateLimitExceeded: a rule refused it and `on_limit` is `"raise"`, or the wait would be longer than `max_wait`.
+            NotifyError: nothing can be decided about such a notification, for the reasons that `Limiter.hit` names.
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
             BaseException: what the gateway raised, unchanged. `refund` decides whether the hit is given back.
             TypeError: the gateway does not take these arguments. If one of them belongs in `bind`, the message says so.

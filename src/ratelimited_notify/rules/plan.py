@@ -305,7 +305,10 @@ def check_fields(names: Iterable[str], rules: RuleSet) -> None:
                     f"The name of a field cannot be declared; use {usable}, "
                     "or a name that is valid as a Python argument."
                 )
+            from ratelimited_notify.rules.table import meant
+
             raise NotifyError(
                 f"{name!r} is not a field of a notification; use {usable}, or declare it: "
                 f'fields = ["{name}"] in the rules file, or RuleSet(rules, fields=["{name}"]).'
+                + meant(name, usable.split(", "))
             )

@@ -119,10 +119,12 @@ class Rule:
         overridden = overridden_field(counted_by)
         if len(problems) == before:
             if overrides and overridden is None:
-                others = "several others" if set(counted_by) - {"type"} else "no other"
+                others = "several" if set(counted_by) - {"type"} else "none"
                 problems.append(
                     Problem(
-                        "overrides", f"need a rule that counts by recipient or by one other field, not by {others}."
+                        "overrides",
+                        "need a rule that counts by recipient or by one other field besides the type; "
+                        f"it counts by {others}.",
                     )
                 )
             if tiers and set(counted_by) <= {"type"}:

@@ -10,7 +10,7 @@ from ratelimited_notify.errors import Problem, RuleError
 from ratelimited_notify.notification.recipient import ARGUMENTS
 from ratelimited_notify.rules.limit import is_limit
 from ratelimited_notify.rules.rule import FIELDS, Rule
-from ratelimited_notify.rules.table import is_rule_table, rule_of
+from ratelimited_notify.rules.table import is_rule_table, meant, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -219,7 +219,8 @@ def _undeclared(listed: list[tuple[str, Rule]], declared: frozenset[str]) -> lis
     return [
         Problem(
             f"{place}.{option}",
-            f"{name!r} is not a field; use {', '.join(sorted(declared))}, or declare it: fields=[{name!r}].",
+            f"{name!r} is not a field; use {', '.join(sorted(declared))}, or declare it: fields=[{name!r}]."
+            + meant(name, sorted(declared)),
         )
         for place, rule in listed
         for option, names in (("by", rule.by), ("required", rule.required))

@@ -124,7 +124,7 @@ def decoded(
         if not isinstance(name, str) or name not in types:
             # The name may be a recipient, from an override outside its table, so only plain names are shown.
             place = str(name) if is_name(name) else "?"
-            problems.append(Problem(place, f"is not known; known are {', '.join(types)}.{_meant(name, types)}"))
+            problems.append(Problem(place, f"is not known; known are {', '.join(types)}.{meant(name, types)}"))
             continue
         try:
             read[name] = msgspec.convert(value, types[name])
@@ -133,7 +133,7 @@ def decoded(
     return read
 
 
-def _meant(name: object, known: Iterable[str]) -> str:
+def meant(name: object, known: Iterable[str]) -> str:
     """Suggest the known name that is most similar, if there is one."""
     from difflib import get_close_matches
 

@@ -34,6 +34,9 @@ _TEXT = re.compile(
 )
 _BETWEEN_KEYS = re.compile(r"[^\w.-]+")
 
+_OTHERS = {".json": "JSON", ".yaml": "YAML", ".yml": "YAML"}
+"""Formats that people have rules in, by the ending of the file."""
+
 _DEEPEST = 100
 """The most dots in one key; each of them nests a table. Rules nest four tables."""
 
@@ -58,7 +61,10 @@ def read_rules(path: str | os.PathLike[str]) -> RuleSet:
         ) from error
     except (ValueError, RecursionError) as error:
         # The file is not UTF-8, not TOML, or nested too deeply. The cause is dropped because it may quote a key.
-        raise RuleError([Problem("", f"The file is not valid TOML: {_said(error)}.")], str(source)) from None
+        said = f"The file is not valid TOML: {_said(error)}."
+        if (other := _OTHERS.get(source.suffix.lower())) is not None:
+            said += f" Rules files are TOML; a program can read {other} itself and pass the result as rules."
+        raise RuleError([Problem("", said)], str(source)) from None
     try:
         return rule_set_of(document)
     except RuleError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime, timedelta
+from math import isfinite
 
 from ratelimited_notify.forking import forkable
 
@@ -29,12 +30,16 @@ class Clock:
 
         Raises:
             TypeError: the argument is neither a number nor a `timedelta`.
-            ValueError: the argument is negative.
+            ValueError: the argument is negative, or not finite, as the `retry_after` of what is never allowed.
         """
         if not isinstance(seconds, (int, float)):
             if not isinstance(seconds, timedelta):
                 raise TypeError(f"advance() takes seconds or a timedelta, not {type(seconds).__name__}.")
             seconds = seconds.total_seconds()
+        if not isfinite(seconds):
+            raise ValueError(
+                "advance() takes a finite number of seconds; retry_after is inf if a notification is never allowed."
+            )
         if seconds < 0:
             raise ValueError("advance() takes 0 seconds or more; to move the clock back, use set().")
         with self._lock:
@@ -49,6 +54,7 @@ class Clock:
 
         Raises:
             TypeError: the argument is neither of these, for example a naive datetime or None.
+            ValueError: the seconds are not finite.
         """
         if not isinstance(instant, (int, float)):
             if not isinstance(instant, datetime):
@@ -63,5 +69,7 @@ class Clock:
                     "set() takes an aware datetime or seconds since 1970; pass tzinfo=timezone.utc to the datetime."
                 )
             instant = instant.timestamp()
+        if not isfinite(instant):
+            raise ValueError("set() takes an aware datetime or a finite number of seconds since 1970.")
         with self._lock:
             self._now = round(instant * 1_000_000)

@@ -135,7 +135,8 @@ def hand_over(letter: Letter, line: Line, extensions: Container[str], place: str
         if letter.in_ascii is None:
             raise SMTPError(
                 f"An address contains non-ASCII characters, and the SMTP server {place} does not support SMTPUTF8; nothing "
-                "was sent. The gateway writes a domain in its xn-- form if it can; the part before the @ has no such form."
+                "was sent. If it is the domain, write it in its xn-- form: the gateway cannot do this for every letter. The part "
+                "before the @ has no such form."
             )
         letter = letter.in_ascii
     options = " SMTPUTF8 BODY=8BITMIME" if letter.international else ""
