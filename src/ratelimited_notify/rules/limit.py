@@ -81,7 +81,7 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
 def is_limit(notation: object) -> bool:
     """Whether this can be parsed into limits. None can."""
     try:
-        limits_of(cast("LimitNotation", notation))
+        limits_of(cast("LimitNotation", notation), shown=False)
     except RuleError:
         return False
     return True
@@ -142,7 +142,7 @@ def _advice(text: str, show: _Show) -> str:
         return ""
     from ratelimited_notify.rules.proposal import proposals
 
-    usable = [each for each in proposals(text) if not isinstance(_read(each.partition(";")[0], show), str)]
+    usable = [each for each in proposals(text) if is_limit(each)]
     return f"Write {' or '.join(map(repr, usable))}." if usable else ""
 
 
