@@ -108,6 +108,8 @@ def test_limits_are_written_as_limits_does(notation: Any, expected: list[str]) -
         (5, "5 is not a limit"),
         (True, "True is not a limit"),
         (["1/day", 5], "5 is not a limit"),
+        ({"5/day": "recipient"}, "a dict is not a limit"),
+        ([{"limit": "1/day", "overrides": {"ana@example.com": "5/day"}}], "a dict is not a limit"),
         ([], "contains no limit"),
         ("1/day; 2/day", "'1 per day; 2 per day' has two limits with the same period"),
         ("1/day; 2 per 24 hours", "has two limits with the same period"),
@@ -123,6 +125,7 @@ def test_a_limit_that_is_not_understood_is_an_error(notation: Any, said: str) ->
         limits_of(notation)
 
     assert said in str(caught.value)
+    assert "ana@" not in str(caught.value)
 
 
 def test_all_that_is_wrong_with_a_limit_is_told_at_once() -> None:
