@@ -65,7 +65,7 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
             read = [_plain(part)]
         elif isinstance(part, Mapping):
             # It may be a whole rule, whose overrides are recipients, so it is not shown.
-            read = [f"a {type(part).__name__} is not a limit. {_EXAMPLES}"]
+            read = [f"a {type(cast('object', part)).__name__} is not a limit. {_EXAMPLES}"]
         else:
             read = [f"{show(part)} is not a limit. {_EXAMPLES}"]
         for item in read:
