@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -402,6 +402,45 @@ def test_tiers_that_would_have_no_effect_are_an_error(make: Any, by: Any, option
         limiter.rules = rules
     assert str(caught.value) == said
     assert limiter.rules == RuleSet({"news": "1/day"}), "the rules before stay in force"
+
+
+def fields_first(fields: object) -> str | None:
+    raise AssertionError(fields)
+
+
+def wants_more(recipient: object, tenant: object) -> str | None:
+    raise AssertionError(recipient, tenant)
+
+
+@wraps(of_both)
+def hides_fields(recipient: object) -> str | None:
+    raise AssertionError(recipient)
+
+
+@pytest.mark.parametrize(
+    "asks", [fields_first, wants_more, hides_fields, lambda: None, lambda fields, /: None, partial(of_one, "ana", "bo")]
+)
+def test_a_tier_of_that_cannot_be_called_is_an_error(make: Any, asks: Any) -> None:
+    """When the limiter is made, and not with each notification."""
+    with pytest.raises(
+        NotifyError, match=r"^tier_of= cannot be called with a recipient.* Write def tier_of\(recipient"
+    ):
+        make([Rule("sms", "5/day", tiers={"paid": "8/day"})], tier_of=asks)
+
+
+def test_a_decorated_tier_of_may_add_arguments(make: Any) -> None:
+    """What counts is what the wrapper takes."""
+
+    def of_one_in(database: object, recipient: object) -> str | None:
+        return f"{database} {recipient}"
+
+    @wraps(of_one_in)
+    def asks(*args: object) -> str | None:
+        return of_one_in("of", *args)
+
+    limiter = make([Rule("sms", "5/day", tiers={"of ana": "8/day"})], tier_of=asks)
+
+    assert limiter.hit("sms", "ana").remaining == 7
 
 
 def test_tiers_are_told_of_together_with_what_else_is_wrong(make: Any) -> None:

@@ -121,6 +121,20 @@ def test_giving_back_a_cost_among_thousands_of_hits(valkey: Valkey) -> None:
             assert costly.count() == sum(cost for _, cost, _ in readings[gone + 1 :])
 
 
+def test_giving_back_searches_the_list_once(start_valkey: Callable[..., Valkey]) -> None:
+    """Looking for an entry that is not there would read the whole list, which blocks the server if it is long."""
+    server = start_valkey()
+    window, keys = one(10_000), fresh()
+    with closing(RedisStorage(server.url, timeout=PATIENT)) as storage, server.client() as client:
+        for costs in ([1, 1, 1, 1], [2, 1, 1, 1], [1, 3, 1, 1], [1, 1, 1, 2]):
+            tokens = [storage.acquire([window], keys, cost).readings[0].token for cost in costs]
+            for place in (2, 3, 0, 1):
+                client.config_resetstat()
+                assert storage.release([window], keys, costs[place], [tokens[place]])
+                calls = client.info("commandstats").get("cmdstat_lrem", {"calls": 0})["calls"]
+                assert calls <= 1, (costs, place)
+
+
 def test_the_running_sum_starts_anew(valkey: Valkey) -> None:
     """A window that is never empty can take hits of any cost for ever: its sums stay numbers that Lua can count exactly."""
     largest = 2**48

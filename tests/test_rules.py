@@ -108,6 +108,8 @@ def test_limits_are_written_as_limits_does(notation: Any, expected: list[str]) -
         (5, "5 is not a limit"),
         (True, "True is not a limit"),
         (["1/day", 5], "5 is not a limit"),
+        ({"5/day": "recipient"}, "a dict is not a limit"),
+        ([{"limit": "1/day", "overrides": {"ana@example.com": "5/day"}}], "a dict is not a limit"),
         ([], "contains no limit"),
         ("1/day; 2/day", "'1 per day; 2 per day' has two limits with the same period"),
         ("1/day; 2 per 24 hours", "has two limits with the same period"),
@@ -123,6 +125,7 @@ def test_a_limit_that_is_not_understood_is_an_error(notation: Any, said: str) ->
         limits_of(notation)
 
     assert said in str(caught.value)
+    assert "ana@" not in str(caught.value)
 
 
 def test_all_that_is_wrong_with_a_limit_is_told_at_once() -> None:
@@ -276,6 +279,25 @@ def test_a_limit_has_one_meaning_however_it_is_written(
         ("1/quarter", ["1 per 3 months"]),
         ("3/hour and 10/day", ["3/hour; 10/day"]),
         ("1/day\n5/hour", ["1/day; 5/hour"]),
+        ("every 5 minutes", ["1 per 5 minutes"]),
+        ("each 2 days", ["1 per 2 days"]),
+        ("once every 5 minutes", ["1 per 5 minutes"]),
+        ("5 every minute", ["5/minute"]),
+        ("5 minutes", ["5/minute", "1 per 5 minutes"]),
+        ("5d", ["5/day", "1 per 5 days"]),
+        ("1.5 days", ["3 per 2 days", "2 per 3 days"]),
+        ("1 day", ["1/day"]),
+        ("5/minit", ["5/minute"]),
+        ("every 5 per 2 days", []),
+        ("per 5 minutes", []),
+        ("in 5 minutes", []),
+        ("/5 minutes", []),
+        ("10001 days", ["10001/day"]),
+        ("3/hour and 10 per 1 h", []),
+        ("5/millisecond", []),
+        ("5/weekday", []),
+        ("5/midday", []),
+        ("5/jour", []),
         ("1/day and often", []),
         ("0,500/day", []),
         ("-1/day", []),

@@ -406,6 +406,21 @@ def test_numbers_as_arguments(uri: str, kind: Any, name: str) -> None:
 
 
 @of_redis
+def test_options_for_reading_replies(uri: str, kind: Any) -> None:
+    """Programs share one URI among several clients, and redis-py shows `?decode_responses=True` in its manual. Here they
+    have no effect; a reply that was decoded could not be read.
+    """
+    storage = kind(f"{uri}?decode_responses=True&encoding=UTF-8&encoding_errors=strict&retry_on_timeout=yes&timeout=2")
+
+    assert storage.timeout == 2
+    with pytest.raises(NotifyError, match="its option decode_responses must be true or false"):
+        kind(f"{uri}?decode_responses=maybe")
+    for other in ("latin-1", "utf-16", "nope"):
+        with pytest.raises(NotifyError, match="its option encoding must be utf-8"):
+            kind(f"{uri}?encoding={other}")
+
+
+@of_redis
 def test_numbers_that_are_allowed(uri: str, kind: Any) -> None:
     """Whole numbers, fractions and exponents, where they make sense."""
     assert kind(f"{uri}?timeout=2.5e-1&max_connections=4096&socket_connect_timeout=1").timeout == 0.25

@@ -8,11 +8,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ratelimited_notify.callables import close_coroutine
-from ratelimited_notify.errors import Problem
+from ratelimited_notify.errors import NotifyError, Problem
 from ratelimited_notify.notification.recipient import Recipient
 
 if TYPE_CHECKING:
     from ratelimited_notify.rules.ruleset import RuleSet
+
+
+_BY_NAME = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 
 
 class TierOfFields(Protocol):
@@ -37,6 +40,9 @@ class Tiers:
 
     Arguments:
         tier_of: the callable, or None. If it has a parameter called `fields`, it gets the fields too.
+
+    Raises:
+        NotifyError: `tier_of` does not take a recipient, or needs more than recipient and fields.
     """
 
     __slots__ = ("_ask", "_given", "_with_fields")
@@ -87,18 +93,35 @@ def _nobody(_recipient: object) -> None:
 
 
 def _kind_of_fields(tier_of: object) -> object:
-    """How the parameter `fields` is passed, or None if there is no such parameter."""
+    """How the parameter `fields` is passed, or None if there is no such parameter.
+
+    Raises:
+        NotifyError: `tier_of=` cannot be called like this.
+    """
+    if not callable(tier_of):
+        return None
     try:
-        parameter = signature(tier_of).parameters.get("fields") if callable(tier_of) else None
+        parameter = signature(tier_of).parameters.get("fields")
+        # A wrapper may take other arguments than the function that it wraps.
+        called = signature(tier_of, follow_wrapped=False)
     except (TypeError, ValueError):
         # Some callables that are written in C have no signature.
         return None
-    return None if parameter is None else parameter.kind
+    kind = None if parameter is None else parameter.kind
+    arguments = (None, None) if kind is Parameter.POSITIONAL_ONLY else (None,)
+    try:
+        called.bind(*arguments, **({"fields": None} if kind in _BY_NAME else {}))
+    except TypeError:
+        given = "" if kind is None or kind is Parameter.VAR_POSITIONAL else " and fields"
+        raise NotifyError(
+            f"tier_of= cannot be called with a recipient{given}. Write def tier_of(recipient), or def tier_of(recipient, fields)."
+        ) from None
+    return kind
 
 
 def _asking(tier_of: Callable[..., object], kind: object) -> Callable[[Recipient, Mapping[str, object]], object]:
     """A callable that passes the fields in the way in which `tier_of` takes them, if it does."""
-    if kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY):
+    if kind in _BY_NAME:
         return lambda recipient, fields: tier_of(recipient, fields=MappingProxyType({**fields}))
     if kind is Parameter.POSITIONAL_ONLY:
         return lambda recipient, fields: tier_of(recipient, MappingProxyType({**fields}))

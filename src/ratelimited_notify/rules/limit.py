@@ -6,7 +6,7 @@ Strict: no part is silently ignored.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ratelimited_notify.errors import RuleError
@@ -63,6 +63,9 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
             read = _read_several(part, show)
         elif isinstance(part, RateLimitItem):
             read = [_plain(part)]
+        elif isinstance(part, Mapping):
+            # It may be a whole rule, whose overrides are recipients, so it is not shown.
+            read = [f"a {type(cast('object', part)).__name__} is not a limit. {_EXAMPLES}"]
         else:
             read = [f"{show(part)} is not a limit. {_EXAMPLES}"]
         for item in read:
@@ -81,7 +84,7 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
 def is_limit(notation: object) -> bool:
     """Whether this can be parsed into limits. None can."""
     try:
-        limits_of(cast("LimitNotation", notation))
+        limits_of(cast("LimitNotation", notation), shown=False)
     except RuleError:
         return False
     return True
@@ -89,7 +92,8 @@ def is_limit(notation: object) -> bool:
 
 def _listed(notation: object) -> list[object]:
     # The value may be of any type: it comes from a file, or from a caller that uses no type checker.
-    return list(cast("Iterable[object]", notation)) if isinstance(notation, Iterable) else [notation]
+    several = isinstance(notation, Iterable) and not isinstance(notation, Mapping)
+    return list(cast("Iterable[object]", notation)) if several else [notation]
 
 
 def _unshown(_part: object) -> str:
@@ -142,7 +146,7 @@ def _advice(text: str, show: _Show) -> str:
         return ""
     from ratelimited_notify.rules.proposal import proposals
 
-    usable = [each for each in proposals(text) if not isinstance(_read(each.partition(";")[0], show), str)]
+    usable = [each for each in proposals(text) if is_limit(each)]
     return f"Write {' or '.join(map(repr, usable))}." if usable else ""
 
 

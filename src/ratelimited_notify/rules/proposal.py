@@ -17,6 +17,8 @@ _DECIMAL = re.compile(r"([0-9]{1,3})[.,]([0-9]{1,2})").fullmatch
 _SEVERAL = re.compile(r"\n++|&|\band\b", re.IGNORECASE)
 
 _FILLERS = frozenset(("a", "an", "at", "each", "every", "in", "max", "most", "of", "once", "per", "time", "times", "x"))
+_EVERY = ("each", "every")
+_BEFORE_PERIODS = (*_EVERY, "in", "per", "/")
 _NUMBERS = {"once": 1, "one": 1, "twice": 2, "two": 2, "three": 3, "four": 4, "five": 5, "ten": 10}
 _OTHER_PERIODS = {
     "hourly": (1, "hour"),
@@ -30,6 +32,9 @@ _OTHER_PERIODS = {
     "yearly": (1, "year"),
     "annually": (1, "year"),
 }
+_MOST_MISSPELT = 2
+"""Characters that a misspelt period may have too many or too few."""
+
 _WELL_SPELT = ("second", "minute", "hour", "day", "week", "month", "year")
 
 
@@ -49,20 +54,34 @@ def _one(text: str) -> list[str]:
         return []
     numbers: list[Fraction] = []
     periods: list[tuple[int, str]] = []
-    for token in _TOKENS.findall(text):
+    before, end, bare = "", 0, False
+    for found in _TOKENS.finditer(text):
+        token = found[0]
         if periods:
             return []
         number = _number(token)
         if number is not None:
+            if not numbers:
+                before = text[: found.start()].rstrip().lower()
             numbers.append(number)
+            end = found.end()
         elif token.lower() not in _FILLERS:
             periods = _periods(token)
             if not periods:
                 return []
+            bare = not text[end : found.start()].strip() and token.lower() not in _OTHER_PERIODS
     if not numbers or len(numbers) > 2 or not periods:
         return []
     amount, times = numbers[0], numbers[1] if len(numbers) == 2 else Fraction(1)
-    return [_written(amount, times * multiple, period) for multiple, period in periods]
+    readings = [(amount, times)]
+    if before.endswith(_BEFORE_PERIODS):
+        # The number is one of periods: "every 5 minutes". With "per 5 minutes" the amount is missing.
+        readings = [(times, amount)] if len(numbers) == 1 and before.endswith(_EVERY) else []
+    elif bare and len(numbers) == 1:
+        # "5 minutes" may be a period, too.
+        readings.append((times, amount))
+    written = [_written(*each, multiple, period) for each in readings for multiple, period in periods]
+    return list(dict.fromkeys(written))
 
 
 def _number(token: str) -> Fraction | None:
@@ -88,10 +107,15 @@ def _periods(word: str) -> list[tuple[int, str]]:
     other = _OTHER_PERIODS.get(word.lower())
     if other is not None:
         return [other]
-    return [(1, name) for name in get_close_matches(word.lower(), _WELL_SPELT, 1)]
+    # A word that begins otherwise, or is much longer, is another word: a millisecond, a weekday.
+    alike = [
+        name for name in _WELL_SPELT if name[0] == word[0].lower() and abs(len(name) - len(word)) <= _MOST_MISSPELT
+    ]
+    return [(1, name) for name in get_close_matches(word.lower(), alike, 1)]
 
 
-def _written(amount: Fraction, times: Fraction, period: str) -> str:
+def _written(amount: Fraction, times: Fraction, multiple: int, period: str) -> str:
+    times *= multiple
     # Of "1.5 per day" the same as "3 per 2 days": no limit has half a notification.
     whole = Fraction(amount.denominator * times.denominator)
     amount, times = amount * whole, times * whole

@@ -64,7 +64,10 @@ _NUMBERS: Mapping[str, _Number] = {
     "ssl_min_version": _whole_number(769, 772, optional=True),
 }
 
-_SWITCHES = frozenset(("ssl", "socket_keepalive", "ssl_check_hostname", "retry_on_timeout"))
+_SWITCHES = frozenset(("ssl", "socket_keepalive", "ssl_check_hostname", "retry_on_timeout", "decode_responses"))
+
+# Programs share a URI with other clients, so it may have these, although replies are not decoded here.
+_ENCODINGS = {"encoding": ("utf-8", "utf8"), "encoding_errors": ("strict",)}
 
 _TEXTS = frozenset(
     (
@@ -73,7 +76,7 @@ _TEXTS = frozenset(
     )
 )
 
-_OF_URIS = sorted({*_NUMBERS, *_SWITCHES, *_TEXTS} - {"port"})
+_OF_URIS = sorted({*_NUMBERS, *_SWITCHES, *_ENCODINGS, *_TEXTS} - {"port"})
 
 
 def check_numbers(options: Mapping[str, Any]) -> None:  # Any: whatever redis-py takes
@@ -108,6 +111,10 @@ def _value(name: str, text: str, kind: Kind) -> Any:  # Any: as above
         if text.lower() in _FALSE:
             return False
         raise refused(kind, f"its option {name} must be true or false")
+    if name in _ENCODINGS:
+        if text.lower() in _ENCODINGS[name]:
+            return text
+        raise refused(kind, f"its option {name} must be {_ENCODINGS[name][0]}")
     number = _NUMBERS.get(name)
     if number is None or name == "port":
         # The unknown name is not shown: it may be part of a password.

@@ -60,8 +60,13 @@ local function give_moving(key, period, cost, stamp, sequence)
   if stamp + period <= now then
     return false
   end
-  if cost == 1 and call('LREM', key, 1, written(stamp, sequence, 0, 1)) > 0 then
-    return true
+  local newest = cost == 1 and element_at(key, 0)
+  if newest then
+    -- If the newest element has no sum, none has one, so the element is known. Otherwise LREM could read the list in vain.
+    local _, _, extra = parse(newest)
+    if extra == 0 then
+      return call('LREM', key, 1, written(stamp, sequence, 0, 1)) > 0
+    end
   end
   local index, text, costs, size = find_moving(key, stamp, sequence)
   if not index or costs ~= cost then
