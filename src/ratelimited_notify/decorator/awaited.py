@@ -55,7 +55,7 @@ class Pending:
 
 def ended(result: object, pending: Pending) -> object:
     """The result to return to the caller, after `pending` was told of it, or will be as soon as it was awaited."""
-    if hasattr(result.__class__, "__await__"):
+    if hasattr(type(result), "__await__"):
         return watched(cast("Awaitable[object]", result), pending)
     pending.returned(result)
     return result
@@ -64,7 +64,7 @@ def ended(result: object, pending: Pending) -> object:
 def watched(awaitable: Awaitable[object], pending: Pending) -> Awaitable[object]:
     """The awaitable to return to the caller instead: it works the same, and reports how it ends.
 
-    A future or a task is returned itself. A coroutine that is never awaited reports nothing: the garbage collector may
+    A future, a task or a `Deferred` of Twisted is returned itself. A coroutine that is never awaited reports nothing: the garbage collector may
     find it in the middle of anything, where no hit can be given back.
 
     Arguments:
@@ -73,6 +73,9 @@ def watched(awaitable: Awaitable[object], pending: Pending) -> Awaitable[object]
     """
     if hasattr(awaitable, "add_done_callback"):
         _watch_future(cast("asyncio.Future[object]", awaitable), pending)
+        return awaitable
+    if hasattr(awaitable, "addCallbacks"):
+        _watch_deferred(awaitable, pending)
         return awaitable
     is_coroutine, is_entered = isinstance(awaitable, Coroutine), hasattr(awaitable, "__aenter__")
     if is_coroutine:
@@ -94,15 +97,26 @@ def _watch_future(future: asyncio.Future[object], pending: Pending) -> None:
         future.add_done_callback(done)
 
 
+def _watch_deferred(deferred: Any, pending: Pending) -> None:  # Any: Twisted need not be installed
+    def returned(result: object) -> object:
+        pending.returned(result)
+        return result
+
+    def failed(failure: Any) -> object:  # Any: as above
+        pending.failed(failure.value)
+        return failure
+
+    deferred.addCallbacks(returned, failed)
+
+
 def _error_of(future: asyncio.Future[object]) -> BaseException | None:
     if future.cancelled():
         from asyncio import CancelledError
 
         return CancelledError()
     # `exception()` would count as a look at it: asyncio would no longer log an exception that nobody else retrieves.
-    unseen = object()
-    error = getattr(future, "_exception", unseen)
-    return future.exception() if error is unseen else cast("BaseException | None", error)
+    error = getattr(future, "_exception", future)
+    return error if error is None or isinstance(error, BaseException) else future.exception()
 
 
 class _Awaited(Awaitable[object]):

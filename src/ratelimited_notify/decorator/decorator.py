@@ -314,7 +314,7 @@ class _Decorator:
                     decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
                     give_back(limiter, [decision])
                 raise
-            kind = result.__class__
+            kind = type(result)
             if failure is None and (kind in PLAIN or not hasattr(kind, "__await__")):
                 return result
             decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
