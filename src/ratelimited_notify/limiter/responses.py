@@ -10,8 +10,9 @@ from typing import cast
 
 from ratelimited_notify.errors import SendFailed
 
-_RESPONSES = ("response", "resp", "http_response")
-_STATUSES = ("status_code", "status", "http_status")
+RESPONSES = ("response", "resp", "http_response")
+"""Where an exception has the response."""
+_STATUSES = ("status_code", "status", "http_status", "_http_status")
 _KEYS = ("status_code", "statusCode", "status")
 
 
@@ -35,7 +36,7 @@ def status_of(error: BaseException) -> int | None:
     names = class_names(error)
     if "smtp" in names:  # Its codes look like statuses of HTTP, and mean something else.
         return None
-    for name in _RESPONSES:
+    for name in RESPONSES:
         status = status_of_response(attribute(error, name))
         if status is not None:
             return status
@@ -51,7 +52,10 @@ def status_of_response(response: object) -> int | None:
         metadata = said.get("ResponseMetadata")
         if isinstance(metadata, Mapping):
             return _valid(cast("Mapping[object, object]", metadata).get("HTTPStatusCode"))
-        return next((status for key in _KEYS if (status := _valid(said.get(key))) is not None), None)
+        for key in _KEYS:
+            status = _valid(said.get(key))
+            if status is not None:
+                return status
     names = class_names(response)
     return _status(response, "http" in names or "response" in names)
 
