@@ -7,7 +7,10 @@ import functools
 import gc
 import inspect
 import logging
+import threading
+import weakref
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -585,6 +588,43 @@ def test_a_future_with_an_attribute_of_its_own(error: BaseException | None, coun
     send("ana")
 
     assert used() == counted
+
+
+@pytest.mark.parametrize(
+    ("step", "counted"),
+    [("sent", 1), ("refused", 0), (ConnectionRefusedError(), 0), (TimeoutError(), 1)],
+    ids=["sent", "refused", "not sent", "unknown"],
+)
+def test_a_future_of_a_pool_of_threads(step: BaseException | str, counted: int) -> None:
+    """Nobody can await it, but it tells how it ends."""
+    begin = threading.Event()
+
+    def act(step: BaseException | str) -> str:
+        begin.wait(60)
+        return asyncio.run(_act(step))
+
+    with ThreadPoolExecutor(1) as pool:
+        made: list[Any] = []
+        send, used = limited(
+            lambda step: made.append(pool.submit(act, step)) or made[0], failed=lambda said: said == "refused"
+        )
+        assert send("ana", step) is made[0]
+        assert used() == 1
+        begin.set()
+    assert used() == counted
+
+
+@pytest.mark.parametrize("kind", COROUTINES)
+def test_a_coroutine_can_be_referred_to_weakly(kind: str) -> None:
+    """As one of Python."""
+
+    async def main() -> None:
+        send, _ = limited(KINDS[kind])
+        sent = send("ana")
+        assert weakref.ref(sent)() is sent
+        await sent
+
+    run(main())
 
 
 class _Unbound:

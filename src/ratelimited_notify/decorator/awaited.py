@@ -1,4 +1,4 @@
-"""What a plain function returned, if it must be awaited: watched until it ends, because it may fail until then."""
+"""What a plain function returned, if it ends later: watched until then, because it may fail until then."""
 
 from __future__ import annotations
 
@@ -53,9 +53,14 @@ class Pending:
             self.failed(failed)
 
 
+def ends_later(kind: type) -> bool:
+    """Whether a result of this class tells how the send ends: something to await, or a future of a pool of threads."""
+    return hasattr(kind, "__await__") or hasattr(kind, "add_done_callback")
+
+
 def ended(result: object, pending: Pending) -> object:
-    """The result to return to the caller, after `pending` was told of it, or will be as soon as it was awaited."""
-    if hasattr(type(result), "__await__"):
+    """The result to return to the caller, after `pending` was told of it, or will be as soon as it ends."""
+    if ends_later(type(result)):
         return watched(cast("Awaitable[object]", result), pending)
     pending.returned(result)
     return result
@@ -122,7 +127,7 @@ def _error_of(future: asyncio.Future[object]) -> BaseException | None:
 class _Awaited(Awaitable[object]):
     """An awaitable that reports how it ends. Otherwise it is the awaitable: it has its attributes too."""
 
-    __slots__ = ("_awaitable", "_pending")
+    __slots__ = ("__weakref__", "_awaitable", "_pending")
 
     def __init__(self, awaitable: Any, pending: Pending) -> None:  # Any: what kind of awaitable it is, differs
         self._awaitable = awaitable
