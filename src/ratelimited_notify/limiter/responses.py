@@ -47,17 +47,22 @@ def status_of_response(response: object) -> int | None:
     """The HTTP status of a response of any client, or None if this does not look like one."""
     if response is None or isinstance(response, (bool, int, str, bytes, BaseException)):
         return None
-    if isinstance(response, Mapping):
-        said = cast("Mapping[object, object]", response)
-        metadata = said.get("ResponseMetadata")
-        if isinstance(metadata, Mapping):
-            return _valid(cast("Mapping[object, object]", metadata).get("HTTPStatusCode"))
-        for key in _KEYS:
-            status = _valid(said.get(key))
-            if status is not None:
-                return status
+    status = _status_in(response)
+    if status is not None:
+        return status
     names = class_names(response)
     return _status(response, "http" in names or "response" in names)
+
+
+def _status_in(response: object) -> int | None:
+    """The status among the items of a response that is a mapping."""
+    if not isinstance(response, Mapping):
+        return None
+    said = cast("Mapping[object, object]", response)
+    metadata = said.get("ResponseMetadata")
+    if isinstance(metadata, Mapping):
+        return _valid(cast("Mapping[object, object]", metadata).get("HTTPStatusCode"))
+    return next((status for key in _KEYS if (status := _valid(said.get(key))) is not None), None)
 
 
 def _status(thing: object, has_code: bool) -> int | None:
