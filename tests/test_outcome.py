@@ -463,6 +463,7 @@ def _class(name: str, *bases: type[BaseException], **attributes: object) -> type
 
 NETWORK_ERROR = _class("telegram.error.NetworkError")
 REFUSED_BY_TELEGRAM = _class("telegram.error.BadRequest", NETWORK_ERROR)
+RESEND_ERROR = _class("resend.exceptions.ResendError", error_type="application_error")
 
 # What clients raise that are not installed here, as their code raises it, and whether the message may have gone out.
 OTHERS: list[tuple[BaseException, bool]] = [
@@ -488,6 +489,13 @@ OTHERS: list[tuple[BaseException, bool]] = [
     (_class("aiohttp.client_exceptions.NonHttpUrlRedirectClientError")(CANARY), True),
     (_class("tornado.iostream.UnsatisfiableReadError")(CANARY), True),
     (_class("pika.exceptions.StreamLostError")(CANARY), True),
+    (_class("resend.exceptions.ApplicationError", RESEND_ERROR, code=500)(CANARY), True),
+    (_class("resend.exceptions.RateLimitError", RESEND_ERROR, code=429)(CANARY), False),
+    (_class("resend.exceptions.ResendError", code=500, error_type="HttpClientError")(CANARY), False),
+    (_class("pusher.errors.PusherBadStatus")(CANARY), True),
+    (_class("aioapns.exceptions.MaxAttemptsExceeded")(), True),
+    (_class("multiprocessing.pool.MaybeEncodingError")(CANARY), True),
+    (_class("zmq.error.Again")(CANARY), True),
     (_class("pycurl.error")(28, CANARY), True),
     (_class("pycurl.error")(56, CANARY), True),
     (_class("pycurl.error")(6, CANARY), False),

@@ -196,7 +196,7 @@ TABLE = (
         (
             "SoftTimeLimitExceeded", "TimeLimitExceeded", "Terminated", "WorkerLostError", "JobTimeoutException", "StopRequested",
             "TaskTimeout", "stopit.TimeoutException", "timeout_decorator.TimeoutError", "wrapt_timeout_decorator.TimeoutError",
-            "BrokenExecutor", "ProcessExpired", "CancelledError", "FutureCancelledError",
+            "BrokenExecutor", "ProcessExpired", "MaybeEncodingError", "CancelledError", "FutureCancelledError",
         ),
     ),
     Row(
@@ -278,9 +278,10 @@ TABLE = (
     Row(
         "answer unknown",
         "an answer with any other HTTP status: 408, 500, 502, 503, 504 and all above, and redirects; a class whose name says "
-        "server error or redirect",
+        "server error or redirect, or is one of these",
         Outcome.UNKNOWN,
-        matches=_any(_answered(lambda status: not 200 <= status < 300), _says("servererror", "redirect")),
+        ("PusherBadStatus",),
+        _any(_answered(lambda status: not 200 <= status < 300), _says("servererror", "redirect")),
     ),
     Row(
         "decoding",
@@ -310,7 +311,7 @@ TABLE = (
             "IncompleteReadError", "ChunkedEncodingError", "ClientPayloadError", "ClientOSError", "BadStatusLine", "LineTooLong",
             "UnknownTransferEncoding", "StreamClosedError", "EndOfStream", "BrokenResourceError", "ConnectionLost",
             "ConnectionDone", "DeadlineExceeded", "ResponseNeverReceived", "ResponseFailed", "RequestTransmissionFailed",
-            "UnsatisfiableReadError", "StreamLostError", "ratelimited_notify.DeliveryUnknown",
+            "UnsatisfiableReadError", "StreamLostError", "zmq.Again", "ratelimited_notify.DeliveryUnknown",
         ),
         _any(_is_exactly("http.HTTPException"), _says("disconnected")),
     ),
@@ -319,7 +320,10 @@ TABLE = (
         "an error around another one, of a client that may have tried several times: `telegram.error.NetworkError` itself, a class "
         "whose name, or the name of a base class, says time-out or is one of these",
         Outcome.WRAPPED,
-        ("ConnectionError", "MaxRetryError", "RetryError", "HTTPClientError", "SSLError", "ProxyError", "pycurl.error"),
+        (
+            "ConnectionError", "MaxRetryError", "RetryError", "MaxAttemptsExceeded", "HTTPClientError", "SSLError", "ProxyError",
+            "pycurl.error",
+        ),
         _any(_is_exactly("telegram.NetworkError"), _says("timeout", "timedout")),
     ),
 )  # fmt: skip

@@ -40,7 +40,10 @@ def status_of(error: BaseException) -> int | None:
         status = status_of_response(attribute(error, name))
         if status is not None:
             return status
-    return _status(error, ("http" in names or "api" in names) and not isinstance(attribute(error, "status"), int))
+    has_code = "http" in names or "api" in names
+    if "resenderror" in names:  # It makes up a code if there was no answer; its cause says why.
+        has_code = attribute(error, "error_type") != "HttpClientError"
+    return _status(error, has_code and not isinstance(attribute(error, "status"), int))
 
 
 def status_of_response(response: object) -> int | None:
