@@ -7,7 +7,10 @@ import functools
 import gc
 import inspect
 import logging
+import threading
+import weakref
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -513,6 +516,133 @@ def test_a_future_of_another_library() -> None:
     for callback in deferred.callbacks:
         callback(deferred)
     assert used() == 0
+
+
+class _Failure:
+    """As in Twisted: holds an exception."""
+
+    def __init__(self, value: BaseException) -> None:
+        self.value = value
+
+
+class _Deferred:
+    """As in Twisted: it can be awaited, and calls one callback or errback after the other, each with what the last one returned."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[Any, Any]] = []
+
+    def __await__(self) -> Any:
+        raise AssertionError("Nobody awaits it.")
+
+    def addCallbacks(self, callback: Any, errback: Any) -> _Deferred:  # noqa: N802  # as in Twisted
+        self.steps.append((callback, errback))
+        return self
+
+    def ends(self, result: Any) -> Any:
+        for callback, errback in self.steps:
+            result = errback(result) if isinstance(result, _Failure) else callback(result)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("result", "counted"), [("sent", 1), (_Failure(ConnectionRefusedError()), 0), (_Failure(TimeoutError()), 1)]
+)
+def test_a_deferred_of_twisted(result: Any, counted: int) -> None:
+    """It is returned itself, since Twisted awaits nothing else, with its result unchanged."""
+    made: list[_Deferred] = []
+    send, used = limited(lambda step: made.append(_Deferred()) or made[0])
+
+    assert send("ana") is made[0]
+    assert used() == 1
+    assert made[0].ends(result) is result
+    assert used() == counted
+
+
+@pytest.mark.parametrize(("error", "counted"), [(None, 1), (ConnectionRefusedError(), 0)])
+def test_a_future_with_an_attribute_of_its_own(error: BaseException | None, counted: int) -> None:
+    """A private attribute that is no exception says nothing, as that of a future of Dask, which is a method."""
+
+    class Future:
+        def __await__(self) -> Any:
+            return iter(())
+
+        def done(self) -> bool:
+            return True
+
+        def cancelled(self) -> bool:
+            return False
+
+        def _exception(self) -> None:
+            raise AssertionError
+
+        def exception(self) -> BaseException | None:
+            return error
+
+        def result(self) -> str:
+            return "sent"
+
+        def add_done_callback(self, callback: Any) -> None:
+            raise AssertionError
+
+    send, used = limited(lambda step: Future(), refund=ConnectionRefusedError)
+    send("ana")
+
+    assert used() == counted
+
+
+@pytest.mark.parametrize(
+    ("step", "counted"),
+    [("sent", 1), ("refused", 0), (ConnectionRefusedError(), 0), (TimeoutError(), 1)],
+    ids=["sent", "refused", "not sent", "unknown"],
+)
+def test_a_future_of_a_pool_of_threads(step: BaseException | str, counted: int) -> None:
+    """Nobody can await it, but it tells how it ends."""
+    begin = threading.Event()
+
+    def act(step: BaseException | str) -> str:
+        begin.wait(60)
+        return asyncio.run(_act(step))
+
+    with ThreadPoolExecutor(1) as pool:
+        made: list[Any] = []
+        send, used = limited(
+            lambda step: made.append(pool.submit(act, step)) or made[0], failed=lambda said: said == "refused"
+        )
+        assert send("ana", step) is made[0]
+        assert used() == 1
+        begin.set()
+    assert used() == counted
+
+
+@pytest.mark.parametrize("kind", COROUTINES)
+def test_a_coroutine_can_be_referred_to_weakly(kind: str) -> None:
+    """As one of Python."""
+
+    async def main() -> None:
+        send, _ = limited(KINDS[kind])
+        sent = send("ana")
+        assert weakref.ref(sent)() is sent
+        await sent
+
+    run(main())
+
+
+class _Unbound:
+    """A proxy without an object, as those of Werkzeug and Django are outside of a request."""
+
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]  # as proxies do
+        raise RuntimeError("Working outside of request context.")
+
+
+def test_a_result_is_not_looked_into() -> None:
+    """A send that returned has sent, and returns what it returned: a proxy is not made to load its object."""
+    result = _Unbound()
+    send, used = limited(lambda step: result)
+
+    assert send("ana") is result
+    assert used() == 1
+    assert Notifier(lambda to: result, {"news": "1/day"}).send("news", "ana").result is result
 
 
 @pytest.mark.parametrize("kind", ENTERED)

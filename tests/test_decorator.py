@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock, Mock
 from uuid import UUID
+from xmlrpc.client import ServerProxy
 
 import pytest
 from hypothesis import given, strategies as st
@@ -526,6 +528,24 @@ def test_tasks_are_refused(attribute: str) -> None:
             "decorator that makes it a task, directly above the function: then it is limited where the task runs."
         )
     assert rate_limited("news", limiter=Limiter(MANY))(_task(**{attribute: 5}))("ana")
+
+
+@pytest.mark.parametrize(
+    "sends", [Mock(return_value="sent"), MagicMock(return_value="sent")], ids=["Mock", "MagicMock"]
+)
+def test_what_has_every_attribute_is_no_task(sends: Any) -> None:
+    """A mock has a `delay` too, as it has anything that it is asked for."""
+    send = rate_limited("news", "1/day", recipient=lambda to: to, limiter=Limiter(MANY))(sends)
+
+    assert send("ana") == "sent"
+
+
+def test_what_has_every_attribute_of_its_own_kind_is_an_error_that_says_what_to_write() -> None:
+    """A method of `xmlrpc.client.ServerProxy` has even a `__signature__`, which is none."""
+    remote = ServerProxy("http://127.0.0.1:1/").sms.send
+
+    with pytest.raises(NotifyError, match=r"^The parameters of .* cannot be found out; wrap it in a function"):
+        rate_limited("news", recipient=lambda to: to, limiter=Limiter(MANY))(remote)
 
 
 def test_a_task_of_celery() -> None:

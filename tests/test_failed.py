@@ -345,3 +345,26 @@ def test_the_error_survives_pickling_without_a_result_that_does_not() -> None:
     assert type(copy) is SendFailed
     assert str(copy) == str(error)
     assert copy.result is None
+
+
+@pytest.mark.parametrize("result", [False, "250 OK", {"to": CANARY}])
+def test_the_error_is_made_again_from_its_text(result: object) -> None:
+    """As result backends that keep JSON do, such as Celery's: the message is the same, the result is gone."""
+    error = SendFailed(result)
+
+    again = SendFailed(*error.args)
+
+    assert (str(again), again.args, again.result) == (str(error), error.args, None)
+    assert str(pickle.loads(pickle.dumps(again))) == str(error)
+    assert SendFailed(str(error) + "!").result == str(error) + "!"
+
+
+def test_what_is_set_on_the_error_survives_pickling() -> None:
+    """Such as its notes, as on any exception."""
+    error = SendFailed(threading.Lock())
+    error.add_note("by sms")
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert copy.__notes__ == ["by sms"]
+    assert copy.result is None

@@ -267,6 +267,32 @@ def test_a_server_that_stays_is_not_told(valkey: Valkey, caplog: pytest.LogCaptu
     assert valkey.address not in caplog.text
 
 
+class _Application:
+    """Its limiter refers to it, and so does the function that the limiter decides about."""
+
+    def __init__(self) -> None:
+        self.limiter = Limiter({"news": "1/day"}, normalize=self.normalized)
+        self.send = rate_limited("news", limiter=self.limiter)(self.sent)
+
+    def normalized(self, recipient: str) -> str:
+        return recipient.lower()
+
+    def sent(self, to: str) -> None:
+        """Sends."""
+
+
+def test_a_circle_of_a_function_and_its_limiter_is_freed() -> None:
+    """That `limiter_of` finds a limiter keeps nothing alive."""
+    application = _Application()
+    application.send("ana")
+    assert limiter_of(application.send) is application.limiter
+    freed = weakref.ref(application)
+    del application
+    gc.collect()
+
+    assert freed() is None
+
+
 def test_the_exception_of_a_decorated_function() -> None:
     """What a handler needs is on it."""
     send = rate_limited("news", "1/day")(lambda to: "sent")

@@ -606,6 +606,23 @@ def test_a_failed_send_makes_room_in_its_batch(rule: Rule) -> None:
     assert [delivery.status for delivery in deliveries] == [Status.FAILED, Status.SENT, Status.SUPPRESSED]
 
 
+@pytest.mark.parametrize("failing", [["release"], ["release", "acquire"]], ids=["release", "all"])
+def test_a_hit_that_could_not_be_given_back_makes_no_room(failing: list[str]) -> None:
+    """What the storage refused stays refused, also if nothing can be asked any more and `on_storage_error` allows."""
+    storage, seen = Unreliable(), []
+
+    def gateway(recipient: str) -> None:
+        seen.append(recipient)
+        storage.failing = failing
+        raise ValueError("no such mailbox")
+
+    notifier = Notifier(gateway, [Rule("*", "1/day", by=())], storage, on_storage_error="allow")
+    deliveries = notifier.send_many("news", ["ana", "bob", "eve"])
+
+    assert [delivery.status for delivery in deliveries] == [Status.FAILED, Status.SUPPRESSED, Status.SUPPRESSED]
+    assert seen == ["ana"]
+
+
 @pytest.mark.parametrize("recipients", ["ana@example.com", b"ana"])
 def test_one_text_is_not_several_recipients(recipients: Any) -> None:
     """The letters of an address are nobody's addresses."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import gzip
+import http.client
 import inspect
 import re
 import runpy
 import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, strategies as st
@@ -22,6 +26,7 @@ from ratelimited_notify import (
     Limiter,
     Notifier,
     RateLimitExceeded,
+    SendFailed,
     StorageError,
     rate_limited,
 )
@@ -448,6 +453,97 @@ def test_a_status_is_one_wherever_a_client_has_it(status: int) -> None:
     )
 
     assert [outcome_unknown(error) for error in errors] == [unknown] * len(errors)
+
+
+def _class(name: str, *bases: type[BaseException], **attributes: object) -> type[BaseException]:
+    """A class as in another library: `module.Name`."""
+    module, _, short = name.rpartition(".")
+    return type(short, bases or (Exception,), {"__module__": module, **attributes})
+
+
+NETWORK_ERROR = _class("telegram.error.NetworkError")
+REFUSED_BY_TELEGRAM = _class("telegram.error.BadRequest", NETWORK_ERROR)
+RESEND_ERROR = _class("resend.exceptions.ResendError", error_type="application_error")
+
+# What clients raise that are not installed here, as their code raises it, and whether the message may have gone out.
+OTHERS: list[tuple[BaseException, bool]] = [
+    (_class("vonage.errors.ServerError")(CANARY), True),
+    (_class("vonage.errors.ClientError")(CANARY), False),
+    (_class("aiogram.exceptions.TelegramServerError")(CANARY), True),
+    (_class("plivo.exceptions.PlivoServerError")(CANARY), True),
+    (_class("google.api_core.exceptions.InternalServerError", code=500)(CANARY), True),
+    (_class("openai.InternalServerError", status_code=404)(CANARY), False),
+    (NETWORK_ERROR(CANARY), True),
+    (REFUSED_BY_TELEGRAM(CANARY), False),
+    (
+        _class("facebook_business.exceptions.FacebookRequestError", http_status=lambda: 503, _http_status=503)(CANARY),
+        True,
+    ),
+    (
+        _class("facebook_business.exceptions.FacebookRequestError", http_status=lambda: 400, _http_status=400)(CANARY),
+        False,
+    ),
+    (_class("twisted.web._newclient.ResponseNeverReceived")([CANARY]), True),
+    (_class("twisted.web._newclient.ResponseFailed")([CANARY]), True),
+    (_class("twisted.web._newclient.RequestTransmissionFailed")([CANARY]), True),
+    (_class("aiohttp.client_exceptions.NonHttpUrlRedirectClientError")(CANARY), True),
+    (_class("tornado.iostream.UnsatisfiableReadError")(CANARY), True),
+    (_class("pika.exceptions.StreamLostError")(CANARY), True),
+    (_class("resend.exceptions.ApplicationError", RESEND_ERROR, code=500)(CANARY), True),
+    (_class("resend.exceptions.RateLimitError", RESEND_ERROR, code=429)(CANARY), False),
+    (_class("resend.exceptions.ResendError", code=500, error_type="HttpClientError")(CANARY), False),
+    (_class("pusher.errors.PusherBadStatus")(CANARY), True),
+    (_class("aioapns.exceptions.MaxAttemptsExceeded")(), True),
+    (_class("multiprocessing.pool.MaybeEncodingError")(CANARY), True),
+    (_class("zmq.error.Again")(CANARY), True),
+    (_class("pycurl.error")(28, CANARY), True),
+    (_class("pycurl.error")(56, CANARY), True),
+    (_class("pycurl.error")(6, CANARY), False),
+    (_class("pycurl.error")(7, CANARY), False),
+    (ET.ParseError(CANARY), True),
+    (_class("lxml.etree.XMLSyntaxError")(CANARY), True),
+    (_class("msgspec.DecodeError")(CANARY), True),
+    (zlib.error(CANARY), True),
+    (gzip.BadGzipFile(CANARY), True),
+    (EOFError(CANARY), True),
+    (http.client.HTTPException(CANARY), True),
+    (http.client.InvalidURL(CANARY), False),
+    (http.client.NotConnected(CANARY), False),
+]
+
+
+@pytest.mark.parametrize(("error", "unknown"), OTHERS, ids=lambda value: type(value).__name__)
+def test_what_other_clients_raise(error: BaseException, unknown: bool) -> None:
+    """A server that failed, a connection that was lost and an answer that cannot be read keep the hit, by whatever name."""
+    assert outcome_unknown(error) is unknown
+
+
+def test_network_errors_of_telegram_have_causes() -> None:
+    """Without an answer, python-telegram-bot raises from the error of its client."""
+    error = NETWORK_ERROR(CANARY)
+    error.__cause__ = ConnectTimeout()
+
+    assert not outcome_unknown(error)
+
+
+@pytest.mark.parametrize("held", [list, tuple, lambda errors: dict(enumerate(errors))], ids=["list", "tuple", "dict"])
+def test_a_collection_of_exceptions_is_looked_into(held: Any) -> None:
+    """What tried several providers and raises all that went wrong, as an argument or as a result."""
+    late, refused = held([ValueError(CANARY), TimeoutError(CANARY)]), held([ConnectionRefusedError(CANARY)])
+
+    assert outcome_unknown(LookupError(CANARY, late))
+    assert not outcome_unknown(LookupError(CANARY, refused))
+    assert outcome_unknown(SendFailed(late))
+    assert not outcome_unknown(SendFailed(refused))
+    assert outcome_unknown(LookupError(held([ValueError()] * 10 + [TimeoutError() for _ in range(200)])))
+
+
+def test_a_mapping_with_a_status_of_its_own() -> None:
+    """A response of httplib2 is a dict of its headers, and has its status as a number beside them."""
+    response = type("Response", (dict,), {})({"status": "503"})
+    response.status = 503  # type: ignore[attr-defined]  # as httplib2 does
+
+    assert outcome_unknown(SendFailed(response))
 
 
 @pytest.mark.parametrize("attribute", ["code", "status", "smtp_code", "status_code"])

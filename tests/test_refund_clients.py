@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import operator
 import os
+import ssl
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -145,8 +147,11 @@ def test_attempts_that_did_not_connect_do_not_count() -> None:
         error = raised_by(response.raise_for_status)
         assert error is not None
         outcomes.append(outcome_unknown(error))
+        # As firebase_admin raises it.
+        own = type("QuotaExceededError", (Exception,), {"http_response": response})()
+        outcomes.append(outcome_unknown(own))
 
-    assert outcomes == [False, True, False]
+    assert outcomes == [False, False, True, True, False, False]
 
 
 @pytest.mark.parametrize("gateway", ["httpx", "httpx, async", "httpx2"])
@@ -306,6 +311,19 @@ def test_each_row_is_what_a_real_client_raises(row: Any) -> None:
     assert row_of(error) is row
 
 
+def test_a_client_that_does_not_say_that_it_tried_again() -> None:
+    """What the guarantees page says: slack_sdk tells of the last attempt only, unless its own retries are off."""
+    outcomes = []
+    for options in ({}, {"retry_handlers": []}):
+        with behaving("cut,429") as (url, server):
+            slack = client("slack_sdk").WebClient("token", base_url=f"{url}/", timeout=1, **options)
+            error = raised_by(lambda: slack.chat_postMessage(channel="C1", text="Hello"))  # noqa: B023  # called at once
+        assert error is not None
+        outcomes.append((len(server.received), outcome_unknown(error)))
+
+    assert outcomes == [(2, False), (1, True)]
+
+
 def test_an_error_of_slack_itself_keeps_the_hit() -> None:
     """Slack says of some errors that the message may have been posted all the same."""
     assert outcome_unknown(after("slack_sdk", "fatal"))
@@ -315,8 +333,6 @@ def test_an_error_of_slack_itself_keeps_the_hit() -> None:
 def test_tls_that_fails_in_the_handshake_costs_nothing(gateway: str) -> None:
     """A server that does not speak TLS, or whose certificate is not trusted, got no message."""
     trustme = client("trustme")
-    import ssl
-
     with behaving("text") as (url, server):
         plain = raised_by(lambda: GATEWAYS[gateway](url.replace("http:", "https:")))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -327,6 +343,64 @@ def test_tls_that_fails_in_the_handshake_costs_nothing(gateway: str) -> None:
     assert untrusted is not None
     assert (outcome_unknown(plain), outcome_unknown(untrusted)) == (False, False)
     assert server.received == []
+
+
+def _urllib_with(context: ssl.SSLContext, url: str) -> None:
+    urlopen(Request(url, b"Hello"), timeout=TIMEOUT, context=context).close()
+
+
+def _urllib3_with(context: ssl.SSLContext, url: str) -> None:
+    with client("urllib3").PoolManager(retries=False, timeout=TIMEOUT, ssl_context=context) as pool:
+        pool.request("POST", url, json=MESSAGE)
+
+
+def _httpx_with(context: ssl.SSLContext, url: str) -> None:
+    client("httpx").post(url, json=MESSAGE, timeout=TIMEOUT, verify=context)
+
+
+@pytest.mark.parametrize("gateway", [_urllib_with, _urllib3_with, _httpx_with])
+def test_tls_that_breaks_after_the_handshake_keeps_the_hit(gateway: Callable[[ssl.SSLContext, str], None]) -> None:
+    """The reasons of OpenSSL are the same as for a server that does not speak TLS, but the message has gone out."""
+    authority, trusting = client("trustme").CA(), ssl.create_default_context()
+    authority.configure_trust(trusting)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", HOST).configure_cert(context)
+    with UnreliableServer() as server:
+        url = server.with_tls(context).replace("/text", "/plain")
+        error = raised_by(lambda: gateway(trusting, url))
+
+    assert error is not None
+    assert outcome_unknown(error)
+    assert len(server.received) == 1
+
+
+def _httpx_following(url: str) -> None:
+    client("httpx").post(url, json=MESSAGE, timeout=TIMEOUT, follow_redirects=True, verify=False)  # there is no TLS
+
+
+@pytest.mark.parametrize("gateway", [_httpx_following, GATEWAYS["aiohttp"], GATEWAYS["requests"], GATEWAYS["urllib"]])
+def test_redirects_without_end_keep_the_hit(gateway: Callable[[str], None]) -> None:
+    """Each of the servers that redirected may have taken the message before."""
+    with behaving("loop") as (url, server):
+        error = raised_by(lambda: gateway(url))
+
+    assert error is not None
+    assert outcome_unknown(error)
+    assert server.received
+
+
+def test_an_answer_with_too_many_headers_keeps_the_hit() -> None:
+    """The server answered, and what it said is lost."""
+    for gateway in ("urllib", "requests", "urllib3", "aiohttp"):
+        assert outcome_unknown(after(gateway, "many")), gateway
+
+
+def test_a_provider_that_rejects_all_recipients_in_its_answer_costs_nothing() -> None:
+    """Anymail says it with an exception that has the response, of status 200."""
+    response = type("Response", (), {"status_code": 200})()
+    refused = client("anymail.exceptions").AnymailRecipientsRefused(response=response)
+
+    assert not outcome_unknown(refused)
 
 
 @pytest.mark.parametrize("gateway", ["requests", "httpx", "httpx2", "urllib"])

@@ -2,6 +2,8 @@
 
 - `/hang` reads the request and never answers; `/cut` closes the connection then, `/reset` resets it;
 - `/half` closes it in the middle of the answer; `/garbage` answers something that is not HTTP;
+- `/plain` answers without encryption, although the connection has TLS; `/loop` redirects to itself;
+- `/many` answers 200 with more headers than clients read;
 - `/undecodable` answers 200 with a body that is not what its headers say, `/text` with one that is no JSON;
 - `/not-ok` answers as Slack does when it refuses a message, `/fatal` as it does when it failed itself;
 - `/429`, or any other number, answers with that status.
@@ -11,6 +13,7 @@ What follows in the path does not matter. A path can name several, for the first
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
@@ -39,6 +42,8 @@ _ANSWERS = {
     "cut": b"",
     "half": _answer(200, b"half of", "Content-Type: application/json", length=100),
     "garbage": b"\x00\x01 this is not HTTP\r\n\r\n",
+    "loop": _answer(307, b"", "Location: /loop"),
+    "many": _answer(200, b"{}", *(f"X-{number}: 1" for number in range(300))),
     "undecodable": _answer(200, b"this is not compressed", "Content-Type: application/json", "Content-Encoding: gzip"),
     "text": _answer(200, b"<p>this is not JSON</p>", "Content-Type: text/html"),
     "not-ok": _answer(200, b'{"ok": false, "error": "msg_too_long"}', "Content-Type: application/json"),
@@ -93,6 +98,8 @@ class UnreliableServer:
                     self._closing.wait(60)
                 elif behaviour == "reset":
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                elif behaviour == "plain":
+                    os.write(connection.fileno(), _answer(200, b"{}"))
                 else:
                     body = b'{"error": "no"}'
                     connection.sendall(

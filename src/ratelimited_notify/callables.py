@@ -103,7 +103,7 @@ def reject_coroutine(result: _R, advice: str) -> _R:
     Raises:
         NotifyError: the result is a coroutine, so nothing has been sent. The coroutine is closed.
     """
-    kind = result.__class__
+    kind = type(result)
     if kind not in PLAIN and hasattr(kind, "__await__") and close_coroutine(result):
         raise NotifyError(f"The call returned a coroutine, and nothing was sent: {advice}")
     return result

@@ -99,19 +99,27 @@ class MissingExtra(NotifyError, ImportError):
         return type(self), (str(self),) if self.needed_by is None else (self.extra, self.needed_by)
 
 
+_SAID = re.compile(r"The gateway returned a result of type \S+, which is a failure\.").fullmatch
+
+
 class SendFailed(NotifyError):
     """What the gateway returned is a failure: `failed=` said so.
 
-    `result` is what it returned. Pickling keeps it if it can be pickled; otherwise `result` is None afterwards.
+    `result` is what it returned. Pickling keeps it if it can be pickled; otherwise `result` is None afterwards. It is None
+    too if a task queue that keeps results as JSON, such as Celery, made the exception again from its text.
     """
 
     def __init__(self, result: object = None) -> None:
-        self.result = result
         # Only its class: the result itself may contain the recipient.
-        super().__init__(f"The gateway returned a result of type {type(result).__name__}, which is a failure.")
+        message = f"The gateway returned a result of type {type(result).__name__}, which is a failure."
+        if type(result) is str and _SAID(result):
+            message, result = result, None
+        self.result = result
+        super().__init__(message)
 
     def __reduce__(self) -> tuple[type[SendFailed], tuple[object], dict[str, object]]:
-        return type(self), (_picklable(self.result),), {"args": self.args}
+        result = _picklable(self.result)
+        return type(self), (result,), {**self.__dict__, "result": result, "args": self.args}
 
 
 def _picklable(value: object) -> object:

@@ -210,7 +210,7 @@ class Call:
         self._name = name
         try:
             self._signature = found = signature(function)
-        except ValueError:
+        except (TypeError, ValueError):
             raise NotifyError(
                 f"The parameters of {name} cannot be found out; wrap it in a function that declares them."
             ) from None

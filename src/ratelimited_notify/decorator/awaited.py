@@ -1,4 +1,4 @@
-"""What a plain function returned, if it must be awaited: watched until it ends, because it may fail until then."""
+"""What a plain function returned, if it ends later: watched until then, because it may fail until then."""
 
 from __future__ import annotations
 
@@ -53,9 +53,14 @@ class Pending:
             self.failed(failed)
 
 
+def ends_later(kind: type) -> bool:
+    """Whether a result of this class tells how the send ends: something to await, or a future of a pool of threads."""
+    return hasattr(kind, "__await__") or hasattr(kind, "add_done_callback")
+
+
 def ended(result: object, pending: Pending) -> object:
-    """The result to return to the caller, after `pending` was told of it, or will be as soon as it was awaited."""
-    if hasattr(result.__class__, "__await__"):
+    """The result to return to the caller, after `pending` was told of it, or will be as soon as it ends."""
+    if ends_later(type(result)):
         return watched(cast("Awaitable[object]", result), pending)
     pending.returned(result)
     return result
@@ -64,7 +69,7 @@ def ended(result: object, pending: Pending) -> object:
 def watched(awaitable: Awaitable[object], pending: Pending) -> Awaitable[object]:
     """The awaitable to return to the caller instead: it works the same, and reports how it ends.
 
-    A future or a task is returned itself. A coroutine that is never awaited reports nothing: the garbage collector may
+    A future, a task or a `Deferred` of Twisted is returned itself. A coroutine that is never awaited reports nothing: the garbage collector may
     find it in the middle of anything, where no hit can be given back.
 
     Arguments:
@@ -73,6 +78,9 @@ def watched(awaitable: Awaitable[object], pending: Pending) -> Awaitable[object]
     """
     if hasattr(awaitable, "add_done_callback"):
         _watch_future(cast("asyncio.Future[object]", awaitable), pending)
+        return awaitable
+    if hasattr(awaitable, "addCallbacks"):
+        _watch_deferred(awaitable, pending)
         return awaitable
     is_coroutine, is_entered = isinstance(awaitable, Coroutine), hasattr(awaitable, "__aenter__")
     if is_coroutine:
@@ -94,21 +102,32 @@ def _watch_future(future: asyncio.Future[object], pending: Pending) -> None:
         future.add_done_callback(done)
 
 
+def _watch_deferred(deferred: Any, pending: Pending) -> None:  # Any: Twisted need not be installed
+    def returned(result: object) -> object:
+        pending.returned(result)
+        return result
+
+    def failed(failure: Any) -> object:  # Any: as above
+        pending.failed(failure.value)
+        return failure
+
+    deferred.addCallbacks(returned, failed)
+
+
 def _error_of(future: asyncio.Future[object]) -> BaseException | None:
     if future.cancelled():
         from asyncio import CancelledError
 
         return CancelledError()
     # `exception()` would count as a look at it: asyncio would no longer log an exception that nobody else retrieves.
-    unseen = object()
-    error = getattr(future, "_exception", unseen)
-    return future.exception() if error is unseen else cast("BaseException | None", error)
+    error = getattr(future, "_exception", future)
+    return error if error is None or isinstance(error, BaseException) else future.exception()
 
 
 class _Awaited(Awaitable[object]):
     """An awaitable that reports how it ends. Otherwise it is the awaitable: it has its attributes too."""
 
-    __slots__ = ("_awaitable", "_pending")
+    __slots__ = ("__weakref__", "_awaitable", "_pending")
 
     def __init__(self, awaitable: Any, pending: Pending) -> None:  # Any: what kind of awaitable it is, differs
         self._awaitable = awaitable

@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.forking import forkable, in_children
@@ -317,7 +317,7 @@ class Configured:
 
 _configured = Configured()
 
-decided: WeakKeyDictionary[Callable[..., object], Callable[[], Limiter | AsyncLimiter]] = WeakKeyDictionary()
+decided: WeakKeyDictionary[Callable[..., object], Callable[[], Limiter | AsyncLimiter | None]] = WeakKeyDictionary()
 """What returns the limiter of each decorated function, for `limiter_of`."""
 
 
@@ -332,8 +332,8 @@ def decided_by(limited: Callable[..., object], limiter: Limiter | AsyncLimiter |
     if limiter is None:
         decided[limited] = configuration.async_limiter if awaited else configuration.limiter
     else:
-        fixed = limiter
-        decided[limited] = lambda: fixed
+        # The function keeps its limiter alive. If this did too, neither would be freed once the limiter leads to the function.
+        decided[limited] = ref(limiter)
 
 
 _declared: WeakKeyDictionary[Limiter | AsyncLimiter, DecoratorLimits] = WeakKeyDictionary()

@@ -44,15 +44,16 @@ def limiter_of(function: Callable[..., object], /) -> Limiter | AsyncLimiter:
     inner: object = function
     while inner is not None and id(inner) not in seen:
         seen.add(id(inner))
-        limiter = _found(inner)
+        decides = _found(inner)
+        limiter = None if decides is None else decides()
         if limiter is not None:
-            return limiter()
+            return limiter
         inner = inner.func if isinstance(inner, partial) else _inside(inner)
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     raise NotifyError(f"{name} has no @rate_limited, so no limiter decides about it.")
 
 
-def _found(function: object) -> Callable[[], Limiter | AsyncLimiter] | None:
+def _found(function: object) -> Callable[[], Limiter | AsyncLimiter | None] | None:
     try:
         return decided.get(function)  # type: ignore[call-overload, no-any-return]  # any object may be asked for
     except TypeError:  # it cannot be hashed, or not be referred to weakly

@@ -13,7 +13,7 @@ from ratelimited_notify.callables import (
     wraps_coroutine_function,
 )
 from ratelimited_notify.decorator.argument import INSTEAD_OF_AWAITING, Call
-from ratelimited_notify.decorator.awaited import Pending, ended
+from ratelimited_notify.decorator.awaited import Pending, ended, ends_later
 from ratelimited_notify.decorator.configuration import configuration, decided_by, declare
 from ratelimited_notify.decorator.naming import is_redefined, name_of, named, place_of
 from ratelimited_notify.errors import NotifyError
@@ -314,8 +314,8 @@ class _Decorator:
                     decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
                     give_back(limiter, [decision])
                 raise
-            kind = result.__class__
-            if failure is None and (kind in PLAIN or not hasattr(kind, "__await__")):
+            kind = type(result)
+            if failure is None and (kind in PLAIN or not ends_later(kind)):
                 return result
             decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
             return ended(result, Pending(limiter, decision, refunded, failure))

@@ -10,7 +10,7 @@ from ratelimited_notify.limiter.responses import attribute
 from ratelimited_notify.limiter.retried import frames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
 _MOST = 100
@@ -21,9 +21,9 @@ def outcome_unknown(error: BaseException, *, handled: BaseException | None = Non
     """Whether the message may have been sent although the gateway raised. The guarantees page has the table.
 
     If the table knows the exception, it decides, and the causes of the exception do not count. Otherwise the causes
-    decide: `__cause__`, or `__context__` if it is not suppressed, `reason`, the exceptions among the arguments, the
-    last attempt of a retry, and the members of an exception group. If one of them says that the message may have been
-    sent, it may have been sent. If none of them says anything, it was not sent.
+    decide: `__cause__`, or `__context__` if it is not suppressed, `reason`, the exceptions among the arguments and in
+    lists, tuples and dicts there, the last attempt of a retry, and the members of an exception group. If one of them says
+    that the message may have been sent, it may have been sent. If none of them says anything, it was not sent.
 
     If the gateway handled a failure and then tried something else, that failure counts by itself.
 
@@ -85,9 +85,9 @@ class _Walk:
         told: list[object] = [error.__cause__]
         if error.__context__ is not None and not error.__suppress_context__ and self._was_translated(error):
             told.append(error.__context__)
-        told += [attribute(error, "reason"), _last_failure(error), *error.args]
-        if isinstance(error, SendFailed):
-            told.append(error.result)
+        told += [attribute(error, "reason"), _last_failure(error)]
+        for held in (*error.args, error.result if isinstance(error, SendFailed) else None):
+            told += _members(held)
         return list({id(each): each for each in told if isinstance(each, BaseException) and each is not error}.values())
 
     def _was_translated(self, error: BaseException) -> bool:
@@ -105,6 +105,13 @@ class _Walk:
         if caught in self._frames:
             self._earlier.append(context)
         return False
+
+
+def _members(held: object) -> Iterable[object]:
+    """What is in a collection: some exceptions hold those of several attempts in one. Of anything else, itself."""
+    if isinstance(held, dict):
+        return cast("dict[object, object]", held).values()
+    return cast("list[object]", held) if isinstance(held, (list, tuple)) else (held,)
 
 
 def _last_failure(error: BaseException) -> object:

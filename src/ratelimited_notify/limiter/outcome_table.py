@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ratelimited_notify.errors import NotifyError, SendFailed
 from ratelimited_notify.limiter.responses import attribute, grpc_code, grpc_details, status_of
-from ratelimited_notify.limiter.retried import earlier_attempts, was_retried
+from ratelimited_notify.limiter.retried import earlier_attempts, frames, was_retried
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,26 +60,18 @@ def _refused_by_us(error: BaseException) -> bool:
 
 _LOST = frozenset((errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ESHUTDOWN, errno.ETIMEDOUT))
 
-_HANDSHAKE = frozenset(
-    (
-        "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "NO_PROTOCOLS_AVAILABLE", "NO_SHARED_CIPHER", "RECORD_LAYER_FAILURE",
-        "SSL/TLS_ALERT_HANDSHAKE_FAILURE", "SSLV3_ALERT_HANDSHAKE_FAILURE", "TLSV1_ALERT_PROTOCOL_VERSION",
-        "TLSV1_UNRECOGNIZED_NAME", "UNKNOWN_PROTOCOL", "UNSUPPORTED_PROTOCOL", "WRONG_SSL_VERSION", "WRONG_VERSION_NUMBER",
-    )
-)  # fmt: skip
-"""The reasons that an `ssl.SSLError` has during the handshake only."""
-
 
 def _refused_by_system(error: BaseException) -> bool:
     if _is_ssl(error):
-        return attribute(error, "reason") in _HANDSHAKE
+        # Its reason does not tell: that of a server without TLS is also that of a connection that broke later.
+        return any(frame.f_code.co_name == "do_handshake" for frame in frames(error))
     return isinstance(error, OSError) and (
         isinstance(error, ConnectionRefusedError) or error.errno == errno.ECONNREFUSED
     )
 
 
 def _lost(error: BaseException) -> bool:
-    if isinstance(error, TimeoutError) or _is_ssl(error):
+    if isinstance(error, (TimeoutError, EOFError)) or _is_ssl(error):
         return True
     if isinstance(error, OSError) and error.errno in _LOST:
         return True
@@ -101,6 +93,12 @@ def _tornado_is_connecting(error: BaseException) -> bool:
         "Timeout during TLS handshake",
     )
     return "tornado.httptimeouterror" in names_of(error) and str(error).startswith(phases)
+
+
+def _curl_is_connecting(error: BaseException) -> bool:
+    # Its error is a class for everything, with libcurl's number: of a proxy or host that cannot be resolved, of a refused
+    # connection, of a failed handshake, of a certificate that is not trusted.
+    return "pycurl.error" in names_of(error) and error.args[:1] in ((5,), (6,), (7,), (35,), (60,))
 
 
 def _grpc_is_unreachable(error: BaseException) -> bool:
@@ -175,6 +173,15 @@ def _says(*parts: str) -> Callable[[BaseException], bool]:
     return lambda error: any(part in name for name in names_of(error) for part in parts)
 
 
+def _is_exactly(name: str) -> Callable[[BaseException], bool]:
+    # For a class whose subclasses say something else.
+    return lambda error: _with_library(type(error)) == _plain(name)
+
+
+def _any(*matches: Callable[[BaseException], bool]) -> Callable[[BaseException], bool]:
+    return lambda error: any(each(error) for each in matches)
+
+
 TABLE = (
     Row(
         "interrupted",
@@ -189,7 +196,7 @@ TABLE = (
         (
             "SoftTimeLimitExceeded", "TimeLimitExceeded", "Terminated", "WorkerLostError", "JobTimeoutException", "StopRequested",
             "TaskTimeout", "stopit.TimeoutException", "timeout_decorator.TimeoutError", "wrapt_timeout_decorator.TimeoutError",
-            "BrokenExecutor", "ProcessExpired", "CancelledError", "FutureCancelledError",
+            "BrokenExecutor", "ProcessExpired", "MaybeEncodingError", "CancelledError", "FutureCancelledError",
         ),
     ),
     Row(
@@ -209,7 +216,7 @@ TABLE = (
             "ClientConnectorError", "ClientConnectorCertificateError", "ClientHttpProxyError", "ConnectionTimeoutError",
             "ServerFingerprintMismatch", "SMTPConnectError", "SMTPConnectTimeoutError",
         ),
-        _tornado_is_connecting,
+        _any(_tornado_is_connecting, _curl_is_connecting),
     ),
     Row(
         "refused",
@@ -257,9 +264,10 @@ TABLE = (
     ),
     Row(
         "answer refused",
-        "an answer with an HTTP status from 400 to 499 other than 408, so 429 too",
+        "an answer with an HTTP status from 400 to 499 other than 408, so 429 too; one that rejects all recipients",
         Outcome.NOT_SENT,
-        matches=_answered(lambda status: 400 <= status < 500 and status != 408),
+        ("AnymailRecipientsRefused",),
+        _answered(lambda status: 400 <= status < 500 and status != 408),
     ),
     Row(
         "answer unreadable",
@@ -269,46 +277,54 @@ TABLE = (
     ),
     Row(
         "answer unknown",
-        "an answer with any other HTTP status: 408, 500, 502, 503, 504 and all above, and redirects",
+        "an answer with any other HTTP status: 408, 500, 502, 503, 504 and all above, and redirects; a class whose name says "
+        "server error or redirect, or is one of these",
         Outcome.UNKNOWN,
-        matches=_answered(lambda status: not 200 <= status < 300),
+        ("PusherBadStatus",),
+        _any(_answered(lambda status: not 200 <= status < 300), _says("servererror", "redirect")),
     ),
     Row(
         "decoding",
         "an answer whose body cannot be decoded",
         Outcome.SENT,
         (
-            "DecodingError", "ContentDecodingError", "urllib3.DecodeError", "JSONDecodeError", "UnicodeDecodeError",
-            "ResponseParserError",
+            "DecodingError", "ContentDecodingError", "urllib3.DecodeError", "msgspec.DecodeError", "google.DecodeError",
+            "JSONDecodeError", "UnicodeDecodeError", "ResponseParserError", "xml.ParseError", "ExpatError", "XMLSyntaxError",
+            "BadGzipFile", "zlib.error",
         ),
     ),
     Row(
         "lost",
         "a time-out or a lost connection, from the system: a `TimeoutError`, a `ConnectionError` such as `ConnectionResetError` "
-        "or `BrokenPipeError`, an `OSError` with the number of one, an `ssl.SSLError` after the handshake",
+        "or `BrokenPipeError`, an `OSError` with the number of one, an `EOFError`, an `ssl.SSLError` after the handshake",
         Outcome.UNKNOWN,
         matches=_lost,
     ),
     Row(
         "lost by client",
-        "what clients raise when they lose the connection in the middle: a class whose name says disconnected, or is one of these",
+        "what clients raise when they lose the connection in the middle, or cannot read the head of the answer: "
+        "`http.client.HTTPException` itself, a class whose name says disconnected, or is one of these",
         Outcome.UNKNOWN,
         (
             "ReadTimeout", "ReadTimeoutError", "WriteTimeout", "SocketTimeoutError", "ReadError", "WriteError", "CloseError",
             "ProtocolError", "RemoteProtocolError", "ConnectionClosedError", "ConnectionClosed", "IncompleteRead",
             "IncompleteReadError", "ChunkedEncodingError", "ClientPayloadError", "ClientOSError", "BadStatusLine", "LineTooLong",
             "UnknownTransferEncoding", "StreamClosedError", "EndOfStream", "BrokenResourceError", "ConnectionLost",
-            "ConnectionDone", "DeadlineExceeded", "ratelimited_notify.DeliveryUnknown",
+            "ConnectionDone", "DeadlineExceeded", "ResponseNeverReceived", "ResponseFailed", "RequestTransmissionFailed",
+            "UnsatisfiableReadError", "StreamLostError", "zmq.Again", "ratelimited_notify.DeliveryUnknown",
         ),
-        _says("disconnected"),
+        _any(_is_exactly("http.HTTPException"), _says("disconnected")),
     ),
     Row(
         "wrapped",
-        "an error around another one, of a client that may have tried several times: a class whose name, or the name of a base "
-        "class, says time-out or is one of these",
+        "an error around another one, of a client that may have tried several times: `telegram.error.NetworkError` itself, a class "
+        "whose name, or the name of a base class, says time-out or is one of these",
         Outcome.WRAPPED,
-        ("ConnectionError", "MaxRetryError", "RetryError", "HTTPClientError", "SSLError", "ProxyError"),
-        _says("timeout", "timedout"),
+        (
+            "ConnectionError", "MaxRetryError", "RetryError", "MaxAttemptsExceeded", "HTTPClientError", "SSLError", "ProxyError",
+            "pycurl.error",
+        ),
+        _any(_is_exactly("telegram.NetworkError"), _says("timeout", "timedout")),
     ),
 )  # fmt: skip
 """The first row that matches an exception says what became of the message."""
@@ -318,8 +334,12 @@ def names_of(thing: object) -> frozenset[str]:
     """The names of a thing's class and its bases, alone and after the name of their library, as `Row.names` has them."""
     names: set[str] = set()
     for kind in type(thing).__mro__:
-        names |= {_plain(kind.__name__), _plain(f"{kind.__module__.partition('.')[0]}.{kind.__name__}")}
+        names |= {_plain(kind.__name__), _with_library(kind)}
     return frozenset(names)
+
+
+def _with_library(kind: type) -> str:
+    return _plain(f"{kind.__module__.partition('.')[0]}.{kind.__name__}")
 
 
 def _plain(name: str) -> str:

@@ -10,8 +10,9 @@ from typing import cast
 
 from ratelimited_notify.errors import SendFailed
 
-_RESPONSES = ("response", "resp", "http_response")
-_STATUSES = ("status_code", "status", "http_status")
+RESPONSES = ("response", "resp", "http_response")
+"""Where an exception has the response."""
+_STATUSES = ("status_code", "status", "http_status", "_http_status")
 _KEYS = ("status_code", "statusCode", "status")
 
 
@@ -35,25 +36,36 @@ def status_of(error: BaseException) -> int | None:
     names = class_names(error)
     if "smtp" in names:  # Its codes look like statuses of HTTP, and mean something else.
         return None
-    for name in _RESPONSES:
+    for name in RESPONSES:
         status = status_of_response(attribute(error, name))
         if status is not None:
             return status
-    return _status(error, ("http" in names or "api" in names) and not isinstance(attribute(error, "status"), int))
+    has_code = "http" in names or "api" in names
+    if "resenderror" in names:  # It makes up a code if there was no answer; its cause says why.
+        has_code = attribute(error, "error_type") != "HttpClientError"
+    return _status(error, has_code and not isinstance(attribute(error, "status"), int))
 
 
 def status_of_response(response: object) -> int | None:
     """The HTTP status of a response of any client, or None if this does not look like one."""
     if response is None or isinstance(response, (bool, int, str, bytes, BaseException)):
         return None
-    if isinstance(response, Mapping):
-        said = cast("Mapping[object, object]", response)
-        metadata = said.get("ResponseMetadata")
-        if isinstance(metadata, Mapping):
-            return _valid(cast("Mapping[object, object]", metadata).get("HTTPStatusCode"))
-        return next((status for key in _KEYS if (status := _valid(said.get(key))) is not None), None)
+    status = _status_in(response)
+    if status is not None:
+        return status
     names = class_names(response)
     return _status(response, "http" in names or "response" in names)
+
+
+def _status_in(response: object) -> int | None:
+    """The status among the items of a response that is a mapping."""
+    if not isinstance(response, Mapping):
+        return None
+    said = cast("Mapping[object, object]", response)
+    metadata = said.get("ResponseMetadata")
+    if isinstance(metadata, Mapping):
+        return _valid(cast("Mapping[object, object]", metadata).get("HTTPStatusCode"))
+    return next((status for key in _KEYS if (status := _valid(said.get(key))) is not None), None)
 
 
 def _status(thing: object, has_code: bool) -> int | None:

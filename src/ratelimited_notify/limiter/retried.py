@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.errors import SendFailed
-from ratelimited_notify.limiter.responses import attribute
+from ratelimited_notify.limiter.responses import RESPONSES, attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,10 +50,11 @@ def _is_above(number: object, least: int) -> bool:
 
 def earlier_attempts(error: BaseException) -> list[object]:
     """The errors of the attempts before the answer, in order (urllib3); None for an attempt that was answered."""
-    history: object = error.result if isinstance(error, SendFailed) else attribute(error, "response")
-    for name in ("raw", "retries", "history"):
-        history = attribute(history, name)
-    if not isinstance(history, tuple):
-        return []
-    attempts = cast("tuple[object, ...]", history)
+    responses = [error.result] if isinstance(error, SendFailed) else [attribute(error, name) for name in RESPONSES]
+    attempts = [each for response in responses for each in _history(response)]
     return [attribute(each, "error") for each in attempts if not attribute(each, "redirect_location")]
+
+
+def _history(response: object) -> tuple[object, ...]:
+    history = attribute(attribute(attribute(response, "raw"), "retries"), "history")
+    return cast("tuple[object, ...]", history) if isinstance(history, tuple) else ()

@@ -248,7 +248,7 @@ def _check_gateway(gateway: object) -> None:
 
 def was_released(delivery: Delivery[object]) -> bool:
     """Whether the send failed and its hit was given back, so that there may be room for others."""
-    return delivery.status is Status.FAILED and delivery.decision.allowed and delivery.decision.granted_by is None
+    return delivery.status is Status.FAILED and delivery.decision.released
 
 
 def _check_limiter(limiter: object, kind: type[object], limiter_arguments: Mapping[str, object]) -> None:
