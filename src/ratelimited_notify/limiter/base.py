@@ -15,7 +15,6 @@ from ratelimited_notify.limiter.options import check_options
 from ratelimited_notify.limiter.places import Places
 from ratelimited_notify.limiter.refusals import RefusalCache
 from ratelimited_notify.limiter.switch import switch
-from ratelimited_notify.limiter.waiters import call_first, lines
 from ratelimited_notify.notification.cost import ONE
 from ratelimited_notify.notification.recipient import counting_as, text_of
 from ratelimited_notify.sources.load import rules_if_on
@@ -303,8 +302,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
         """Forget what is remembered about these windows, and let waiting callers ask: something was given back or cleared."""
         if self._refusals is not None:
             self._refusals.drop(windows, keys)
-        if lines:
-            call_first(self._where(), keys)
+        self._call_waiting(keys)
 
     def _receipt(self, decision: Decision) -> Receipt | None:
         """What `release` needs to give a hit back, the first time it is asked for.
