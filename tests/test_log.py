@@ -612,6 +612,30 @@ def test_everything_is_logged_in_one_place() -> None:
     assert logging_modules == {"log.py", "cli/send.py"}
 
 
+def _said(tree: ast.AST) -> Iterator[str]:
+    """The messages in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "warning":
+            yield ast.literal_eval(node.args[0])
+        elif isinstance(node, ast.FunctionDef) and node.returns is not None and ast.unparse(node.returns) == "Message":
+            yield from (
+                each.value
+                for each in ast.walk(node)
+                if isinstance(each, ast.Constant) and isinstance(each.value, str) and len(each.value) > 20
+            )
+
+
+def test_the_reference_has_every_line() -> None:
+    """The page of log lines has the beginning of each line. (Those about doubtful rules are made elsewhere.)"""
+    package = Path(ratelimited_notify.__file__).parent
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "log.md").read_text()
+    said = [message for path in package.rglob("*.py") for message in _said(ast.parse(path.read_text()))]
+    beginnings = {f'"{message.partition("%")[0].rstrip(" (")}' for message in said} - {'"'}
+
+    assert len(beginnings) > 10
+    assert {each for each in beginnings if each[:29] not in page} == set()
+
+
 # 7. One outage is a few lines.
 
 
