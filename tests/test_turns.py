@@ -333,7 +333,7 @@ def test_room_that_comes_before_a_caller_is_in_the_line(change: str) -> None:
         elif change == "clear":
             limiter.clear("news", "ana")
         elif change == "rules":
-            limiter.rules = {"news": "2/day"}  # type: ignore[assignment]  # any form of rules
+            limiter.rules = {"news": "2/day"}
         else:
             limiter.close()
         return place_of(decision)
@@ -355,10 +355,10 @@ def test_a_line_that_ends_while_a_caller_looks_at_it() -> None:
     caller.line_up(PLACE)
     line = lines[PLACE]
 
-    class Ending(type(line)):  # type: ignore[misc]  # the class of a line
+    class Ending(waiters.Line):
         def __contains__(self, ticket: object) -> bool:
             was_there = super().__contains__(ticket)
-            self.take_out(ticket)
+            self.take_out(caller.ticket)
             return was_there
 
     lines[PLACE] = ending = Ending()
@@ -885,6 +885,7 @@ def test_a_call_that_never_had_a_turn(world: World) -> None:
     assert (small.ended, batched.ended) == ("raised", "dropped")
     assert small.raised is not None
     assert str(small.raised) == "'news' refused"
+    assert small.raised.decision is not None
     assert small.raised.decision.blocked_by is None
     assert small.raised.decision.retry_after == 0
     world.pass_time(0.5)
