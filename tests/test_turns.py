@@ -470,6 +470,20 @@ def test_a_caller_that_is_gone_is_passed(world: World) -> None:
     assert gone.ended == "sent"
 
 
+def test_a_caller_that_is_gone_is_passed_in_a_long_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers that came when the line was long do not take longer to notice that the first one is gone."""
+    with closing(World(monkeypatch, "5/second")) as world:
+        for _ in range(100):
+            world.comes()
+        world.pass_time(10.05)
+        sent = len(world.ended)
+        for caller in world.waiting()[:2]:
+            caller.stands_still = True
+        world.pass_time(GRACE * 12)
+
+        assert len(world.ended) > sent + 5
+
+
 def test_a_caller_that_vanished_is_no_longer_in_the_line(world: World) -> None:
     """A generator that is dropped without being closed leaves the line when it is garbage-collected, and calls the next."""
     world.comes()

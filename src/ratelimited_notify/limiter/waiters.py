@@ -25,6 +25,9 @@ Place: TypeAlias = tuple[object, str, int]
 GRACE = 2.0
 """Seconds that the first of a line may be late before the next one passes it. Asking a storage takes less."""
 
+_FARTHEST = 8
+"""How many may be ahead of a caller until it looks at the first one as seldom as all those behind it."""
+
 _tickets = itertools.count(1)
 
 
@@ -101,13 +104,14 @@ class Waiter:
         return self._wake()
 
     def watch_after(self, now: float) -> float:
-        """In how many seconds to `watch` the first one. Those further behind wait longer."""
+        """In how many seconds to `watch` the first one. Those further behind wait longer, up to a bound."""
         line = None if self.place is None else lines.get(self.place)
         # Only a few of a long line look at the first one at a time, unless somebody was found to be gone.
         ahead = 1 if self._has_passed or line is None else bisect_left(line.order, self.ticket)
         first = None if self.place is None else _first(self.place)
         due = now if first is None or first.due is None else first.due
-        return max(0.0, due - now) + GRACE * max(1, ahead)
+        # Bounded, because it is not computed again when the line moves on.
+        return max(0.0, due - now) + GRACE * min(max(1, ahead), _FARTHEST)
 
     def watch(self, now: float) -> None:
         """Pass the first of the line if it should have asked long ago."""
