@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from limits.storage import MemoryStorage
 
 import ratelimited_notify
 from limiting import LIMITERS
@@ -928,6 +929,30 @@ def test_limiters_of_one_server_share_their_lines(recorder: Recorder) -> None:
         failures.failures_at(f"server {number}", "raise")
     assert len(failures._known) <= 64
     assert Limiter(MANY).failures is not Limiter(MANY).failures
+
+
+class Elsewhere(MemoryStorage):
+    """A storage of `limits` that may fail, and does not say where its server is."""
+
+    is_down = False
+
+    def acquire_entry(self, *args: Any, **kwargs: Any) -> bool:
+        if self.is_down:
+            raise ConnectionError
+        return super().acquire_entry(*args, **kwargs)
+
+
+def test_storages_of_one_class_have_lines_of_their_own(recorder: Recorder) -> None:
+    """If one storage fails, and another one of the same class does not, the log does not say that it is over."""
+    down, running = Elsewhere(), Elsewhere()
+    down.is_down = True
+    limiters = [Limiter(MANY, storage, on_storage_error="allow") for storage in (down, running, down)]
+    limiters.append(Limiter(MANY, limiters[0].storage, on_storage_error="allow"))
+    for limiter in limiters * 3:
+        limiter.hit("news", "ana")
+
+    assert limiters[0].failures is limiters[2].failures is limiters[3].failures
+    assert [line.split(" (")[0] for line in recorder.ours] == ["Notifications were allowed without being counted"]
 
 
 def test_a_type_without_a_rule_in_a_handler_is_logged_later(

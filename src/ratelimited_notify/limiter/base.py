@@ -137,7 +137,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
     def _open_storage(self) -> _S:
         storage = self._storage = self._open(self._storage_argument)
         if not isinstance(storage, WithShortcut):
-            self._failures = failures_at(_place(storage), self._on_storage_error)
+            self._failures = failures_at(_place(storage, self._storage_argument), self._on_storage_error)
         return storage
 
     @property
@@ -362,10 +362,17 @@ class BaseLimiter(Places[_S], Generic[_S]):
         return [error if query.windows else self._unlimited(query) for query in queries]
 
 
-def _place(storage: object) -> str:
-    """Where the servers of a storage are, the same for threads and for asyncio; its class if that is not known."""
+def _place(storage: object, argument: object) -> str:
+    """Where the servers of a storage are, the same for threads and for asyncio; if that is not known, which storage it is."""
+    from ratelimited_notify.storage.adapter import Adapter, AsyncAdapter
+
     text = _storage_text(storage)
-    return text.partition(" at ")[2] or text
+    where = text.partition(" at ")[2]
+    if where:
+        return where
+    if isinstance(argument, str):
+        return argument
+    return f"{text} {id(storage.storage if isinstance(storage, (Adapter, AsyncAdapter)) else storage)}"
 
 
 def _storage_text(storage: object) -> str:
