@@ -374,3 +374,54 @@ os._exit(0)
 def test_forks_while_threads_edit_wait_and_decide() -> None:
     """However busy the parent's threads are, each child edits rules, decides, releases and configures at once."""
     _run(BUSY, 3)
+
+
+TWO_THREADS = """
+import threading
+from ratelimited_notify import forking
+
+class Lock:
+    # As soon as the first thread releases it, another thread that forks takes it.
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.after_release = []
+
+    def acquire(self, timeout):
+        return self.lock.acquire(timeout=timeout)
+
+    def release(self):
+        self.lock.release()
+        if self.after_release:
+            thread = self.after_release.pop()
+            thread.start()
+            thread.join()
+
+def ends_later():
+    forking._before_fork()
+    began.set()
+    may_end.wait()
+    forking._in_parent()
+
+lock, began, may_end = Lock(), threading.Event(), threading.Event()
+forking.copied_whole(lock, "nobody")
+second = threading.Thread(target=ends_later)
+
+def begin():
+    second.start()
+    began.wait()
+
+lock.after_release.append(threading.Thread(target=begin))
+forking._before_fork()
+forking._in_parent()
+if not lock.lock.locked():
+    print("the end of one fork released what another fork has taken")
+may_end.set()
+second.join()
+if lock.lock.locked():
+    print("it stays locked")
+"""
+
+
+def test_two_threads_that_fork_at_once() -> None:
+    """Each fork has its own locks: the end of the first one does not release what the second one has taken."""
+    _run(TWO_THREADS)

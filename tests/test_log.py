@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from limits.storage import MemoryStorage
 
 import ratelimited_notify
 from limiting import LIMITERS
@@ -612,6 +613,30 @@ def test_everything_is_logged_in_one_place() -> None:
     assert logging_modules == {"log.py", "cli/send.py"}
 
 
+def _said(tree: ast.AST) -> Iterator[str]:
+    """The messages in a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "warning":
+            yield ast.literal_eval(node.args[0])
+        elif isinstance(node, ast.FunctionDef) and node.returns is not None and ast.unparse(node.returns) == "Message":
+            yield from (
+                each.value
+                for each in ast.walk(node)
+                if isinstance(each, ast.Constant) and isinstance(each.value, str) and len(each.value) > 20
+            )
+
+
+def test_the_reference_has_every_line() -> None:
+    """The page of log lines has the beginning of each line. (Those about doubtful rules are made elsewhere.)"""
+    package = Path(ratelimited_notify.__file__).parent
+    page = (Path(__file__).parent.parent / "docs" / "reference" / "log.md").read_text()
+    said = [message for path in package.rglob("*.py") for message in _said(ast.parse(path.read_text()))]
+    beginnings = {f'"{message.partition("%")[0].rstrip(" (")}' for message in said} - {'"'}
+
+    assert len(beginnings) > 10
+    assert {each for each in beginnings if each[:29] not in page} == set()
+
+
 # 7. One outage is a few lines.
 
 
@@ -904,6 +929,30 @@ def test_limiters_of_one_server_share_their_lines(recorder: Recorder) -> None:
         failures.failures_at(f"server {number}", "raise")
     assert len(failures._known) <= 64
     assert Limiter(MANY).failures is not Limiter(MANY).failures
+
+
+class Elsewhere(MemoryStorage):
+    """A storage of `limits` that may fail, and does not say where its server is."""
+
+    is_down = False
+
+    def acquire_entry(self, *args: Any, **kwargs: Any) -> bool:
+        if self.is_down:
+            raise ConnectionError
+        return super().acquire_entry(*args, **kwargs)
+
+
+def test_storages_of_one_class_have_lines_of_their_own(recorder: Recorder) -> None:
+    """If one storage fails, and another one of the same class does not, the log does not say that it is over."""
+    down, running = Elsewhere(), Elsewhere()
+    down.is_down = True
+    limiters = [Limiter(MANY, storage, on_storage_error="allow") for storage in (down, running, down)]
+    limiters.append(Limiter(MANY, limiters[0].storage, on_storage_error="allow"))
+    for limiter in limiters * 3:
+        limiter.hit("news", "ana")
+
+    assert limiters[0].failures is limiters[2].failures is limiters[3].failures
+    assert [line.split(" (")[0] for line in recorder.ours] == ["Notifications were allowed without being counted"]
 
 
 def test_a_type_without_a_rule_in_a_handler_is_logged_later(

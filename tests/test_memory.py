@@ -307,6 +307,19 @@ def test_threads_that_keep_each_other_waiting_all_get_their_turn() -> None:
     assert failures == []
 
 
+def test_a_wait_that_has_ended_slows_nobody_down() -> None:
+    """After a thread gave up waiting, was interrupted, or stayed behind in the parent of a fork, one decision gives way at
+    most: there is nobody left to give way to.
+    """
+    storage = MemoryStorage(timeout=0.01)
+    one = window("moving-window", 5)
+    with storage.guard.lock, pytest.raises(StorageError):
+        storage.acquire([one], ["ana"], 1)
+    storage.acquire([one], ["ana"], 1)
+
+    assert not storage.guard.contended
+
+
 def test_a_decision_inside_a_decision_is_an_error() -> None:
     """What a signal handler in mid-decision would do: it fails in time and does not hang."""
     inside: list[StorageError] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from hypothesis import given, settings, strategies as st
 
 from ratelimited_notify import AsyncLimiter, AsyncNotifier, Limiter, Notifier, RateLimitExceeded, Rule, rate_limited
 from ratelimited_notify.limiter import waiters
-from ratelimited_notify.limiter.waiters import GRACE, Timing, lines
+from ratelimited_notify.limiter.waiters import GRACE, Timing, changes, lines
 from ratelimited_notify.notifier import turns as turns_module
 from ratelimited_notify.notifier.policy import Policy
 from ratelimited_notify.notifier.turns import Pause, turns
@@ -40,6 +41,8 @@ def nobody_is_left() -> Iterator[None]:
     gc.collect()
     assert lines == {}
 
+
+PLACE = "a storage", "a key", 1
 
 # The order, without threads: callers are generators, and the test decides who runs.
 
@@ -69,7 +72,7 @@ class Caller:
     def begin(self) -> None:
         """What `admit` does, step by step."""
         world = self.world
-        self.since = world.clock()
+        self.since, seen = world.clock(), changes.latest
         line = world.limiter.line_for("wait", "news", "ana", self.cost, None, {}) if lines else None
         decision = None
         if line is None:
@@ -78,7 +81,7 @@ class Caller:
                 self.end("sent")
                 return
         timing = Timing(world.clock, False)
-        self.steps = turns(self.policy, world.limiter.place_of, timing, line, decision, self.wake)
+        self.steps = turns(self.policy, world.limiter.place_of, timing, line, decision, self.wake, seen)
         self.go_on(None)
 
     def go_on(self, answer: Decision | bool | None) -> None:
@@ -292,6 +295,113 @@ def test_a_hit_given_back_is_used_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         assert waiting[4].ended == "sent"
 
 
+@pytest.mark.parametrize("gone", ["before it asked", "after it asked", "refused by the new rules", "out of patience"])
+def test_room_is_not_lost_with_the_first_of_the_line(monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
+    """If the first was called because there is room, and leaves without using it, the next one uses it at once."""
+    with closing(World(monkeypatch, "3/day")) as world:
+        decisions = [world.limiter.hit("news", "ana") for _ in range(3)]
+        first = world.comes(cost=3, max_wait=86_401)
+        second = world.comes(max_wait=1e6)
+        if gone == "refused by the new rules":
+            world.limiter.rules = [Rule("news", "2/day", name="another", on_limit="wait")]
+        else:
+            world.limiter.release(decisions[0])
+        if gone != "before it asked":
+            world.pass_time(0)
+        if gone == "out of patience":
+            world.pass_time(10)
+            # Now it would have to wait for longer than it may.
+            world.limiter.hit("news", "ana")
+            world.limiter.release(decisions[1])
+        elif gone != "refused by the new rules":
+            first.cancel()
+        world.pass_time(0)
+
+        assert first.ended in ("cancelled", "raised")
+        assert second.ended == "sent"
+
+
+@pytest.mark.parametrize("change", ["release", "clear", "rules", "close"])
+def test_room_that_comes_before_a_caller_is_in_the_line(change: str) -> None:
+    """A caller that was refused, and lines up after there is room again, asks at once."""
+    limiter = Limiter({"news": "1/day"})
+    held, place_of = limiter.hit("news", "ana"), limiter.place_of
+
+    def place_after_change(decision: Decision) -> Any:  # Any: passed on
+        if change == "release":
+            limiter.release(held)
+        elif change == "clear":
+            limiter.clear("news", "ana")
+        elif change == "rules":
+            limiter.rules = {"news": "2/day"}
+        else:
+            limiter.close()
+        return place_of(decision)
+
+    limiter.place_of = place_after_change  # type: ignore[method-assign]  # a spy
+    sent: list[str] = []
+    notifier = Notifier(sent.append, limiter=limiter, on_limit="wait", max_wait=100_000)
+    thread = threading.Thread(target=notifier.send, args=("news", "ana"), daemon=True)
+    thread.start()
+    thread.join(5)
+
+    assert sent == ["ana"]
+    del limiter.place_of
+
+
+def test_a_line_that_ends_while_a_caller_looks_at_it() -> None:
+    """A caller that is passed in the middle of its look, when nobody else is in the line any more, may ask."""
+    caller = waiters.Waiter(lambda: True, waiters.changes.latest)
+    caller.line_up(PLACE)
+    line = lines[PLACE]
+
+    class Ending(waiters.Line):
+        def __contains__(self, ticket: object) -> bool:
+            was_there = super().__contains__(ticket)
+            self.take_out(caller.ticket)
+            return was_there
+
+    lines[PLACE] = ending = Ending()
+    ending.add(line[caller.ticket])
+
+    assert caller.is_first()
+    caller.leave(freed=False)
+    lines.clear()
+
+
+class CountedTicket(int):
+    """A ticket that counts how often it is compared with another."""
+
+    compared = 0
+
+    def __lt__(self, other: int) -> bool:
+        CountedTicket.compared += 1
+        return int(self) < int(other)
+
+    def __eq__(self, other: object) -> bool:
+        CountedTicket.compared += 1
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+def test_thousands_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line with thousands of callers does not make each of them look at all others."""
+    numbers = itertools.count(1)
+    monkeypatch.setattr(waiters, "_tickets", map(CountedTicket, numbers))
+    callers = [waiters.Waiter(lambda: True, waiters.changes.latest) for _ in range(2000)]
+    CountedTicket.compared = 0
+    for caller in callers:
+        caller.line_up(PLACE)
+        caller.is_first()
+        caller.watch_after(0.0)
+    for caller in callers:
+        assert caller.is_first()
+        caller.leave(freed=True)
+
+    assert CountedTicket.compared < 2000 * 60
+
+
 @pytest.mark.parametrize(
     ("rules", "sent"),
     [
@@ -358,6 +468,20 @@ def test_a_caller_that_is_gone_is_passed(world: World) -> None:
     gone.stands_still = False
     world.pass_time(2)
     assert gone.ended == "sent"
+
+
+def test_a_caller_that_is_gone_is_passed_in_a_long_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers that came when the line was long do not take longer to notice that the first one is gone."""
+    with closing(World(monkeypatch, "5/second")) as world:
+        for _ in range(100):
+            world.comes()
+        world.pass_time(10.05)
+        sent = len(world.ended)
+        for caller in world.waiting()[:2]:
+            caller.stands_still = True
+        world.pass_time(GRACE * 12)
+
+        assert len(world.ended) > sent + 5
 
 
 def test_a_caller_that_vanished_is_no_longer_in_the_line(world: World) -> None:
@@ -775,6 +899,7 @@ def test_a_call_that_never_had_a_turn(world: World) -> None:
     assert (small.ended, batched.ended) == ("raised", "dropped")
     assert small.raised is not None
     assert str(small.raised) == "'news' refused"
+    assert small.raised.decision is not None
     assert small.raised.decision.blocked_by is None
     assert small.raised.decision.retry_after == 0
     world.pass_time(0.5)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, TypeVar
+from threading import get_ident
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
@@ -28,9 +29,17 @@ _whole: WeakValueDictionary[int, threading.Lock] = WeakValueDictionary()
 _packages: set[str] = set()
 _in_children: list[Callable[[], object]] = []
 
-# Of the fork that is under way: the locks taken for it, and those that could not be taken in time.
-_taken: list[threading.Lock] = []
-_missed: list[threading.Lock] = []
+
+class _Fork(NamedTuple):
+    """A fork that is under way."""
+
+    taken: list[threading.Lock]
+    missed: list[threading.Lock]
+    """The locks that could not be taken in time."""
+
+
+# By thread, because several may fork at once. The newest is last: a signal handler may fork while this thread is about to.
+_forks: dict[int, list[_Fork]] = {}
 
 
 def forkable(lock: _L) -> _L:
@@ -63,31 +72,46 @@ def in_children(function: Callable[[], object]) -> None:
 
 
 def _before_fork() -> None:
+    fork = _Fork([], [])
+    _forks.setdefault(get_ident(), []).append(fork)
     until = time.monotonic() + _LONGEST
     for reference in _whole.valuerefs():
         lock = reference()
         if lock is not None:
             taken = lock.acquire(timeout=max(0.0, until - time.monotonic()))
-            (_taken if taken else _missed).append(lock)
+            (fork.taken if taken else fork.missed).append(lock)
 
 
 def _in_parent() -> None:
-    _missed.clear()
-    while _taken:
-        _taken.pop().release()
+    _release(_ended())
 
 
 def _in_child() -> None:
-    if not (_missed and _is_holding()):
-        for lock in _missed:
+    fork = _ended()
+    _forks.clear()
+    if not (fork.missed and _is_holding()):
+        for lock in fork.missed:
             _renew(lock)
-    _in_parent()
+    _release(fork)
     for each in _locks.valuerefs():
         forkable_lock = each()
         if forkable_lock is not None:
             _renew(forkable_lock)
     for function in _in_children:
         function()
+
+
+def _ended() -> _Fork:
+    forks = _forks.get(get_ident())
+    fork = forks.pop() if forks else _Fork([], [])
+    if not forks:
+        _forks.pop(get_ident(), None)
+    return fork
+
+
+def _release(fork: _Fork) -> None:
+    for lock in fork.taken:
+        lock.release()
 
 
 def _renew(lock: Any) -> None:  # Any: as above

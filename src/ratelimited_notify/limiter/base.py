@@ -15,7 +15,6 @@ from ratelimited_notify.limiter.options import check_options
 from ratelimited_notify.limiter.places import Places
 from ratelimited_notify.limiter.refusals import RefusalCache
 from ratelimited_notify.limiter.switch import switch
-from ratelimited_notify.limiter.waiters import call_first, lines
 from ratelimited_notify.notification.cost import ONE
 from ratelimited_notify.notification.recipient import counting_as, text_of
 from ratelimited_notify.sources.load import rules_if_on
@@ -139,7 +138,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
     def _open_storage(self) -> _S:
         storage = self._storage = self._open(self._storage_argument)
         if not isinstance(storage, WithShortcut):
-            self._failures = failures_at(_place(storage), self._on_storage_error)
+            self._failures = failures_at(_place(storage, self._storage_argument), self._on_storage_error)
         return storage
 
     @property
@@ -304,8 +303,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
         """Forget what is remembered about these windows, and let waiting callers ask: something was given back or cleared."""
         if self._refusals is not None:
             self._refusals.drop(windows, keys)
-        if lines:
-            call_first(self._where(), keys)
+        self._call_waiting(keys)
 
     def _receipt(self, decision: Decision) -> Receipt | None:
         """What `release` needs to give a hit back, the first time it is asked for.
@@ -365,10 +363,17 @@ class BaseLimiter(Places[_S], Generic[_S]):
         return [error if query.windows else self._unlimited(query) for query in queries]
 
 
-def _place(storage: object) -> str:
-    """Where the servers of a storage are, the same for threads and for asyncio; its class if that is not known."""
+def _place(storage: object, argument: object) -> str:
+    """Where the servers of a storage are, the same for threads and for asyncio; if that is not known, which storage it is."""
+    from ratelimited_notify.storage.adapter import Adapter, AsyncAdapter
+
     text = _storage_text(storage)
-    return text.partition(" at ")[2] or text
+    where = text.partition(" at ")[2]
+    if where:
+        return where
+    if isinstance(argument, str):
+        return argument
+    return f"{text} {id(storage.storage if isinstance(storage, (Adapter, AsyncAdapter)) else storage)}"
 
 
 def _storage_text(storage: object) -> str:

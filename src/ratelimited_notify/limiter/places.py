@@ -7,11 +7,11 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.limiter.lookup import RuleLookup
-from ratelimited_notify.limiter.waiters import Timing, call_first, lines
+from ratelimited_notify.limiter.waiters import Timing, call_first, changes, lines
 from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.waiters import Place
@@ -35,8 +35,14 @@ class Places(RuleLookup, Generic[_S]):
         """Whether limiting is off."""
 
     def _rules_changed(self) -> None:
+        self._call_waiting()
+
+    def _call_waiting(self, keys: Collection[str] | None = None) -> None:
+        """Let the first ones ask that wait for these windows, or for any, because there may be room."""
+        # First, for those that have asked and are about to line up.
+        changes.latest = object()
         if lines and self._storage is not None:
-            call_first(self._where())
+            call_first(self._where(), keys)
 
     def _where(self) -> object:
         """What the storage shares with those of other limiters: the windows in memory, or the server."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 import time
+from bisect import bisect_left, insort
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from weakref import ref
 
@@ -23,7 +25,10 @@ Place: TypeAlias = tuple[object, str, int]
 GRACE = 2.0
 """Seconds that the first of a line may be late before the next one passes it. Asking a storage takes less."""
 
-_tickets = itertools.count()
+_FARTHEST = 8
+"""How many may be ahead of a caller until it looks at the first one as seldom as all those behind it."""
+
+_tickets = itertools.count(1)
 
 
 class Timing(NamedTuple):
@@ -39,12 +44,14 @@ class Waiter:
 
     Arguments:
         wake: wakes the caller, from any thread; returns False if that is impossible, because its event loop is closed.
+        seen: the newest change (`changes.latest`) before it asked for the first time.
     """
 
-    __slots__ = ("__weakref__", "_has_passed", "_wake", "due", "hurries", "place", "ticket")
+    __slots__ = ("__weakref__", "_has_passed", "_seen", "_wake", "due", "hurries", "place", "ticket")
 
-    def __init__(self, wake: Callable[[], bool]) -> None:
+    def __init__(self, wake: Callable[[], bool], seen: object) -> None:
         self._wake = wake
+        self._seen = seen
         self._has_passed = False
         self.ticket = next(_tickets)
         """Who came first: the lower one. It stays the same when the caller changes to another line."""
@@ -54,18 +61,23 @@ class Waiter:
         self.due: float | None = None
         """When the first of a line will have asked, by `time.monotonic`."""
 
+    def asks(self) -> None:
+        """Note that it asks now, so that it will know of every change up to here."""
+        self.hurries, self.due, self._seen = False, time.monotonic(), changes.latest
+
     def line_up(self, place: Place) -> None:
         """Wait for this window from now on, in the order of arrival."""
         if self.place is not None and self.place != place:
             self.leave(freed=True)
         self.place = place
-        while True:
-            line = lines.setdefault(place, {})
-            line[self.ticket] = _entry(self, place)
-            if lines.get(place) is line:
-                return
-            # The line has just ended.
-            line.pop(self.ticket, None)
+        while self.ticket not in (line := lines.setdefault(place, Line())):
+            line.add(_entry(self, place))
+            if lines.get(place) is not line:
+                # The line has just ended.
+                line.take_out(self.ticket)
+            elif self._seen is not changes.latest:
+                # There was a change since it asked, when it could not be called yet.
+                self.hurries = True
 
     def leave(self, *, freed: bool) -> None:
         """Wait no longer, and call the next one.
@@ -80,24 +92,26 @@ class Waiter:
 
     def is_first(self) -> bool:
         """Whether it may ask. This is also true for a caller that was passed."""
-        line = {} if self.place is None else lines.get(self.place, {})
-        return self.ticket not in line or min(list(line)) == self.ticket
+        line = None if self.place is None else lines.get(self.place)
+        return line is None or self.ticket not in line or line.first() in (self.ticket, None)
 
     def call(self, *, freed: bool) -> bool:
         """Tell the caller to check whether it is first. Returns False if nobody is there."""
-        if freed:
+        # The one in front of it may have left without making use of a change.
+        if freed or self._seen is not changes.latest:
             self.hurries = True
         self.due = time.monotonic()
         return self._wake()
 
     def watch_after(self, now: float) -> float:
-        """In how many seconds to `watch` the first one. Those further behind wait longer."""
-        line = {} if self.place is None else lines.get(self.place, {})
+        """In how many seconds to `watch` the first one. Those further behind wait longer, up to a bound."""
+        line = None if self.place is None else lines.get(self.place)
         # Only a few of a long line look at the first one at a time, unless somebody was found to be gone.
-        ahead = 1 if self._has_passed else sum(ticket < self.ticket for ticket in list(line))
+        ahead = 1 if self._has_passed or line is None else bisect_left(line.order, self.ticket)
         first = None if self.place is None else _first(self.place)
         due = now if first is None or first.due is None else first.due
-        return max(0.0, due - now) + GRACE * max(1, ahead)
+        # Bounded, because it is not computed again when the line moves on.
+        return max(0.0, due - now) + GRACE * min(max(1, ahead), _FARTHEST)
 
     def watch(self, now: float) -> None:
         """Pass the first of the line if it should have asked long ago."""
@@ -126,10 +140,55 @@ def _entry(waiter: Waiter, place: Place) -> _Entry:
     return entry
 
 
-lines: dict[Place, dict[int, _Entry]] = {}
-"""The lines by window, each by ticket. A line ends with its last waiter, so this is empty as long as nobody waits."""
+class Line(dict[int, _Entry]):
+    """The waiters of one window by ticket. It stays fast with thousands of them."""
+
+    __slots__ = ("order",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order: list[int] = []
+        """The tickets, lowest first. One that is only here has left."""
+
+    def add(self, entry: _Entry) -> None:
+        """Let this waiter wait, too."""
+        # In this order: a ticket in `order` that has no entry may be removed at any time.
+        self[entry.ticket] = entry
+        insort(self.order, entry.ticket)
+
+    def take_out(self, ticket: int) -> None:
+        """Let the waiter with this ticket wait no longer, if it is here."""
+        self.pop(ticket, None)
+        self._drop(ticket)
+
+    def first(self) -> int | None:
+        """The lowest ticket; None if nobody waits."""
+        while ticket := next(iter(self.order), None):
+            if ticket in self:
+                return ticket
+            self._drop(ticket)
+        return None
+
+    def _drop(self, ticket: int) -> None:
+        with suppress(ValueError):
+            self.order.remove(ticket)
+
+
+lines: dict[Place, Line] = {}
+"""The lines by window. A line ends with its last waiter, so this is empty as long as nobody waits."""
 
 in_children(lines.clear)
+
+
+class _Changes:
+    __slots__ = ("latest",)
+
+    def __init__(self) -> None:
+        self.latest = object()
+        """Another object after each change by which there may be room: something was given back, or the rules changed."""
+
+
+changes = _Changes()
 
 
 def call_first(storage: object, keys: Collection[str] | None = None) -> None:
@@ -162,11 +221,7 @@ def _call_first(place: Place, *, freed: bool) -> None:
 
 
 def _first(place: Place) -> Waiter | None:
-    while line := lines.get(place):
-        try:
-            ticket = min(list(line))
-        except ValueError:
-            continue
+    while (line := lines.get(place)) and (ticket := line.first()):
         entry = line.get(ticket)
         waiter = None if entry is None else entry()
         if waiter is not None:
@@ -179,7 +234,7 @@ def _remove(place: Place, ticket: int) -> None:
     line = lines.get(place)
     if line is None:
         return
-    line.pop(ticket, None)
+    line.take_out(ticket)
     if line:
         return
     ended = lines.pop(place, None)
@@ -187,4 +242,5 @@ def _remove(place: Place, ticket: int) -> None:
         # Somebody has lined up in between.
         kept = lines.setdefault(place, ended)
         if kept is not ended:
-            kept.update(ended)
+            for entry in list(ended.values()):
+                kept.add(entry)

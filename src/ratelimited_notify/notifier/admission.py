@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ratelimited_notify.limiter.decision import Decision
 from ratelimited_notify.limiter.switch import switch
-from ratelimited_notify.limiter.waiters import lines
+from ratelimited_notify.limiter.waiters import changes, lines
 from ratelimited_notify.notifier.signals import TaskSignal, ThreadSignal
 from ratelimited_notify.notifier.turns import Pause, turns
 
@@ -52,6 +52,7 @@ def admit(
         RateLimitExceeded: the notification was refused, and the policy is to raise, or the wait would be too long.
     """
     line: Place | None = None
+    seen = changes.latest
     # Others in the batch may have waited since this decision was made, so it may have changed: ask again before waiting.
     if decision is None or policy.waits(decision):
         if lines and policy.max_wait is not None:
@@ -62,7 +63,7 @@ def admit(
     if decision is not None and policy.pause(decision, 0.0) is None:
         return decision
     signal = ThreadSignal()
-    with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake)) as steps:
+    with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake, seen)) as steps:
         step = _next(steps, None)
         while not isinstance(step, Decision):
             answer: Decision | bool | None = None
@@ -89,6 +90,7 @@ async def admit_async(
 ) -> Decision:
     """`admit` for asyncio."""
     line: Place | None = None
+    seen = changes.latest
     if decision is None or policy.waits(decision):
         if lines and policy.max_wait is not None:
             line = limiter.line_for(policy.on_limit, type, recipient, cost, priority, fields)
@@ -100,7 +102,7 @@ async def admit_async(
     from ratelimited_notify.storage.event_loop import running_loop
 
     signal = TaskSignal(running_loop())
-    with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake)) as steps:
+    with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake, seen)) as steps:
         step = _next(steps, None)
         while not isinstance(step, Decision):
             answer: Decision | bool | None = None

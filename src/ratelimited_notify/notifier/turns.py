@@ -43,6 +43,7 @@ def turns(
     line: Place | None,
     refusal: Decision | None,
     wake: Callable[[], bool],
+    seen: object,
 ) -> Steps:
     """The steps of a caller that waits for its turn. They return the final decision. Close them in any case.
 
@@ -53,11 +54,12 @@ def turns(
         line: the window for which others are waiting already, if it has not asked for this reason.
         refusal: the decision that refused it, if it has asked.
         wake: as for `Waiter`.
+        seen: as for `Waiter`.
 
     Raises:
         RateLimitExceeded: as `Policy.pause`; also if its turn did not come within `max_wait`.
     """
-    waiter, granted, waited = Waiter(wake), False, 0.0
+    waiter, granted, waited = Waiter(wake, seen), False, 0.0
     try:
         waiting = _Waiting(waiter, timing, policy.max_wait or 0.0)
         latest = _decision((yield "test")) if refusal is None else refusal
@@ -72,7 +74,7 @@ def turns(
                 waiter.line_up(line)
             if not (yield from waiting.for_its_turn(pause)):
                 return policy.give_up(_refused(latest))
-            waiter.hurries, waiter.due = False, time.monotonic()
+            waiter.asks()
             latest, waited = _decision((yield "hit")), waiting.waited()
             if latest.allowed:
                 granted = True

@@ -52,4 +52,6 @@ class YieldingLock:
 
     def yield_to_others(self) -> None:
         """Let another thread take the lock, which must be free."""
+        # A thread that still waits asks again. One that gave up, or was interrupted, does not.
+        self.contended = False
         time.sleep(_YIELD)
