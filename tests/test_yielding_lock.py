@@ -76,6 +76,29 @@ def test_a_thread_that_gives_up_asks_no_longer(monkeypatch: pytest.MonkeyPatch) 
     assert not guard.contended
 
 
+def test_a_thread_waits_as_long_as_others_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout is for one decision. On a busy machine a turn comes late, and an error would be no better than waiting."""
+    guard = YieldingLock(TIMEOUT)
+    asked: list[bool] = []
+
+    def at(now: float) -> None:
+        asked.append(guard.contended)
+        if guard.contended and now < 10 * TIMEOUT:
+            guard.lock.release()
+            guard.contended = False
+            guard.yields += 1
+            guard.lock.acquire()
+
+    monkeypatch.setattr(module, "time", Waiting(at))
+    guard.lock.acquire()
+    opened = guard.wait_until_open()
+
+    assert not opened, "one decision held the lock for the whole timeout"
+    assert 0.5 * len(asked) == 10 * TIMEOUT + TIMEOUT
+    assert asked == [False] * 3 + [True] * (len(asked) - 3)
+    assert not guard.contended
+
+
 def test_a_thread_that_is_interrupted_asks_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A soft time limit while it waits ends the wait, and what it asked for."""
     guard = YieldingLock(TIMEOUT)
@@ -93,27 +116,46 @@ def test_a_thread_that_is_interrupted_asks_no_longer(monkeypatch: pytest.MonkeyP
     assert not guard.contended
 
 
-@pytest.mark.parametrize("way", ["acquire", "acquire_many", "shortcut"])
+VERBS = ["acquire", "acquire_many", "refused", "peek", "release", "forget", "reset"]
+SHORTCUTS = ["shortcut", "shortcut refused", "shortcut with a long window"]
+
+
+@pytest.mark.parametrize("way", VERBS + SHORTCUTS)
 def test_a_decision_gives_way_to_those_who_ask(way: str, slept: list[float]) -> None:
-    """It pauses after it, with the lock open, and long enough for another thread to run; if nobody asks, it never does."""
-    limiter = Limiter({"news": "9/day"})
-    limiter.hit("news", "ana")
+    """It pauses after it, with the lock open, and long enough for another thread to run; if nobody asks, it never does.
+
+    That holds for whatever takes the lock and however it ends: a thread that waits cannot choose whom it waits for.
+    """
+    limiter = Limiter({"news": "99/day", "rare": "1/day", "many": "5000/day"})
     storage: Any = limiter.storage
     assert isinstance(storage, MemoryStorage)
-    limiter.hit("news", "ana")
-    assert list(limiter.plans.shortcuts) == ["news"]
-    one = window("moving-window", 9)
-    decide: dict[str, Callable[[], object]] = {
+    for kind in ("news", "rare", "many"):
+        for _ in range(2):
+            limiter.hit(kind, "ana")
+    limiter.hit_many("many", ["ana"] * 200)
+    assert sorted(limiter.plans.shortcuts) == ["many", "news", "rare"]
+    one, full = window("moving-window", 99), window("moving-window", 1)
+    storage.acquire([full], ["full"], 1)
+    do: dict[str, Callable[[], object]] = {
         "acquire": lambda: storage.acquire([one], ["ana"], 1),
         "acquire_many": lambda: storage.acquire_many([([one], ["ana"], 1)]),
+        "refused": lambda: storage.acquire([full], ["full"], 1),
+        "peek": lambda: storage.peek([one], ["ana"], 1),
+        "release": lambda: storage.release([one], ["ana"], 1, [(1, 1)]),
+        "forget": lambda: storage.forget([one], ["nobody"]),
+        "reset": storage.reset,
         "shortcut": lambda: limiter.hit("news", "ana"),
+        "shortcut refused": lambda: limiter.hit("rare", "ana"),
+        "shortcut with a long window": lambda: limiter.hit("many", "ana"),
     }
-    decide[way]()
+    do[way]()
     assert slept == []
 
     storage.guard.contended = True
-    decide[way]()
+    do[way]()
 
     assert len(slept) == 1
     assert slept[0] > 0
+    assert not storage.guard.contended
+    assert storage.guard.yields == 1
     assert not storage.guard.lock.locked()

@@ -40,25 +40,28 @@ def decide(recipient):
     if "%" in recipient or (lock.locked() and not wait_until_open()):
         return None
     {keys}
-    with lock:
-        try:
-            tick = ticks()
-        except IrregularClock:
-            return None
-        try:
-            shard = by_hash[hash(recipient) & {last_part}]
-            added = 0
-            {windows}
-        except TypeError:
-            return general(tick, {all_keys})
-        if added and not is_plain(recipient):
-            return None
-        {stored}
-        if added:
-            shards.came += added
-        {swept}
-    if guard.contended:
-        yield_to_others()
+    try:
+        with lock:
+            try:
+                tick = ticks()
+            except IrregularClock:
+                return None
+            try:
+                shard = by_hash[hash(recipient) & {last_part}]
+                added = 0
+                {windows}
+            except TypeError:
+                return general(tick, {all_keys})
+            if added and not is_plain(recipient):
+                return None
+            {stored}
+            if added:
+                shards.came += added
+            {swept}
+    finally:
+        # After refusals too: a thread that only gets refusals holds the lock as often.
+        if guard.contended:
+            yield_to_others()
     return True, tick, {values}
 """
 
@@ -66,42 +69,42 @@ _ONE_KEY = 'key0 = f"{before}{recipient}{after0}"'
 _SEVERAL_KEYS = "head = before + recipient; "
 
 _MOVING = """
-            value{n} = shard.get(key{n})
-            if value{n} is None:
-                added += 1
-                value{n} = tick + lasting{n}
-            elif value{n} < full{n}:
-                value{n} = value{n} << {digit} | tick + lasting{n}
-            elif last{n} < 0:
-                return general(tick, {all_keys})
-            elif (value{n} >> last{n} & {lowest}) // {marks} > (tick + origin) // {marks}:
-                {refused}
-            else:
-                value{n} = (value{n} & full{n} - 1) << {digit} | tick + lasting{n}
+                value{n} = shard.get(key{n})
+                if value{n} is None:
+                    added += 1
+                    value{n} = tick + lasting{n}
+                elif value{n} < full{n}:
+                    value{n} = value{n} << {digit} | tick + lasting{n}
+                elif last{n} < 0:
+                    return general(tick, {all_keys})
+                elif (value{n} >> last{n} & {lowest}) // {marks} > (tick + origin) // {marks}:
+                    {refused}
+                else:
+                    value{n} = (value{n} & full{n} - 1) << {digit} | tick + lasting{n}
 """
 
 _FIXED = """
-            value{n} = shard.get(key{n})
-            if value{n} is None:
-                added += 1
-                value{n} = tick + lasting{n} + full{n}
-            elif (value{n} & {lowest}) // {marks} <= (tick + origin) // {marks}:
-                value{n} = tick + lasting{n} + full{n}
-            elif value{n} >> {digit} < last{n}:
-                value{n} += full{n}
-            else:
-                {refused}
+                value{n} = shard.get(key{n})
+                if value{n} is None:
+                    added += 1
+                    value{n} = tick + lasting{n} + full{n}
+                elif (value{n} & {lowest}) // {marks} <= (tick + origin) // {marks}:
+                    value{n} = tick + lasting{n} + full{n}
+                elif value{n} >> {digit} < last{n}:
+                    value{n} += full{n}
+                else:
+                    {refused}
 """
 
 # Refusals sweep too, since a process may refuse everything for days. The values are read before the sweep, which may drop them.
 _REFUSED = """outcome = False, tick, {found}
-                {swept}
-                return outcome"""
+                    {swept}
+                    return outcome"""
 # An integer is immutable and can be explained later. A record has to be read now, under the lock. The windows up to this one
 # are integers; otherwise the comparison would have raised.
 _REFUSED_UNLESS_KEPT = """if {kept}:
-                    return general(tick, {all_keys})
-                """
+                        return general(tick, {all_keys})
+                    """
 _SWEPT = "not tick % {rarely} and sweep((tick + origin) // {marks}, 8)"
 
 

@@ -33,7 +33,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     Arguments:
         clock: a callable that returns seconds; by default the wall time at the start plus the time since.
-        timeout: the longest wait for another thread's decision, in seconds.
+        timeout: the longest wait for one decision of another thread, in seconds. A call may wait for several.
     """
 
     STORAGE_SCHEME = ["notify+memory"]
@@ -81,6 +81,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
             # A caller's clock may go back to before the windows were over, so that dropping them would change what it sees.
             if self.clock is None:
                 self.shards.sweep(now, len(keys))
+        self.guard.yield_if_asked()
         return verdict
 
     def release(
@@ -101,6 +102,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
                         shard[key] = packed(record, window.period)
                     else:
                         del shard[key]
+        self.guard.yield_if_asked()
         return given
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
@@ -110,6 +112,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
             for key in keys:
                 kept = self.shards.of(key).pop(key, None)
                 forgotten += kept is not None and not is_over(kept, now)
+        self.guard.yield_if_asked()
         return forgotten
 
     def check(self) -> bool:
@@ -119,6 +122,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         with self._free():
             held = len(self.shards)
             self.shards.clear()
+        self.guard.yield_if_asked()
         return held
 
     def close(self) -> None:
@@ -148,8 +152,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
     def _decide(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         with self._free():
             verdict = self._decided(windows, keys, cost, self.ticking.tick())
-        if self.guard.contended:
-            self.guard.yield_to_others()
+        self.guard.yield_if_asked()
         return verdict
 
     def _decided(self, windows: Sequence[Window], keys: Sequence[str], cost: int, tick: int) -> Verdict:
