@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import inspect
 import json
 import pickle
 import re
 import traceback
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,9 @@ import pytest
 from hypothesis import given, strategies as st
 from limits import RateLimitItemPerDay, RateLimitItemPerHour
 
-from ratelimited_notify import Limiter, Notifier, Rule, RuleError, RuleSet
+from ratelimited_notify import Limiter, Notifier, NotifyError, Rule, RuleError, RuleSet
+from ratelimited_notify.errors import Problem
+from ratelimited_notify.rules import document
 from ratelimited_notify.rules.document import rule_set_of
 from ratelimited_notify.rules.limit import _EXAMPLES
 from ratelimited_notify.rules.table import _RULE
@@ -23,9 +28,7 @@ from ratelimited_notify.sources.file import read_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from ratelimited_notify.errors import Problem
 
 WHOLE = """
 fields = ["ip"]
@@ -411,6 +414,176 @@ def test_a_file_in_another_format_is_told_what_can_be_read(tmp_path: Path, name:
     (problem,) = map(str, caught.value.problems)
     assert problem.startswith("The file is not valid TOML: ")
     assert problem.endswith(f"{said}." if said else ").")
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    """It is told at once, whatever is in it: also of a device without an end."""
+    path = tmp_path / "rules.toml"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+    for source in (path, Path("/dev/zero")):
+        with pytest.raises(RuleError, match="The file is larger than 16 MiB, the most that is read"):
+            read_rules(source)
+
+
+def test_a_document_with_too_many_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are counted before anything else is done with them, and overrides and tiers of all rules together."""
+    monkeypatch.setattr(document, "MOST_RULES", 100)
+    monkeypatch.setattr(document, "MOST_LIMITS", 1000)
+
+    def table(number: int, **others: Any) -> dict[str, Any]:
+        overrides = {f"user{each}": "2/day" for each in range(9)}
+        made = {
+            "type": "a",
+            "limit": "1/day",
+            "name": f"rule {number}",
+            "overrides": overrides,
+            "tiers": {"gold": "3/day"},
+        }
+        return made | others
+
+    tables = [table(number) for number in range(100)]
+    assert len(rule_set_of({"rules": tables})) == 100
+    with pytest.raises(RuleError, match=r"rules: are 101; at most 100 are read\. Write globs"):
+        rule_set_of({"rules": [*tables, "wrong"]})
+    with pytest.raises(RuleError, match=r"rules: have 1,001 overrides and tiers; at most 1,000 are read\. Write globs"):
+        rule_set_of({"rules": [*tables[1:], table(0, tiers={"gold": "3/day", "silver": "2/day"})]})
+    for wrong in (5, "x", [1]):
+        with pytest.raises(RuleError, match=r"rules\[1\]\.overrides"):
+            rule_set_of({"rules": [{}, table(1, overrides=wrong, tiers=wrong)]})
+
+
+def test_a_message_does_not_grow_with_what_is_wrong() -> None:
+    """The first hundred problems are shown, and of long or deep values a part. All problems are there."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    long = "9" * 1_000_000
+    values = [
+        deep,
+        [deep],
+        long,
+        [long],
+        long + "/day",
+        "x" * 1_000_000,
+        {"a": deep},
+        [{"a": deep}] * 5,
+        ";".join([long] * 5),
+    ]
+    documents: list[dict[str, Any]] = [
+        {key: value} for value in values for key in ("rules", "fields", "default", "unknown_type")
+    ]
+    for value in values:
+        tables = [{"type": "news", "limit": "1/day", key: value} for key in RULE_KEYS]
+        documents += ({"rules": [table]} for table in tables)
+        documents.append(
+            {"rules": [{"type": "news", "limit": "1/day", "overrides": {"vip": value}, "tiers": {"gold": value}}]}
+        )
+    for each in documents:
+        with contextlib.suppress(RuleError):
+            # A type and a name may be that long.
+            rule_set_of(each)
+    with pytest.raises(RuleError) as caught:
+        rule_set_of({"rules": [{"type": "news", "limit": f"{number}"} for number in range(1000)]})
+
+    assert len(caught.value.problems) >= 1000
+    assert str(caught.value).count("\n") == 100
+    assert str(caught.value).endswith(f"... and {len(caught.value.problems) - 100:,} more problems.")
+    with pytest.raises(RuleError) as caught:
+        Rule("news", "9" * 1_000_000)
+    assert len(str(caught.value)) < 1000
+
+
+def test_wrong_names_without_end_get_advice_as_far_as_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To search for similar names takes long, so that a million wrong names would take minutes."""
+    searched: list[str] = []
+
+    def search(name: str, *_: object) -> list[str]:
+        searched.append(name)
+        return []
+
+    monkeypatch.setattr(difflib, "get_close_matches", search)
+    names = [f"limi{number}" for number in range(300)]
+    rule: dict[str, Any] = {"type": "a", "limit": "1/day"}
+    documents: list[dict[str, Any]] = [
+        dict.fromkeys(names),
+        {"rules": [rule | dict.fromkeys(names)]},
+        {"rules": [rule | {name: 1, name + "t": 2} for name in names]},
+        {"rules": [rule | {"by": names}]},
+        {"rules": [rule | {"name": name, "by": name, "required": name} for name in names]},
+        {"fields": names, "rules": [rule | {"name": name, "by": f"{name}t"} for name in names]},
+    ]
+    for each in documents:
+        searched.clear()
+        with pytest.raises(RuleError) as caught:
+            rule_set_of(each)
+
+        assert len(caught.value.problems) >= 300
+        assert 0 < len(searched) <= 101
+    searched.clear()
+    with pytest.raises(RuleError):
+        rule_set_of({"rules": [rule | {"x" * 1_000_000: 1}]})
+    assert searched == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"limit": "1/day;" * 1000},
+        {"limit": "x;" * 1000},
+        {"limit": ["x"] * 1000},
+        {"limit": ["1/day"] * 1000},
+        {"limit": [";".join(["x"] * 90)] * 90},
+        {"tiers": {"gold" * 1000: "x"}},
+        {"by": "nope"},
+    ],
+)
+def test_one_problem_is_not_long_however_much_is_wrong(wrong: dict[str, Any]) -> None:
+    """One value of a file can be millions of limits, and then the message would be hundreds of megabytes."""
+    fields = [f"field{number}" for number in range(900)]
+    with pytest.raises(RuleError) as caught:
+        rule_set_of({"fields": fields, "rules": [{"type": "a", "limit": "1/day"} | wrong]})
+
+    assert len(str(caught.value)) < 2500
+
+
+@pytest.mark.parametrize(
+    ("number", "last"),
+    [(100, "x99: wrong"), (101, "... and 1 more problem."), (1102, "... and 1,002 more problems.")],
+)
+def test_the_message_says_how_many_problems_it_leaves_out(number: int, last: str) -> None:
+    """In the plural only if there are several."""
+    error = RuleError([Problem(f"x{each}", "wrong") for each in range(number)])
+    assert str(error).splitlines()[-1] == last
+
+
+def test_a_document_with_too_many_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wrong field of a rule is compared with all of them."""
+    monkeypatch.setattr(document, "MOST_FIELDS", 10)
+    fields = [f"field{number}" for number in range(11)]
+    assert len(rule_set_of({"fields": fields[1:]}).fields) == 15
+    with pytest.raises(RuleError, match="fields: are 11; at most 10 are read"):
+        rule_set_of({"fields": fields})
+
+
+NOISE = [b"", b"\0", b"\r", b"\xff", b"[[", b'"', b"=", b"'" * 3, b"none", b"9" * 50, b"1/day", b"\n"]
+
+
+@given(st.data())
+def test_any_file_is_a_rule_set_or_an_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever its bytes are: noise, or rules in which some bytes were changed, cut out or doubled."""
+    content = bytearray(WHOLE.encode() if data.draw(st.integers(0, 3)) else data.draw(st.binary(max_size=200)))
+    for _ in range(data.draw(st.integers(0, 4))):
+        start = data.draw(st.integers(0, len(content)))
+        end = data.draw(st.integers(start, min(len(content), start + 30)))
+        content[start:end] = data.draw(st.sampled_from([*NOISE, bytes(content[start:end]) * 2]))
+    path = tmp_path_factory.getbasetemp() / "fuzzed.toml"
+    path.write_bytes(content)
+    with contextlib.suppress(RuleError):
+        limiter = Limiter(read_rules(path), tier_of=lambda _: "gold")
+        with contextlib.suppress(NotifyError):
+            assert limiter.test("news", "ana", tenant="acme").error is None
 
 
 def test_what_is_no_path_is_not_read() -> None:

@@ -58,16 +58,24 @@ class Problem(NamedTuple):
         return Problem(f"{place}.{self.place}" if self.place else place, self.message)
 
 
+MOST_SHOWN = 100
+"""So many problems are shown in the message of one error."""
+
+
 class RuleError(NotifyError):
     """A rule or a rule set cannot be used.
 
-    `problems` lists everything that is wrong. `source` names the file that the rules were read from, if any.
+    `problems` lists everything that is wrong; the message shows the first hundred problems. `source` names the file that the
+    rules were read from, if any.
     """
 
     def __init__(self, problems: Iterable[Problem] | str, source: str | None = None) -> None:
         self.problems: tuple[Problem, ...] = (Problem("", problems),) if isinstance(problems, str) else tuple(problems)
         self.source = source
-        lines = [str(problem) for problem in self.problems]
+        lines = [str(problem) for problem in self.problems[:MOST_SHOWN]]
+        more = len(self.problems) - MOST_SHOWN
+        if more > 0:
+            lines.append(f"... and {more:,} more {'problem' if more == 1 else 'problems'}.")
         super().__init__("\n".join(lines if source is None else [f"The rules in {source} cannot be used:", *lines]))
 
     def __reduce__(self) -> tuple[type[RuleError], tuple[tuple[Problem, ...], str | None]]:

@@ -19,6 +19,7 @@ _ALTERNATIVES = re.compile(r"\{[^{},]*+,[^{}]*+\}").search
 _PLACEHOLDER = re.compile(r"\{[^{},]*+\}").search
 _REGULAR = re.compile(r"\A\^|\$\Z|\\[\[\]().*+?^$|dDwWsSbB-]|\.\+|\(\?").search
 _SQL = re.compile(r"(?:\A|[._:/-])%(?:\Z|[._:/-])|[^0-9 ]%\Z").search
+_PLAIN = re.compile(r"[\w.:/-]*+").fullmatch
 _LIST = re.compile(r"[,;|*]").search
 
 _WILD_RECIPIENT = re.compile(r"[*%]++(?:@|\Z)").match
@@ -28,6 +29,8 @@ _SEVERAL = re.compile(r"[,;\s]").search
 
 def wrong_type(type: str) -> str | None:
     """A message about a type in a rule that cannot be meant as it is written, or None."""
+    if _PLAIN(type):
+        return None
     outside, _, _ = parts_of(type)
     if len(type) > 2 and type[0] == "^" and type[-1] == "$":
         return f"{_shown(type)} is a regular expression, but types are matched as globs. {_as_glob(type[1:-1])}"
@@ -38,6 +41,8 @@ def wrong_type(type: str) -> str | None:
 
 def doubtful_type(type: str) -> Iterator[str]:
     """Messages about a type in a rule that is hardly meant as it is written."""
+    if _PLAIN(type):
+        return
     outside, sets, unclosed = parts_of(type)
     shown = _shown(type)
     itself = "matches only itself" if outside == type and not set(type) & set("*?") else "is matched as a glob"
@@ -60,6 +65,10 @@ def doubtful_type(type: str) -> Iterator[str]:
         yield f"{shown} looks like an exclusion, but {itself}. A rule cannot exclude a type."
     if unclosed:
         yield f"{shown} has a bracket that is never closed, so it stands for itself. Close it, or write [[] for a bracket."
+    yield from _doubtful_sets(sets, shown)
+
+
+def _doubtful_sets(sets: Iterable[str], shown: str) -> Iterator[str]:
     for each in sets:
         if each.startswith("^") and len(each) > 1:
             yield f"{shown} has a set that begins with ^, which is one of its characters. To exclude characters, write [!...]."
@@ -69,13 +78,21 @@ def doubtful_type(type: str) -> Iterator[str]:
 
 def wrong_override(value: str) -> bool:
     """Whether the recipient of an override, or another value, is a pattern that nobody is called by."""
+    if value[0] not in "*%":
+        return False
     found = _WILD_RECIPIENT(value)
     return found is not None and (found[0][-1] == "@" or "*" in found[0])
 
 
-def doubtful_override(value: str) -> bool:
-    """Whether the recipient of an override, or another value, looks like a pattern or like several."""
-    return _WILD(value) is not None or (value.count("@") > 1 and _SEVERAL(value.strip()) is not None)
+def doubtful_overrides(values: Iterable[str]) -> list[int]:
+    """Which recipients of overrides, or other values, look like a pattern or like several."""
+    return [
+        index
+        for index, value in enumerate(values)
+        # What few have is looked for first, since there may be 100,000 of them.
+        if ("*" in value or value[0] == "^" or value.count("@") > 1)
+        and (_WILD(value) is not None or (value.count("@") > 1 and _SEVERAL(value.strip()) is not None))
+    ]
 
 
 def doubtful_names(names: Iterable[str]) -> Iterator[str]:

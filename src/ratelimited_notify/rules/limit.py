@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ratelimited_notify.errors import RuleError
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT
 from ratelimited_notify.rules.period import period_of
-from ratelimited_notify.rules.wording import limit_text, limits_text
+from ratelimited_notify.rules.wording import limit_text, limits_text, quoted
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
@@ -38,6 +39,16 @@ _GROUPS = re.compile(r"[1-9][0-9]{0,2}(?:,[0-9]{3})++|[1-9][0-9]{0,2}(?:_[0-9]{3
 # No amount or period within the bounds has more digits. Python refuses to parse thousands of digits.
 _MOST_DIGITS = 20
 
+_MOST_LIMITS = 100
+"""The most limits in one text or list."""
+
+_MOST_PROBLEMS = 10
+"""So many problems are said about them."""
+
+_SHORT = 200
+_MOST_TEXTS = 1024
+"""So many texts of limits up to this length are remembered with what they mean: large rule sets have few different limits."""
+
 
 def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimitItem, ...]:
     """Parse a notation into limits. The result is empty for None.
@@ -50,14 +61,34 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
         RuleError: a part cannot be parsed, an amount or a period is out of bounds, or two limits have the same period.
             The error lists all problems.
     """
-    from limits import RateLimitItem
-
     if notation is None:
         return ()
-    show: _Show = repr if shown else _unshown
+    if isinstance(notation, str) and notation.__class__ is str and len(notation) <= _SHORT:
+        try:
+            return _remembered(notation)
+        except RuleError:
+            # Read again, for messages that may quote it.
+            if not shown:
+                raise
+    return _read_all(notation, shown=shown)
+
+
+@lru_cache(maxsize=_MOST_TEXTS)
+def _remembered(text: str) -> tuple[RateLimitItem, ...]:
+    """The limits in a text, as the same tuple each time. Errors are not remembered."""
+    return _read_all(text, shown=False)
+
+
+def _read_all(notation: LimitNotation, *, shown: bool) -> tuple[RateLimitItem, ...]:
+    from limits import RateLimitItem
+
+    show: _Show = quoted if shown else _unshown
     parts = [notation] if isinstance(notation, (str, RateLimitItem)) else _listed(notation)
     problems: list[str] = []
     items: list[RateLimitItem] = []
+    if len(parts) > _MOST_LIMITS:
+        problems.append(f"has {len(parts):,} limits; at most {_MOST_LIMITS} are read.")
+        parts = parts[:1]
     for part in parts:
         if isinstance(part, str):
             read = _read_several(part, show)
@@ -77,7 +108,8 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
         problems.append(f"contains no limit. {_EXAMPLES}")
     problems += _out_of_bounds(items, show)
     if problems:
-        raise RuleError(" ".join(problems))
+        more = len(problems) - _MOST_PROBLEMS
+        raise RuleError(" ".join([*problems[:_MOST_PROBLEMS], *([f"... and {more:,} more."] if more > 0 else [])]))
     return tuple(items)
 
 
@@ -105,11 +137,13 @@ def _read_several(text: str, show: _Show) -> list[RateLimitItem | str]:
     parts = _SEPARATORS.split(text)
     if len(parts) > 1 and not parts[-1].strip():
         parts.pop()
+    if len(parts) > _MOST_LIMITS:
+        return [f"{show(text)} has {len(parts):,} limits; at most {_MOST_LIMITS} are read."]
     limits = [part for part in parts if part.strip()]
     read = [_read(part, show) for part in limits or [""]]
     if limits and len(limits) < len(parts):
-        sound = show is repr and not any(isinstance(each, str) for each in read)
-        meant = f" Write {'; '.join(limit.strip() for limit in limits)!r}." if sound else ""
+        sound = show is quoted and not any(isinstance(each, str) for each in read)
+        meant = f" Write {quoted('; '.join(limit.strip() for limit in limits))}." if sound else ""
         read.append(f"{show('')} is not a limit, and there is one separator too many.{meant}")
     return read
 
@@ -142,7 +176,7 @@ def _integer(number: str) -> int:
 
 def _advice(text: str, show: _Show) -> str:
     """What to write instead, if that can be guessed. Empty if the text must not be shown: the advice repeats its numbers."""
-    if show is not repr:
+    if show is not quoted:
         return ""
     from ratelimited_notify.rules.proposal import proposals
 

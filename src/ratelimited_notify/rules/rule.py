@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.notification.recipient import Recipient, text_of
-from ratelimited_notify.rules.doubt import doubtful_names, doubtful_override, doubtful_type, wrong_override, wrong_type
+from ratelimited_notify.rules.doubt import doubtful_names, doubtful_overrides, doubtful_type, wrong_override, wrong_type
 from ratelimited_notify.rules.glob import matches
 from ratelimited_notify.rules.limit import limits_of
+from ratelimited_notify.rules.wording import quoted
 from ratelimited_notify.windows.strategies import StrategyName
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ FIELDS = ("type", "recipient", "channel", "tenant", "dedupe_key")
 _STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 _ON_LIMIT: tuple[str, ...] = get_args(OnLimit)
 _LATER = ("defer", "digest")
+_BY = ("type", "recipient")
+# Thousands of rules share these.
+_NO_LIMITS: Mapping[str, object] = MappingProxyType({})
+_NO_TEXTS = frozenset[str]()
+_LONGEST = 100
+"""So much of the name of a tier is shown in a place."""
 _SINGLE = "but an override is for a single {}. Write one for each, or a tier, and let tier_of= say who is in it."
 
 
@@ -37,7 +44,7 @@ def on_limit_problem(value: object) -> str | None:
         return None
     if value in _LATER:
         return f"{value!r} needs the queue of deferred notifications, which this version does not have; use 'drop'."
-    return f"{value!r} is not known; use one of {', '.join(map(repr, _ON_LIMIT))}."
+    return f"{quoted(value)} is not known; use one of {', '.join(map(repr, _ON_LIMIT))}."
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -89,7 +96,7 @@ class Rule:
         type: str,
         limit: LimitNotation,
         *,
-        by: str | Iterable[str] = ("type", "recipient"),
+        by: str | Iterable[str] = _BY,
         strategy: StrategyName = "moving-window",
         name: str | None = None,
         on_limit: OnLimit | None = None,
@@ -106,7 +113,7 @@ class Rule:
             problems.append(Problem("type", wrong))
         if strategy not in _STRATEGIES:
             known = ", ".join(map(repr, _STRATEGIES))
-            problems.append(Problem("strategy", f"{strategy!r} is not known; use one of {known}."))
+            problems.append(Problem("strategy", f"{quoted(strategy)} is not known; use one of {known}."))
         if on_limit is not None and (wrong := on_limit_problem(on_limit)):
             problems.append(Problem("on_limit", wrong))
         for option, value in (("count_exempt", count_exempt), ("enforce", enforce)):
@@ -138,7 +145,7 @@ class Rule:
             "on_limit": on_limit,
             "overrides": _overrides(overrides, overridden or "recipient", problems),
             "tiers": _tiers(tiers, problems),
-            "exempt": frozenset(_texts("exempt", exempt, problems)),
+            "exempt": frozenset(_texts("exempt", exempt, problems)) or _NO_TEXTS,
             "count_exempt": count_exempt,
             "enforce": enforce,
             "required": _texts("required", required, problems),
@@ -156,7 +163,7 @@ class Rule:
     def __setstate__(self, state: Mapping[str, object]) -> None:
         for attribute, value in state.items():
             if isinstance(value, dict):
-                value = MappingProxyType(cast("dict[str, object]", value))
+                value = MappingProxyType(cast("dict[str, object]", value)) if value else _NO_LIMITS
             object.__setattr__(self, attribute, value)
 
     @property
@@ -179,10 +186,9 @@ class Rule:
         found = [Problem("type", said) for said in doubtful_type(self.type)]
         for option, names in (("exempt", sorted(self.exempt)), ("tiers", self.tiers)):
             found += (Problem(option, said) for said in doubtful_names(names))
-        field = overridden_field(self.by)
-        for index, value in enumerate(self.overrides):
-            if doubtful_override(value):
-                found.append(Problem(f"overrides[{index}]", f"looks like a pattern, {_SINGLE.format(field)}"))
+        for index in doubtful_overrides(self.overrides):
+            field = overridden_field(self.by)
+            found.append(Problem(f"overrides[{index}]", f"looks like a pattern, {_SINGLE.format(field)}"))
         return tuple(found)
 
 
@@ -211,6 +217,10 @@ def _text(place: str, value: object, problems: list[Problem]) -> str:
 
 def _texts(place: str, value: object, problems: list[Problem]) -> tuple[str, ...]:
     """One string or several, as a tuple."""
+    if value is _BY:
+        return _BY
+    if value.__class__ is tuple and not value:
+        return ()
     if isinstance(value, str):
         value = (value,)
     if isinstance(value, Iterable):
@@ -234,6 +244,9 @@ def _limits(
 
 
 def _overrides(overrides: object, field: str, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
+    sound = _sound(overrides)
+    if sound is not None:
+        return sound
     # Messages show no address. So places are numbers instead of recipients, and limits are not quoted either: key and
     # value may have been swapped.
     read: dict[str, tuple[RateLimitItem, ...]] = {}
@@ -252,14 +265,35 @@ def _overrides(overrides: object, field: str, problems: list[Problem]) -> dict[s
     return read
 
 
+def _sound(overrides: object) -> dict[str, tuple[RateLimitItem, ...]] | None:
+    """What `_overrides` returns for texts without problems, faster: there may be 100,000 of them. None for all others."""
+    if overrides.__class__ is not dict:
+        return None
+    read: dict[str, tuple[RateLimitItem, ...]] = {}
+    known: dict[str, tuple[RateLimitItem, ...]] = {}
+    # Neither needs to be a text yet.
+    for text, notation in cast("dict[str, str]", overrides).items():
+        if text.__class__ is not str or notation.__class__ is not str or not text or wrong_override(text):
+            return None
+        limits = known.get(notation)
+        if limits is None:
+            try:
+                limits = known[notation] = limits_of(notation, shown=False)
+            except RuleError:
+                return None
+        read[text] = limits
+    return read
+
+
 def _tiers(tiers: object, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
     read: dict[str, tuple[RateLimitItem, ...]] = {}
     for tier, notation in _pairs("tiers", tiers, problems):
         if isinstance(tier, str) and tier:
             name = str.__str__(tier)
-            read[name] = _limits(f"tiers.{name}", notation, problems)
+            shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+            read[name] = _limits(f"tiers.{shown}", notation, problems)
         else:
-            problems.append(Problem("tiers", f"has a name that is empty or not a string: {tier!r}."))
+            problems.append(Problem("tiers", f"has a name that is empty or not a string: {quoted(tier)}."))
     return read
 
 

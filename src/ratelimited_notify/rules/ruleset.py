@@ -6,16 +6,21 @@ import keyword
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from ratelimited_notify.errors import Problem, RuleError
+from ratelimited_notify.errors import MOST_SHOWN, Problem, RuleError
 from ratelimited_notify.notification.recipient import ARGUMENTS
 from ratelimited_notify.rules.limit import is_limit
 from ratelimited_notify.rules.rule import FIELDS, Rule
 from ratelimited_notify.rules.table import is_rule_table, meant, rule_of
+from ratelimited_notify.rules.wording import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ratelimited_notify.rules.annotations import LimitNotation
+    from ratelimited_notify.rules.index import TypeIndex
+
+_MOST_NAMED = 20
+"""So many fields are named in one message."""
 
 UnknownType: TypeAlias = Literal["send", "raise"]
 """What happens to notifications of a type that no rule matches."""
@@ -40,8 +45,10 @@ class RuleSet:
             (`rules[3].limit`).
     """
 
-    __slots__ = ("default", "fields", "rules", "unknown_type")
+    __slots__ = ("_index", "_periods", "default", "fields", "rules", "unknown_type")
 
+    _index: TypeIndex
+    _periods: dict[tuple[str, int], str]
     rules: tuple[Rule, ...]
     fields: frozenset[str]
     default: Rule | None
@@ -65,7 +72,7 @@ class RuleSet:
             except RuleError as error:
                 problems += (Problem("default", problem.message) for problem in error.problems)
         if unknown_type not in ("send", "raise"):
-            problems.append(Problem("unknown_type", f"{unknown_type!r} is not known; use 'send' or 'raise'."))
+            problems.append(Problem("unknown_type", f"{quoted(unknown_type)} is not known; use 'send' or 'raise'."))
         elif unknown_type == "raise" and default is not None:
             problems.append(
                 Problem("unknown_type", "'raise' cannot be combined with a default: no type would be unknown.")
@@ -73,16 +80,13 @@ class RuleSet:
         if fallback is not None:
             problems += _useless_default(listed)
         problems += _undeclared(listed, declared)
-        problems += _twice([*listed, ("default", fallback)] if fallback else listed)
+        periods: dict[tuple[str, int], str] = {}
+        for place, rule in [*listed, ("default", fallback)] if fallback else listed:
+            problems += _twice(place, rule, periods, add=True)
         if problems:
             raise RuleError(problems)
-        for attribute, value in (
-            ("rules", tuple(rule for _, rule in listed)),
-            ("fields", declared),
-            ("default", fallback),
-            ("unknown_type", unknown_type),
-        ):
-            object.__setattr__(self, attribute, value)
+        _fill(self, tuple(rule for _, rule in listed), declared, fallback, unknown_type)
+        object.__setattr__(self, "_periods", periods)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"A rule set is immutable; make a new one to change {name!r}.")
@@ -99,10 +103,13 @@ class RuleSet:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RuleSet):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return self._content() == other._content()
 
     def __hash__(self) -> int:
-        return hash((self.rules, self.fields, self.default, self.unknown_type))
+        return hash(self._content())
+
+    def _content(self) -> tuple[tuple[Rule, ...], frozenset[str], Rule | None, UnknownType]:
+        return self.rules, self.fields, self.default, self.unknown_type
 
     def __repr__(self) -> str:
         return (
@@ -111,7 +118,7 @@ class RuleSet:
         )
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        return _restored, (self.rules, self.fields, self.default, self.unknown_type)
+        return _restored, self._content()
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
@@ -125,18 +132,33 @@ class RuleSet:
 
     def knows(self, type: str) -> bool:
         """Whether a rule matches the type. A cap over all types is not a match (see `Rule.is_cap`)."""
-        return any(not rule.is_cap and rule.matches(type) for rule in self.rules)
+        return any(not rule.is_cap for rule in self._found(type))
 
     def names(self, type: str) -> bool:
         """Whether a rule is for this type, and not for each and every type. Such a rule wins over a decorator's limit."""
-        return any(rule.type != "*" and rule.matches(type) for rule in self.rules)
+        return any(rule.type != "*" for rule in self._found(type))
 
     def matching(self, type: str) -> tuple[Rule, ...]:
         """The rules that apply to the type. The default is one of them if no rule matches (see `knows`)."""
-        matching = tuple(rule for rule in self.rules if rule.matches(type))
-        if self.default is not None and not self.knows(type):
-            return (*matching, self.default)
-        return matching
+        found = self._found(type)
+        if self.default is not None and all(rule.is_cap for rule in found):
+            found.append(self.default)
+        return tuple(found)
+
+    def _found(self, type: str) -> list[Rule]:
+        rules = self.rules
+        return [rules[position] for position in self.index.find(type)]
+
+    @property
+    def index(self) -> TypeIndex:
+        """The positions of rules, by the types that they match. It is made when it is first used."""
+        try:
+            return self._index
+        except AttributeError:
+            from ratelimited_notify.rules.index import TypeIndex
+
+            object.__setattr__(self, "_index", TypeIndex([rule.type for rule in self.rules]))
+            return self._index
 
     def extended(self, rules: Iterable[Rule]) -> RuleSet:
         """A new rule set that has these rules too."""
@@ -145,12 +167,30 @@ class RuleSet:
             (*self.rules, *rules), fields=self.fields - set(FIELDS), default=default, unknown_type=self.unknown_type
         )
 
+    def clashes(self, rule: Rule) -> list[Problem]:
+        """Why a rule cannot be added: it would share its counters with one of these, and apply another limit to them."""
+        return _twice(f"rules[{len(self.rules)}]", rule, self._periods, add=False)
 
-def _restored(*values: object) -> RuleSet:
+
+def _restored(
+    rules: tuple[Rule, ...], fields: frozenset[str], default: Rule | None, unknown_type: UnknownType
+) -> RuleSet:
     made = RuleSet.__new__(RuleSet)
-    for name, value in zip(("rules", "fields", "default", "unknown_type"), values, strict=True):
-        object.__setattr__(made, name, value)
+    _fill(made, rules, fields, default, unknown_type)
+    periods: dict[tuple[str, int], str] = {}
+    for index, rule in enumerate(rules):
+        _twice(f"rules[{index}]", rule, periods, add=True)
+    if default is not None:
+        _twice("default", default, periods, add=True)
+    object.__setattr__(made, "_periods", periods)
     return made
+
+
+def _fill(
+    made: RuleSet, rules: tuple[Rule, ...], fields: frozenset[str], default: Rule | None, unknown_type: UnknownType
+) -> None:
+    for name, value in (("rules", rules), ("fields", fields), ("default", default), ("unknown_type", unknown_type)):
+        object.__setattr__(made, name, value)
 
 
 def _listed(rules: object, problems: list[Problem]) -> list[tuple[str, Rule]]:
@@ -163,7 +203,7 @@ def _listed(rules: object, problems: list[Problem]) -> list[tuple[str, Rule]]:
             problems.append(Problem("rules", wrong))
             return []
         for name, limit in limits.items():
-            place = f"rules[{name!r}]"
+            place = f"rules[{quoted(name)}]"
             try:
                 listed.append((place, Rule(cast("str", name), limit)))
             except RuleError as error:
@@ -202,9 +242,9 @@ def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:
     for index, name in enumerate(names):
         place = f"fields[{index}]"
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-            problems.append(Problem(place, f"{name!r} is not a valid name for an argument."))
+            problems.append(Problem(place, f"{quoted(name)} is not a valid name for an argument."))
         elif name in ARGUMENTS or name in FIELDS:
-            problems.append(Problem(place, f"{name!r} exists already and cannot be declared."))
+            problems.append(Problem(place, f"{quoted(name)} exists already and cannot be declared."))
     return frozenset(FIELDS).union(name for name in names if isinstance(name, str))
 
 
@@ -216,33 +256,41 @@ def _useless_default(listed: list[tuple[str, Rule]]) -> list[Problem]:
 
 
 def _undeclared(listed: list[tuple[str, Rule]], declared: frozenset[str]) -> list[Problem]:
-    return [
-        Problem(
-            f"{place}.{option}",
-            f"{name!r} is not a field; use {', '.join(sorted(declared))}, or declare it: fields=[{name!r}]."
-            + meant(name, sorted(declared)),
-        )
-        for place, rule in listed
-        for option, names in (("by", rule.by), ("required", rule.required))
-        for name in names
-        if name not in declared
-    ]
-
-
-def _twice(listed: list[tuple[str, Rule]]) -> list[Problem]:
-    """Find rules with the same name and period: they would share their counters and apply different limits to them."""
     problems: list[Problem] = []
-    seen: dict[tuple[str, int], str] = {}
+    known = sorted(declared)
+    usable = ", ".join(known if len(known) <= _MOST_NAMED else [*known[:_MOST_NAMED], "..."])
     for place, rule in listed:
-        kinds = [rule.limits, *rule.overrides.values(), *rule.tiers.values()]
-        for period in sorted({item.get_expiry() for items in kinds for item in items}):
-            first = seen.setdefault((rule.name, period), place)
-            if first != place:
-                problems.append(
-                    Problem(
-                        place,
-                        f"has the same name ({rule.name!r}) and period ({period} seconds) as {first}; "
-                        "give one of them another name=.",
-                    )
+        for option, names in (("by", rule.by), ("required", rule.required)):
+            for name in names:
+                if name not in declared:
+                    said = f"{quoted(name)} is not a field; use {usable}, or declare it: fields=[{quoted(name)}]."
+                    # To search for a similar name takes longest, and only so many problems are shown.
+                    similar = meant(name, known) if len(problems) < MOST_SHOWN else ""
+                    problems.append(Problem(f"{place}.{option}", said + similar))
+    return problems
+
+
+def _twice(place: str, rule: Rule, periods: dict[tuple[str, int], str], *, add: bool) -> list[Problem]:
+    """Find out whether the rule has the name and a period of another one: they would share their counters, and apply
+    different limits to them.
+
+    Arguments:
+        place: where the rule is, for messages.
+        periods: the places of earlier rules, by name and period in seconds.
+        add: whether to add this rule.
+    """
+    problems: list[Problem] = []
+    # Thousands of overrides usually have few distinct limits.
+    kinds = {id(items): items for items in (rule.limits, *rule.overrides.values(), *rule.tiers.values())}
+    for period in sorted({item.get_expiry() for items in kinds.values() for item in items}):
+        name = rule.name, period
+        first = periods.setdefault(name, place) if add else periods.get(name, place)
+        if first != place:
+            problems.append(
+                Problem(
+                    place,
+                    f"has the same name ({quoted(rule.name)}) and period ({period} seconds) as {first}; "
+                    "give one of them another name=.",
                 )
+            )
     return problems

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, cast
 
-from ratelimited_notify.errors import Problem, RuleError, is_name
+from ratelimited_notify.errors import MOST_SHOWN, Problem, RuleError, is_name
 from ratelimited_notify.rules.rule import Rule
 
 # Rule and RuleSet check the entries of a list or of a table of limits themselves.
@@ -49,6 +49,9 @@ _NONE = ("limit", "name", "on_limit", "overrides", "tiers")
 
 _NO_LIMIT = "none"
 
+_LONGEST = 200
+"""The longest name that is compared with others."""
+
 Read: TypeAlias = dict[str, Any]  # Any: each value has the type that the tables of types give for its key
 
 
@@ -71,7 +74,7 @@ def rule_of(table: object, place: str, problems: list[Problem]) -> Rule:
     found: list[Problem] = []
     given = dict(cast("Mapping[object, object]", table))
     read: Read = {name: given.pop(name) for name in _NONE if name in given and _is_plain(given[name])}
-    read = decoded(given, _RULE, _WRITE, found) | read
+    read = decoded(given, _RULE, _WRITE, found, len(problems)) | read
     found += (Problem(name, "is missing.") for name in ("type", "limit") if name not in table)
     for name in ("overrides", "tiers"):
         if read.get(name) is not None:
@@ -107,7 +110,11 @@ def _made(read: Read) -> Rule:
 
 
 def decoded(
-    table: Mapping[object, object], types: Mapping[str, object], write: Mapping[str, str], problems: list[Problem]
+    table: Mapping[object, object],
+    types: Mapping[str, object],
+    write: Mapping[str, str],
+    problems: list[Problem],
+    before: int = 0,
 ) -> Read:
     """The values of a table that have the right type, by name. Others are problems, and so are unknown names.
 
@@ -116,6 +123,8 @@ def decoded(
         types: the type of each value, by name.
         write: the advice for a value of the wrong type, by name.
         problems: a list to which problems are added.
+        before: how many problems there are in other tables. Only those that are shown get a similar name: to search for it
+            takes longest.
     """
     import msgspec
 
@@ -124,7 +133,8 @@ def decoded(
         if not isinstance(name, str) or name not in types:
             # The name may be a recipient, from an override outside its table, so only plain names are shown.
             place = str(name) if is_name(name) else "?"
-            problems.append(Problem(place, f"is not known; known are {', '.join(types)}.{meant(name, types)}"))
+            similar = meant(name, types) if before + len(problems) < MOST_SHOWN else ""
+            problems.append(Problem(place, f"is not known; known are {', '.join(types)}.{similar}"))
             continue
         try:
             read[name] = msgspec.convert(value, types[name])
@@ -137,7 +147,8 @@ def meant(name: object, known: Iterable[str]) -> str:
     """Suggest the known name that is most similar, if there is one."""
     from difflib import get_close_matches
 
-    close = get_close_matches(str(name), known, 1)
+    text = str(name)
+    close = get_close_matches(text, known, 1) if len(text) <= _LONGEST else []
     if not close:
         return ""
     return " Is it meant to be [[rules]]?" if close[0] == "rules" else f" Is it meant to be {close[0]}?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING
@@ -10,6 +11,16 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
 _UNITS = (("day", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 120
+_short.maxlevel = 3
+
+
+def quoted(value: object) -> str:
+    """A value from a rule as a message shows it: cut if it is long or deep."""
+    return _short.repr(value)
 
 
 def limit_text(limit: RateLimitItem) -> str:
