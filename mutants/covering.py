@@ -34,7 +34,7 @@ _REDIS = Tests(
 )
 _RULES = Tests((
     "test_rules.py", "test_plan.py", "test_rules_file.py", "test_doubts.py", "test_other_limits.py", "test_limiter_properties.py",
-    "test_limiter_options.py",
+    "test_limiter_options.py", "test_large_rule_sets.py",
 ), "not redis and not cluster and not sentinel and not memcached")  # fmt: skip
 
 COVERING: dict[str, Tests] = {
@@ -68,6 +68,11 @@ COVERING: dict[str, Tests] = {
     "rules/ruleset.py": _RULES,
     "rules/limit.py": _RULES,
     "rules/glob.py": _RULES,
+    "rules/index.py": _RULES,
+    "rules/plans.py": Tests(("test_plan.py", "test_large_rule_sets.py", "test_other_limits.py", "test_limiter.py"), _MEMORY.keyword),
+    "limiter/shortcuts.py": Tests(
+        ("test_large_rule_sets.py", "test_memory_shortcut.py", "test_limiter_properties.py"), _MEMORY.keyword
+    ),
     **{
         f"storage/redis/{name}.lua": _REDIS
         for name in ("clock", "begin", "moving", "fixed", "sliding", "decide", "give", "one", "many", "release", "forget", "undo")

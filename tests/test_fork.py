@@ -220,7 +220,7 @@ def is_whole():
 
 at_each_line(type(limiter).rules.fset, is_whole, limiter, after)
 limiter.rules = before
-at_each_line(type(limiter)._plan, is_whole, limiter, after, {})
+at_each_line(type(limiter)._plan, is_whole, limiter, after, {}, limiter.plans)
 
 def has_both_or_none():
     limiter.rules = {"unrelated": "1/day"}

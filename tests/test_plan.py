@@ -12,10 +12,11 @@ from limits import RateLimitItemPerDay
 
 from ratelimited_notify import NotifyError, Rule, RuleError, RuleSet
 from ratelimited_notify.notification.recipient import counting_as, text_of
-from ratelimited_notify.rules import plan as planning
+from ratelimited_notify.rules import plans as planning
 from ratelimited_notify.rules.counter import keyed_item
 from ratelimited_notify.rules.doubt import wrong_override, wrong_type
-from ratelimited_notify.rules.plan import Plans, Subject
+from ratelimited_notify.rules.plan import Subject
+from ratelimited_notify.rules.plans import Plans
 from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Kind(str, Enum):  # noqa: UP042  # what StrEnum replaced: its str() is "Ki
 
 def plans(*rules: Rule, counted: Callable[[Any], str] = text_of, **options: Any) -> Plans:
     """The plans of these rules."""
-    return Plans(RuleSet(rules, **options), "notify", counted)
+    return Plans(RuleSet(rules, **options), {}, "notify", counted)
 
 
 def windows(
@@ -382,7 +383,7 @@ def test_every_rule_set_that_is_accepted_makes_windows_of_any_notification(
         accepted = RuleSet(rules, fields=["ip"], default=default)
     except RuleError:
         return
-    made = Plans(accepted, "notify", text_of)
+    made = Plans(accepted, {}, "notify", text_of)
 
     found, keys = made.of(type).windows(Subject(type, recipient, made.fields(given_fields)), name, name)
 

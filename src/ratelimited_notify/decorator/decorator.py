@@ -25,7 +25,7 @@ from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
 from ratelimited_notify.notifier.admission import admit, admit_async, detour
 from ratelimited_notify.notifier.policy import Policy
-from ratelimited_notify.rules.plan import check_fields
+from ratelimited_notify.rules.plans import check_fields
 from ratelimited_notify.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class _Decorator:
                 if type(recipient) is str:
                     outcome = shortcut.decide(recipient)
             if outcome is None or not outcome[0]:
-                if shortcut is not None and outcome is not None and policy.drops(shortcut.windows):
+                if shortcut is not None and outcome is not None and policy.drops(shortcut.windows_of(outcome)):
                     return None
                 decision = limiter.decision_from(plain, recipient, shortcut, outcome)
                 decision = admit(limiter, policy, *read(args, kwargs), decision)
@@ -347,7 +347,7 @@ class _Decorator:
                 if type(recipient) is str:
                     outcome = shortcut.decide(recipient)
             if outcome is None or not outcome[0]:
-                if shortcut is not None and outcome is not None and policy.drops(shortcut.windows):
+                if shortcut is not None and outcome is not None and policy.drops(shortcut.windows_of(outcome)):
                     return None
                 decision = limiter.decision_from(plain, recipient, shortcut, outcome)
                 decision = await admit_async(limiter, policy, *read(args, kwargs), decision)

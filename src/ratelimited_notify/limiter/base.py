@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.callables import if_unawaited
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.limiter.batch import NormalizingShortcut, Query, UniformBatch, is_uniform
+from ratelimited_notify.limiter.batch import Query, UniformBatch, is_uniform
 from ratelimited_notify.limiter.decision import Decision, decided
 from ratelimited_notify.limiter.failures import StorageFailures, failures_at
 from ratelimited_notify.limiter.options import check_options
 from ratelimited_notify.limiter.places import Places
-from ratelimited_notify.limiter.refusals import RefusalCache
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import ONE
 from ratelimited_notify.notification.recipient import counting_as, text_of
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.limiter.decision import Explanation, Receipt
     from ratelimited_notify.limiter.options import OnStorageError
+    from ratelimited_notify.limiter.refusals import RefusalCache
     from ratelimited_notify.limiter.tiers import TierOf
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
@@ -106,7 +106,11 @@ class BaseLimiter(Places[_S], Generic[_S]):
         self._clock = clock
         self._circuit = circuit
         self._failures = StorageFailures(on_storage_error)
-        self._refusals = RefusalCache() if remember_refusals else None
+        self._refusals: RefusalCache | None = None
+        if remember_refusals:
+            from ratelimited_notify.limiter.refusals import RefusalCache
+
+            self._refusals = RefusalCache()
         off = self._off = not enabled or switch.read()
         super().__init__(rules_if_on(rules, off=off), namespace, counted, tier_of, off=off)
         self._storage_argument: str | _S | Storage = storage
@@ -119,13 +123,17 @@ class BaseLimiter(Places[_S], Generic[_S]):
 
     def summary(self) -> str:
         """The rules and the storage in a few words, for a repr."""
-        rules, storage = self.plans.rules, self._storage
-        text = "1 rule" if len(rules) == 1 else f"{len(rules)} rules"
+        number, rules, storage = self.plans.number, self.plans.rules, self._storage
+        text = "1 rule" if number == 1 else f"{number} rules"
         if rules.default is not None:
             text += " and a default"
         if self._off or switch.off:
             return f"{text}, switched off"
-        return f"{text} on {'a storage that is not open yet' if storage is None else _storage_text(storage)}"
+        if storage is None:
+            return f"{text} on a storage that is not open yet"
+        from ratelimited_notify.limiter.location import storage_text
+
+        return f"{text} on {storage_text(storage)}"
 
     @abstractmethod
     def _open(self, storage: str | _S | Storage) -> _S:
@@ -138,7 +146,9 @@ class BaseLimiter(Places[_S], Generic[_S]):
     def _open_storage(self) -> _S:
         storage = self._storage = self._open(self._storage_argument)
         if not isinstance(storage, WithShortcut):
-            self._failures = failures_at(_place(storage, self._storage_argument), self._on_storage_error)
+            from ratelimited_notify.limiter.location import place_of
+
+            self._failures = failures_at(place_of(storage, self._storage_argument), self._on_storage_error)
         return storage
 
     @property
@@ -147,14 +157,25 @@ class BaseLimiter(Places[_S], Generic[_S]):
         return self._open_storage() if self._storage is None else self._storage
 
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
-        storage, shortcut = self.storage, None
-        if plan.common_windows and isinstance(storage, WithShortcut):
-            shortcut = storage.shortcut(plan.common_windows, plan.key_parts)
-        elif plan.common_windows and self._refusals is not None:
-            shortcut = self._refusals.shortcut(plan.common_windows, plan.key_parts)
-        return (
-            shortcut if shortcut is None or self._counted is text_of else NormalizingShortcut(shortcut, self._counted)
-        )
+        storage, common = self.storage, plan.common
+        # A field that is required is missing without fields. That is an error.
+        if plan.required or not common.windows:
+            return None
+        to: Callable[..., Shortcut | None]
+        if isinstance(storage, WithShortcut):
+            to = storage.shortcut
+        elif self._refusals is not None and not plan.tiers:
+            # Most hits are not refused. With tiers, `tier_of=` would be asked twice about them.
+            to = self._refusals.shortcut
+        else:
+            return None
+        shortcut = to(common.windows, common.key_parts)
+        if shortcut is None or (self._counted is text_of and not plan.overriding and not plan.tiers):
+            return shortcut
+        # Most programs need none of this.
+        from ratelimited_notify.limiter.shortcuts import choosing
+
+        return choosing(plan, shortcut, to, self._counted, self._tiers.of_recipient)
 
     def _decide_by_shortcut(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
@@ -184,7 +205,12 @@ class BaseLimiter(Places[_S], Generic[_S]):
     def explanation(self, recipient: str, shortcut: Shortcut, outcome: Outcome) -> Explanation:
         """The reasons for a decision by a shortcut."""
         text = recipient if self._counted is text_of else self._counted(recipient)
-        return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
+        return (
+            text,
+            shortcut.windows_of(outcome),
+            shortcut.explain(outcome),
+            (self.storage, None) if outcome[0] else None,
+        )
 
     @staticmethod
     def _check_slept(result: object) -> None:
@@ -299,6 +325,11 @@ class BaseLimiter(Places[_S], Generic[_S]):
         """What the log says while the storage fails."""
         return self._failures
 
+    def _rules_changed(self) -> None:
+        if self._refusals is not None:
+            self._refusals.clear()
+        super()._rules_changed()
+
     def _changed(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
         """Forget what is remembered about these windows, and let waiting callers ask: something was given back or cleared."""
         if self._refusals is not None:
@@ -361,31 +392,3 @@ class BaseLimiter(Places[_S], Generic[_S]):
         if not self.raises:
             return self._failed(queries, error)
         return [error if query.windows else self._unlimited(query) for query in queries]
-
-
-def _place(storage: object, argument: object) -> str:
-    """Where the servers of a storage are, the same for threads and for asyncio; if that is not known, which storage it is."""
-    from ratelimited_notify.storage.adapter import Adapter, AsyncAdapter
-
-    text = _storage_text(storage)
-    where = text.partition(" at ")[2]
-    if where:
-        return where
-    if isinstance(argument, str):
-        return argument
-    return f"{text} {id(storage.storage if isinstance(storage, (Adapter, AsyncAdapter)) else storage)}"
-
-
-def _storage_text(storage: object) -> str:
-    """The class of a storage, and where its servers are. It uses no repr that others wrote: it may show a password."""
-    from ratelimited_notify.storage.adapter import Adapter, AsyncAdapter
-    from ratelimited_notify.storage.breaker import Circuits
-
-    if getattr(type(storage).__repr__, "__module__", "").startswith("ratelimited_notify."):
-        return repr(storage)
-    name = type(storage).__name__
-    if isinstance(storage, (Adapter, AsyncAdapter)):
-        return f"<{name} of {type(storage.storage).__name__}>"
-    circuits: object = getattr(storage, "circuits", None)
-    servers = ", ".join(circuits) if isinstance(circuits, Circuits) else ""
-    return f"<{name} at {servers}>" if servers else f"<{name}>"

@@ -13,15 +13,15 @@ from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
 from ratelimited_notify.windows.strategies import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from ratelimited_notify.limiter.refusals import AskedAt
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
-    from ratelimited_notify.rules.plan import Plan
+    from ratelimited_notify.rules.plan import Variant
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Outcome, Shortcut, VerdictLike
+    from ratelimited_notify.windows.strategies import VerdictLike
 
 
 class Query:
@@ -79,28 +79,6 @@ class FailureBudget:
 ENDLESS = FailureBudget(endless=True)
 
 
-class NormalizingShortcut:
-    """A shortcut for recipients that are counted under another string: normalized, or pseudonymized.
-
-    Arguments:
-        shortcut: decides about that string.
-        counted: returns the string that a recipient is counted as.
-    """
-
-    def __init__(self, shortcut: Shortcut, counted: Callable[[Recipient], str]) -> None:
-        self._shortcut = shortcut
-        self._counted = counted
-        self.windows = shortcut.windows
-
-    def decide(self, recipient: str, /) -> Outcome | None:
-        """The outcome for the recipient as it is counted."""
-        return self._shortcut.decide(self._counted(recipient))
-
-    def explain(self, outcome: Outcome) -> VerdictLike:
-        """The verdict that `acquire` would have returned."""
-        return self._shortcut.explain(outcome)
-
-
 class UniformBatch(Sequence[Query]):
     """Queries about many recipients that all have the same windows.
 
@@ -110,15 +88,15 @@ class UniformBatch(Sequence[Query]):
 
     def __init__(
         self,
-        plan: Plan,
-        windows: tuple[Counter, ...],
+        type: str,
+        variant: Variant,
         recipients: Sequence[Recipient],
         counted: Sequence[str],
         fields: Mapping[str, str],
         cost: int,
     ) -> None:
-        self._plan = plan
-        self._windows = windows
+        self._type = type
+        self._variant = variant
         self._recipients = recipients
         self._counted = counted
         self._fields = fields
@@ -137,16 +115,16 @@ class UniformBatch(Sequence[Query]):
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
         text = self._counted[at]
-        subject = Subject(self._plan.type, text, self._fields)
-        return Query(subject, self._recipients[at], self._cost, self._windows, self._plan.keys(text))
+        subject = Subject(self._type, text, self._fields)
+        return Query(subject, self._recipients[at], self._cost, self._variant.windows, self._variant.keys(text))
 
     def requests(self) -> Sequence[Request]:
         """What to ask the storage, in order."""
-        return _Requests(self._plan, self._windows, self._counted, self._cost) if self._windows else ()
+        return _Requests(self._variant, self._counted, self._cost) if self._variant.windows else ()
 
     def answers(self, verdicts: Iterable[VerdictLike], storage: Storage | AsyncStorage) -> list[Decision]:
         """The decisions from the verdicts of the storage."""
-        type, cost, fields, windows = self._plan.type, self._cost, self._fields, self._windows
+        type, cost, fields, windows = self._type, self._cost, self._fields, self._variant.windows
         subject: Sequence[Subject | str] = (
             self._counted if not fields else [Subject(type, text, fields) for text in self._counted]
         )
@@ -174,9 +152,8 @@ class UniformBatch(Sequence[Query]):
 
 
 class _Requests(Sequence[Request]):
-    def __init__(self, plan: Plan, windows: tuple[Counter, ...], counted: Sequence[str], cost: int) -> None:
-        self._plan = plan
-        self._windows = windows
+    def __init__(self, variant: Variant, counted: Sequence[str], cost: int) -> None:
+        self._variant = variant
         self._counted = counted
         self._cost = cost
 
@@ -193,11 +170,11 @@ class _Requests(Sequence[Request]):
     def __getitem__(self, at: slice) -> list[Request]: ...
 
     def __getitem__(self, at: int | slice) -> Request | list[Request]:
-        windows, cost = self._windows, self._cost
+        windows, cost = self._variant.windows, self._cost
         if isinstance(at, slice):
-            keys = self._plan.keys_of_each(self._counted[at])
+            keys = self._variant.keys_of_each(self._counted[at])
             return list(map(Request, repeat(windows), keys, repeat(cost)))
-        return Request(windows, self._plan.keys(self._counted[at]), cost)
+        return Request(windows, self._variant.keys(self._counted[at]), cost)
 
 
 def is_uniform(notifications: Sequence[Notification]) -> bool:

@@ -16,7 +16,8 @@ from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.pickling import NotPickled
-from ratelimited_notify.rules.plan import Plans, Subject
+from ratelimited_notify.rules.plan import Subject
+from ratelimited_notify.rules.plans import Plans
 from ratelimited_notify.sources.load import rules_from, usable_if_on, warn_of_doubts
 from ratelimited_notify.windows.strategies import Mode
 
@@ -58,7 +59,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
         self._editing = forkable(threading.Lock())
-        usable_if_on(rules, lambda rules: self._plan(rules, {}), off=off)
+        usable_if_on(rules, lambda rules: self._plan(rules, {}, None), off=off)
         warn_of_doubts(self.rules)
 
     @abstractmethod
@@ -76,28 +77,26 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         The counters stay, because they belong to the name of a rule and not to its amount. Rules that cannot be used
         raise a `RuleError`, and the rules before them stay in force.
         """
-        return self.plans.origin[0]
+        return self.plans.rules
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
         configured = rules_from(rules)
         with self._editing:
-            self._plan(configured, self.plans.origin[1])
+            self._plan(configured, self.plans.declared, self.plans)
         warn_of_doubts(configured)
         self._rules_changed()
 
-    def _plan(self, configured: RuleSet, declared: Mapping[str, Rule]) -> None:
+    def _plan(self, rules: RuleSet, declared: Mapping[str, Rule], earlier: Plans | None) -> None:
         # The limit of a decorator applies only if no configured rule names the type. Beside a rule for "*" it applies too.
-        standing_in = [rule for rule in declared.values() if not configured.names(rule.type)]
-        rules = configured.extended(standing_in) if standing_in else configured
-        problems = self._tiers.problems(configured)
+        same_rules = earlier is not None and earlier.rules is rules
+        problems = [] if same_rules else self._tiers.problems(rules)
         try:
-            plans = Plans(rules, self._namespace, self._counted, self._shortcut_for)
+            plans = Plans(rules, declared, self._namespace, self._counted, self._shortcut_for, earlier)
         except RuleError as error:
             raise RuleError([*problems, *error.problems]) from None
         if problems:
             raise RuleError(problems)
-        plans.origin = configured, declared
         # In one step, so that a forked child has all of the old rules or all of the new ones. Users cannot set it.
         object.__setattr__(self, "plans", plans)
 
@@ -108,8 +107,8 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             RuleError: the rule cannot be combined with the rules in force. They do not change.
         """
         with self._editing:
-            configured, declared = self.plans.origin
-            self._plan(configured, {**declared, rule.type: rule})
+            plans = self.plans
+            self._plan(plans.rules, {**plans.declared, rule.type: rule}, plans)
         self._rules_changed()
 
     def _query(
@@ -124,7 +123,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         subject = Subject(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
         if plan.required:
             self._check_required(plan, subject.fields)
-        tier = self._tiers.of(recipient, fields) if plan.tiered else None
+        tier = self._tiers.of(recipient, fields) if plan.tiers else None
         windows, keys = plan.windows(subject, priority, tier)
         if not plan.known:
             self._warn_unknown_type(plan.type, windows)
@@ -143,11 +142,11 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             return []
         first = self._query(type, everybody[0], cost, priority, fields)
         plan = self.plans.of(type)
-        windows = plan.constant(priority)
-        if windows is None:
+        variant = plan.uniform(priority, first.subject.fields)
+        if variant is None:
             return [first, *(self._query(type, recipient, cost, priority, fields) for recipient in everybody[1:])]
         counted = [first.subject.recipient, *map(self._counted, everybody[1:])]
-        return UniformBatch(plan, windows, everybody, counted, first.subject.fields, first.cost)
+        return UniformBatch(plan.type, variant, everybody, counted, first.subject.fields, first.cost)
 
     def _check_required(self, plan: Plan, fields: Mapping[str, str]) -> None:
         """Check that the notification has the fields that rules require.

@@ -120,6 +120,12 @@ class RefusalCache:
                     self._refused.pop(tag_in(key), None)
             self._drops += 1
 
+    def clear(self) -> None:
+        """Forget all refusals, because the rules have changed."""
+        with self._writing:
+            self._refused.clear()
+            self._drops += 1
+
     def shortcut(self, windows: tuple[Window, ...], key_parts: Sequence[tuple[str, str]]) -> RefusalShortcut:
         """A shortcut to the refusals by windows that are the same for all recipients."""
         return RefusalShortcut(self._refused, self._monotonic, windows, key_parts)
@@ -158,6 +164,10 @@ class RefusalShortcut:
     def keys(self, recipient: str) -> list[str]:
         """The keys of this recipient's windows."""
         return [f"{before}{recipient}{after}" if after else before for before, after in self._around]
+
+    def windows_of(self, _outcome: Outcome, /) -> tuple[Window, ...]:
+        """The windows that refused."""
+        return self.windows
 
     def explain(self, outcome: Outcome) -> Verdict:
         """The verdict that the storage would most likely repeat."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from ratelimited_notify.callables import close_coroutine
 from ratelimited_notify.errors import NotifyError, Problem
@@ -45,13 +45,16 @@ class Tiers:
         NotifyError: `tier_of` does not take a recipient, or needs more than recipient and fields.
     """
 
-    __slots__ = ("_ask", "_given", "_with_fields")
+    __slots__ = ("_ask", "_given", "_plain", "_with_fields")
 
     def __init__(self, tier_of: TierOf | None) -> None:
         self._given = tier_of is not None
         kind = _kind_of_fields(tier_of)
         self._with_fields = kind is not None and kind is not Parameter.VAR_POSITIONAL
-        self._ask = _asking(_nobody if tier_of is None else tier_of, kind)
+        ask = self._ask = _asking(_nobody if tier_of is None else tier_of, kind)
+        # A callable that gets no fields is called without a detour.
+        given = cast("Callable[[Recipient], object]", _nobody if tier_of is None else tier_of)
+        self._plain = _without_fields(ask) if self._with_fields else given
 
     def of(self, recipient: Recipient, fields: Mapping[str, Recipient | None]) -> str | None:
         """The tier of a notification, or None.
@@ -64,10 +67,11 @@ class Tiers:
             TypeError: `tier_of=` returned something else than a string or None.
         """
         tier = self._ask(recipient, fields)
-        if tier is not None and not isinstance(tier, str):
-            close_coroutine(tier)
-            raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
-        return tier
+        return _checked(tier)
+
+    def of_recipient(self, recipient: Recipient) -> str | None:
+        """The tier of a notification without fields, as `of` does."""
+        return _checked(self._plain(recipient))
 
     def problems(self, rules: RuleSet) -> list[Problem]:
         """The rules whose tiers would have no effect, because `tier_of=` is missing or does not know enough."""
@@ -86,6 +90,17 @@ class Tiers:
                 continue
             found.append(Problem(f"rules[{index}].tiers", wrong))
         return found
+
+
+def _without_fields(ask: Callable[[Recipient, Mapping[str, object]], object]) -> Callable[[Recipient], object]:
+    return lambda recipient: ask(recipient, {})
+
+
+def _checked(tier: object) -> str | None:
+    if tier is not None and not isinstance(tier, str):
+        close_coroutine(tier)
+        raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")
+    return tier
 
 
 def _nobody(_recipient: object) -> None:

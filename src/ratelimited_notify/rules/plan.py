@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from ratelimited_notify.errors import NotifyError, Problem, RuleError, is_name, type_text
+from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.notification.recipient import text_of
 from ratelimited_notify.rules.counter import Counter
 from ratelimited_notify.rules.rule import overridden_field
@@ -12,20 +12,20 @@ from ratelimited_notify.windows.keys import tag_of, tags_of
 from ratelimited_notify.windows.strategies import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from limits import RateLimitItem
 
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.rule import Rule
-    from ratelimited_notify.rules.ruleset import RuleSet
-    from ratelimited_notify.windows.strategies import Shortcut
 
-    _ShortcutFor: TypeAlias = Callable[["Plan"], Shortcut | None]
-    _Counters: TypeAlias = tuple[Sequence[Counter], Sequence[Counter]]
+    _Limits: TypeAlias = tuple[RateLimitItem, ...]
 
-MOST_TYPES = 4096
-"""The plans of this many types are cached. With one more, the cache is emptied and filled again."""
+_ALWAYS = frozenset({"type", "recipient"})
+"""The fields that each notification has."""
+
+MOST_VARIANTS = 1024
+"""So many combinations of limits are kept for one type. Further ones are put together anew for each notification."""
 
 
 class Subject:
@@ -50,115 +50,95 @@ class Subject:
         return tuple(values)
 
 
-_ALWAYS = ("type", "recipient")
-"""The fields that each notification has."""
-
-
 class CompiledRule:
-    """A rule with its counters, one for each limit and each mode in which the rule can count.
+    """A rule, with what must be known to find its windows quickly.
+
+    Arguments:
+        namespace: the first part of every key.
+        rule: the rule.
+        counted: maps a recipient to the string that it is counted as.
 
     Raises:
         RuleError: two overrides are for the same recipient after normalization, or a recipient cannot be normalized.
     """
 
-    __slots__ = ("_namespace", "_overridden", "_tiers", "base", "constant", "overrides", "rule")
+    __slots__ = ("_counters", "_namespace", "_overridden", "overrides", "plain", "rule")
 
     def __init__(self, namespace: str, rule: Rule, counted: Callable[[Recipient], str]) -> None:
         self._namespace = namespace
         self.rule = rule
-        self.base = self._counters(rule.limits)
-        self.constant = not rule.overrides and not rule.tiers and set(rule.by) <= {"type", "recipient"}
-        """Whether every recipient has the same counters, and the keys depend on nothing but type and recipient."""
+        self.plain = _ALWAYS.issuperset(rule.by)
+        """Whether the rule counts by nothing but type and recipient."""
         field = overridden_field(rule.by)
-        self.overrides = self._overrides(counted if field == "recipient" else text_of)
+        self.overrides: Mapping[str, _Limits] = rule.overrides
+        """Other limits, by the recipient as it is counted, or by the value of another field."""
+        if rule.overrides and field == "recipient" and counted is not text_of:
+            self.overrides = _normalized(rule, counted)
         # Where the value that has overrides is among the values of `by`.
         self._overridden = 0 if field is None else rule.by.index(field)
-        self._tiers = {tier: self._counters(items) for tier, items in rule.tiers.items()}
+        # By the identity of the limits, which the rule keeps alive: thousands of overrides usually have few distinct limits.
+        self._counters: dict[tuple[int, bool], tuple[Counter, ...]] = {}
 
-    def _counters(self, items: Sequence[RateLimitItem]) -> _Counters:
-        mode = Mode.ENFORCE if self.rule.enforce else Mode.SHADOW
-        return (
-            [Counter(self._namespace, self.rule, item, mode) for item in items],
-            [Counter(self._namespace, self.rule, item, Mode.FORCE) for item in items],
-        )
+    def limits(self, value: str, tier: str | None) -> _Limits:
+        """The limits that apply to a value of the field that can have overrides."""
+        limits = self.overrides.get(value)
+        if limits is None:
+            rule = self.rule
+            limits = rule.limits if tier is None else rule.tiers.get(tier, rule.limits)
+        return limits
 
-    def _overrides(self, counted: Callable[[Recipient], str]) -> dict[str, _Counters]:
-        # Recipients are normalized before they are counted, so overrides are looked up by the normalized recipient. Other
-        # fields are counted as they are.
-        # Thousands of overrides usually have few distinct limits, and each of these is compiled once.
-        problems: list[Problem] = []
-        made: dict[tuple[RateLimitItem, ...], _Counters] = {}
-        read: dict[str, _Counters] = {}
-        for index, (recipient, items) in enumerate(self.rule.overrides.items()):
-            place = f"overrides[{index}]"
-            try:
-                name = counted(recipient)
-            except Exception as error:  # noqa: BLE001  # normalize= is the user's code and may raise anything
-                said = str(error) if isinstance(error, NotifyError) else f"normalize= raised {type(error).__name__}."
-                problems.append(Problem(place, said))
-                continue
-            if name in read:
-                problems.append(Problem(place, "is a second override for the same recipient, after normalization."))
-            if items not in made:
-                made[items] = self._counters(items)
-            read[name] = made[items]
-        if problems:
-            raise RuleError(problems)
-        return read
+    def counters(self, limits: _Limits, *, forced: bool = False) -> tuple[Counter, ...]:
+        """The windows of these limits of the rule. Forced windows count a hit even if it is over the limit."""
+        counters = self._counters.get((id(limits), forced))
+        if counters is None:
+            mode = Mode.FORCE if forced else Mode.ENFORCE if self.rule.enforce else Mode.SHADOW
+            made = tuple(Counter(self._namespace, self.rule, item, mode) for item in limits)
+            # Of two threads, both get what the first one made.
+            counters = self._counters.setdefault((id(limits), forced), made)
+        return counters
 
-    def counters(self, identifiers: Sequence[str], priority: str | None, tier: str | None) -> Sequence[Counter]:
-        """The counters that apply to one notification with these values of `by`."""
-        found = self.overrides.get(identifiers[self._overridden]) if self.overrides else None
-        if found is None:
-            found = self.base if tier is None else self._tiers.get(tier, self.base)
-        if priority not in self.rule.exempt:
-            return found[0]
-        return found[1] if self.rule.count_exempt else ()
+    def counters_of(self, identifiers: Sequence[str], priority: str | None, tier: str | None) -> Sequence[Counter]:
+        """The windows of one notification with these values of `by`."""
+        rule = self.rule
+        exempt = priority in rule.exempt
+        if exempt and not rule.count_exempt:
+            return ()
+        value = identifiers[self._overridden] if identifiers else ""
+        return self.counters(self.limits(value, tier), forced=exempt)
 
 
-class Plan:
-    """The windows of one type of notification."""
+def _normalized(rule: Rule, counted: Callable[[Recipient], str]) -> dict[str, _Limits]:
+    """The overrides by the recipient as it is counted: recipients are normalized before they are looked up."""
+    problems: list[Problem] = []
+    read: dict[str, _Limits] = {}
+    for index, (recipient, limits) in enumerate(rule.overrides.items()):
+        place = f"overrides[{index}]"
+        try:
+            name = counted(recipient)
+        except Exception as error:  # noqa: BLE001  # normalize= is the user's code and may raise anything
+            said = str(error) if isinstance(error, NotifyError) else f"normalize= raised {type(error).__name__}."
+            problems.append(Problem(place, said))
+            continue
+        if name in read:
+            problems.append(Problem(place, "is a second override for the same recipient, after normalization."))
+        read[name] = limits
+    if problems:
+        raise RuleError(problems)
+    return read
 
-    __slots__ = ("_compiled_rules", "_exempt", "common_windows", "key_parts", "known", "required", "tiered", "type")
 
-    def __init__(self, type: str, compiled_rules: Sequence[CompiledRule], *, known: bool) -> None:
-        self.type = type
-        self.known = known
-        """Whether a rule or the default applies to this type, and not only caps over all types."""
-        self.required = tuple(
-            (name, compiled.rule)
-            for compiled in compiled_rules
-            for name in compiled.rule.required
-            if name not in _ALWAYS
-        )
-        """Fields that a notification must have, each with the rule that requires it."""
-        self.tiered = any(compiled.rule.tiers for compiled in compiled_rules)
-        self._compiled_rules = compiled_rules
-        self._exempt = frozenset[str]().union(*(compiled.rule.exempt for compiled in compiled_rules))
-        # If the rules count by nothing but type and recipient, and all recipients have the same limits, then the windows
-        # are always the same (unless a field is required: its absence is an error), and each key is the recipient's tag between two constants.
-        self.common_windows: tuple[Counter, ...] | None = None
-        """The windows of every recipient, unless the priority is exempt. None if recipients have different windows."""
-        self.key_parts: list[tuple[str, str]] = []
+class Variant:
+    """The windows of all recipients for whom the same limits apply, and how their keys are made."""
+
+    __slots__ = ("key_parts", "windows")
+
+    def __init__(self, type: str, windows: tuple[Counter, ...]) -> None:
+        self.windows = windows
+        self.key_parts = [_key_parts(type, window) for window in windows]
         """For each of these windows, the parts of its key before and after the recipient."""
-        if not self.required and all(compiled.constant for compiled in compiled_rules):
-            self.common_windows = tuple(counter for compiled in compiled_rules for counter in compiled.base[0])
-            self.key_parts = [self._constants(counter) for counter in self.common_windows]
-
-    def _constants(self, counter: Counter) -> tuple[str, str]:
-        """The parts of a key before and after the tag. If the tag is not the recipient, the first part is the whole key."""
-        key = counter.key(tuple(self.type if name == "type" else "recipient" for name in counter.by))
-        if counter.shared:
-            return key, ""
-        before, _, after = key.partition("{recipient}")
-        return before + "{", "}" + after
-
-    def constant(self, priority: str | None) -> tuple[Counter, ...] | None:
-        """The windows of every recipient with this priority, or None if they depend on more than the priority."""
-        return None if priority in self._exempt else self.common_windows
 
     def keys(self, recipient: str) -> list[str]:
-        """The keys of the constant windows, for a recipient in the form in which it is counted."""
+        """The keys of the windows, for a recipient in the form in which it is counted."""
         tag = tag_of(recipient)
         return [f"{before}{tag}{after}" if after else before for before, after in self.key_parts]
 
@@ -173,142 +153,96 @@ class Plan:
             strict=True,
         )
 
+
+def _key_parts(type: str, window: Counter) -> tuple[str, str]:
+    """The parts of a key before and after the tag. If the tag is not the recipient, the first part is the whole key."""
+    key = window.key(tuple(type if name == "type" else "recipient" for name in window.by))
+    if window.shared:
+        return key, ""
+    before, _, after = key.partition("{recipient}")
+    return before + "{", "}" + after
+
+
+class Plan:
+    """The windows of one type of notification.
+
+    Arguments:
+        type: the type.
+        compiled_rules: the rules that match it, in the order in which they count.
+        known: whether a rule or the default applies to this type, and not only caps over all types.
+    """
+
+    __slots__ = (
+        "_exempt", "_fields", "_plain_rules", "_variants", "common", "compiled_rules", "known", "overriding", "required",
+        "tiers", "type",
+    )  # fmt: skip
+
+    def __init__(self, type: str, compiled_rules: Sequence[CompiledRule], *, known: bool) -> None:
+        self.type = type
+        self.known = known
+        self.compiled_rules = compiled_rules
+        self.required = tuple(
+            (name, compiled.rule)
+            for compiled in compiled_rules
+            for name in compiled.rule.required
+            if name not in _ALWAYS
+        )
+        """Fields that a notification must have, each with the rule that requires it."""
+        self._exempt = frozenset[str]().union(*(compiled.rule.exempt for compiled in compiled_rules))
+        self._fields = frozenset[str]().union(*(compiled.rule.by for compiled in compiled_rules)) - _ALWAYS
+        # A notification without any of these fields is counted by the other rules alone.
+        self._plain_rules = [compiled for compiled in compiled_rules if compiled.plain]
+        self.tiers = frozenset[str]().union(*(compiled.rule.tiers for compiled in compiled_rules))
+        """The tiers that the windows depend on."""
+        self.overriding = [compiled.overrides for compiled in self._plain_rules if compiled.overrides]
+        """The overrides by recipient that the windows depend on."""
+        windows = tuple(window for compiled in self._plain_rules for window in compiled.counters(compiled.rule.limits))
+        self.common = Variant(type, windows)
+        """The windows of a notification without fields, for recipients without an override or a tier, unless the priority
+        is exempt."""
+        self._variants: dict[tuple[int, ...], Variant] = {}
+
+    def variant(self, recipient: str, tier: str | None) -> Variant:
+        """The windows of a recipient in the form in which it is counted, unless the priority is exempt, for a notification
+        without any of the fields that rules count by.
+        """
+        if not self.overriding and not self.tiers:
+            return self.common
+        limits = [compiled.limits(recipient, tier) for compiled in self._plain_rules]
+        key = tuple(map(id, limits))
+        variant = self._variants.get(key)
+        if variant is None:
+            variant = Variant(
+                self.type,
+                tuple(
+                    window
+                    for compiled, each in zip(self._plain_rules, limits, strict=True)
+                    for window in compiled.counters(each)
+                ),
+            )
+            if len(self._variants) < MOST_VARIANTS:
+                variant = self._variants.setdefault(key, variant)
+        return variant
+
+    def uniform(self, priority: str | None, fields: Mapping[str, str]) -> Variant | None:
+        """The windows of every recipient of a notification with this priority and these fields, or None if they differ."""
+        if self.overriding or self.tiers or priority in self._exempt or not self._fields.isdisjoint(fields):
+            return None
+        return self.common
+
     def windows(
         self, subject: Subject, priority: str | None, tier: str | None
     ) -> tuple[tuple[Counter, ...], list[str]]:
         """The windows of a notification, and their keys."""
-        constant = self.constant(priority)
-        if constant is not None:
-            return constant, self.keys(subject.recipient)
+        if priority not in self._exempt and self._fields.isdisjoint(subject.fields):
+            variant = self.variant(subject.recipient, tier)
+            return variant.windows, variant.keys(subject.recipient)
         windows: list[Counter] = []
         keys: list[str] = []
-        for compiled in self._compiled_rules:
+        for compiled in self.compiled_rules:
             identifiers = subject.identifiers(compiled.rule.by)
             if identifiers is not None:
-                for counter in compiled.counters(identifiers, priority, tier):
-                    windows.append(counter)
-                    keys.append(counter.key(identifiers))
+                for window in compiled.counters_of(identifiers, priority, tier):
+                    windows.append(window)
+                    keys.append(window.key(identifiers))
         return tuple(windows), keys
-
-
-class Plans:
-    """The plans of a rule set. Each is made when its type first appears.
-
-    Arguments:
-        rules: the rules in force.
-        namespace: the first part of every key.
-        counted: maps a recipient to the string that it is counted as.
-        shortcut_for: returns the shortcut for a plan, or None if there is none.
-
-    Raises:
-        RuleError: overrides cannot be used because of how `counted` changes their recipients. The error lists all
-            problems.
-    """
-
-    __slots__ = ("_compiled_rules", "_plans", "_shortcut_for", "origin", "rules", "shortcuts")
-
-    def __init__(
-        self,
-        rules: RuleSet,
-        namespace: str,
-        counted: Callable[[Recipient], str],
-        shortcut_for: _ShortcutFor | None = None,
-    ) -> None:
-        self.rules = rules
-        self.origin: tuple[RuleSet, Mapping[str, Rule]] = rules, {}
-        """The rules that were set, and the limits of decorators by type. `rules` combines them."""
-        self.shortcuts: dict[str, Shortcut] = {}
-        """By type: decide a notification that has only a type and a recipient, without a plan."""
-        self._shortcut_for = shortcut_for
-        self._plans: dict[str, Plan] = {}
-        self._compiled_rules: dict[Rule, CompiledRule] = {}
-        problems: list[Problem] = []
-        for index, rule in enumerate(rules):
-            try:
-                self._compiled_rules[rule] = CompiledRule(namespace, rule, counted)
-            except RuleError as error:
-                problems += (problem.under(f"rules[{index}]") for problem in error.problems)
-        if rules.default is not None:
-            self._compiled_rules[rules.default] = CompiledRule(namespace, rules.default, counted)
-        if problems:
-            raise RuleError(problems)
-
-    def of(self, type: str) -> Plan:
-        """The plan of this type.
-
-        Raises:
-            NotifyError: the type is empty, or no rule matches it and the rule set has `unknown_type="raise"`.
-            TypeError: the type is not a string.
-        """
-        try:
-            plan = self._plans.get(type)
-        except TypeError:
-            plan = None
-        return self._make(type) if plan is None else plan
-
-    def _make(self, type: str) -> Plan:
-        if not isinstance(type, str):
-            from ratelimited_notify.callables import if_unawaited
-
-            said = f"The type of a notification must be a string such as 'news', not {type.__class__.__name__}."
-            raise TypeError(f"{said} {if_unawaited(type)}".rstrip())
-        if not type:
-            raise NotifyError("The type of a notification is empty; it must be a name such as 'news'.")
-        # A plain str, even from a subclass of str: keys are made of it.
-        name = str.__str__(type)
-        rules = self.rules
-        known = rules.default is not None or rules.knows(name)
-        if not known and rules.unknown_type == "raise":
-            caps = ", ".join(repr(rule.name) for rule in rules.matching(name))
-            what = f"Only caps over all types ({caps}) match" if caps else "No rule matches"
-            raise NotifyError(
-                f"{what} notifications of type {type_text(name)}, and unknown_type='raise' makes that an error. "
-                "Add a rule or a default."
-            )
-        plan = Plan(name, [self._compiled_rules[rule] for rule in rules.matching(name)], known=known)
-        if len(self._plans) >= MOST_TYPES:
-            self.forget()
-        self._plans[name] = plan
-        shortcut = None if self._shortcut_for is None else self._shortcut_for(plan)
-        if shortcut is not None:
-            self.shortcuts[name] = shortcut
-        return plan
-
-    def forget(self) -> None:
-        """Forget all plans and shortcuts. Each is made again when it is next used."""
-        self._plans.clear()
-        self.shortcuts.clear()
-
-    def fields(self, given: Mapping[str, Recipient | None]) -> dict[str, str]:
-        """The fields of a notification as strings, without the fields that are None.
-
-        Raises:
-            NotifyError: a field is not declared, or its value is empty.
-            TypeError: a value is not a `str`, `int` or `UUID`.
-        """
-        check_fields(given, self.rules)
-        return {name: text_of(value, name) for name, value in given.items() if value is not None}
-
-
-def check_fields(names: Iterable[str], rules: RuleSet) -> None:
-    """Check that notifications may have fields with these names.
-
-    Raises:
-        NotifyError: a field is not declared.
-    """
-    declared = rules.fields
-    for name in names:
-        if name not in declared or name in ("type", "recipient"):
-            usable = ", ".join(sorted(declared - {"type", "recipient"}))
-            if not is_name(name):
-                raise NotifyError(
-                    f"The name of a field cannot be declared; use {usable}, "
-                    "or a name that is valid as a Python argument."
-                )
-            from ratelimited_notify.rules.table import meant
-
-            raise NotifyError(
-                f"{name!r} is not a field of a notification; use {usable}, or declare it: "
-                f'fields = ["{name}"] in the rules file, or RuleSet(rules, fields=["{name}"]).'
-                + meant(name, usable.split(", "))
-            )

@@ -134,9 +134,8 @@ class Shortcut(Protocol):
         """Count a hit for this recipient, or refuse it. None: nothing was done, and the caller has to use `acquire`."""
         ...
 
-    @property
-    def windows(self) -> Sequence[Any]:  # Any: windows of the kind that it was made for
-        """The windows that it decides about."""
+    def windows_of(self, outcome: Outcome, /) -> Sequence[Any]:  # Any: windows of the kind that it was made for
+        """The windows that decided."""
         ...
 
     def explain(self, outcome: Outcome) -> VerdictLike:

@@ -10,6 +10,7 @@ methods: a loop over three windows would take a fifth longer.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.storage.memory.clock import IrregularClock
@@ -19,13 +20,14 @@ from ratelimited_notify.windows.keys import is_plain
 from ratelimited_notify.windows.strategies import Mode, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from types import CodeType
 
     from ratelimited_notify.storage.memory.clock import MemoryClock
     from ratelimited_notify.storage.memory.packed import Value
     from ratelimited_notify.storage.memory.shards import Shards
     from ratelimited_notify.storage.memory.yielding_lock import YieldingLock
-    from ratelimited_notify.windows.strategies import Outcome, VerdictLike, Window
+    from ratelimited_notify.windows.strategies import Outcome, StrategyName, VerdictLike, Window
 
 _LONGEST_PERIOD = 1 << 51
 
@@ -112,8 +114,7 @@ class MemoryShortcut:
     """A fast path to the windows that every recipient has.
 
     Arguments:
-        shards: the windows.
-        guard: the lock that protects them.
+        shared: what all shortcuts of a storage use, see `shared_names`.
         clock: the clock.
         decided: the general path: decides at a tick, while the caller holds the lock.
         windows: the windows, for all of which `is_ordinary` is true.
@@ -122,8 +123,7 @@ class MemoryShortcut:
 
     def __init__(
         self,
-        shards: Shards,
-        guard: YieldingLock,
+        shared: Mapping[str, object],
         clock: MemoryClock,
         decided: Callable[[Sequence[Window], Sequence[str], int, int], Verdict],
         windows: Sequence[Window],
@@ -131,7 +131,11 @@ class MemoryShortcut:
     ) -> None:
         self.windows = windows
         self._origin = clock.origin
-        self.decide: Callable[[str], Outcome | None] = _compiled(shards, guard, clock, decided, windows, key_parts)
+        self.decide: Callable[[str], Outcome | None] = _compiled(shared, clock, decided, windows, key_parts)
+
+    def windows_of(self, _outcome: Outcome, /) -> Sequence[Window]:
+        """The windows that decided."""
+        return self.windows
 
     def explain(self, outcome: Outcome) -> VerdictLike:
         """The verdict that the general path would have returned."""
@@ -152,9 +156,34 @@ def is_ordinary(window: Window) -> bool:
     )
 
 
+def shared_names(shards: Shards, guard: YieldingLock, clock: MemoryClock) -> Mapping[str, object]:
+    """What all shortcuts of a storage use: the same objects, since there may be thousands of shortcuts.
+
+    Arguments:
+        shards: the windows.
+        guard: the lock that protects them.
+        clock: the clock.
+    """
+    return {
+        # Tells a fork that the code made here belongs to this package.
+        "__name__": __name__,
+        "UnpackedRecord": UnpackedRecord,
+        "IrregularClock": IrregularClock,
+        "by_hash": shards.by_hash,
+        "is_plain": is_plain,
+        "lock": guard.lock,
+        "shards": shards,
+        "yield_to_others": guard.yield_to_others,
+        "wait_until_open": guard.wait_until_open,
+        "origin": clock.origin,
+        "sweep": shards.sweep,
+        "ticks": clock.forward,
+        "guard": guard,
+    }
+
+
 def _compiled(
-    shards: Shards,
-    guard: YieldingLock,
+    shared: Mapping[str, object],
     clock: MemoryClock,
     decided: Callable[[Sequence[Window], Sequence[str], int, int], Verdict],
     windows: Sequence[Window],
@@ -164,29 +193,19 @@ def _compiled(
         verdict = decided(windows, keys, 1, tick + clock.origin)
         return verdict.granted, tick, verdict
 
-    known: dict[str, object] = {
-        # Tells a fork that the code made here belongs to this package.
-        "__name__": __name__,
-        "UnpackedRecord": UnpackedRecord,
-        "IrregularClock": IrregularClock,
-        "before": key_parts[0][0],
-        "by_hash": shards.by_hash,
-        "is_plain": is_plain,
-        "lock": guard.lock,
-        "shards": shards,
-        "yield_to_others": guard.yield_to_others,
-        "wait_until_open": guard.wait_until_open,
-        "general": general,
-        "origin": clock.origin,
-        "sweep": shards.sweep,
-        "ticks": clock.forward,
-        "guard": guard,
-    }
-    numbers = range(len(windows))
-    for n, window, (_, after) in zip(numbers, windows, key_parts, strict=True):
+    known: dict[str, object] = {**shared, "before": key_parts[0][0], "general": general}
+    for n, (window, (_, after)) in enumerate(zip(windows, key_parts, strict=True)):
         known[f"after{n}"] = after
         known[f"lasting{n}"] = window.period * MARKS + clock.origin
         known[f"full{n}"], known[f"last{n}"] = _bounds(window)
+    exec(_code(tuple(window.strategy for window in windows)), known)  # noqa: S102  # the text above, in which only numbers differ
+    return cast("Callable[[str], Outcome | None]", known["decide"])
+
+
+@lru_cache(maxsize=64)
+def _code(strategies: tuple[StrategyName, ...]) -> CodeType:
+    """The code for windows of these strategies. What else differs from window to window are values that it looks up."""
+    numbers = range(len(strategies))
 
     def each(text: str, between: str = ", ") -> str:
         return between.join(text.format(n=n) for n in numbers)
@@ -200,12 +219,12 @@ def _compiled(
     swept = _SWEPT.format(rarely=_RARELY, marks=MARKS)
     constants = {"digit": DIGIT, "lowest": LOWEST, "marks": MARKS, "last_part": PARTS - 1}
     text = _FUNCTION.format(
-        keys=_ONE_KEY if len(windows) == 1 else _SEVERAL_KEYS + each("key{n} = head + after{n}", "; "),
+        keys=_ONE_KEY if len(strategies) == 1 else _SEVERAL_KEYS + each("key{n} = head + after{n}", "; "),
         windows="".join(
-            (_MOVING if window.strategy == "moving-window" else _FIXED).format(
+            (_MOVING if strategy == "moving-window" else _FIXED).format(
                 n=n, refused=refused(n), all_keys=each("key{n}"), **constants
             )
-            for n, window in enumerate(windows)
+            for n, strategy in enumerate(strategies)
         ).strip(),
         stored=each("shard[key{n}] = value{n}", "; "),
         values=each("value{n}"),
@@ -213,8 +232,7 @@ def _compiled(
         swept=swept,
         **constants,
     )
-    exec(text, known)  # noqa: S102  # the text above, in which only numbers differ
-    return cast("Callable[[str], Outcome | None]", known["decide"])
+    return compile(text, f"<windows in memory: {', '.join(strategies)}>", "exec")
 
 
 def _bounds(window: Window) -> tuple[int, int]:

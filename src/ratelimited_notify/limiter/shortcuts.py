@@ -1,0 +1,188 @@
+"""Shortcuts for types whose recipients do not all have the same limits, or are counted under another string."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ratelimited_notify.notification.recipient import text_of
+from ratelimited_notify.rules.plan import MOST_VARIANTS
+from ratelimited_notify.windows.keys import is_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from limits import RateLimitItem
+
+    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.rules.plan import Plan, Variant
+    from ratelimited_notify.windows.strategies import Outcome, Shortcut, VerdictLike, Window
+
+    _Windows: TypeAlias = tuple[Any, ...]  # Any: windows of the kind that the storage takes
+    _To: TypeAlias = Callable[[_Windows, list[tuple[str, str]]], Shortcut | None]
+
+
+def choosing(
+    plan: Plan,
+    common: Shortcut,
+    to: _To,
+    counted: Callable[[Recipient], str],
+    tier_of: Callable[[Recipient], str | None],
+) -> Shortcut | None:
+    """The shortcut for a type whose recipients do not all have the same limits, or are counted under another string. None if
+    there is no good one.
+
+    Arguments:
+        plan: the plan of the type.
+        common: the shortcut for recipients without an override or a tier.
+        to: returns the shortcut to these windows, or None if there is none. It takes the parts of their keys too.
+        counted: returns the string that a recipient is counted as.
+        tier_of: returns the tier of a recipient.
+    """
+    if plan.tiers:
+        by_tier = ShortcutByTier(plan, common, to, counted, tier_of)
+        return by_tier if by_tier.complete else None
+    if not plan.overriding:
+        return NormalizingShortcut(common, counted)
+    if len(plan.overriding) == 1 and counted is text_of:
+        return ShortcutByOverride(plan, common, to, counted)
+    return ShortcutByLimits(plan, common, to, counted)
+
+
+def _shortcut_to(variant: Variant, to: _To) -> Shortcut | None:
+    return to(variant.windows, variant.key_parts) if variant.windows else None
+
+
+class NormalizingShortcut:
+    """A shortcut for recipients that are counted under another string: normalized, or pseudonymized.
+
+    Arguments:
+        shortcut: decides about that string.
+        counted: returns the string that a recipient is counted as.
+    """
+
+    def __init__(self, shortcut: Shortcut, counted: Callable[[Recipient], str]) -> None:
+        self._shortcut = shortcut
+        self._counted = counted
+        self.windows_of = shortcut.windows_of
+        self.explain = shortcut.explain
+
+    def decide(self, recipient: str, /) -> Outcome | None:
+        """The outcome for the recipient as it is counted."""
+        return self._shortcut.decide(self._counted(recipient))
+
+
+class ShortcutByLimits:
+    """A shortcut for a type with overrides: a shortcut for each combination of limits, and the choice of one.
+
+    The chosen one is the last item of the outcome.
+
+    Arguments:
+        plan: the plan of the type.
+        common: the shortcut for recipients without an override or a tier.
+        to: returns the shortcut to these windows, or None if there is none. It takes the parts of their keys too.
+        counted: returns the string that a recipient is counted as.
+    """
+
+    def __init__(self, plan: Plan, common: Shortcut, to: _To, counted: Callable[[Recipient], str]) -> None:
+        self._plan = plan
+        self._to = to
+        self._counted = None if counted is text_of else counted
+        self._common = common
+        self._by_variant: dict[Variant, Shortcut | None] = {plan.common: common}
+
+    def decide(self, recipient: str, /) -> Outcome | None:
+        """The outcome by the limits that apply to this recipient."""
+        text = recipient if self._counted is None else self._counted(recipient)
+        shortcut: Shortcut | None = self._common
+        for overrides in self._plan.overriding:
+            if text in overrides:
+                shortcut = self._found(self._plan.variant(text, None))
+                break
+        outcome = None if shortcut is None else shortcut.decide(text)
+        return None if outcome is None else (*outcome, shortcut)
+
+    def _found(self, variant: Variant) -> Shortcut | None:
+        try:
+            return self._by_variant[variant]
+        except KeyError:
+            shortcut = _shortcut_to(variant, self._to)
+            if len(self._by_variant) < MOST_VARIANTS:
+                self._by_variant[variant] = shortcut
+            return shortcut
+
+    def windows_of(self, outcome: Outcome, /) -> Sequence[Window]:
+        """The windows that decided."""
+        shortcut: Shortcut = outcome[-1]
+        return shortcut.windows_of(outcome[:-1])
+
+    def explain(self, outcome: Outcome) -> VerdictLike:
+        """The verdict that `acquire` would have returned."""
+        shortcut: Shortcut = outcome[-1]
+        return shortcut.explain(outcome[:-1])
+
+
+class ShortcutByOverride(ShortcutByLimits):
+    """The most frequent case: the overrides of one rule, and recipients that are counted as they are. It needs one look-up for
+    most recipients.
+    """
+
+    def __init__(self, plan: Plan, common: Shortcut, to: _To, counted: Callable[[Recipient], str]) -> None:
+        super().__init__(plan, common, to, counted)
+        self._overrides: Mapping[str, tuple[RateLimitItem, ...]] = plan.overriding[0]
+        self._by_limits: dict[int, Shortcut | None] = {}
+
+    def decide(self, recipient: str, /) -> Outcome | None:
+        """The outcome by the limits that apply to this recipient."""
+        limits = self._overrides.get(recipient)
+        if limits is None:
+            shortcut: Shortcut | None = self._common
+        else:
+            try:
+                # The rule keeps these limits, so no others have their identity.
+                shortcut = self._by_limits[id(limits)]
+            except KeyError:
+                shortcut = self._found(self._plan.variant(recipient, None))
+                if len(self._by_limits) < MOST_VARIANTS:
+                    self._by_limits[id(limits)] = shortcut
+        outcome = None if shortcut is None else shortcut.decide(recipient)
+        return None if outcome is None else (*outcome, shortcut)
+
+
+class ShortcutByTier(ShortcutByLimits):
+    """A shortcut for a type with tiers.
+
+    It asks for the tier only if it is sure to have a shortcut. Otherwise the long way asks for it: nobody expects to be asked
+    twice about one notification.
+
+    Arguments:
+        plan: the plan of the type.
+        common: the shortcut for recipients without an override or a tier.
+        to: returns the shortcut to these windows, or None if there is none. It takes the parts of their keys too.
+        counted: returns the string that a recipient is counted as.
+        tier_of: returns the tier of a recipient.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        common: Shortcut,
+        to: _To,
+        counted: Callable[[Recipient], str],
+        tier_of: Callable[[Recipient], str | None],
+    ) -> None:
+        super().__init__(plan, common, to, counted)
+        self._tier_of = tier_of
+        found = {tier: self._found(plan.variant("", tier)) for tier in plan.tiers}
+        self.complete = None not in found.values()
+        """Whether there is a shortcut for each tier."""
+        self._by_tier = {tier: shortcut for tier, shortcut in found.items() if shortcut is not None}
+
+    def decide(self, recipient: str, /) -> Outcome | None:
+        """The outcome by the limits that apply to this recipient."""
+        text = recipient if self._counted is None else self._counted(recipient)
+        if not is_plain(text) or any(text in overrides for overrides in self._plan.overriding):
+            return None
+        tier = self._tier_of(recipient)
+        shortcut = self._common if tier is None else self._by_tier.get(tier, self._common)
+        outcome = shortcut.decide(text)
+        return None if outcome is None else (*outcome, shortcut)
