@@ -18,6 +18,7 @@ sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
 import importing
 import in_memory
+import large_rule_sets
 import over_memcached
 import over_redis
 import page
@@ -37,6 +38,7 @@ def measured(effort: Effort, wanted: str) -> Iterator[Figure]:
     for module, start in (
         (importing, None),
         (in_memory, None),
+        (large_rule_sets, None),
         (over_redis, valkey_server),
         (over_memcached, memcached_server),
         (stopped_server, None),

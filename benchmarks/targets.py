@@ -49,6 +49,7 @@ THREE = "`limits`, three moving-window `hit`s"
 LOOP = "`limits`, three moving-window `hit`s for each recipient, in a loop"
 ASYNC_THREE = "`limits.aio` with redis-py, three moving-window `hit`s"
 CALL = "a decorated call"
+SAME_THREE = "the same call, three rules without overrides or tiers"
 
 ROWS = (
     Row("import", "`import ratelimited_notify`", "`import limits`", 0.3),
@@ -68,6 +69,12 @@ ROWS = (
     Row("memory-bytes", "memory: one moving window with one hit, of three rules", "", 300, unit="bytes"),
     Row("memory-bytes-fixed", "memory: one fixed window with one hit, of three rules", "", None, unit="bytes"),
     Row("memory-threads", "memory: 8 threads together", "one thread", 0.8, "at least"),
+    Row("large-override", f"memory: {CALL}, three rules, one with 100,000 overrides, for recipients who have one", SAME_THREE, 1.3),
+    Row("large-no-override", f"memory: {CALL}, three rules, one with 100,000 overrides, for other recipients", SAME_THREE, 1.3),
+    Row("large-tier", f"memory: {CALL}, three rules, one with tiers", SAME_THREE, 1.3),
+    Row("large-new-type", "memory: the first `Limiter.hit` of a new type among 10,000 rules, median", "", 100, unit="µs"),
+    Row("large-construction", "10,000 rules with 100,000 overrides, from texts to a limiter", "", 0.4, unit="s"),
+    Row("large-swap", "memory: the longest `Limiter.hit` while another thread makes and assigns such a rule set", "", 20, unit="ms"),
     Row("redis-one", "Redis: `Limiter.hit`, one rule, allowed", MOVING, 1.05),
     Row("redis-one-refused", "Redis: `Limiter.hit`, one rule, refused", MOVING_REFUSED, 1.05),
     Row("redis-three", "Redis: `Limiter.hit`, three rules, allowed", THREE, 0.45),
