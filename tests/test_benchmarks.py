@@ -135,7 +135,7 @@ def test_amounts_have_units(page: Any) -> None:
     """No bare number stands in the table of amounts."""
     _, _, amounts = _tables(_written(page))
 
-    assert [row for row in amounts[1:] if not re.fullmatch(r"[\d.,]+ [a-z ]+", row[1])] == []
+    assert [row for row in amounts[1:] if not re.fullmatch(r"[\d.,]+ [a-zµ ]+", row[1])] == []
 
 
 def test_the_picture_names_its_unit(page: Any) -> None:

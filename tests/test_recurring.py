@@ -166,7 +166,7 @@ def test_threads_report_once_and_count_exactly(clock: Clock) -> None:
 def test_threads_that_fail_and_succeed_lose_nothing() -> None:
     """Where an end and an event race, the numbers of all ends add up to the events."""
     # A thread that is stopped for that long in the middle of a report is taken for one that was interrupted.
-    event = RecurringEvent(every=0.2)
+    event = RecurringEvent(every=1.0)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
@@ -185,7 +185,7 @@ def test_threads_that_fail_and_succeed_lose_nothing() -> None:
             ended = sum(pool.map(work, range(6)))
     finally:
         sys.setswitchinterval(interval)
-    time.sleep(0.2)
+    time.sleep(1.0)
     last = event.ended()
 
     assert ended + (0 if last is None else last.number) == 6 * 4000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError, is_name, type_text
@@ -191,7 +192,11 @@ class Plans:
     def _keep(self, plan: Plan, shortcut: Shortcut | None = None) -> Plan:
         type = plan.type
         while len(self._plans) >= MOST_TYPES and self._order:
-            self._drop_oldest()
+            # Another thread may just be forgetting all of them.
+            with suppress(IndexError):
+                oldest = self._order.popleft()
+                self.shortcuts.pop(oldest, None)
+                self._plans.pop(oldest, None)
         # In this order, so that an exception of a signal handler in between leaves no plan that is never dropped.
         self._order.append(type)
         self._plans[type] = plan
@@ -200,15 +205,6 @@ class Plans:
         if shortcut is not None:
             self.shortcuts[type] = shortcut
         return plan
-
-    def _drop_oldest(self) -> None:
-        try:
-            oldest = self._order.popleft()
-        except IndexError:
-            # Another thread is just forgetting all of them.
-            return
-        self.shortcuts.pop(oldest, None)
-        self._plans.pop(oldest, None)
 
     def forget(self) -> None:
         """Forget all plans and shortcuts. Each is made again when it is next used."""
