@@ -455,6 +455,16 @@ def test_the_tier_is_asked_for_once(way: str) -> None:
     assert "news" in limiter.plans.shortcuts
 
 
+@pytest.mark.parametrize(("number", "shortcuts"), [(64, ["news"]), (65, [])])
+def test_tiers_without_end_make_no_shortcuts_without_end(number: int, shortcuts: list[str]) -> None:
+    """The first decision must not wait for thousands of them. Each tier has its limit all the same."""
+    tiers = {f"tier {each}": f"{each + 2}/day" for each in range(number)}
+    limiter = Limiter([Rule("news", "1/day", tiers=tiers)], tier_of=lambda recipient: f"tier {recipient}")
+
+    assert [limiter.hit("news", str(each)).remaining for each in range(number + 1)] == [*range(1, number + 1), 0]
+    assert list(limiter.plans.shortcuts) == shortcuts
+
+
 def test_a_change_of_the_rules_forgets_remembered_refusals(valkey: Any) -> None:
     """Also those of rules that stay: another one may refuse now."""
     rule = Rule("news", "1/day")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     _Windows: TypeAlias = tuple[Any, ...]  # Any: windows of the kind that the storage takes
     _To: TypeAlias = Callable[[_Windows, list[tuple[str, str]]], Shortcut | None]
 
+MOST_TIERS = 64
+"""A type with more tiers has no shortcut: one for each tier is made before its first decision."""
+
 
 def choosing(
     plan: Plan,
@@ -38,6 +41,8 @@ def choosing(
         counted: returns the string that a recipient is counted as.
         tier_of: returns the tier of a recipient.
     """
+    if len(plan.tiers) > MOST_TIERS:
+        return None
     if plan.tiers:
         by_tier = ShortcutByTier(plan, common, to, counted, tier_of)
         return by_tier if by_tier.complete else None
@@ -155,10 +160,7 @@ class ShortcutByTier(ShortcutByLimits):
     twice about one notification.
 
     Arguments:
-        plan: the plan of the type.
-        common: the shortcut for recipients without an override or a tier.
-        to: returns the shortcut to these windows, or None if there is none. It takes the parts of their keys too.
-        counted: returns the string that a recipient is counted as.
+        plan, common, to, counted: as for `ShortcutByLimits`.
         tier_of: returns the tier of a recipient.
     """
 
