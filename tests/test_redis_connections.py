@@ -286,6 +286,72 @@ def test_who_waits_hears_of_an_open_circuit() -> None:
     assert time.monotonic() - began < PATIENT / 3
 
 
+def test_connections_that_are_slow_to_open_are_opened_one_by_one(valkey: Valkey) -> None:
+    """Opened all at once, no connection would be ready in time; everybody would begin anew, and nobody would ever be served."""
+    limiter = Limiter(RULES, valkey.url, timeout=0.5, on_storage_error="deny", circuit=None)
+    storage: Any = limiter.storage
+    reach, most, opening = storage._connections.places._reach, storage._connections.places.most, [0]
+    served: set[int] = set()
+
+    def contended(deadline: float) -> Any:
+        """Takes 20 ms of a processor that all share which are connecting."""
+        opening[0] += 1
+        try:
+            left = 0.02
+            while left > 0 and time.monotonic() < deadline:
+                time.sleep(0.005)
+                left -= 0.005 / opening[0]
+            return reach(deadline)
+        finally:
+            opening[0] -= 1
+
+    storage._connections = Connections(contended, most)
+    ending = soon()
+
+    def call(number: int) -> None:
+        while len(served) < 4 * most and time.monotonic() < ending:
+            if limiter.hit("news", f"recipient-{number}").error is None:
+                served.add(number)
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(4 * most)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    limiter.close()
+
+    assert most * 0.02 > 0.5
+    assert len(served) == 4 * most
+
+
+def test_after_failures_the_places_fill_up_again() -> None:
+    """Each exchange that succeeds makes room for one more connection, and wakes a thread for it."""
+    places = Places(never, 8)
+    for _ in range(10):
+        places.slow_down()
+    first = places.take(soon(), None)
+    assert first is not None
+    assert places.take(soon(0), None) is None
+
+    served: list[Any] = []
+    threads = [threading.Thread(target=lambda: served.append(places.take(soon(), None))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(places._waiting) < 2:
+        time.sleep(0.001)
+    places.give(first)
+    for thread in threads:
+        thread.join()
+    assert len({id(one) for one in served} - {id(None)}) == 2
+
+    held = [*served]
+    while len(held) < 8:
+        places.give(held.pop())
+        held += [one for one in (places.take(soon(0), None), places.take(soon(0), None)) if one is not None]
+    assert places.take(soon(0), None) is None
+
+
 def test_a_forked_child_has_none_of_its_parents() -> None:
     """Idle connections and those in use are left to the parent."""
     connections = Connections(never, 1)

@@ -10,6 +10,7 @@ These invariants hold whatever happens (an exception from a signal handler at an
    An object that got lost is garbage-collected, and an object that its thread does not give back in time no longer counts.
 4. A forked child starts without connections, and takes no lock of the parent.
 5. One deadline covers a whole exchange: waiting for a place, trying all addresses, the handshake, each read and write.
+6. After failures few new connections are opened at the same time, and more with each exchange that succeeds.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ _PATROLS = 500
 
 _TOO_LATE = 0.25
 """A thread with less than this share of its time left is skipped while another thread with more time waits."""
+
+_TOO_LATE_TO_OPEN = 0.5
+"""The same after failures, when the thread may have to open a connection."""
+
+_FAR_TOO_LATE = 0.05
+"""A thread with less than this share of its time left gets no connection: it would only break it."""
 
 
 class Connection:
@@ -124,11 +131,14 @@ class Connection:
 class _Waiting:
     """A thread that waits for a place."""
 
-    __slots__ = ("deadline", "late_at", "signal", "woken")
+    __slots__ = ("deadline", "late_at", "leave_at", "signal", "late_to_open_at", "woken")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
-        self.late_at = deadline - _TOO_LATE * (deadline - time.monotonic())
+        left = deadline - time.monotonic()
+        self.late_at = deadline - _TOO_LATE * left
+        self.late_to_open_at = deadline - _TOO_LATE_TO_OPEN * left
+        self.leave_at = deadline - _FAR_TOO_LATE * left
         self.signal = threading.Lock()
         """A lock used as a signal: it is released to wake the thread."""
         self.signal.acquire()
@@ -150,6 +160,8 @@ class Places:
         # The connection object at each place. No lock: a lock that an interrupt leaves locked would block all threads.
         self._known: dict[int, ref[Connection]] = {}
         self._waiting: deque[_Waiting] = deque()
+        self._ceiling = most
+        """How many places may get a new connection. Updates that get lost between threads do no harm."""
 
     def take(self, deadline: float, breaker: Breaker | None) -> Connection | None:
         """A connection for this thread alone, until the deadline; None if none becomes free in time.
@@ -166,6 +178,9 @@ class Places:
             if self._idle:
                 self._wake()
             while breaker is None or not breaker.is_open:
+                left = waiting.leave_at - time.monotonic()
+                if left <= 0:
+                    return None
                 first = self._is_first(waiting)
                 if waiting.woken or first or patrolling:
                     # Reset before the check, so that a wake-up during the check is not lost.
@@ -173,9 +188,6 @@ class Places:
                     found = self._idle_one(deadline) or self._another(deadline)
                     if found is not None:
                         return found
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return None
                 # It may never be woken: an interrupted caller can stay at the head of the queue.
                 pause = _PATROL if first else max(2 * _PATROL, len(self._waiting) / _PATROLS)
                 patrolling = not waiting.signal.acquire(timeout=min(left, pause))
@@ -192,8 +204,20 @@ class Places:
         # Between these two lines CPython runs neither a signal handler nor another thread.
         connection.lease = None
         self._idle.append(connection)
+        if self._ceiling < self.most:
+            self._ceiling += 1
+            self.freed()
         if self._waiting:
             self._wake()
+
+    def slow_down(self) -> None:
+        """Open fewer connections at the same time, after an exchange that failed.
+
+        Opening a connection takes several round trips and, with many busy threads, much longer than an exchange. If all places
+        were filled at once, none of the new connections might be ready in time, and all of them would be opened anew, again
+        and again. TCP avoids this in the same way: slow start and multiplicative decrease (Jacobson, 1988).
+        """
+        self._ceiling = max(1, self._ceiling // 2)
 
     def freed(self) -> None:
         """Wake a waiting thread: there may be a free place."""
@@ -218,11 +242,11 @@ class Places:
         return connection
 
     def _another(self, deadline: float) -> Connection | None:
-        """A new connection, if there is a free place."""
+        """A new connection, if there is a free place below the ceiling."""
         now = time.monotonic()
         made = Connection(self._reach, deadline + _GRACE)
         mine, known = ref(made), self._known
-        for place in range(self.most):
+        for place in range(self._ceiling):
             reference = known.get(place)
             connection = None if reference is None else reference()
             if connection is not None and connection.counts(now):
@@ -249,7 +273,7 @@ class Places:
         Once too many threads wait, strict first come, first served would serve only threads that are about to time out: their
         exchanges do not finish, and cost the next thread a new connection.
         """
-        now, newest = time.monotonic(), None
+        now, newest, is_slow = time.monotonic(), None, self._ceiling < self.most
         # Not a tuple: making one may start the garbage collector, and so let other threads change the queue meanwhile.
         for waiting in list(self._waiting):
             if waiting.deadline < now:
@@ -258,7 +282,7 @@ class Places:
                     self._waiting.remove(waiting)
             elif not waiting.woken:
                 newest = waiting
-                if now < waiting.late_at:
+                if now < (waiting.late_to_open_at if is_slow else waiting.late_at):
                     break
         if newest is not None:
             newest.woken = True

@@ -224,6 +224,8 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             alarm = of_the_caller(error)
             if alarm is not None:
                 raise alarm from None
+            if connection is not None and failures.is_silence(error):
+                places.slow_down()
             if connection is not None and connection.is_unproven and type(error) is RedisConnectionError:
                 error = failures.NeverAnswered(str(error))
             told = self._unanswered(error, began, asked, sent=sent)
