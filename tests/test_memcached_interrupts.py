@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import math
 import os
 import random
 import signal
@@ -158,6 +159,34 @@ def test_a_lane_that_is_lost_is_made_anew(memcached: Memcached, monkeypatch: pyt
 
     assert counts == [2, 3, 4]
     assert storage._lanes.of(storage._hosts[0], split(key(name, WINDOW))[0]) is not lane
+    storage.close()
+
+
+def test_a_thread_that_waits_for_a_lane_seldom_wakes(memcached: Memcached, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It checks whether the lane is lost, first soon and then ever less often. Hundreds of threads may wait."""
+    storage, name = MemcachedStorage(memcached.url, timeout=SHORT), someone()
+    hit(storage, name)
+    lane = storage._lanes.of(storage._hosts[0], split(key(name, WINDOW))[0])
+    looks: list[float] = []
+    monkeypatch.setattr(connection.Lane, "is_lost", lambda _: looks.append(time.monotonic()))
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        holder = connection.Holder()
+        with lane.lock:
+            lane.is_held_by(holder, time.monotonic() + PATIENT)
+            taken.set()
+            done.wait(PATIENT)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    taken.wait(PATIENT)
+    with pytest.raises(StorageError, match="busy|time"):
+        hit(storage, name)
+    done.set()
+    holding.join()
+
+    assert 2 <= len(looks) <= 3 + math.log2(SHORT / connection._LOOK)
     storage.close()
 
 

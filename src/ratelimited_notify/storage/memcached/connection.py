@@ -44,7 +44,8 @@ T = TypeVar("T")
 _CHUNK = 65536
 
 _LOOK = 0.03
-"""Seconds that a thread waits for a lane before it checks whether a live call still holds it."""
+"""Seconds after which a thread that waits for a lane checks again whether a live call holds it. It doubles with each check
+that finds one: hundreds of waiting threads that all wake up often would leave no time for those that have a lane."""
 
 _OVERDUE = 1.0
 """Seconds after a thread's deadline after which it certainly no longer holds its lane."""
@@ -243,12 +244,12 @@ class Lanes:
 
     def take(self, host: Host, head: str, deadline: float) -> Lane | None:
         """The lane that serves this key head, locked for the caller; None if other callers held the lock until the deadline."""
-        lane, wait, is_suspect = self.of(host, head), 0.0, False
+        lane, wait, is_suspect, pause = self.of(host, head), 0.0, False, _LOOK
         if lane.is_held_here():
             lane = self._lane(host)
         while wait >= 0:
             try:
-                if lane.lock.acquire(True, min(wait, _LOOK)):
+                if lane.lock.acquire(True, min(wait, pause)):
                     return lane
             except BaseException:
                 # A signal handler raised, perhaps just after the lock was taken.
@@ -256,10 +257,11 @@ class Lanes:
                     lane.lock.release()
                 raise
             # A lane counts as lost only if it looks lost twice in a row: the first time, a thread may have just taken it.
-            is_lost = wait > 0 and lane.is_lost()
+            is_lost = lane.is_lost()
             if is_lost and is_suspect:
                 self._replace(host, head, lane)
             is_suspect = is_lost and not is_suspect
+            pause = _LOOK if is_lost else 2 * pause
             lane, wait = self.of(host, head), deadline - time.monotonic()
         return None
 
