@@ -1,7 +1,7 @@
 """An event that may happen thousands of times, and when to report it: the first at once, then how many more there were.
 
-Nothing here does I/O, starts a thread or takes a lock: a lock left locked by an interrupt or a fork would block every caller. A
-report is claimed by `dict.setdefault`, which is one atomic step, and so is counting with `itertools.count`.
+Nothing here does I/O, starts a thread or takes a lock: a lock left locked by an interrupt or a fork would block every caller. Each
+report has one successor, set by `dict.setdefault`, which is one atomic step, and so is counting with `itertools.count`.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class End(NamedTuple):
 
 
 class _Reported:
-    """The last report. All of it stays as it is, but for the claim to the next one."""
+    """The last report. All of it stays as it is, except for the report that follows."""
 
-    __slots__ = ("at", "claim", "marker", "open", "total")
+    __slots__ = ("at", "counted", "next", "open", "total")
 
-    def __init__(self, at: float, marker: int, total: int, *, open: bool) -> None:
+    def __init__(self, at: float, counted: int, total: int, *, open: bool) -> None:
         self.at = at
-        self.marker = marker
-        """The number that was drawn for this report. Events that drew a higher one are not in it."""
+        self.counted = counted
+        """How many events there had been, ever."""
         self.total = total
         """How many events have been reported since the last end."""
         self.open = open
         """Whether an end has to be reported, too."""
-        self.claim: dict[None, list[float]] = {}
+        self.next: dict[None, _Reported] = {}
 
 
 class RecurringEvent:
@@ -72,8 +72,8 @@ class RecurringEvent:
         """Whether `ended` has to be called when the event has not happened, although it could have."""
         self._every = every
         self._clock = clock
-        # Each event draws a number, and each report draws one that is the border to the next report.
-        self._numbers = count(1)
+        # Each event draws a number.
+        self._numbers = count()
         self._since = 0.0
         self._reported = _Reported(-inf, 0, 0, open=False)
 
@@ -95,10 +95,12 @@ class RecurringEvent:
             What to report, if it is time for a report.
         """
         self.count(times)
-        last, now = self._reported, self._clock()
-        if self._is_early(last.at, now) or not self._claims(last, now):
+        last, now = self._last(), self._clock()
+        if self._is_early(last.at, now):
             return None
         number = self._report(last, now, open=True)
+        if number is None:
+            return None
         # Once more: `ended` may have reset it meanwhile.
         self.ongoing = True
         return Report(number, not last.open) if number else None
@@ -109,43 +111,42 @@ class RecurringEvent:
         Returns:
             What to report, if it is time to report the end.
         """
-        last, now = self._reported, self._clock()
+        last, now = self._last(), self._clock()
         if not last.open and self._is_early(last.at, now):
             return None
         since = self._since
         # First: an event that happens from here on sets it again.
         self.ongoing = False
-        if not self._claims(last, now):
+        new = self._report(last, now, open=False)
+        if new is None:
             self.ongoing = True
             return None
-        new = self._report(last, now, open=False)
-        number = 0 if new is None else last.total + new
+        number = last.total + new
         return End(number, max(0.0, now - since)) if number else None
 
     def _report(self, last: _Reported, now: float, *, open: bool) -> int | None:
-        """Make the report that follows the last one. Returns how many events are new in it; None if this caller was so slow
-        that another one took its place, and reports them.
-        """
-        if self._reported is not last:
-            return None
-        marker = next(self._numbers)
-        number = marker - last.marker - 1
+        """Make the report that follows the last one. Returns how many events are new in it; None if another caller made it."""
+        counted = self._counted()
+        number = counted - last.counted
         total = last.total + number if open else 0
         # If there is nothing to report, the next event is reported at once.
-        self._reported = _Reported(now if number or last.total else last.at, marker, total, open=open and total > 0)
-        return number
+        report = _Reported(now if number or last.total else last.at, counted, total, open=open and total > 0)
+        made = last.next.setdefault(None, report)
+        self._reported = made
+        return number if made is report else None
+
+    def _last(self) -> _Reported:
+        """The last report. A caller that was slow may have put an older one in its place."""
+        last = self._reported
+        while last.next:
+            last = last.next[None]
+        return last
+
+    def _counted(self) -> int:
+        """How many events there have been."""
+        # Drawing a number would count an event.
+        return int(repr(self._numbers)[len("count(") : -1])
 
     def _is_early(self, before: float, now: float) -> bool:
         # A clock that was set back must not silence the reports.
         return 0 <= now - before < self._every
-
-    def _claims(self, last: _Reported, now: float) -> bool:
-        """Whether this caller has to make the report that follows the last one."""
-        claim = [now]
-        first = last.claim.setdefault(None, claim)
-        if first is claim:
-            return self._reported is last
-        if not self._is_early(first[0], now) and self._reported is last:
-            # The caller with the claim was interrupted before it could report.
-            self._reported = _Reported(last.at, last.marker, last.total, open=last.open)
-        return False
