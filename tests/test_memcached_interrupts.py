@@ -181,7 +181,7 @@ def test_a_thread_that_waits_for_a_lane_seldom_wakes(memcached: Memcached, monke
     holding = threading.Thread(target=hold)
     holding.start()
     taken.wait(PATIENT)
-    with pytest.raises(StorageError, match="busy|time"):
+    with pytest.raises(StorageError, match=r"busy|time"):
         hit(storage, name)
     done.set()
     holding.join()

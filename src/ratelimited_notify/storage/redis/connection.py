@@ -131,7 +131,7 @@ class Connection:
 class _Waiting:
     """A thread that waits for a place."""
 
-    __slots__ = ("deadline", "late_at", "leave_at", "signal", "late_to_open_at", "woken")
+    __slots__ = ("deadline", "late_at", "late_to_open_at", "leave_at", "signal", "woken")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
