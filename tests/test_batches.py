@@ -118,7 +118,7 @@ def test_a_batch_is_its_recipients_one_by_one(
     with pytest.MonkeyPatch.context() as patch, valkey.client(db=3) as clock:
         # Several scripts, two of them on their way, and more than one turn.
         patch.setattr(scripts, "REQUESTS_PER_CALL", 3)
-        patch.setattr(scripts, "CALLS_PER_TURN", 2)
+        patch.setattr(scripts, "CALLS_PER_ROUND_TRIP", 2)
         storage = ClockedStorage(uri, timeout=PATIENT)
         together, singly = (Limiter(drawn, storage, namespace=fresh()) for _ in range(2))
         now = 1_800_000_000 * SECOND
@@ -369,7 +369,7 @@ def test_others_get_their_turn(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) 
         return found
 
     monkeypatch.setattr(places, "take", taken)
-    storage.acquire_many([Request([window], [key], 1)] * (3 * scripts.CALLS_PER_TURN * EACH + 1))
+    storage.acquire_many([Request([window], [key], 1)] * (3 * scripts.CALLS_PER_ROUND_TRIP * EACH + 1))
 
     assert turns == [True] * 4
     storage.close()

@@ -355,7 +355,7 @@ def test_shards_divide_and_lose_nothing(recipients: set[int], contended: int, sw
         ends = {f"n:{{{number}}}:rule:60:f": NOW + number for number in recipients}
         for key, end in ends.items():
             shards.of(key)[key] = packed(fixed(end), MINUTE)
-            shards.came += 1
+            shards.added += 1
         for _ in range(sweeps):
             shards.sweep(NOW, 50)
 

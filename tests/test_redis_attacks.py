@@ -16,7 +16,7 @@ from asked import RULES as KNOWN, People
 from proxy import Proxy
 from ratelimited_notify import AsyncLimiter, Circuit, Limiter, NotifyError, StorageError
 from ratelimited_notify.storage.breaker import Breaker, breaker_for
-from ratelimited_notify.storage.interrupts import of_the_caller
+from ratelimited_notify.storage.interrupts import raised_by_caller
 from ratelimited_notify.storage.redis import spread
 from ratelimited_notify.storage.redis.failures import NothingSent
 from ratelimited_notify.storage.redis.multiplexed import MultiplexedConnection
@@ -288,7 +288,7 @@ def test_what_the_caller_deals_with_is_not_ours() -> None:
     # As if it had been raised inside the library: its own frames are all there are.
     from_a_library.__traceback__ = from_a_library.__traceback__.tb_next  # type: ignore[union-attr]  # it has one
 
-    assert of_the_caller(from_a_library) is None
+    assert raised_by_caller(from_a_library) is None
 
 
 def test_a_pool_of_sentinels_is_refused() -> None:

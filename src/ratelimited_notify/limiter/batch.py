@@ -138,10 +138,10 @@ class UniformBatch(Sequence[Query]):
             waiting = zip(self._recipients, subject, strict=True)
             return [
                 Decision(
-                    type, recipient, cost, granted, each, windows, None, None, receipt if granted else None, page, at
+                    type, recipient, cost, granted, each, windows, None, None, receipt if granted else None, group, at
                 )
-                for page in verdicts.pages
-                for at, (granted, (recipient, each)) in enumerate(zip(page.granted, waiting, strict=False))
+                for group in verdicts.groups
+                for at, (granted, (recipient, each)) in enumerate(zip(group.granted, waiting, strict=False))
             ]
         return [
             Decision(type, recipient, cost, True, each, windows, verdict, None, receipt)

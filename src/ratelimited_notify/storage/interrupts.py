@@ -12,7 +12,7 @@ _LIBRARIES = frozenset(("hiredis", "limits", "redis"))
 _OURS = "ratelimited_notify.storage"
 
 
-def of_the_caller(error: BaseException) -> BaseException | None:
+def raised_by_caller(error: BaseException) -> BaseException | None:
     """The exception in this error's chain that the caller's own code raised, if there is one.
 
     A signal handler that raises `TimeoutError` looks like a server that does not answer. Only the frame that raised it

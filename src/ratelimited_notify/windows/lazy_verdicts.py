@@ -27,16 +27,16 @@ class LazyVerdicts(Sequence[VerdictLike]):
 class GroupedVerdicts(Sequence[VerdictLike]):
     """The verdicts on many requests, as groups of lazy verdicts. All groups but the last have the same length."""
 
-    __slots__ = ("pages",)
+    __slots__ = ("groups",)
 
-    def __init__(self, pages: Sequence[LazyVerdicts]) -> None:
-        self.pages = pages
+    def __init__(self, groups: Sequence[LazyVerdicts]) -> None:
+        self.groups = groups
 
     def __len__(self) -> int:
-        return sum(map(len, self.pages))
+        return sum(map(len, self.groups))
 
     def __iter__(self) -> Iterator[VerdictLike]:
-        return chain.from_iterable(self.pages)
+        return chain.from_iterable(self.groups)
 
     @overload
     def __getitem__(self, at: int) -> VerdictLike: ...
@@ -47,5 +47,5 @@ class GroupedVerdicts(Sequence[VerdictLike]):
     def __getitem__(self, at: int | slice) -> VerdictLike | list[VerdictLike]:
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
-        page, place = divmod(range(len(self))[at], len(self.pages[0]))
-        return self.pages[page][place]
+        group, place = divmod(range(len(self))[at], len(self.groups[0]))
+        return self.groups[group][place]

@@ -62,7 +62,7 @@ class Shards:
         self._number = 0
         self._keys: list[str] = []
         self._values: list[Value] = []
-        self.came = 0
+        self.added = 0
         """How many new windows were stored since the last sweep. The code that stores a window counts it here."""
 
     def of(self, key: str) -> Shard:
@@ -95,7 +95,7 @@ class Shards:
 
         The sweep continues for a while as long as it finds expired windows. It splits a shard that is too full.
         """
-        looks, self.came = max(least, self.came * _LOOKS_PER_WINDOW), 0
+        looks, self.added = max(least, self.added * _LOOKS_PER_WINDOW), 0
         finds = _MOST_FINDS
         shard, keys, values = self._all[self._number], self._keys, self._values
         first = digit(now + 1, 0)

@@ -58,7 +58,7 @@ def decide(recipient):
                 return None
             {stored}
             if added:
-                shards.came += added
+                shards.added += added
             {swept}
     finally:
         # After refusals too: a thread that only gets refusals holds the lock as often.
@@ -117,7 +117,7 @@ class MemoryShortcut:
         shared: what all shortcuts of a storage use, see `shared_names`.
         clock: the clock.
         decided: the general path: decides at a tick, while the caller holds the lock.
-        windows: the windows, for all of which `is_ordinary` is true.
+        windows: the windows, for all of which `can_have_shortcut` is true.
         key_parts: for each window, what its key has before and after the recipient; the part before is the same for all.
     """
 
@@ -145,7 +145,7 @@ class MemoryShortcut:
         return Snapshot(granted, (tick + self._origin) // MARKS, self.windows, cast("list[Value | None]", values))
 
 
-def is_ordinary(window: Window) -> bool:
+def can_have_shortcut(window: Window) -> bool:
     """Whether a shortcut can decide about this window."""
     return (
         window.strategy != "sliding-window-counter"

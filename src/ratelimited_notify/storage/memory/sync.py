@@ -15,7 +15,7 @@ from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.memory.clock import MemoryClock
 from ratelimited_notify.storage.memory.packed import MARKS, is_over, packed, unpacked
 from ratelimited_notify.storage.memory.shards import Shards
-from ratelimited_notify.storage.memory.shortcut import MemoryShortcut, is_ordinary, shared_names
+from ratelimited_notify.storage.memory.shortcut import MemoryShortcut, can_have_shortcut, shared_names
 from ratelimited_notify.storage.memory.yielding_lock import YieldingLock
 from ratelimited_notify.storage.timeout import checked_timeout
 from ratelimited_notify.storage.uri import parse
@@ -71,7 +71,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
 
     def shortcut(self, windows: Sequence[Window], key_parts: Sequence[tuple[str, str]]) -> Shortcut | None:
         # A subclass may decide in another way.
-        if type(self) is not MemoryStorage or not windows or not all(map(is_ordinary, windows)):
+        if type(self) is not MemoryStorage or not windows or not all(map(can_have_shortcut, windows)):
             return None
         return MemoryShortcut(self._shared, self.ticking, self._decided, windows, key_parts)
 
@@ -165,7 +165,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
             for window, key, record, reading in zip(windows, keys, records, verdict.readings, strict=True):
                 if reading.token is not None:
                     shard = self.shards.of(key)
-                    self.shards.came += key not in shard
+                    self.shards.added += key not in shard
                     shard[key] = packed(record, window.period)
         self.shards.sweep(now, len(keys))
         return verdict

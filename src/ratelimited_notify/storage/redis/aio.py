@@ -177,7 +177,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             call = self._scripts.acquire_many(batch)
             return GroupedVerdicts((await self._run(call, scripts.keys_of(batch), read, batch=True),))
         groups: list[decided.Replies] = []
-        for batches in scripts.turns(requests):
+        for batches in scripts.round_trips(requests):
             groups += await self._converse(scripts.conversation(self._scripts, batches))
         return GroupedVerdicts(groups)
 
@@ -188,11 +188,11 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
     async def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
     ) -> bool:
-        counted = scripts.counted(windows, keys, tokens)
-        if not counted.keys:
+        hit = scripts.held_hit(windows, keys, tokens)
+        if not hit.keys:
             return False
-        read = partial(replies.given, windows=counted.windows)
-        return await self._run(self._scripts.release(counted, cost), counted.keys, read) > 0
+        read = partial(replies.given, windows=hit.windows)
+        return await self._run(self._scripts.release(hit, cost), hit.keys, read) > 0
 
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         if not keys:

@@ -7,7 +7,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ratelimited_notify.storage.interrupts import of_the_caller
+from ratelimited_notify.storage.interrupts import raised_by_caller
 from ratelimited_notify.storage.redis import failures, options
 from ratelimited_notify.storage.wire import Wire, connect, resolve
 
@@ -74,7 +74,7 @@ def connected(kind: type, wanted: Mapping[str, Any], deadline: float) -> Any:  #
         made.connect()
     except failures.GARBLED as error:
         made.disconnect()
-        if of_the_caller(error) is not None:
+        if raised_by_caller(error) is not None:
             raise
         raise failures.UnexpectedReply from None
     except BaseException:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ratelimited_notify.storage.event_loop import connect, resolve
-from ratelimited_notify.storage.interrupts import of_the_caller
+from ratelimited_notify.storage.interrupts import raised_by_caller
 from ratelimited_notify.storage.redis import failures, options
 
 # After `options`, which says what to install where redis is missing.
@@ -96,7 +96,7 @@ async def connected(
         await made.connect()
     except failures.GARBLED as error:
         abort(made)
-        if of_the_caller(error) is not None:
+        if raised_by_caller(error) is not None:
             raise
         raise failures.UnexpectedReply from None
     except RedisConnectionError as error:

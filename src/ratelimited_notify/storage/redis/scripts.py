@@ -34,7 +34,7 @@ LARGEST_AMOUNT = 2**48
 REQUESTS_PER_CALL = 250
 """How many requests are decided in one script call. A script blocks the server's other clients while it runs."""
 
-CALLS_PER_TURN = 16
+CALLS_PER_ROUND_TRIP = 16
 """How many script calls of a batch one caller makes on a connection before waiting callers can use it."""
 
 # For each strategy its number in the scripts, and the file that implements it.
@@ -156,12 +156,12 @@ class Scripts:
             numbers.append(number)
         return Call(self._many, keys, _encode((plans, numbers if len(plans) > 1 else len(numbers))))
 
-    def release(self, counted: Counted, cost: int) -> Call:
+    def release(self, hit: HeldHit, cost: int) -> Call:
         """Give back the hit that these tokens identify."""
         plan = [cost]
-        for window, token in zip(counted.windows, counted.tokens, strict=True):
+        for window, token in zip(hit.windows, hit.tokens, strict=True):
             plan += _STRATEGIES[window.strategy][0], window.period, *token
-        return Call(self._release, len(counted.keys), _encode(plan))
+        return Call(self._release, len(hit.keys), _encode(plan))
 
     def forget(self, windows: Sequence[Window]) -> Call:
         """Empty windows."""
@@ -186,7 +186,7 @@ class Scripts:
         return script
 
 
-class Counted(NamedTuple):
+class HeldHit(NamedTuple):
     """The windows in which a hit was counted, their keys, and its tokens."""
 
     windows: list[Window]
@@ -194,9 +194,9 @@ class Counted(NamedTuple):
     tokens: list[Token]
 
 
-def counted(windows: Sequence[Window], keys: Sequence[str], tokens: Sequence[Token | None]) -> Counted:
+def held_hit(windows: Sequence[Window], keys: Sequence[str], tokens: Sequence[Token | None]) -> HeldHit:
     """The windows that have a token, and so a hit to give back."""
-    found = Counted([], [], [])
+    found = HeldHit([], [], [])
     for window, key, token in zip(windows, keys, tokens, strict=True):
         if token is not None:
             found.windows.append(window)
@@ -205,13 +205,13 @@ def counted(windows: Sequence[Window], keys: Sequence[str], tokens: Sequence[Tok
     return found
 
 
-def turns(requests: Sequence[Request]) -> Iterator[Iterator[Sequence[Request]]]:
+def round_trips(requests: Sequence[Request]) -> Iterator[Iterator[Sequence[Request]]]:
     """Split requests, in order, into groups for one use of a connection, and each group into batches for one script call.
 
     Each batch is sliced from `requests` only when it is needed, so `requests` may build its items lazily.
     """
     each = REQUESTS_PER_CALL
-    whole = CALLS_PER_TURN * each
+    whole = CALLS_PER_ROUND_TRIP * each
     for first in range(0, len(requests), whole):
         yield (requests[at : at + each] for at in range(first, min(first + whole, len(requests)), each))
 

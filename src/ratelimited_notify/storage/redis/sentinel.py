@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratelimited_notify.storage.breaker import Circuits, breaker_for
 from ratelimited_notify.storage.circuit import DEFAULT
-from ratelimited_notify.storage.interrupts import of_the_caller
+from ratelimited_notify.storage.interrupts import raised_by_caller
 from ratelimited_notify.storage.redis import failures, options as server_options
 from ratelimited_notify.storage.redis.connection import Connection, Connections
 from ratelimited_notify.storage.redis.dial import connected
@@ -109,14 +109,14 @@ class _Master:
                 reply = sentinel.ask(self._sentinels.command)
                 found = None if isinstance(reply, ResponseError) else master(reply)
             except (*failures.FAILURES, failures.UnexpectedReply) as error:
-                if of_the_caller(error) is not None:
+                if raised_by_caller(error) is not None:
                     raise
                 failed.append(heard(host, port, error))
                 continue
             finally:
                 sentinel.drop()
             if found is not None:
-                self._sentinels.knew((host, port))
+                self._sentinels.prefer((host, port))
                 return found
             failed.append(heard(host, port, reply if isinstance(reply, ResponseError) else None))
         raise no_master(self._sentinels.service, failed)

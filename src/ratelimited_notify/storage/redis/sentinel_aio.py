@@ -109,7 +109,7 @@ class _Master:
                 failed.append(heard(host, port, failures.UnexpectedReply()))
                 continue
             if found is not None:
-                self._sentinels.knew((host, port))
+                self._sentinels.prefer((host, port))
                 return found
             failed.append(heard(host, port, None))
         raise no_master(self._sentinels.service, failed)

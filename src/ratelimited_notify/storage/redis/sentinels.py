@@ -60,7 +60,7 @@ class Sentinels:
         """The share of the seconds `left` for the next Sentinel, after `asked` Sentinels. The master needs a share too."""
         return left / (len(self._hosts) - asked + 1)
 
-    def knew(self, host: tuple[str, int]) -> None:
+    def prefer(self, host: tuple[str, int]) -> None:
         """Remember the Sentinel that knew the master."""
         if self._hosts[0] != host:
             self._hosts = (host, *(other for other in self._hosts if other != host))

@@ -235,19 +235,19 @@ def _as_list(reply: object, read: Callable[[object], Verdict]) -> list[Verdict]:
 def _give_back(made: scripts.Scripts, taken: Iterable[tuple[Part, Sequence[Token | None]]]) -> Rounds[int]:
     """Give back hits. Returns in how many windows one was found. If one slot fails, the others are still processed."""
     # Hits of the same cost and slot can be given back in one script call.
-    left: dict[tuple[int, int], scripts.Counted] = {}
+    left: dict[tuple[int, int], scripts.HeldHit] = {}
     for part, tokens in taken:
-        counted = scripts.counted(part.windows, part.keys, tokens)
-        if counted.keys:
-            together = left.setdefault((part.cost, part.slot), scripts.Counted([], [], []))
-            together.windows.extend(counted.windows)
-            together.keys.extend(counted.keys)
-            together.tokens.extend(counted.tokens)
+        hit = scripts.held_hit(part.windows, part.keys, tokens)
+        if hit.keys:
+            together = left.setdefault((part.cost, part.slot), scripts.HeldHit([], [], []))
+            together.windows.extend(hit.windows)
+            together.keys.extend(hit.keys)
+            together.tokens.extend(hit.tokens)
     answers: list[Any] = []  # Any: numbers, or errors
     for cost in sorted({cost for cost, _ in left}):
         answers += yield [
-            ScriptCall(slot, made.release(counted, cost), counted.keys, partial(replies.given, windows=counted.windows))
-            for (price, slot), counted in left.items()
+            ScriptCall(slot, made.release(hit, cost), hit.keys, partial(replies.given, windows=hit.windows))
+            for (price, slot), hit in left.items()
             if price == cost
         ]
     return sum(_checked(answers))

@@ -12,7 +12,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.breaker import Circuits, breaker_for
 from ratelimited_notify.storage.circuit import DEFAULT
 from ratelimited_notify.storage.engine import LimitsVerbs
-from ratelimited_notify.storage.interrupts import of_the_caller
+from ratelimited_notify.storage.interrupts import raised_by_caller
 from ratelimited_notify.storage.redis import decided, failures, options as server_options, replies, scripts
 from ratelimited_notify.storage.redis.connection import Connections
 from ratelimited_notify.storage.redis.dial import connected
@@ -113,7 +113,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             read = partial(scripts.answers, requests=batch)
             return GroupedVerdicts((self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch), read),))
         groups: list[decided.Replies] = []
-        for batches in scripts.turns(requests):
+        for batches in scripts.round_trips(requests):
             conversation = scripts.conversation(self._scripts, batches)
             groups += self._exchange(partial(_converse, conversation, self.timeout), self._deadline())
         return GroupedVerdicts(groups)
@@ -125,11 +125,11 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
     def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
     ) -> bool:
-        counted = scripts.counted(windows, keys, tokens)
-        if not counted.keys:
+        hit = scripts.held_hit(windows, keys, tokens)
+        if not hit.keys:
             return False
-        read = partial(replies.given, windows=counted.windows)
-        return self._run(self._scripts.release(counted, cost), counted.keys, read) > 0
+        read = partial(replies.given, windows=hit.windows)
+        return self._run(self._scripts.release(hit, cost), hit.keys, read) > 0
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         if not keys:
@@ -221,7 +221,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
                 places.freed()
             if not isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
                 raise
-            alarm = of_the_caller(error)
+            alarm = raised_by_caller(error)
             if alarm is not None:
                 raise alarm from None
             if connection is not None and failures.is_silence(error):
