@@ -68,6 +68,7 @@ COVERING: dict[str, Tests] = {
     "rules/ruleset.py": _RULES,
     "rules/limit.py": _RULES,
     "rules/glob.py": _RULES,
+    "rules/overrides.py": _RULES,
     "rules/index.py": _RULES,
     "rules/plans.py": Tests(("test_plan.py", "test_large_rule_sets.py", "test_other_limits.py", "test_limiter.py"), _MEMORY.keyword),
     "limiter/shortcuts.py": Tests(

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 import servers
 from backends import backend as backend
 from cluster_servers import cluster as cluster, watched as watched
+from postgresql import PostgreSQL, postgresql_server
 from ratelimited_notify.pytest_plugin import Clock
 from servers import Memcached, Valkey, memcached_server, valkey_server
 
@@ -63,6 +64,14 @@ def memcached() -> Iterator[Memcached]:
     server.remove()
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """The PostgreSQL server of this test run. All tests share it, so use separate databases."""
+    server = postgresql_server()
+    yield server
+    server.remove()
+
+
 @pytest.fixture
 def start_valkey() -> Iterator[Callable[..., Valkey]]:
     """Start another Valkey for one test, with any command line options. The test may stop, pause or fill it."""
@@ -73,6 +82,12 @@ def start_valkey() -> Iterator[Callable[..., Valkey]]:
 def start_memcached() -> Iterator[Callable[..., Memcached]]:
     """Start another memcached for one test, with any command line options."""
     yield from _started(memcached_server)
+
+
+@pytest.fixture
+def start_postgresql() -> Iterator[Callable[..., PostgreSQL]]:
+    """Start another PostgreSQL for one test, with any command line options. The test may stop, pause or restart it."""
+    yield from _started(postgresql_server)
 
 
 def _started(start: Callable[..., Server]) -> Iterator[Callable[..., Server]]:

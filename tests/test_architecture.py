@@ -32,7 +32,7 @@ TEST_MODULES = sorted(TESTS.rglob("test_*.py"))
 LONGEST_MODULE = 400
 """Lines: a few screens."""
 
-OPTIONAL = {"aiosmtpd", "aiosmtplib", "click", "pymemcache", "redis", "rich", "typer"}
+OPTIONAL = {"aiosmtpd", "aiosmtplib", "click", "psycopg", "pymemcache", "redis", "rich", "sqlalchemy", "typer"}
 """Every module that an installation may lack."""
 
 FACES = {
@@ -46,7 +46,7 @@ FACES = {
 LOADED_WHEN_NEEDED = OPTIONAL | {"asyncio", "limits", "msgspec", "smtplib"}
 """What `import ratelimited_notify` must not load: everything slow, and everything optional."""
 
-HOMES = ("storage", "gateways", "cli")
+HOMES = ("storage", "gateways", "cli", "sources")
 """The packages whose modules may be made of something optional: they are opened by name, when they are used."""
 
 

@@ -25,6 +25,8 @@ ELSEWHERE = {
     "notifier/signals.py": {"Lock"},
     # A child makes a pool of its own at its first mail: the places of the parent's threads would never become free.
     "gateways/smtp/sync.py": {"Semaphore"},
+    # The signal that ends a thread; a child has no such thread, and starts another one with a signal of its own.
+    "sources/stop_signal.py": {"Lock"},
 }
 """Locks that need no registration, and why."""
 
@@ -220,7 +222,7 @@ def is_whole():
 
 at_each_line(type(limiter).rules.fset, is_whole, limiter, after)
 limiter.rules = before
-at_each_line(type(limiter)._plan, is_whole, limiter, after, {}, limiter.plans)
+at_each_line(type(limiter)._put_in_force, is_whole, limiter, limiter._planned(after, {}, limiter.plans))
 
 def has_both_or_none():
     limiter.rules = {"unrelated": "1/day"}

@@ -241,3 +241,15 @@ def test_any_recipient_on_every_backend(backend: Backend) -> None:
     ]
 
     assert granted == [True] * len(recipients) + [False] * len(recipients)
+
+
+@given(st.lists(st.text(TRICKY + "ab", max_size=70), min_size=1, max_size=4))
+@example(["news", "60"])
+@example(["a:b", "60"])
+@example([":", ""])
+@example(["n" * 70, "60"])
+def test_plain_parts_are_joined_as_any_others(parts: list[str]) -> None:
+    """The quick look at all of them changes nothing."""
+    rest = ":".join(map(escape, parts))
+
+    assert rest_of(parts, "moving-window") == f"{rest if len(rest) <= REST_BYTES else '%#' + digest(rest)}:m"

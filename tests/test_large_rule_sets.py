@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import itertools
+import pickle
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from limits.storage import MemoryStorage as StockMemoryStorage
 
-from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, Rule, RuleError, RuleSet, rate_limited
+from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, Rule, RuleError, RuleSet, disposal, rate_limited
 from ratelimited_notify.rules import index as indexing, plan as planning, plans as books
 from ratelimited_notify.rules.glob import Glob
 from ratelimited_notify.rules.index import TypeIndex
@@ -228,6 +229,55 @@ def test_what_other_threads_do_while_plans_are_dropped_or_taken_over(monkeypatch
     assert limiter.hit("another type", "ana").remaining == 7
 
 
+def test_overrides_are_a_mapping_that_nobody_can_change() -> None:
+    """As it was written: with the limits of each recipient, equal to others with the same limits, and without a recipient in its repr."""
+    rule = Rule("news", "1/day", overrides={"ana": "2/day", "bo": None, "cy": "2 per day", 5: ["3/day", "4/week"]})
+    same = Rule("news", "1/day", overrides={"5": "3/day; 4/week", "bo": None, "cy": "2/day", "ana": "2 per day"})
+    limits = dict(rule.overrides)
+
+    assert limits == {
+        "ana": Rule("x", "2/day").limits,
+        "bo": (),
+        "cy": Rule("x", "2/day").limits,
+        "5": Rule("x", "3/day; 4/week").limits,
+    }
+    assert rule.overrides == limits == same.overrides == pickle.loads(pickle.dumps(rule)).overrides
+    assert rule == same == pickle.loads(pickle.dumps(rule))
+    assert rule.overrides != {**limits, "bo": limits["ana"]} != same.overrides
+    assert rule != Rule("news", "1/day", overrides={"ana": "2/day"})
+    assert (len(rule.overrides), "ana" in rule.overrides, rule.overrides.get("dee"), next(iter(rule.overrides))) == (
+        4,
+        True,
+        None,
+        "ana",
+    )
+    assert repr(rule.overrides) == "<4 overrides>"
+    with pytest.raises(TypeError):
+        rule.overrides["bo"] = ()  # type: ignore[index]  # what must not work
+
+
+def test_the_collector_has_little_to_look_at() -> None:
+    """It holds up all threads, the longer the more objects there are: overrides and the index have next to none."""
+    gc.collect()
+    before = len(gc.get_objects())
+    rules = RuleSet(
+        [
+            Rule(
+                f"{('type {}', 'shop {}.*', '*.late {}')[number % 3].format(number)}",
+                "1/day",
+                overrides={f"user{number}.{each}": "2/day" for each in range(10)},
+            )
+            for number in range(1000)
+        ]
+    )
+    rules.index.find("type 0")
+    gc.collect()
+
+    # A rule and its overrides; a dict of texts and numbers too where Python follows all of them.
+    assert len(gc.get_objects()) - before < (2100 if sys.version_info < (3, 14) else 3100)
+    assert len(rules) == 1000
+
+
 # --- Overrides and tiers by the shortcut -----------------------------------------------------------------------------
 
 NAMES = ["ana", "bo", "cy", "Dee", "e%f", "gus"]
@@ -346,7 +396,7 @@ def test_limits_without_end_are_not_kept_without_end(tiers: Any, monkeypatch: py
     assert len(limiter.plans.of("news")._variants) == 10
     shortcut: Any = limiter.plans.shortcuts["news"]
     assert len(shortcut._by_variant) <= 10
-    assert len(getattr(shortcut, "_by_limits", ())) <= 10
+    assert len(getattr(shortcut, "_by_number", ())) <= 10
 
 
 def test_rules_for_other_fields_leave_the_shortcut_alone() -> None:
@@ -453,6 +503,41 @@ def test_the_tier_is_asked_for_once(way: str) -> None:
                 asyncio.run(limiter.hit(type, name))
             assert asked == [name]
     assert "news" in limiter.plans.shortcuts
+
+
+@pytest.mark.parametrize("normalize", [None, "email"])
+def test_overrides_beside_tiers_take_the_shortcut(normalize: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever rule they are of: the storage is only asked about recipients that need the long way for their names."""
+    rules = [
+        Rule("news", "1/day", name="one", overrides={"vip": "5/day", "ana": "7/day"}, tiers={"gold": "2/day"}),
+        Rule("news", "10/week", name="two", overrides={"ana": "3/week"}, tiers={"gold": "4/week", "silver": "1/week"}),
+    ]
+    tiers = {"gus": "gold", "gina": "gold", "sam": "silver"}
+    limiter = Limiter(
+        rules,
+        tier_of=lambda recipient: "gold" if recipient == "vip" else tiers.get(str(recipient)),
+        normalize=normalize,
+    )
+    limiter.hit("news", "first")
+    monkeypatch.setattr(limiter.storage, "acquire", lambda *_: pytest.fail("the storage is asked"))
+
+    assert [
+        sum(limiter.hit("news", who).allowed for _ in range(9)) for who in ("vip", "ana", "gus", "gina", "sam", "bo")
+    ] == [4, 3, 2, 2, 1, 1]
+
+
+def test_what_is_no_tier_is_an_error_by_the_shortcut_too() -> None:
+    """Not a silent lack of a limit; and nothing is counted."""
+    found: list[Any] = [None, 5]
+    limiter = Limiter([Rule("news", "2/day", tiers={"gold": "3/day"})], tier_of=lambda _: found.pop())
+    with pytest.raises(TypeError, match="tier_of= returned a int"):
+        limiter.hit("news", "ana")
+    assert limiter.hit("news", "ana").remaining == 1
+    found[:] = ["gold", 5]
+    with pytest.raises(TypeError, match="tier_of= returned a int"):
+        limiter.hit("news", "ana")
+
+    assert limiter.hit("news", "ana").remaining == 1
 
 
 @pytest.mark.parametrize(("number", "shortcuts"), [(64, ["news"]), (65, [])])
@@ -623,6 +708,58 @@ def test_a_decorator_that_declares_a_limit_checks_nothing_else(limited: Any, mon
     assert named == [f"declared {number}" for number in range(30)]
     assert len(limiter.plans.of("declared 7").common.windows) == 1
     assert limiter.plans.number == 130
+
+
+def test_a_decorator_that_declares_a_limit_leaves_other_types_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of types may be in use: their plans and shortcuts are taken over as they are."""
+    limiter = Limiter({"*": "5/day"})
+    for number in range(20):
+        limiter.hit(f"type {number}", "ana")
+    before, shortcuts = dict(limiter.plans._plans), dict(limiter.plans.shortcuts)
+    missing = limiter.plans.shortcuts.pop("type 9")
+    asked: list[str] = []
+    find = indexing.TypeIndex.find
+    monkeypatch.setattr(indexing.TypeIndex, "find", lambda index, type: asked.append(type) or find(index, type))
+    limiter.declare(Rule("type 3", "1/day"))
+
+    assert set(asked) == {"type 3"}
+    assert {type for type, plan in limiter.plans._plans.items() if plan is not before[type]} == {"type 3"}
+    assert {type for type, each in limiter.plans.shortcuts.items() if each is not shortcuts[type]} == {
+        "type 3",
+        "type 9",
+    }
+    assert limiter.plans.shortcuts["type 9"] is not missing
+    assert sorted(limiter.plans._order) == sorted(before)
+    assert [limiter.hit("type 3", "ana").allowed for _ in range(2)] == [True, False]
+
+
+def test_old_rules_are_freed_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that other threads can run meanwhile. Nothing but the list has what is freed."""
+    from ratelimited_notify.limiter import lookup
+
+    class Part:
+        pass
+
+    parts: list[Any] = [Part() for _ in range(1200)]
+    references = [weakref.ref(part) for part in parts]
+    left: list[int] = []
+    monkeypatch.setattr(disposal.time, "sleep", lambda _: left.append(sum(each() is not None for each in references)))
+    disposal.let_go(parts)
+    assert left == [700, 200, 0]
+
+    monkeypatch.undo()
+    limiter = Limiter([Rule("news", "1/day", overrides={"vip": "2/day"}), Rule("unused", "1/day")])
+    limiter.hit("news", "ana")
+    plan = weakref.ref(limiter.plans.shortcuts["news"])
+    kept: list[Any] = []
+    monkeypatch.setattr(lookup, "let_go", lambda parts: kept.append((parts, sys.getrefcount(parts[1]))))
+    limiter.rules = {"news": "5/day"}
+
+    # The list, and the argument.
+    assert kept[0][1] <= 2
+    assert plan() is not None
+    kept.clear()
+    assert plan() is None
 
 
 def test_limits_of_decorators_and_rules_that_change() -> None:

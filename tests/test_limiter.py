@@ -211,7 +211,7 @@ def test_exempt_priorities_pass_and_count(make: Any) -> None:
     assert all(limiter.hit("alert", WHO, priority="critical") for _ in range(9))
     assert not limiter.hit("alert", WHO)
     assert not limiter.hit("alert", WHO, priority="low")
-    kept = _memory(limiter).shards.get("notify:{ana@example.com}:%2A%20by%20recipient:86400:m")
+    kept = _memory(limiter).shards.get("notify:{ana@example.com}:%2A%20by%20recipient:86400+recipient:m")
     assert len(unpacked(kept, "moving-window").stored()) == 4
 
 

@@ -183,7 +183,7 @@ def test_the_expressions_are_found() -> None:
     """The test above is not one of nothing."""
     places = [place for place, *_ in patterns()]
 
-    assert {"ratelimited_notify.rules.limit._LIMIT", "ratelimited_notify.sources.file._TEXT"} <= set(places)
+    assert {"ratelimited_notify.rules.limit._LIMIT", "ratelimited_notify.sources.load._SCHEME"} <= set(places)
     assert len(places) > 15
 
 

@@ -76,9 +76,9 @@ def test_a_key_says_what_is_counted() -> None:
 
     assert keys == [
         "notify:{ana}:news:86400:news:m",
-        "notify:{ana}:n%2A%20by%20recipient:3600:f",
-        "notify:{%2A%20by%20all}:%2A%20by%20all:1:s",
-        "notify:{per%20type%3Anews}:per%20type:60:news:m",
+        "notify:{ana}:n%2A%20by%20recipient:3600+recipient:f",
+        "notify:{%2A%20by%20all}:%2A%20by%20all:1+:s",
+        "notify:{per%20type%3Anews}:per%20type:60+type:news:m",
     ]
 
 
@@ -333,8 +333,8 @@ def test_an_item_knows_its_key() -> None:
     """The identifiers are the values of `by`, in its order; bytes and numbers are taken as `limits` does."""
     item = keyed_item(RateLimitItemPerDay(5), "notify", "news", ("tenant", "recipient"), "fixed-window")
 
-    assert item.key_for("acme", "ana") == "notify:{ana}:news:86400:acme:f"
-    assert item.key_for(b"acme", 5) == "notify:{5}:news:86400:acme:f"
+    assert item.key_for("acme", "ana") == "notify:{ana}:news:86400+recipient+tenant:acme:f"
+    assert item.key_for(b"acme", 5) == "notify:{5}:news:86400+recipient+tenant:acme:f"
     assert item == RateLimitItemPerDay(5)
     assert str(item) == "5 per 1 day"
 

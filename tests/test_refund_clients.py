@@ -218,13 +218,13 @@ def grpc_server(behaviour: str) -> Iterator[str]:
 def by_grpc(address: str) -> None:
     grpc = client("grpc")
     with grpc.insecure_channel(address) as channel:
-        channel.unary_unary("/s/m")(b"Hello", timeout=TIMEOUT * 2)
+        channel.unary_unary("/s/m")(b"Hello", timeout=TIMEOUT * 10)
 
 
 async def by_async_grpc(address: str) -> None:
     grpc = client("grpc")
     async with grpc.aio.insecure_channel(address) as channel:
-        await channel.unary_unary("/s/m")(b"Hello", timeout=TIMEOUT * 2)
+        await channel.unary_unary("/s/m")(b"Hello", timeout=TIMEOUT * 10)
 
 
 GRPC = {

@@ -386,36 +386,6 @@ def test_what_is_not_toml_is_told_by_its_place(write: Callable[[str], Path], tex
     assert "ana" not in "".join(traceback.format_exception(caught.value)).replace("test_rules_file", "")
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        (
-            "rules.json",
-            '[{"type": "news"}]',
-            "Rules files are TOML; a program can read JSON itself and pass the result as rules",
-        ),
-        (
-            "rules.YAML",
-            "rules: []",
-            "Rules files are TOML; a program can read YAML itself and pass the result as rules",
-        ),
-        ("rules.yml", "rules: []", "Rules files are TOML; a program can read YAML itself and pass the result as rules"),
-        ("rules.toml", '[{"type": "news"}]', ""),
-    ],
-)
-def test_a_file_in_another_format_is_told_what_can_be_read(tmp_path: Path, name: str, text: str, said: str) -> None:
-    """Its name says what it is. Rules of other formats are passed as dicts."""
-    path = tmp_path / name
-    path.write_text(text)
-
-    with pytest.raises(RuleError) as caught:
-        read_rules(path)
-
-    (problem,) = map(str, caught.value.problems)
-    assert problem.startswith("The file is not valid TOML: ")
-    assert problem.endswith(f"{said}." if said else ").")
-
-
 def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     """It is told at once, whatever is in it: also of a device without an end."""
     path = tmp_path / "rules.toml"

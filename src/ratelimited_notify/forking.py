@@ -71,6 +71,12 @@ def in_children(function: Callable[[], object]) -> None:
     _in_children.append(function)
 
 
+def holds(lock: Any) -> bool:  # Any: the type of an RLock has no public name for this
+    """Whether this thread holds this RLock."""
+    # Not a public name, see `_renew`.
+    return bool(lock._is_owned())
+
+
 def _before_fork() -> None:
     fork = _Fork([], [])
     _forks.setdefault(get_ident(), []).append(fork)
@@ -117,7 +123,7 @@ def _release(fork: _Fork) -> None:
 def _renew(lock: Any) -> None:  # Any: as above
     # These names are not public, but every Python has them: `threading` and `logging` use them for the same purpose. The
     # object stays the same, because compiled code and other objects refer to it.
-    if hasattr(lock, "_is_owned") and lock._is_owned():
+    if hasattr(lock, "_is_owned") and holds(lock):
         # This thread forked while it held an RLock. It goes on in the child, and releases the lock.
         return
     lock._at_fork_reinit()

@@ -17,7 +17,7 @@ from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
 from ratelimited_notify.log import lines_held, warning
 from ratelimited_notify.rules.wording import limits_text
-from ratelimited_notify.sources.load import rules_if_on
+from ratelimited_notify.sources.load import rules_if_on, source_of
 from ratelimited_notify.storage.open import is_memory
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources.annotations import Rules
+    from ratelimited_notify.sources.base import RuleSource
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.storage.memory import MemoryStorage
 
@@ -109,7 +110,7 @@ class Configuration:
             self._memory = None
             self.configured = False
             """Whether `configure` or the environment set the rules."""
-            self._rules: RuleSet | None = None
+            self._rules: RuleSet | RuleSource | None = None
             self._storage: str | Storage | AsyncStorage | None = None
             self._options: LimiterOptions = {}
             self._limiter: Limiter | None = None
@@ -131,9 +132,9 @@ class Configuration:
             made._declared, made._override, made._memory = self._declared, self._override, self._memory
             # Read once, so that an iterator or a file gives the limiters for sync and async functions the same rules.
             made.configured, made._storage, made._options = True, storage, options
-            made._rules = rules_if_on(
-                os.environ.get(RULES_VARIABLE) or None if rules is None else rules, off=made._is_off()
-            )
+            given = os.environ.get(RULES_VARIABLE) or None if rules is None else rules
+            off = made._is_off()
+            made._rules = source_of(given, off=off) or rules_if_on(given, off=off)
             # Made now, so that an error appears here and not at the first call.
             if any(iscoroutinefunction(getattr(storage, verb, None)) for verb in ("acquire", "incr")):
                 made.async_limiter()
@@ -189,7 +190,7 @@ class Configuration:
             rules = self._found_rules()
             for limiter in (self._limiter, self._async_limiter):
                 if limiter is not None:
-                    limiter.rules = rules
+                    limiter.take_rules(rules)
 
     def declare(self, rule: Rule, place: str, *, again: bool) -> None:
         """Add the limit of a decorator, as `DecoratorLimits.adding` does."""
@@ -253,10 +254,12 @@ class Configuration:
                 self._async_limiter = made
             return self._async_limiter
 
-    def _found_rules(self) -> RuleSet:
+    def _found_rules(self) -> RuleSet | RuleSource:
         if self._rules is None:
             path = os.environ.get(RULES_VARIABLE) or None
-            self._rules, self.configured = rules_if_on(path, off=self._is_off()), path is not None
+            off = self._is_off()
+            self._rules = source_of(path, off=off) or rules_if_on(path, off=off)
+            self.configured = path is not None
         return self._rules
 
     def _located(self) -> str | Storage | AsyncStorage:
@@ -370,7 +373,7 @@ def configure(
     A second call replaces the first for all functions. A limit on a decorator stays if no rule matches its type. The
     windows stay too: in memory they live as long as the process, unless you pass another `clock` or a storage object. If
     functions had been called before and count elsewhere from now on, the log says so once.
-    What you do not pass comes from the environment: `RATELIMITED_NOTIFY_RULES` (the path of a TOML file),
+    What you do not pass comes from the environment: `RATELIMITED_NOTIFY_RULES` (a file or a source),
     `RATELIMITED_NOTIFY_STORAGE` (a URI) and `RATELIMITED_NOTIFY_DISABLED`.
 
     Arguments:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.refund import Refund
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.annotations import LimitNotation
+    from ratelimited_notify.rules.ruleset import RuleSet
 
     _Later: TypeAlias = Coroutine[Any, Any, "R"]  # Any: what a coroutine yields belongs to the event loop
     _ClassMethod: TypeAlias = classmethod[Any, "P", "R"]  # Any: of any class
@@ -201,6 +202,7 @@ class _Decorator:
         self.limiter = limiter
         self.refunded = refunding(refund)
         self.failure = failing(failed)
+        self._checks: dict[str, Callable[[RuleSet], None]] = {}
 
     # Any, twice: the two protocols say what it takes and returns.
     def __call__(self, *functions: Any, **misplaced: Any) -> Any:  # Any: see above
@@ -266,12 +268,28 @@ class _Decorator:
             return None
         if self.rule is None and self.limiter is None:
             configuration.require(name, self.type if isinstance(self.type, str) else None)
-        check_fields(self.fields, limiter.rules)
-        if isinstance(self.type, str):
-            self.policy.check(limiter.rules.matching(self.type))
+        self._check_rules(limiter.rules)
+        # The decorator lives as long as the function.
+        if name not in self._checks:
+            self._checks[name] = self._checking(name)
+        limiter.register(self._checks[name])
         if self.limiter is None:
             configuration.used = True
         return limiter
+
+    def _check_rules(self, rules: RuleSet) -> None:
+        check_fields(self.fields, rules)
+        if isinstance(self.type, str):
+            self.policy.check(rules.matching(self.type))
+
+    def _checking(self, name: str) -> Callable[[RuleSet], None]:
+        def check(rules: RuleSet) -> None:
+            try:
+                self._check_rules(rules)
+            except NotifyError as error:
+                raise NotifyError(f"{name} cannot go by these rules: {error}") from None
+
+        return check
 
     def _dropped(self, decision: Decision) -> object:
         """The result of a call that a rule drops. A function whose own `on_limit` is not `"drop"` raises instead."""

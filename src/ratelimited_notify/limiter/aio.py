@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
-from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision
+from ratelimited_notify.limiter.failure_budget import ENDLESS
+from ratelimited_notify.limiter.options import check_slept
 from ratelimited_notify.limiter.refund import give_back_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
     from typing import Self
 
-    from ratelimited_notify.limiter.batch import FailureBudget, Query
+    from ratelimited_notify.limiter.failure_budget import FailureBudget
+    from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
@@ -102,6 +104,8 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         self, batch: Iterable[Notification], patience: FailureBudget = ENDLESS
     ) -> list[Decision | Exception]:
         """Like `Limiter.decide`."""
+        from ratelimited_notify.limiter.batch import merge_decisions, queries_among
+
         known = self._queries_for(batch)
         queries = queries_among(known)
         try:
@@ -114,6 +118,8 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         return merge_decisions(known, answers)
 
     async def _acquire_many(self, queries: Iterable[Query]) -> Sequence[VerdictLike]:
+        from ratelimited_notify.limiter.batch import requests
+
         asked = requests(queries)
         return await self.storage.acquire_many(asked) if asked else []
 
@@ -178,14 +184,26 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
 
         sleep = getattr(self._clock, "sleep", None)
         if sleep is not None:
-            self._check_slept(sleep(seconds))
+            check_slept(sleep(seconds))
         await asyncio.sleep(0 if sleep else seconds)
 
     async def close(self) -> None:
         """Like `Limiter.close`."""
+        self._leave_source()
         if self._owned and self._storage is not None:
             await self._storage.close()
             self._rules_changed()
+
+    async def refresh_rules(self) -> bool:
+        """Ask the source of the rules now, like `source.refresh()`, and let other tasks run meanwhile.
+
+        If limiting is switched off, nothing is asked.
+        """
+        if self._is_off():
+            return False
+        from ratelimited_notify.sources.aside import refreshed
+
+        return await refreshed(self.source)
 
     async def __aenter__(self) -> Self:
         return self

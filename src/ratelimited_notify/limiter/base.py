@@ -6,9 +6,7 @@ from abc import abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ratelimited_notify.callables import if_unawaited
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.limiter.batch import Query, UniformBatch, is_uniform
 from ratelimited_notify.limiter.decision import Decision, decided
 from ratelimited_notify.limiter.failures import StorageFailures, failures_at
 from ratelimited_notify.limiter.options import check_options
@@ -16,7 +14,8 @@ from ratelimited_notify.limiter.places import Places
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import ONE
 from ratelimited_notify.notification.recipient import counting_as, text_of
-from ratelimited_notify.sources.load import rules_if_on
+from ratelimited_notify.rules.ruleset import RuleSet
+from ratelimited_notify.sources.load import live_rules_from, rules_if_on
 from ratelimited_notify.storage.base import WithShortcut
 from ratelimited_notify.storage.circuit import DEFAULT
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.limiter.decision import Explanation, Receipt
     from ratelimited_notify.limiter.options import OnStorageError
+    from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.refusals import RefusalCache
     from ratelimited_notify.limiter.tiers import TierOf
     from ratelimited_notify.notification.notification import Notification
@@ -63,7 +63,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
 
         Arguments:
             rules: what may be sent: a mapping from type to limit (`{"news": "1/day"}`), a list of rules or dicts, a
-                `RuleSet`, or the path of a TOML file.
+                `RuleSet`, the path of a file, or a source such as `FileRules`.
             storage: where windows are kept: a URI, or a storage to share. With `"memory://"`, the default, each limiter
                 has windows of its own. To share windows in memory between threads and asyncio, pass the storage of a
                 `Limiter` to an `AsyncLimiter`.
@@ -111,12 +111,20 @@ class BaseLimiter(Places[_S], Generic[_S]):
             from ratelimited_notify.limiter.refusals import RefusalCache
 
             self._refusals = RefusalCache()
+        # Loaded now: if a process forks while one of its threads loads a module, the child can never load it.
+
         off = self._off = not enabled or switch.read()
-        super().__init__(rules_if_on(rules, off=off), namespace, counted, tier_of, off=off)
+        live = live_rules_from(rules, off=off)
+        unused = off or switch.off
+        super().__init__(
+            rules_if_on(rules, off=off) if live is None else RuleSet() if unused else live.first(),
+            namespace, counted, tier_of, off=off, live=live, unused=unused,
+        )  # fmt: skip
         self._storage_argument: str | _S | Storage = storage
         self._owned = isinstance(storage, str)
         # If limiting is off, nothing is opened, so nothing has to be installed or running.
-        self._storage: _S | None = None if off or switch.off else self._open_storage()
+        self._to: Callable[..., Shortcut | None] | None = None
+        self._storage: _S | None = None if unused else self._open_storage()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary()}>"
@@ -144,8 +152,10 @@ class BaseLimiter(Places[_S], Generic[_S]):
             raise NotifyError("clock= is for a storage that the limiter opens. Pass the clock to the storage instead.")
 
     def _open_storage(self) -> _S:
-        storage = self._storage = self._open(self._storage_argument)
-        if not isinstance(storage, WithShortcut):
+        storage = self._open(self._storage_argument)
+        self._to = storage.shortcut if isinstance(storage, WithShortcut) else None  # asked once, since it takes long
+        self._storage = storage
+        if self._to is None:
             from ratelimited_notify.limiter.location import place_of
 
             self._failures = failures_at(place_of(storage, self._storage_argument), self._on_storage_error)
@@ -157,17 +167,15 @@ class BaseLimiter(Places[_S], Generic[_S]):
         return self._open_storage() if self._storage is None else self._storage
 
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
-        storage, common = self.storage, plan.common
+        self.storage  # noqa: B018  # opens it
+        common, to = plan.common, self._to
         # A field that is required is missing without fields. That is an error.
         if plan.required or not common.windows:
             return None
-        to: Callable[..., Shortcut | None]
-        if isinstance(storage, WithShortcut):
-            to = storage.shortcut
-        elif self._refusals is not None and not plan.tiers:
+        if to is None and self._refusals is not None and not plan.tiers:
             # Most hits are not refused. With tiers, `tier_of=` would be asked twice about them.
             to = self._refusals.shortcut
-        else:
+        if to is None:
             return None
         shortcut = to(common.windows, common.key_parts)
         if shortcut is None or (self._counted is text_of and not plan.overriding and not plan.tiers):
@@ -175,7 +183,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
         # Most programs need none of this.
         from ratelimited_notify.limiter.shortcuts import choosing
 
-        return choosing(plan, shortcut, to, self._counted, self._tiers.of_recipient)
+        return choosing(plan, shortcut, to, self._counted, self._tiers.plain)
 
     def _decide_by_shortcut(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
@@ -211,14 +219,6 @@ class BaseLimiter(Places[_S], Generic[_S]):
             shortcut.explain(outcome),
             (self.storage, None) if outcome[0] else None,
         )
-
-    @staticmethod
-    def _check_slept(result: object) -> None:
-        """Check what the `sleep` of a clock returned: it must have waited itself."""
-        if result is not None and if_unawaited(result):
-            raise NotifyError(
-                f"The method sleep of clock= returned a {type(result).__name__}, which nothing awaits; it must wait itself."
-            )
 
     @property
     def raises(self) -> bool:
@@ -317,7 +317,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
 
     def _go_the_long_way(self) -> None:
         # A decision by the shortcut of a storage cannot notice that it is the first one that is counted again.
-        if isinstance(self._storage, WithShortcut):
+        if self._to is not None:
             self.plans.forget()
 
     @property
@@ -365,6 +365,8 @@ class BaseLimiter(Places[_S], Generic[_S]):
 
     def _queries_for(self, notifications: Iterable[Notification]) -> Sequence[Query | Decision | Exception]:
         """`_query_for` for each notification. It is faster if only the recipients differ, as they mostly do."""
+        from ratelimited_notify.limiter.batch import UniformBatch, is_uniform
+
         batch = list(notifications)
         if len(batch) > 1 and is_uniform(batch) and not self._is_off():
             first = batch[0]
@@ -380,6 +382,8 @@ class BaseLimiter(Places[_S], Generic[_S]):
         """The decisions about all queries. There are verdicts only for those that have windows."""
         if self._failures.uncounted.event.ongoing and any(query.windows for query in queries):
             self._log_counted_again()
+        from ratelimited_notify.limiter.batch import UniformBatch
+
         if isinstance(queries, UniformBatch):
             return queries.answers(verdicts, self.storage)
         upcoming = iter(verdicts)

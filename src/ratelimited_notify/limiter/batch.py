@@ -1,4 +1,4 @@
-"""Queries: what to ask the storage about one notification, or about a batch of them."""
+"""Batches: what to ask the storage about many notifications, and their decisions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, overload
 
-from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.decision import Decision
+from ratelimited_notify.limiter.query import Query
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
 from ratelimited_notify.windows.strategies import Request
@@ -15,68 +15,11 @@ from ratelimited_notify.windows.strategies import Request
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from ratelimited_notify.limiter.refusals import AskedAt
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
-    from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Variant
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.windows.strategies import VerdictLike
-
-
-class Query:
-    """What to ask the storage about one notification."""
-
-    __slots__ = ("asked", "cost", "keys", "recipient", "subject", "windows")
-
-    def __init__(
-        self, subject: Subject, recipient: Recipient, cost: int, windows: tuple[Counter, ...], keys: list[str]
-    ) -> None:
-        self.subject = subject
-        self.recipient = recipient
-        self.cost = cost
-        self.windows = windows
-        self.keys = keys
-        self.asked: AskedAt | None = None
-        """When the storage is asked. Set only if refusals are remembered."""
-
-    def request(self) -> Request:
-        return Request(self.windows, self.keys, self.cost)
-
-
-class FailureBudget:
-    """Ends a batch that the storage does not decide: after two groups in a row have failed, it is not asked again.
-
-    Arguments:
-        endless: True never ends it, for batches that have no end.
-    """
-
-    __slots__ = ("_endless", "_failed", "_last")
-
-    def __init__(self, *, endless: bool = False) -> None:
-        self._endless = endless
-        self._failed = 0
-        self._last: StorageError | None = None
-
-    def check(self) -> None:
-        """Raise an error if two groups in a row have failed."""
-        if self._last is not None and self._failed > 1:
-            raise StorageError(
-                "The two groups of this batch before failed, so the storage was not asked about this one, and nothing was "
-                f"counted. The last failure: {self._last}"
-            )
-
-    def answered(self) -> None:
-        """The storage decided a group."""
-        self._failed = 0
-
-    def failed(self, error: StorageError) -> None:
-        """The storage failed to decide a group."""
-        if not self._endless:
-            self._failed, self._last = self._failed + 1, error
-
-
-ENDLESS = FailureBudget(endless=True)
 
 
 class UniformBatch(Sequence[Query]):

@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import ref
 
-from ratelimited_notify.errors import NotifyError, RuleError, type_text
+from ratelimited_notify.disposal import let_go
+from ratelimited_notify.errors import RuleError, type_text
 from ratelimited_notify.forking import forkable
-from ratelimited_notify.limiter.batch import Query, UniformBatch
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
-from ratelimited_notify.limiter.tiers import Tiers
-from ratelimited_notify.log import is_logging, warning
+from ratelimited_notify.limiter.query import Query
+from ratelimited_notify.log import is_logging
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT, checked_cost
 from ratelimited_notify.notification.notification import check_priority
 from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.plans import Plans
-from ratelimited_notify.sources.load import rules_from, usable_if_on, warn_of_doubts
-from ratelimited_notify.windows.strategies import Mode
+from ratelimited_notify.sources.load import live_rules_from, rules_from, usable_if_on, warn_of_doubts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ratelimited_notify.limiter.tiers import TierOf
+    from ratelimited_notify.limiter.following import Following
+    from ratelimited_notify.limiter.tiers import TierOf, Tiers
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources.annotations import Rules
+    from ratelimited_notify.sources.live import LiveRules
     from ratelimited_notify.windows.strategies import Shortcut
+
+    Check: TypeAlias = Callable[[RuleSet], object]
 
 _MOST_LOGGED = 1000
 
@@ -52,15 +56,25 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         tier_of: TierOf | None,
         *,
         off: bool = False,
+        live: LiveRules | None = None,
+        unused: bool = False,
     ) -> None:
         self._namespace = namespace
         self._counted = counted
-        self._tiers = Tiers(tier_of)
+        self._tier_of = tier_of
+        self._found_tiers: Tiers | None = None
+        if tier_of is not None:
+            self._tiers  # noqa: B018  # made now, because it checks the callable
+        self._following: Following | None = None
+        self._checks: dict[int, ref[Check]] = {}
+        self._former: list[object] = []
         self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
-        self._editing = forkable(threading.Lock())
-        usable_if_on(rules, lambda rules: self._plan(rules, {}, None), off=off)
+        self._editing: threading.Lock | threading.RLock = forkable(threading.Lock())
+        usable_if_on(rules, lambda rules: self._put_in_force(self._planned(rules, {}, None)), off=off)
         warn_of_doubts(self.rules)
+        if live is not None:
+            self._go_by(live, unused=unused)
 
     @abstractmethod
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
@@ -81,24 +95,115 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
+        if self._following is not None:
+            raise self._following.unassignable()
         configured = rules_from(rules)
         with self._editing:
-            self._plan(configured, self.plans.declared, self.plans)
-        warn_of_doubts(configured)
-        self._rules_changed()
+            self.prepared(configured)()
+        self.changed()
 
-    def _plan(self, rules: RuleSet, declared: Mapping[str, Rule], earlier: Plans | None) -> None:
+    @property
+    def source(self) -> LiveRules:
+        """The live rules, if the rules come from a source: their status, and how to load them now.
+
+        Raises:
+            AttributeError: the rules do not come from a source.
+        """
+        if self._following is None:
+            raise AttributeError("The rules of this limiter do not come from a source, such as FileRules.")
+        return self._following.live
+
+    def prepared(self, rules: RuleSet) -> Callable[[], None]:
+        """Prepare other rules. What you get puts them in force, and cannot fail. Meanwhile no others may be set.
+
+        Raises:
+            NotifyError: the rules cannot be used. The rules in force do not change.
+        """
+        for number, reference in list(self._checks.items()):
+            check = reference()
+            if check is None:
+                self._checks.pop(number, None)
+            else:
+                check(rules)
+        plans, former = self._planned(rules, self.plans.declared, self.plans), self.plans.parts()
+
+        def put_in_force() -> None:
+            self._put_in_force(plans)
+            self._former = former
+
+        return put_in_force
+
+    def changed(self) -> None:
+        """Note that other rules are in force."""
+        former, self._former = self._former, []
+        warn_of_doubts(self.rules)
+        self._rules_changed()
+        let_go(former)
+
+    @property
+    def _tiers(self) -> Tiers:
+        # Most programs have no tiers, and load no code for them.
+        if self._found_tiers is None:
+            from ratelimited_notify.limiter.tiers import Tiers
+
+            self._found_tiers = Tiers(self._tier_of)
+        return self._found_tiers
+
+    def _planned(self, rules: RuleSet, declared: Mapping[str, Rule], earlier: Plans | None) -> Plans:
         # The limit of a decorator applies only if no configured rule names the type. Beside a rule for "*" it applies too.
         same_rules = earlier is not None and earlier.rules is rules
-        problems = [] if same_rules else self._tiers.problems(rules)
+        problems = [] if same_rules or not any(rule.tiers for rule in rules) else self._tiers.problems(rules)
         try:
-            plans = Plans(rules, declared, self._namespace, self._counted, self._shortcut_for, earlier)
+            plans = Plans(rules, declared, self._namespace, self._counted, self._shortcut_if_live, earlier)
         except RuleError as error:
             raise RuleError([*problems, *error.problems]) from None
         if problems:
             raise RuleError(problems)
+        return plans
+
+    def _put_in_force(self, plans: Plans) -> None:
         # In one step, so that a forked child has all of the old rules or all of the new ones. Users cannot set it.
         object.__setattr__(self, "plans", plans)
+
+    def _shortcut_if_live(self, plan: Plan) -> Shortcut | None:
+        # Until the thread of the source runs in this process, each decision goes the long way, which starts it.
+        return self._shortcut_for(plan) if self._following is None or self._following.runs else None
+
+    def take_rules(self, rules: Rules) -> None:
+        """Go by these rules from now on, also if they are a source."""
+        live = live_rules_from(rules)
+        if live is None:
+            self.rules = rules
+        else:
+            live.first()
+            self._go_by(live)
+            self.forget_shortcuts()
+
+    def _go_by(self, live: LiveRules, *, unused: bool = False) -> None:
+        from ratelimited_notify.limiter.following import Following
+
+        following = Following(live)
+        # If limiting is off, nothing is loaded before it is on again.
+        if not unused:
+            following.join(self)
+        # All that follow change together.
+        self._following, self._editing = following, live.editing
+
+    def _leave_source(self) -> None:
+        if self._following is not None:
+            self._following.leave(self)
+
+    def forget_shortcuts(self) -> None:
+        """Decide the next notification of each type the long way."""
+        self.plans.forget()
+
+    def register(self, check: Check) -> None:
+        """Ask this function about each new rule set before it comes into force. It is forgotten when nobody else has it.
+
+        Arguments:
+            check: raises a NotifyError that says who cannot go by the rules, and why.
+        """
+        self._checks[id(check)] = ref(check)
 
     def declare(self, rule: Rule) -> None:
         """Add the rule of a decorator, and replace its earlier one. A configured rule that matches the type wins.
@@ -108,7 +213,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         """
         with self._editing:
             plans = self.plans
-            self._plan(plans.rules, {**plans.declared, rule.type: rule}, plans)
+            self._put_in_force(self._planned(plans.rules, {**plans.declared, rule.type: rule}, plans))
         self._rules_changed()
 
     def _query(
@@ -118,6 +223,8 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             cost = checked_cost(cost)
         if priority is not None:
             check_priority(priority)
+        if self._following is not None and not self._following.runs:
+            self._following.begin(self)
         plans = self.plans
         plan = plans.of(type)
         subject = Subject(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
@@ -137,6 +244,9 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         priority: str | None,
         fields: Mapping[str, Recipient | None],
     ) -> Sequence[Query]:
+        # Most programs have no batches, and load no code for them.
+        from ratelimited_notify.limiter.batch import UniformBatch
+
         everybody: list[Recipient] = list(several(recipients))
         if not everybody:
             return []
@@ -157,39 +267,19 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         for field, rule in plan.required:
             if field in fields:
                 continue
+            from ratelimited_notify.limiter.remarks import log_missing, missing
+
             if rule.enforce:
-                raise NotifyError(
-                    f"A notification of type {type_text(plan.type)} has no {field}, but the rule {rule.name!r} requires it. "
-                    f"Set this field on every notification of this type: write notifier.bind({field}=...).send(...), "
-                    f"limiter.hit(..., {field}=...), or fields={{{field!r}: ...}} on a decorator."
-                )
+                raise missing(plan.type, field, rule)
             if self._is_new((type_text(plan.type), field, rule.name)):
-                warning(
-                    "A notification of type %s has no %s. The rule %r requires it, but is in shadow mode.",
-                    type_text(plan.type),
-                    field,
-                    rule.name,
-                )
+                log_missing(plan.type, field, rule)
 
     def _warn_unknown_type(self, type: str, windows: Sequence[Counter]) -> None:
         # Types that are not shown would all be the same line.
-        shown = type_text(type)
-        if not self._is_new((shown,)):
-            return
-        caps = ", ".join(dict.fromkeys(repr(window.rule) for window in windows if window.mode is not Mode.SHADOW))
-        if caps:
-            warning(
-                "Only caps over all types (%s) match notifications of type %s, so they are sent without a limit of their own. "
-                "Add a rule or a default.",
-                caps,
-                shown,
-            )
-        else:
-            warning(
-                "No rule matches notifications of type %s, so they are sent without a limit of their own. "
-                "Add a rule or a default.",
-                shown,
-            )
+        if self._is_new((type_text(type),)):
+            from ratelimited_notify.limiter.remarks import log_unlimited
+
+            log_unlimited(type, windows)
 
     def _is_new(self, about: tuple[str, ...]) -> bool:
         """Whether nothing has been logged about this yet. At most so much is logged that it fills neither log nor memory."""

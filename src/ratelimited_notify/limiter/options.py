@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
-from ratelimited_notify.callables import check_is_called_only
+from ratelimited_notify.callables import check_is_called_only, if_unawaited
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.storage.circuit import Circuit
 from ratelimited_notify.storage.timeout import checked_timeout
@@ -90,3 +90,11 @@ def check_options(
             raise NotifyError(f"{option}= must be a callable or None, not a {type(value).__name__}.")
         check_is_called_only(value, f"{option}=")
     check_is_called_only(getattr(clock, "sleep", None), "The method sleep of clock=")
+
+
+def check_slept(result: object) -> None:
+    """Check what the `sleep` of a clock returned: it must have waited itself."""
+    if result is not None and if_unawaited(result):
+        raise NotifyError(
+            f"The method sleep of clock= returned a {type(result).__name__}, which nothing awaits; it must wait itself."
+        )

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ratelimited_notify.limiter.tiers import checked_tier
 from ratelimited_notify.notification.recipient import text_of
 from ratelimited_notify.rules.plan import MOST_VARIANTS
-from ratelimited_notify.windows.keys import is_plain
+from ratelimited_notify.windows.keys import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from limits import RateLimitItem
 
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.plan import Plan, Variant
     from ratelimited_notify.windows.strategies import Outcome, Shortcut, VerdictLike, Window
 
     _Windows: TypeAlias = tuple[Any, ...]  # Any: windows of the kind that the storage takes
-    _To: TypeAlias = Callable[[_Windows, list[tuple[str, str]]], Shortcut | None]
+    _To: TypeAlias = Callable[[_Windows, Sequence[tuple[str, str]]], Shortcut | None]
 
 MOST_TIERS = 64
 """A type with more tiers has no shortcut: one for each tier is made before its first decision."""
@@ -39,12 +38,13 @@ def choosing(
         common: the shortcut for recipients without an override or a tier.
         to: returns the shortcut to these windows, or None if there is none. It takes the parts of their keys too.
         counted: returns the string that a recipient is counted as.
-        tier_of: returns the tier of a recipient.
+        tier_of: returns the tier of a recipient. It may return something else by mistake.
     """
     if len(plan.tiers) > MOST_TIERS:
         return None
     if plan.tiers:
-        by_tier = ShortcutByTier(plan, common, to, counted, tier_of)
+        alone = not plan.overriding and counted is text_of
+        by_tier = (ShortcutByTierAlone if alone else ShortcutByTier)(plan, common, to, counted, tier_of)
         return by_tier if by_tier.complete else None
     if not plan.overriding:
         return NormalizingShortcut(common, counted)
@@ -104,7 +104,7 @@ class ShortcutByLimits:
                 shortcut = self._found(self._plan.variant(text, None))
                 break
         outcome = None if shortcut is None else shortcut.decide(text)
-        return None if outcome is None else (*outcome, shortcut)
+        return None if outcome is None else outcome + (shortcut,)  # noqa: RUF005  # half the time
 
     def _found(self, variant: Variant) -> Shortcut | None:
         try:
@@ -133,24 +133,23 @@ class ShortcutByOverride(ShortcutByLimits):
 
     def __init__(self, plan: Plan, common: Shortcut, to: _To, counted: Callable[[Recipient], str]) -> None:
         super().__init__(plan, common, to, counted)
-        self._overrides: Mapping[str, tuple[RateLimitItem, ...]] = plan.overriding[0]
-        self._by_limits: dict[int, Shortcut | None] = {}
+        self._numbers = plan.overriding[0]
+        self._by_number: dict[int, Shortcut | None] = {}
 
     def decide(self, recipient: str, /) -> Outcome | None:
         """The outcome by the limits that apply to this recipient."""
-        limits = self._overrides.get(recipient)
-        if limits is None:
+        number = self._numbers.get(recipient)
+        if number is None:
             shortcut: Shortcut | None = self._common
         else:
             try:
-                # The rule keeps these limits, so no others have their identity.
-                shortcut = self._by_limits[id(limits)]
+                shortcut = self._by_number[number]
             except KeyError:
                 shortcut = self._found(self._plan.variant(recipient, None))
-                if len(self._by_limits) < MOST_VARIANTS:
-                    self._by_limits[id(limits)] = shortcut
+                if len(self._by_number) < MOST_VARIANTS:
+                    self._by_number[number] = shortcut
         outcome = None if shortcut is None else shortcut.decide(recipient)
-        return None if outcome is None else (*outcome, shortcut)
+        return None if outcome is None else outcome + (shortcut,)  # noqa: RUF005  # half the time
 
 
 class ShortcutByTier(ShortcutByLimits):
@@ -161,7 +160,7 @@ class ShortcutByTier(ShortcutByLimits):
 
     Arguments:
         plan, common, to, counted: as for `ShortcutByLimits`.
-        tier_of: returns the tier of a recipient.
+        tier_of: returns the tier of a recipient. It may return something else by mistake.
     """
 
     def __init__(
@@ -174,17 +173,57 @@ class ShortcutByTier(ShortcutByLimits):
     ) -> None:
         super().__init__(plan, common, to, counted)
         self._tier_of = tier_of
-        found = {tier: self._found(plan.variant("", tier)) for tier in plan.tiers}
-        self.complete = None not in found.values()
+        self._by_overrides: dict[tuple[int | None, ...], Mapping[str | None, Shortcut] | None] = {}
+        self._by_tier: Mapping[str | None, Shortcut] = self._by_tier_for("") or {}
+        self.complete = bool(self._by_tier)
         """Whether there is a shortcut for each tier."""
-        self._by_tier = {tier: shortcut for tier, shortcut in found.items() if shortcut is not None}
 
     def decide(self, recipient: str, /) -> Outcome | None:
         """The outcome by the limits that apply to this recipient."""
         text = recipient if self._counted is None else self._counted(recipient)
-        if not is_plain(text) or any(text in overrides for overrides in self._plan.overriding):
+        if not plain(text):
+            return None
+        by_tier = self._by_tier
+        for numbers in self._plan.overriding:
+            if text in numbers:
+                found = self._by_tier_for(text)
+                if found is None:
+                    return None
+                by_tier = found
+                break
+        tier = checked_tier(self._tier_of(recipient))
+        shortcut = by_tier[tier if tier in by_tier else None]
+        outcome = shortcut.decide(text)
+        return None if outcome is None else outcome + (shortcut,)  # noqa: RUF005  # half the time
+
+    def _by_tier_for(self, text: str) -> Mapping[str | None, Shortcut] | None:
+        """The shortcut for each tier, and for no tier, of recipients with the overrides of this one. None if one is missing."""
+        overrides = tuple(numbers.get(text) for numbers in self._plan.overriding)
+        try:
+            return self._by_overrides[overrides]
+        except KeyError:
+            tiers = (None, *self._plan.tiers)
+            if (len(self._by_overrides) + 1) * len(tiers) > MOST_VARIANTS:
+                return None
+            found = {tier: self._found(self._plan.variant(text, tier)) for tier in tiers}
+            by_tier = {tier: shortcut for tier, shortcut in found.items() if shortcut is not None}
+            self._by_overrides[overrides] = by_tier if len(by_tier) == len(tiers) else None
+            return self._by_overrides[overrides]
+
+
+class ShortcutByTierAlone(ShortcutByTier):
+    """The most frequent case: tiers without overrides, and recipients that are counted as they are."""
+
+    def decide(self, recipient: str, /) -> Outcome | None:
+        """The outcome by the limits that apply to this recipient."""
+        if not plain(recipient):
             return None
         tier = self._tier_of(recipient)
-        shortcut = self._common if tier is None else self._by_tier.get(tier, self._common)
-        outcome = shortcut.decide(text)
-        return None if outcome is None else (*outcome, shortcut)
+        if tier is None:
+            shortcut = self._common
+        else:
+            if tier.__class__ is not str:
+                checked_tier(tier)
+            shortcut = self._by_tier.get(tier, self._common)
+        outcome = shortcut.decide(recipient)
+        return None if outcome is None else outcome + (shortcut,)  # noqa: RUF005  # half the time

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
-from ratelimited_notify.limiter.batch import ENDLESS, merge_decisions, queries_among, requests
 from ratelimited_notify.limiter.decision import Decision, new
+from ratelimited_notify.limiter.failure_budget import ENDLESS
+from ratelimited_notify.limiter.options import check_slept
 from ratelimited_notify.limiter.refund import give_back
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import ONE
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
     from typing import Self
 
-    from ratelimited_notify.limiter.batch import FailureBudget, Query
+    from ratelimited_notify.limiter.failure_budget import FailureBudget
+    from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notification.recipient import Recipient
@@ -129,11 +131,15 @@ class Limiter(BaseLimiter["Storage"]):
         return self._decisions(queries, verdicts)
 
     def _acquire_many(self, queries: Iterable[Query]) -> Sequence[VerdictLike]:
+        from ratelimited_notify.limiter.batch import requests
+
         asked = requests(queries)
         return self.storage.acquire_many(asked) if asked else []
 
     def decide(self, batch: Iterable[Notification], patience: FailureBudget = ENDLESS) -> list[Decision | Exception]:
         """A decision for each notification, in the given order, or the error that `hit` would have raised."""
+        from ratelimited_notify.limiter.batch import merge_decisions, queries_among
+
         known = self._queries_for(batch)
         queries = queries_among(known)
         try:
@@ -221,7 +227,7 @@ class Limiter(BaseLimiter["Storage"]):
 
     def wait(self, seconds: float) -> None:
         """Wait this many seconds, by the limiter's clock."""
-        self._check_slept(getattr(self._clock, "sleep", time.sleep)(seconds))
+        check_slept(getattr(self._clock, "sleep", time.sleep)(seconds))
 
     def close(self) -> None:
         """Close the storage if this limiter opened it. This closes its connections, or forgets its windows in memory.
@@ -229,6 +235,7 @@ class Limiter(BaseLimiter["Storage"]):
         If you use the limiter afterwards, a storage of this library connects again, or starts with empty windows, and
         you have to close it again.
         """
+        self._leave_source()
         if self._owned and self._storage is not None:
             self._storage.close()
             self._rules_changed()

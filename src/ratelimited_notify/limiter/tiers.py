@@ -45,7 +45,7 @@ class Tiers:
         NotifyError: `tier_of` does not take a recipient, or needs more than recipient and fields.
     """
 
-    __slots__ = ("_ask", "_given", "_plain", "_with_fields")
+    __slots__ = ("_ask", "_given", "_with_fields", "plain")
 
     def __init__(self, tier_of: TierOf | None) -> None:
         self._given = tier_of is not None
@@ -54,7 +54,9 @@ class Tiers:
         ask = self._ask = _asking(_nobody if tier_of is None else tier_of, kind)
         # A callable that gets no fields is called without a detour.
         given = cast("Callable[[Recipient], object]", _nobody if tier_of is None else tier_of)
-        self._plain = _without_fields(ask) if self._with_fields else given
+        plain = _without_fields(ask) if self._with_fields else given
+        self.plain = cast("Callable[[Recipient], str | None]", plain)
+        """Asks for a notification without fields. What it returns may not be a tier, see `checked_tier`."""
 
     def of(self, recipient: Recipient, fields: Mapping[str, Recipient | None]) -> str | None:
         """The tier of a notification, or None.
@@ -66,12 +68,7 @@ class Tiers:
         Raises:
             TypeError: `tier_of=` returned something else than a string or None.
         """
-        tier = self._ask(recipient, fields)
-        return _checked(tier)
-
-    def of_recipient(self, recipient: Recipient) -> str | None:
-        """The tier of a notification without fields, as `of` does."""
-        return _checked(self._plain(recipient))
+        return checked_tier(self._ask(recipient, fields))
 
     def problems(self, rules: RuleSet) -> list[Problem]:
         """The rules whose tiers would have no effect, because `tier_of=` is missing or does not know enough."""
@@ -96,7 +93,12 @@ def _without_fields(ask: Callable[[Recipient, Mapping[str, object]], object]) ->
     return lambda recipient: ask(recipient, {})
 
 
-def _checked(tier: object) -> str | None:
+def checked_tier(tier: object) -> str | None:
+    """What `tier_of=` returned, if it is the name of a tier or None.
+
+    Raises:
+        TypeError: it is something else.
+    """
     if tier is not None and not isinstance(tier, str):
         close_coroutine(tier)
         raise TypeError(f"tier_of= returned a {type(tier).__name__}; it must return the name of a tier, or None.")

@@ -11,7 +11,7 @@ from ratelimited_notify.callables import is_async, outcome_of
 from ratelimited_notify.cancellation import is_cancelled
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
-from ratelimited_notify.limiter.batch import ENDLESS, FailureBudget
+from ratelimited_notify.limiter.failure_budget import ENDLESS, FailureBudget
 from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.limiter.refund import give_back_async
 from ratelimited_notify.notification.recipient import several

@@ -15,9 +15,8 @@ from ratelimited_notify.limiter.refund import refunding
 from ratelimited_notify.notification.notification import Notification
 from ratelimited_notify.notification.recipient import ARGUMENTS
 from ratelimited_notify.notifier.delivery import Delivery, Status
-from ratelimited_notify.notifier.policy import Policy
+from ratelimited_notify.notifier.policy import Policy, checking
 from ratelimited_notify.pickling import NotPickled
-from ratelimited_notify.sources.load import rules_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -83,7 +82,10 @@ class BaseNotifier(KnownAttributes, NotPickled, Generic[P, R, _L]):
         else:
             _check_limiter(limiter, kind, _limiter_arguments(rules, storage, options))
         self.limiter = limiter
+        # The copies that `bind` makes keep it alive, too.
+        self._check_rules = checking(self._policy, f"The notifier of {_gateway_text(gateway)}")
         self._policy.check(limiter.rules)
+        limiter.register(self._check_rules)
 
     def __repr__(self) -> str:
         policy = self._policy
@@ -107,9 +109,7 @@ class BaseNotifier(KnownAttributes, NotPickled, Generic[P, R, _L]):
 
     @rules.setter
     def rules(self, rules: Rules | None) -> None:
-        usable = rules_from(rules)
-        self._policy.check(usable)
-        self.limiter.rules = usable
+        self.limiter.rules = rules
 
     def bind(self, *, priority: str | None = None, cost: int | None = None, **fields: Recipient | None) -> Self:
         """A cheap copy of the notifier for notifications that have these values in common, with the same windows.

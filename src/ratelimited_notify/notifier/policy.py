@@ -10,11 +10,12 @@ from ratelimited_notify.limiter.exceeded import RateLimitExceeded
 from ratelimited_notify.rules.rule import on_limit_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit, Rule
+    from ratelimited_notify.rules.ruleset import RuleSet
 
 # Seconds to pause if a storage refuses but says that there is room now, so that it is not asked in a tight loop.
 _SHORTEST_PAUSE = 0.001
@@ -112,6 +113,23 @@ class Policy:
         if self._raises:
             raise RateLimitExceeded(refusal)
         return refusal
+
+
+def checking(policy: Policy, who: str) -> Callable[[RuleSet], None]:
+    """A function that checks whether a policy can do what new rules say, for `limiter.register`.
+
+    Arguments:
+        policy: the policy.
+        who: whose policy it is; the beginning of the error message.
+    """
+
+    def check(rules: RuleSet) -> None:
+        try:
+            policy.check(rules)
+        except NotifyError as error:
+            raise NotifyError(f"{who} cannot go by these rules: {error}") from None
+
+    return check
 
 
 def _strictest(choices: Iterable[OnLimit]) -> OnLimit | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, TypeAlias
 
 from ratelimited_notify.callables import is_async, reject_coroutine
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.limiter.batch import ENDLESS, FailureBudget
+from ratelimited_notify.limiter.failure_budget import ENDLESS, FailureBudget
 from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
 from ratelimited_notify.limiter.refund import give_back
 from ratelimited_notify.limiter.sync import Limiter

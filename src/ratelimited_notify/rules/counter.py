@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.windows.keys import rest_of, tag_of
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.rules.rule import OnLimit, Rule
     from ratelimited_notify.windows.strategies import StrategyName
+
+
+@lru_cache(maxsize=1024)
+def _layout(by: tuple[str, ...]) -> tuple[int | None, tuple[int, ...], str]:
+    """Where the recipient is among these fields, the places of the other ones in the order of their names, and their names as
+    a part of the key.
+    """
+    # With their names in the key, a rule that counts by another field from now on does not find the counts of the first one
+    # under an equal value. Most keys need none, and are shorter.
+    names = sorted(by)
+    counted = "" if names == ["recipient", "type"] else "".join(f"+{name}" for name in names) or "+"
+    others = tuple(by.index(name) for name in names if name != "recipient")
+    return by.index("recipient") if "recipient" in by else None, others, counted
 
 
 class _Keyed:
@@ -34,13 +47,12 @@ class _Keyed:
         Arguments:
             identifiers: the values of the fields in the rule's `by`, in the same order.
         """
-        others = [value.decode() if isinstance(value, bytes) else str(value) for value in identifiers]
-        if "recipient" in self.by:
-            tag = tag_of(others.pop(self.by.index("recipient")))
-        else:
-            tag = tag_of(":".join((self.rule, *others)))
-        period = cast("RateLimitItem", self).get_expiry()
-        return f"{self.namespace}:{{{tag}}}:{rest_of((self.rule, str(period), *others), self.strategy)}"
+        texts = [value.decode() if isinstance(value, bytes) else str(value) for value in identifiers]
+        recipient, others, counted = _layout(self.by)
+        values = [texts[position] for position in others]
+        tag = tag_of(":".join((self.rule, *values)) if recipient is None else texts[recipient])
+        period = f"{cast('RateLimitItem', self).get_expiry()}{counted}"
+        return f"{self.namespace}:{{{tag}}}:{rest_of((self.rule, period, *values), self.strategy)}"
 
     def __reduce__(self) -> tuple[object, ...]:
         item = cast("RateLimitItem", self)
@@ -81,6 +93,17 @@ class Counter(Window):
         self.by: tuple[str, ...] = rule.by
         self.on_limit: OnLimit | None = rule.on_limit
         self.item: RateLimitItem = keyed_item(item, namespace, rule.name, rule.by, rule.strategy)
+
+    def key_parts(self, type: str) -> tuple[str, str]:
+        """The parts of the keys of a type before and after the recipient, as it is written in keys. If keys do not depend on
+        the recipient, the first part is the whole key.
+        """
+        item = cast("_Keyed", self.item)
+        types = [type] if "type" in self.by else []
+        if self.shared:
+            return item.key_for(*types), ""
+        parts = (item.rule, f"{self.period // MICROSECONDS}{_layout(self.by)[2]}", *types)
+        return f"{item.namespace}:{{", f"}}:{rest_of(parts, item.strategy)}"
 
     def key(self, identifiers: Sequence[str]) -> str:
         """The storage key of the window with these values of `by`."""

@@ -6,9 +6,10 @@ A pattern that no name can match as it is meant is an error. What may be meant a
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.rules.glob import parts_of
+from ratelimited_notify.rules.glob import is_empty_set, parts_of, plain_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,17 +20,18 @@ _ALTERNATIVES = re.compile(r"\{[^{},]*+,[^{}]*+\}").search
 _PLACEHOLDER = re.compile(r"\{[^{},]*+\}").search
 _REGULAR = re.compile(r"\A\^|\$\Z|\\[\[\]().*+?^$|dDwWsSbB-]|\.\+|\(\?").search
 _SQL = re.compile(r"(?:\A|[._:/-])%(?:\Z|[._:/-])|[^0-9 ]%\Z").search
-_PLAIN = re.compile(r"[\w.:/-]*+").fullmatch
 _LIST = re.compile(r"[,;|*]").search
 
 _WILD_RECIPIENT = re.compile(r"[*%]++(?:@|\Z)").match
 _WILD = re.compile(r"\A\^.*\$\Z|\*", re.DOTALL).search
 _SEVERAL = re.compile(r"[,;\s]").search
+_TWO_SIGNS = re.compile(r"@[^@\0]*+@").search
+_AT_ONCE = 1000
 
 
 def wrong_type(type: str) -> str | None:
     """A message about a type in a rule that cannot be meant as it is written, or None."""
-    if _PLAIN(type):
+    if plain_type(type):
         return None
     outside, _, _ = parts_of(type)
     if len(type) > 2 and type[0] == "^" and type[-1] == "$":
@@ -41,7 +43,7 @@ def wrong_type(type: str) -> str | None:
 
 def doubtful_type(type: str) -> Iterator[str]:
     """Messages about a type in a rule that is hardly meant as it is written."""
-    if _PLAIN(type):
+    if plain_type(type):
         return
     outside, sets, unclosed = parts_of(type)
     shown = _shown(type)
@@ -72,7 +74,9 @@ def _doubtful_sets(sets: Iterable[str], shown: str) -> Iterator[str]:
     for each in sets:
         if each.startswith("^") and len(each) > 1:
             yield f"{shown} has a set that begins with ^, which is one of its characters. To exclude characters, write [!...]."
-        if any(each[at - 1] > each[at + 1] for at in range(1, len(each) - 1) if each[at] == "-"):
+        if is_empty_set(f"[{each}]"):
+            yield f"{shown} has a range that ends before it begins, so no other type matches."
+        elif any(each[at - 1] > each[at + 1] for at in range(1, len(each) - 1) if each[at] == "-"):
             yield f"{shown} has a range that ends before it begins, so the range matches nothing."
 
 
@@ -84,12 +88,22 @@ def wrong_override(value: str) -> bool:
     return found is not None and (found[0][-1] == "@" or "*" in found[0])
 
 
+def is_suspicious(values: Iterable[str]) -> bool:
+    """Whether one of these may be wrong or doubtful as the recipient of an override, at a quick look at all of them."""
+    rest = iter(values)
+    while some := list(islice(rest, _AT_ONCE)):
+        text = "\0".join(some)
+        if "*" in text or "%" in text or "^" in text or text.count("\0") >= len(some) or _TWO_SIGNS(text):
+            return True
+    return False
+
+
 def doubtful_overrides(values: Iterable[str]) -> list[int]:
     """Which recipients of overrides, or other values, look like a pattern or like several."""
     return [
         index
         for index, value in enumerate(values)
-        # What few have is looked for first, since there may be 100,000 of them.
+        # What few have is looked for first.
         if ("*" in value or value[0] == "^" or value.count("@") > 1)
         and (_WILD(value) is not None or (value.count("@") > 1 and _SEVERAL(value.strip()) is not None))
     ]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _MOST_GLOBS = 1024
 
+plain_type = re.compile(r"[\w.:/*?-]*+").fullmatch
+"""A match, if the type in a rule is neither wrong nor doubtful, as most are."""
+
 
 class Glob:
     """A glob, taken apart.
@@ -30,6 +33,9 @@ class Glob:
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
+        if "?" not in pattern and "[" not in pattern:
+            self._parts: tuple[str | _Part, ...] = tuple(pattern.split(_STAR))
+            return
         parts: list[str | _Part] = []
         atoms: list[_Atom] = []
         for atom in [*_atoms(pattern), _STAR]:
@@ -43,13 +49,24 @@ class Glob:
         """What is between the stars; one more than there are stars."""
 
     @property
-    def runs(self) -> tuple[list[str], bool, bool]:
-        """The literal texts in the pattern, in order; whether the first begins it, and whether the last ends it."""
-        atoms = [each for part in self._parts for each in ([None, part, None] if isinstance(part, str) else part.atoms)]
-        first, last = self._parts[0], self._parts[-1]
-        begins = bool(first) if isinstance(first, str) else isinstance(first.atoms[0], str)
-        ends = bool(last) if isinstance(last, str) else isinstance(last.atoms[-1], str)
-        return [each for each in atoms if isinstance(each, str) and each], begins, ends
+    def texts(self) -> list[str]:
+        """The literal texts in the pattern, in order."""
+        atoms = [each for part in self._parts for each in ((part,) if isinstance(part, str) else part.atoms)]
+        return [each for each in atoms if isinstance(each, str) and each]
+
+    @property
+    def beginning(self) -> str:
+        """The literal text with which every type begins that matches. Empty if there is none."""
+        first = self._parts[0]
+        text = first if isinstance(first, str) else first.atoms[0]
+        return text if isinstance(text, str) else ""
+
+    @property
+    def ending(self) -> str:
+        """The literal text with which every type ends that matches. Empty if there is none."""
+        last = self._parts[-1]
+        text = last if isinstance(last, str) else last.atoms[-1]
+        return text if isinstance(text, str) else ""
 
     def matches(self, type: str) -> bool:
         """Whether the glob matches the whole type, with case."""
@@ -152,6 +169,13 @@ def _set(text: str) -> Callable[[str], object]:
     from fnmatch import translate
 
     return re.compile(translate(text)).match
+
+
+def is_empty_set(text: str) -> bool:
+    """Whether no character is in the set."""
+    from fnmatch import translate
+
+    return "(?!)" in translate(text)
 
 
 @lru_cache(maxsize=_MOST_GLOBS)

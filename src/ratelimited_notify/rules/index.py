@@ -7,13 +7,13 @@ text (`*`, `??`, `[ab]*`) are asked about every type.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimited_notify.rules.glob import Glob, is_glob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _LONGEST = 32
 """So many characters of a beginning or an ending are compared: longer ones would be cut out of each type for little."""
@@ -21,7 +21,11 @@ _GRAM = 4
 _FEW = 8
 """So many globs may have the same beginning or ending. If more have, they are told apart by what is in between."""
 
-_FOUND = tuple[int, Glob]
+_BEGINNING, _ENDING, _INSIDE = "^", "$", "~"
+"""What a text to find a glob by is marked with, according to where it is in the types that match."""
+
+# Most texts have one position, and the garbage collector has nothing to do with numbers.
+_Positions: TypeAlias = int | list[int]
 
 
 class TypeIndex:
@@ -31,91 +35,109 @@ class TypeIndex:
         patterns: the types and globs.
     """
 
-    __slots__ = ("_always", "_beginnings", "_endings", "_grams", "_named")
+    __slots__ = ("_always", "_beginnings", "_endings", "_globs", "_grams", "_named", "_patterns")
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        named: defaultdict[str, list[int]] = defaultdict(list)
-        globs: list[_FOUND] = []
+        self._patterns = patterns = tuple(patterns)
+        named: dict[str, _Positions] = {}
+        positions: list[int] = []
         for position, pattern in enumerate(patterns):
-            if is_glob(pattern):
-                globs.append((position, Glob(pattern)))
-                # A glob always matches itself, and most do so as a glob.
-                if globs[-1][1].matches(pattern):
-                    continue
-            named[pattern].append(position)
-        # The collector has nothing to do with tuples of numbers.
-        self._named = {name: tuple(positions) for name, positions in named.items()}
-        self._always: list[_FOUND] = []
-        beginnings: dict[str, list[_FOUND]] = {}
-        endings: dict[str, list[_FOUND]] = {}
-        grams: dict[str, list[_FOUND]] = {}
-        kinds = (beginnings, endings, grams)
-        for (kind, text), each in zip(_texts([glob for _, glob in globs]), globs, strict=True):
-            if kind is None:
-                self._always.append(each)
+            if not is_glob(pattern):
+                _add(named, pattern, position)
             else:
-                kinds[kind].setdefault(text, []).append(each)
-        self._beginnings = _by_length(beginnings)
-        self._endings = _by_length(endings)
-        self._grams = _by_length(grams)
+                positions.append(position)
+                # A glob is always for itself, and does not match itself only if it has a set.
+                if "[" in pattern and not Glob(pattern).matches(pattern):
+                    _add(named, pattern, position)
+        self._named = named
+        # Taken apart when they are first asked.
+        self._globs: dict[int, Glob] = {}
+        always: list[int] = []
+        texts: dict[str, _Positions] = {}
+        for text, position in zip(_texts([patterns[position] for position in positions]), positions, strict=True):
+            if text:
+                _add(texts, text, position)
+            else:
+                always.append(position)
+        self._always = tuple(always)
+        self._beginnings = _by_length(texts, _BEGINNING)
+        self._endings = _by_length(texts, _ENDING)
+        self._grams = _by_length(texts, _INSIDE)
 
     def find(self, type: str) -> list[int]:
         """The positions of all patterns that match the type, in ascending order."""
-        found = list(self._named.get(type, ()))
+        found: list[int] = []
         asked = list(self._always)
+        _extend(found, self._named.get(type))
         for length, beginnings in self._beginnings:
-            asked += beginnings.get(type[:length], ())
+            _extend(asked, beginnings.get(type[:length]))
         for length, endings in self._endings:
-            asked += endings.get(type[-length:], ())
+            _extend(asked, endings.get(type[-length:]))
         for length, grams in self._grams:
             texts = {type[place : place + length] for place in range(len(type) - length + 1)}
             for text in texts & grams.keys():
-                asked += grams[text]
-        found += (position for position, glob in asked if glob.matches(type))
+                _extend(asked, grams[text])
+        found += (position for position in asked if self._glob(position).matches(type))
         found.sort()
         return found
 
+    def _glob(self, position: int) -> Glob:
+        glob = self._globs.get(position)
+        if glob is None:
+            glob = self._globs[position] = Glob(self._patterns[position])
+        return glob
 
-_BEGINNING, _ENDING, _INSIDE = range(3)
+
+def _add(found: dict[str, _Positions], text: str, position: int) -> None:
+    before = found.get(text)
+    if before is None:
+        found[text] = position
+    elif isinstance(before, int):
+        found[text] = [before, position]
+    else:
+        before.append(position)
 
 
-def _texts(globs: Sequence[Glob]) -> list[tuple[int | None, str]]:
-    """For each glob the text to find it by, and where it is in the types that match. None: it has no such text."""
-    around = [_around(glob) for glob in globs]
+def _extend(positions: list[int], more: _Positions | None) -> None:
+    if isinstance(more, int):
+        positions.append(more)
+    elif more is not None:
+        positions += more
+
+
+def _texts(patterns: Sequence[str]) -> Iterator[str]:
+    """For each glob the text to find it by, marked with where it is in the types that match. Empty: it has no such text."""
+    around = [_around(Glob(pattern)) for pattern in patterns]
     number = Counter(text for each in around for text in each)
-    many = [
-        glob.runs[0] if min((number[text] for text in each), default=_FEW + 1) > _FEW else []
-        for each, glob in zip(around, globs, strict=True)
-    ]
-    inside = [list(dict.fromkeys(_grams_of(runs))) for runs in many]
-    number.update(text for each in inside for text in each)
-    return [
-        min((*each, *more), key=number.__getitem__, default=(None, ""))
-        for each, more in zip(around, inside, strict=True)
-    ]
+    many = [not each or min(map(number.__getitem__, each)) > _FEW for each in around]
+    inside = {
+        place: tuple(dict.fromkeys(_grams_of(Glob(pattern).texts)))
+        for place, pattern in enumerate(patterns)
+        if many[place]
+    }
+    number.update(text for each in inside.values() for text in each)
+    for place, each in enumerate(around):
+        yield min((*each, *inside.get(place, ())), key=number.__getitem__, default="")
 
 
-def _around(glob: Glob) -> list[tuple[int, str]]:
+def _around(glob: Glob) -> tuple[str, ...]:
     """How the types that the glob matches begin and end, as far as that is known."""
-    runs, begins, ends = glob.runs
-    texts: list[tuple[int, str]] = []
-    if begins:
-        texts.append((_BEGINNING, runs[0][:_LONGEST]))
-    if ends:
-        texts.append((_ENDING, runs[-1][-_LONGEST:]))
-    return texts
+    beginning, ending = glob.beginning, glob.ending
+    begun = (_BEGINNING + beginning[:_LONGEST],) if beginning else ()
+    return (*begun, _ENDING + ending[-_LONGEST:]) if ending else begun
 
 
-def _grams_of(runs: Iterable[str]) -> Iterable[tuple[int, str]]:
-    for run in runs:
-        size = min(_GRAM, len(run))
+def _grams_of(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        size = min(_GRAM, len(text))
         # Of a long text, its first characters are enough.
-        for place in range(min(len(run), _LONGEST) - size + 1):
-            yield _INSIDE, run[place : place + size]
+        for place in range(min(len(text), _LONGEST) - size + 1):
+            yield _INSIDE + text[place : place + size]
 
 
-def _by_length(found: Mapping[str, list[_FOUND]]) -> list[tuple[int, dict[str, list[_FOUND]]]]:
-    sorted_out: dict[int, dict[str, list[_FOUND]]] = {}
-    for text, globs in found.items():
-        sorted_out.setdefault(len(text), {})[text] = globs
+def _by_length(found: Mapping[str, _Positions], kind: str) -> list[tuple[int, dict[str, _Positions]]]:
+    sorted_out: dict[int, dict[str, _Positions]] = {}
+    for text, positions in found.items():
+        if text[0] == kind:
+            sorted_out.setdefault(len(text) - 1, {})[text[1:]] = positions
     return sorted(sorted_out.items())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from ratelimited_notify.errors import RuleError
+from ratelimited_notify.errors import Problem, RuleError
 from ratelimited_notify.notification.cost import LARGEST_AMOUNT
 from ratelimited_notify.rules.period import period_of
 from ratelimited_notify.rules.wording import limit_text, limits_text, quoted
@@ -71,6 +71,34 @@ def limits_of(notation: LimitNotation, *, shown: bool = True) -> tuple[RateLimit
             if not shown:
                 raise
     return _read_all(notation, shown=shown)
+
+
+def limits_at(
+    place: str, notation: LimitNotation, problems: list[Problem], *, shown: bool = True
+) -> tuple[RateLimitItem, ...]:
+    """Parse a notation into limits. If that fails, add the problems, each with its place.
+
+    Arguments:
+        place: where the notation is, for messages.
+        notation: the notation.
+        problems: a list to which problems are added.
+        shown: whether messages may quote the notation.
+    """
+    try:
+        return limits_of(notation, shown=shown)
+    except RuleError as error:
+        problems += (problem.under(place) for problem in error.problems)
+        return ()
+
+
+def pairs(place: str, mapping: object, problems: list[Problem]) -> Iterable[tuple[object, LimitNotation]]:
+    """The items of a table of limits; none, and a problem, if it is no table."""
+    if mapping is None:
+        return ()
+    if not isinstance(mapping, Mapping):
+        problems.append(Problem(place, "must be a table of limits."))
+        return ()
+    return cast("Mapping[object, LimitNotation]", mapping).items()
 
 
 @lru_cache(maxsize=_MOST_TEXTS)

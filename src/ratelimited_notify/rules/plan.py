@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.notification.recipient import text_of
 from ratelimited_notify.rules.counter import Counter
+from ratelimited_notify.rules.overrides import Overrides
 from ratelimited_notify.rules.rule import overridden_field
 from ratelimited_notify.windows.keys import tag_of, tags_of
 from ratelimited_notify.windows.strategies import Mode
@@ -70,7 +71,7 @@ class CompiledRule:
         self.plain = _ALWAYS.issuperset(rule.by)
         """Whether the rule counts by nothing but type and recipient."""
         field = overridden_field(rule.by)
-        self.overrides: Mapping[str, _Limits] = rule.overrides
+        self.overrides = rule.overrides
         """Other limits, by the recipient as it is counted, or by the value of another field."""
         if rule.overrides and field == "recipient" and counted is not text_of:
             self.overrides = _normalized(rule, counted)
@@ -81,11 +82,11 @@ class CompiledRule:
 
     def limits(self, value: str, tier: str | None) -> _Limits:
         """The limits that apply to a value of the field that can have overrides."""
-        limits = self.overrides.get(value)
-        if limits is None:
-            rule = self.rule
-            limits = rule.limits if tier is None else rule.tiers.get(tier, rule.limits)
-        return limits
+        number = self.overrides.numbers.get(value)
+        if number is not None:
+            return self.overrides.kinds[number]
+        rule = self.rule
+        return rule.limits if tier is None else rule.tiers.get(tier, rule.limits)
 
     def counters(self, limits: _Limits, *, forced: bool = False) -> tuple[Counter, ...]:
         """The windows of these limits of the rule. Forced windows count a hit even if it is over the limit."""
@@ -107,11 +108,11 @@ class CompiledRule:
         return self.counters(self.limits(value, tier), forced=exempt)
 
 
-def _normalized(rule: Rule, counted: Callable[[Recipient], str]) -> dict[str, _Limits]:
+def _normalized(rule: Rule, counted: Callable[[Recipient], str]) -> Overrides:
     """The overrides by the recipient as it is counted: recipients are normalized before they are looked up."""
     problems: list[Problem] = []
-    read: dict[str, _Limits] = {}
-    for index, (recipient, limits) in enumerate(rule.overrides.items()):
+    read: dict[str, int] = {}
+    for index, (recipient, number) in enumerate(rule.overrides.numbers.items()):
         place = f"overrides[{index}]"
         try:
             name = counted(recipient)
@@ -121,10 +122,10 @@ def _normalized(rule: Rule, counted: Callable[[Recipient], str]) -> dict[str, _L
             continue
         if name in read:
             problems.append(Problem(place, "is a second override for the same recipient, after normalization."))
-        read[name] = limits
+        read[name] = number
     if problems:
         raise RuleError(problems)
-    return read
+    return Overrides(read, rule.overrides.kinds, rule.overrides.suspicious)
 
 
 class Variant:
@@ -134,7 +135,7 @@ class Variant:
 
     def __init__(self, type: str, windows: tuple[Counter, ...]) -> None:
         self.windows = windows
-        self.key_parts = [_key_parts(type, window) for window in windows]
+        self.key_parts = tuple(window.key_parts(type) for window in windows)
         """For each of these windows, the parts of its key before and after the recipient."""
 
     def keys(self, recipient: str) -> list[str]:
@@ -152,15 +153,6 @@ class Variant:
             ),
             strict=True,
         )
-
-
-def _key_parts(type: str, window: Counter) -> tuple[str, str]:
-    """The parts of a key before and after the tag. If the tag is not the recipient, the first part is the whole key."""
-    key = window.key(tuple(type if name == "type" else "recipient" for name in window.by))
-    if window.shared:
-        return key, ""
-    before, _, after = key.partition("{recipient}")
-    return before + "{", "}" + after
 
 
 class Plan:
@@ -191,16 +183,20 @@ class Plan:
         self._exempt = frozenset[str]().union(*(compiled.rule.exempt for compiled in compiled_rules))
         self._fields = frozenset[str]().union(*(compiled.rule.by for compiled in compiled_rules)) - _ALWAYS
         # A notification without any of these fields is counted by the other rules alone.
-        self._plain_rules = [compiled for compiled in compiled_rules if compiled.plain]
+        plain = [compiled for compiled in compiled_rules if compiled.plain]
+        self._plain_rules = plain if len(plain) < len(compiled_rules) else compiled_rules
         self.tiers = frozenset[str]().union(*(compiled.rule.tiers for compiled in compiled_rules))
         """The tiers that the windows depend on."""
-        self.overriding = [compiled.overrides for compiled in self._plain_rules if compiled.overrides]
-        """The overrides by recipient that the windows depend on."""
+        self.overriding = [compiled.overrides.numbers for compiled in self._plain_rules if compiled.overrides.numbers]
+        """For each rule with overrides, which of them a recipient has. Recipients with the same ones have the same windows."""
         windows = tuple(window for compiled in self._plain_rules for window in compiled.counters(compiled.rule.limits))
         self.common = Variant(type, windows)
         """The windows of a notification without fields, for recipients without an override or a tier, unless the priority
         is exempt."""
+        # By the identity of the limits of each rule, which keeps them alive.
         self._variants: dict[tuple[int, ...], Variant] = {}
+        if self.overriding or self.tiers:
+            self._variants[tuple(id(compiled.rule.limits) for compiled in self._plain_rules)] = self.common
 
     def variant(self, recipient: str, tier: str | None) -> Variant:
         """The windows of a recipient in the form in which it is counted, unless the priority is exempt, for a notification

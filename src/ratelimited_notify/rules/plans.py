@@ -73,7 +73,7 @@ class Plans:
         if earlier is not None and earlier.rules is rules:
             self._compiled_rules = earlier._compiled_rules
             self._standing_in = self._standing(earlier)
-            self._take_over(earlier, {})
+            self._take_over_all(earlier)
         else:
             known = {} if earlier is None else earlier._by_name()
             self._compile_normalized(known)
@@ -138,6 +138,25 @@ class Plans:
             else:
                 self._keep(Plan(type, found, known=is_known))
 
+    def _take_over_all(self, earlier: Plans) -> None:
+        """Take over the plans of the same rules, but for types with another limit of a decorator than before."""
+        changed = {type for type, rule in self._standing_in.items() if earlier._standing_in.get(type) is not rule}
+        found = _snapshot(earlier._plans)
+        plans = self._plans = {type: plan for type, plan in found if plan.known and type not in changed}
+        self._order.extend(plans)
+        self.shortcuts.update((type, each) for type, each in _snapshot(earlier.shortcuts) if type in plans)
+        for type, plan in plans.items() if len(self.shortcuts) < len(plans) else ():
+            if type not in self.shortcuts:
+                # There is none, or another thread was about to make it.
+                self._add_shortcut(plan, self.shortcuts)
+        for type in changed.intersection(type for type, _ in found):
+            self._keep(Plan(type, self._matching(type, {})[0], known=True))
+
+    def _add_shortcut(self, plan: Plan, shortcuts: dict[str, Shortcut]) -> None:
+        shortcut = None if self._shortcut_for is None else self._shortcut_for(plan)
+        if shortcut is not None:
+            shortcuts[plan.type] = shortcut
+
     @property
     def number(self) -> int:
         """How many rules there are, with the limits of decorators that apply, and without the default."""
@@ -191,6 +210,8 @@ class Plans:
 
     def _keep(self, plan: Plan, shortcut: Shortcut | None = None) -> Plan:
         type = plan.type
+        # If all are forgotten meanwhile, this one is, too.
+        shortcuts = self.shortcuts
         while len(self._plans) >= MOST_TYPES and self._order:
             # Another thread may just be forgetting all of them.
             with suppress(IndexError):
@@ -200,17 +221,26 @@ class Plans:
         # In this order, so that an exception of a signal handler in between leaves no plan that is never dropped.
         self._order.append(type)
         self._plans[type] = plan
-        if shortcut is None and self._shortcut_for is not None:
-            shortcut = self._shortcut_for(plan)
-        if shortcut is not None:
-            self.shortcuts[type] = shortcut
+        if shortcut is None:
+            self._add_shortcut(plan, shortcuts)
+        else:
+            shortcuts[type] = shortcut
         return plan
+
+    def parts(self) -> list[object]:
+        """What the plans consist of. To let go of it bit by bit does not hold up other threads, see `let_go`."""
+        return [
+            *self.rules,
+            *(compiled for _, compiled in _snapshot(self._compiled_rules)),
+            *(plan for _, plan in _snapshot(self._plans)),
+            *(shortcut for _, shortcut in _snapshot(self.shortcuts)),
+        ]
 
     def forget(self) -> None:
         """Forget all plans and shortcuts. Each is made again when it is next used."""
         self._order.clear()
         self._plans.clear()
-        self.shortcuts.clear()
+        self.shortcuts = {}
 
     def fields(self, given: Mapping[str, Recipient | None]) -> dict[str, str]:
         """The fields of a notification as strings, without the fields that are None.

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
-from ratelimited_notify.errors import NotifyError, Problem, RuleError
-from ratelimited_notify.notification.recipient import Recipient, text_of
-from ratelimited_notify.rules.doubt import doubtful_names, doubtful_overrides, doubtful_type, wrong_override, wrong_type
-from ratelimited_notify.rules.glob import matches
-from ratelimited_notify.rules.limit import limits_of
+from ratelimited_notify.errors import Problem, RuleError
+from ratelimited_notify.rules.glob import matches, plain_type
+from ratelimited_notify.rules.limit import limits_at, pairs
+from ratelimited_notify.rules.overrides import NO_OVERRIDES, Overrides
 from ratelimited_notify.rules.wording import quoted
 from ratelimited_notify.windows.strategies import StrategyName
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
+    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.annotations import LimitNotation
 
 OnLimit: TypeAlias = Literal["raise", "drop", "wait"]
@@ -31,11 +31,11 @@ _ON_LIMIT: tuple[str, ...] = get_args(OnLimit)
 _LATER = ("defer", "digest")
 _BY = ("type", "recipient")
 # Thousands of rules share these.
-_NO_LIMITS: Mapping[str, object] = MappingProxyType({})
+_NO_LIMITS: Mapping[str, tuple[RateLimitItem, ...]] = MappingProxyType({})
 _NO_TEXTS = frozenset[str]()
+_set = object.__setattr__
 _LONGEST = 100
 """So much of the name of a tier is shown in a place."""
-_SINGLE = "but an override is for a single {}. Write one for each, or a tier, and let tier_of= say who is in it."
 
 
 def on_limit_problem(value: object) -> str | None:
@@ -67,7 +67,8 @@ class Rule:
             recipient, they are for the values of the one field besides the type that it counts by: with `by="tenant"`,
             `{"acme": "50/day"}`.
         tiers: other limits for the recipients that the limiter's `tier_of=` puts in a tier: `{"gold": "20/day"}`. If the
-            rule counts by other fields instead, `tier_of=` needs a parameter called `fields`.
+            rule counts by other fields instead, `tier_of=` needs a parameter called `fields`. If the rules for a type have
+            more than 64 tiers, decisions about it take longer.
         exempt: priorities that always pass, one string or several.
         count_exempt: whether exempt notifications are counted too, up to twice the amount. True by default.
         enforce: False is shadow mode: the rule counts, and reports what it would refuse, but refuses nothing.
@@ -84,7 +85,7 @@ class Rule:
     strategy: StrategyName
     name: str
     on_limit: OnLimit | None
-    overrides: Mapping[str, tuple[RateLimitItem, ...]] = field(repr=False, hash=False)
+    overrides: Overrides = field(repr=False, hash=False)
     tiers: Mapping[str, tuple[RateLimitItem, ...]] = field(hash=False)
     exempt: frozenset[str]
     count_exempt: bool
@@ -109,7 +110,7 @@ class Rule:
     ) -> None:
         problems: list[Problem] = []
         type = _text("type", type, problems)
-        if wrong := wrong_type(type):
+        if not plain_type(type) and (wrong := _wrong_type(type)):
             problems.append(Problem("type", wrong))
         if strategy not in _STRATEGIES:
             known = ", ".join(map(repr, _STRATEGIES))
@@ -119,40 +120,31 @@ class Rule:
         for option, value in (("count_exempt", count_exempt), ("enforce", enforce)):
             if not isinstance(value, bool):
                 problems.append(Problem(option, "must be true or false."))
-        before = len(problems)
-        counted_by = _texts("by", by, problems)
-        if len(set(counted_by)) < len(counted_by):
-            problems.append(Problem("by", "names a field twice."))
-        overridden = overridden_field(counted_by)
-        if len(problems) == before:
-            if overrides and overridden is None:
-                others = "several" if set(counted_by) - {"type"} else "none"
-                problems.append(
-                    Problem(
-                        "overrides",
-                        "need a rule that counts by recipient or by one other field besides the type; "
-                        f"it counts by {others}.",
-                    )
-                )
-            if tiers and set(counted_by) <= {"type"}:
-                problems.append(Problem("tiers", "need a rule that counts by recipient or by another field."))
-        settings: dict[str, object] = {
-            "type": type,
-            "limits": _limits("limit", limit, problems),
-            "by": counted_by,
-            "strategy": strategy,
-            "name": _name(type, counted_by) if name is None else _text("name", name, problems),
-            "on_limit": on_limit,
-            "overrides": _overrides(overrides, overridden or "recipient", problems),
-            "tiers": _tiers(tiers, problems),
-            "exempt": frozenset(_texts("exempt", exempt, problems)) or _NO_TEXTS,
-            "count_exempt": count_exempt,
-            "enforce": enforce,
-            "required": _texts("required", required, problems),
-        }
+        counted_by, overridden = (_BY, "recipient") if by is _BY else _counted_by(by, overrides, tiers, problems)
+        limits = limits_at("limit", limit, problems)
+        if name is None:
+            name = type if counted_by is _BY else _name(type, counted_by)
+        else:
+            name = _text("name", name, problems)
+        others = NO_OVERRIDES if overrides is None else _overrides(overrides, overridden or "recipient", problems)
+        by_tier = _read_only(_tiers(tiers, problems)) if tiers is not None else _NO_LIMITS
+        priorities = frozenset(_texts("exempt", exempt, problems)) or _NO_TEXTS
+        needed = _texts("required", required, problems)
         if problems:
             raise RuleError(problems)
-        self.__setstate__(settings)
+        # One by one: a large rule set makes thousands of rules.
+        _set(self, "type", type)
+        _set(self, "limits", limits)
+        _set(self, "by", counted_by)
+        _set(self, "strategy", strategy)
+        _set(self, "name", name)
+        _set(self, "on_limit", on_limit)
+        _set(self, "overrides", others)
+        _set(self, "tiers", by_tier)
+        _set(self, "exempt", priorities)
+        _set(self, "count_exempt", count_exempt)
+        _set(self, "enforce", enforce)
+        _set(self, "required", needed)
 
     def __getstate__(self) -> dict[str, object]:
         # Read-only mappings cannot be pickled, so their contents are.
@@ -163,8 +155,9 @@ class Rule:
     def __setstate__(self, state: Mapping[str, object]) -> None:
         for attribute, value in state.items():
             if isinstance(value, dict):
-                value = MappingProxyType(cast("dict[str, object]", value)) if value else _NO_LIMITS
-            object.__setattr__(self, attribute, value)
+                read = cast("dict[str, tuple[RateLimitItem, ...]]", value)
+                value = Overrides.of(read) if attribute == "overrides" else _read_only(read)
+            _set(self, attribute, value)
 
     @property
     def is_cap(self) -> bool:
@@ -183,12 +176,21 @@ class Rule:
     @property
     def warnings(self) -> tuple[Problem, ...]:
         """What is hardly meant as it is written, such as a regular expression as a type. Each has its place."""
+        if plain_type(self.type) and not (self.exempt or self.tiers or self.overrides.suspicious):
+            return ()
+        from ratelimited_notify.rules.doubt import doubtful_names, doubtful_overrides, doubtful_type
+
         found = [Problem("type", said) for said in doubtful_type(self.type)]
         for option, names in (("exempt", sorted(self.exempt)), ("tiers", self.tiers)):
             found += (Problem(option, said) for said in doubtful_names(names))
-        for index in doubtful_overrides(self.overrides):
-            field = overridden_field(self.by)
-            found.append(Problem(f"overrides[{index}]", f"looks like a pattern, {_SINGLE.format(field)}"))
+        if self.overrides.suspicious:
+            from ratelimited_notify.rules.override_notation import SINGLE
+
+            advice = SINGLE.format(overridden_field(self.by))
+            found += (
+                Problem(f"overrides[{index}]", f"looks like a pattern, {advice}")
+                for index in doubtful_overrides(self.overrides)
+            )
         return tuple(found)
 
 
@@ -201,6 +203,47 @@ def overridden_field(by: Sequence[str]) -> str | None:
         return "recipient"
     others = [name for name in by if name != "type"]
     return others[0] if len(others) == 1 else None
+
+
+# Most rules are plain, and most programs load no code for others.
+
+
+def _wrong_type(type: str) -> str | None:
+    from ratelimited_notify.rules.doubt import wrong_type
+
+    return wrong_type(type)
+
+
+def _overrides(given: object, field: str, problems: list[Problem]) -> Overrides:
+    if not given and given.__class__ is dict:
+        return NO_OVERRIDES
+    from ratelimited_notify.rules.override_notation import overrides_of
+
+    return overrides_of(given, field, problems)
+
+
+def _counted_by(
+    by: object, overrides: object, tiers: object, problems: list[Problem]
+) -> tuple[tuple[str, ...], str | None]:
+    """The fields that a rule counts by, and the one whose values overrides are for."""
+    before = len(problems)
+    counted_by = _texts("by", by, problems)
+    if len(set(counted_by)) < len(counted_by):
+        problems.append(Problem("by", "names a field twice."))
+    overridden = overridden_field(counted_by)
+    if len(problems) > before:
+        return counted_by, overridden
+    if overrides and overridden is None:
+        others = "several" if set(counted_by) - {"type"} else "none"
+        said = "need a rule that counts by recipient or by one other field besides the type; it counts by"
+        problems.append(Problem("overrides", f"{said} {others}."))
+    if tiers and set(counted_by) <= {"type"}:
+        problems.append(Problem("tiers", "need a rule that counts by recipient or by another field."))
+    return counted_by, overridden
+
+
+def _read_only(limits: dict[str, tuple[RateLimitItem, ...]]) -> Mapping[str, tuple[RateLimitItem, ...]]:
+    return MappingProxyType(limits) if limits else _NO_LIMITS
 
 
 def _name(type: str, by: tuple[str, ...]) -> str:
@@ -233,74 +276,13 @@ def _texts(place: str, value: object, problems: list[Problem]) -> tuple[str, ...
     return ()
 
 
-def _limits(
-    place: str, notation: LimitNotation, problems: list[Problem], *, shown: bool = True
-) -> tuple[RateLimitItem, ...]:
-    try:
-        return limits_of(notation, shown=shown)
-    except RuleError as error:
-        problems += (problem.under(place) for problem in error.problems)
-        return ()
-
-
-def _overrides(overrides: object, field: str, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
-    sound = _sound(overrides)
-    if sound is not None:
-        return sound
-    # Messages show no address. So places are numbers instead of recipients, and limits are not quoted either: key and
-    # value may have been swapped.
-    read: dict[str, tuple[RateLimitItem, ...]] = {}
-    for index, (recipient, notation) in enumerate(_pairs("overrides", overrides, problems)):
-        place = f"overrides[{index}]"
-        try:
-            text = text_of(cast("Recipient", recipient), field)
-        except (TypeError, NotifyError) as error:
-            problems.append(Problem(place, str(error)))
-            continue
-        if wrong_override(text):
-            problems.append(Problem(place, f"is a pattern, {_SINGLE.format(field)}"))
-        if text in read:
-            problems.append(Problem(place, f"is a second override for the same {field}."))
-        read[text] = _limits(place, notation, problems, shown=False)
-    return read
-
-
-def _sound(overrides: object) -> dict[str, tuple[RateLimitItem, ...]] | None:
-    """What `_overrides` returns for texts without problems, faster: there may be 100,000 of them. None for all others."""
-    if overrides.__class__ is not dict:
-        return None
-    read: dict[str, tuple[RateLimitItem, ...]] = {}
-    known: dict[str, tuple[RateLimitItem, ...]] = {}
-    # Neither needs to be a text yet.
-    for text, notation in cast("dict[str, str]", overrides).items():
-        if text.__class__ is not str or notation.__class__ is not str or not text or wrong_override(text):
-            return None
-        limits = known.get(notation)
-        if limits is None:
-            try:
-                limits = known[notation] = limits_of(notation, shown=False)
-            except RuleError:
-                return None
-        read[text] = limits
-    return read
-
-
 def _tiers(tiers: object, problems: list[Problem]) -> dict[str, tuple[RateLimitItem, ...]]:
     read: dict[str, tuple[RateLimitItem, ...]] = {}
-    for tier, notation in _pairs("tiers", tiers, problems):
+    for tier, notation in pairs("tiers", tiers, problems):
         if isinstance(tier, str) and tier:
             name = str.__str__(tier)
             shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
-            read[name] = _limits(f"tiers.{shown}", notation, problems)
+            read[name] = limits_at(f"tiers.{shown}", notation, problems)
         else:
             problems.append(Problem("tiers", f"has a name that is empty or not a string: {quoted(tier)}."))
     return read
-
-
-def _pairs(place: str, mapping: object, problems: list[Problem]) -> Iterable[tuple[object, LimitNotation]]:
-    if mapping is None:
-        return ()
-    if not isinstance(mapping, Mapping):
-        problems.append(Problem(place, "must be a table of limits."))
-        return ()
-    return cast("Mapping[object, LimitNotation]", mapping).items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -14,7 +15,7 @@ from ratelimited_notify.rules.table import is_rule_table, meant, rule_of
 from ratelimited_notify.rules.wording import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ratelimited_notify.rules.annotations import LimitNotation
     from ratelimited_notify.rules.index import TypeIndex
@@ -45,10 +46,10 @@ class RuleSet:
             (`rules[3].limit`).
     """
 
-    __slots__ = ("_index", "_periods", "default", "fields", "rules", "unknown_type")
+    __slots__ = ("_index", "_named", "default", "fields", "rules", "unknown_type")
 
     _index: TypeIndex
-    _periods: dict[tuple[str, int], str]
+    _named: dict[str, tuple[int, ...]]
     rules: tuple[Rule, ...]
     fields: frozenset[str]
     default: Rule | None
@@ -63,7 +64,7 @@ class RuleSet:
         unknown_type: UnknownType = "send",
     ) -> None:
         problems: list[Problem] = []
-        listed = _listed(rules, problems)
+        listed, places = _listed(rules, problems)
         declared = _declared(fields, problems)
         fallback = None
         if default is not None:
@@ -78,15 +79,12 @@ class RuleSet:
                 Problem("unknown_type", "'raise' cannot be combined with a default: no type would be unknown.")
             )
         if fallback is not None:
-            problems += _useless_default(listed)
-        problems += _undeclared(listed, declared)
-        periods: dict[tuple[str, int], str] = {}
-        for place, rule in [*listed, ("default", fallback)] if fallback else listed:
-            problems += _twice(place, rule, periods, add=True)
+            problems += _useless_default(listed, places)
+        problems += _undeclared(listed, places, declared)
+        problems += _repeated([*listed, fallback], [*places, None]) if fallback else _repeated(listed, places)
         if problems:
             raise RuleError(problems)
-        _fill(self, tuple(rule for _, rule in listed), declared, fallback, unknown_type)
-        object.__setattr__(self, "_periods", periods)
+        _fill(self, tuple(listed), declared, fallback, unknown_type)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"A rule set is immutable; make a new one to change {name!r}.")
@@ -169,7 +167,24 @@ class RuleSet:
 
     def clashes(self, rule: Rule) -> list[Problem]:
         """Why a rule cannot be added: it would share its counters with one of these, and apply another limit to them."""
-        return _twice(f"rules[{len(self.rules)}]", rule, self._periods, add=False)
+        number = len(self.rules)
+        rules = self.rules if self.default is None else (*self.rules, self.default)
+        same = self._by_name.get(rule.name, ())
+        places = [None if position == number else position for position in same]
+        return _repeated([*(rules[position] for position in same), rule], [*places, number])
+
+    @property
+    def _by_name(self) -> dict[str, tuple[int, ...]]:
+        """The positions of rules by their names. That of the default is behind all rules."""
+        try:
+            return self._named
+        except AttributeError:
+            named: dict[str, list[int]] = {}
+            for position, rule in enumerate((*self.rules, *filter(None, [self.default]))):
+                named.setdefault(rule.name, []).append(position)
+            # The collector has nothing to do with tuples of numbers.
+            object.__setattr__(self, "_named", {name: tuple(positions) for name, positions in named.items()})
+            return self._named
 
 
 def _restored(
@@ -177,12 +192,6 @@ def _restored(
 ) -> RuleSet:
     made = RuleSet.__new__(RuleSet)
     _fill(made, rules, fields, default, unknown_type)
-    periods: dict[tuple[str, int], str] = {}
-    for index, rule in enumerate(rules):
-        _twice(f"rules[{index}]", rule, periods, add=True)
-    if default is not None:
-        _twice("default", default, periods, add=True)
-    object.__setattr__(made, "_periods", periods)
     return made
 
 
@@ -193,35 +202,41 @@ def _fill(
         object.__setattr__(made, name, value)
 
 
-def _listed(rules: object, problems: list[Problem]) -> list[tuple[str, Rule]]:
-    """The rules, each with its place for messages."""
-    listed: list[tuple[str, Rule]] = []
+def _place(place: int | str | None) -> str:
+    """A place for messages, by the number of a rule or its name. None is the default."""
+    return "default" if place is None else f"rules[{quoted(place)}]"
+
+
+def _listed(rules: object, problems: list[Problem]) -> tuple[list[Rule], list[int | str]]:
+    """The rules, and the number or the name of each for messages."""
+    listed: list[Rule] = []
+    places: list[int | str] = []
     if isinstance(rules, Mapping):
         limits = cast("Mapping[object, LimitNotation]", rules)
         wrong = _other_mapping(limits)
         if wrong:
             problems.append(Problem("rules", wrong))
-            return []
-        for name, limit in limits.items():
-            place = f"rules[{quoted(name)}]"
+            return [], []
+        for name, limit in cast("Mapping[str, LimitNotation]", limits).items():
             try:
-                listed.append((place, Rule(cast("str", name), limit)))
+                listed.append(Rule(name, limit))
+                places.append(name)
             except RuleError as error:
-                problems += (problem.under(place) for problem in error.problems)
+                problems += (problem.under(f"rules[{quoted(name)}]") for problem in error.problems)
     elif isinstance(rules, Iterable) and not isinstance(rules, str):
         for index, rule in enumerate(cast("Iterable[object]", rules)):
-            place = f"rules[{index}]"
-            if isinstance(rule, Rule):
-                listed.append((place, rule))
-            elif isinstance(rule, Mapping):
-                listed.append((place, rule_of(cast("object", rule), place, problems)))
-            else:
-                problems.append(Problem(place, f"is a {type(rule).__name__}, not a Rule or a dict."))
+            if isinstance(rule, Mapping):
+                rule = rule_of(cast("object", rule), _place(index), problems)
+            elif not isinstance(rule, Rule):
+                problems.append(Problem(_place(index), f"is a {type(rule).__name__}, not a Rule or a dict."))
+                continue
+            listed.append(rule)
+            places.append(index)
     else:
         problems.append(
             Problem("rules", f"is a {type(rules).__name__}; use a mapping from type to limit, or a list of rules.")
         )
-    return listed
+    return listed, places
 
 
 def _other_mapping(rules: Mapping[object, object]) -> str | None:
@@ -248,49 +263,56 @@ def _declared(fields: object, problems: list[Problem]) -> frozenset[str]:
     return frozenset(FIELDS).union(name for name in names if isinstance(name, str))
 
 
-def _useless_default(listed: list[tuple[str, Rule]]) -> list[Problem]:
-    for_all = next((place for place, rule in listed if rule.is_for_every_type), None)
+def _useless_default(listed: list[Rule], places: list[int | str]) -> list[Problem]:
+    for_all = next((place for place, rule in zip(places, listed, strict=True) if rule.is_for_every_type), None)
     if for_all is None:
         return []
-    return [Problem("default", f"is never used, because {for_all} is for every type. Remove one of them.")]
+    return [Problem("default", f"is never used, because {_place(for_all)} is for every type. Remove one of them.")]
 
 
-def _undeclared(listed: list[tuple[str, Rule]], declared: frozenset[str]) -> list[Problem]:
+def _undeclared(listed: list[Rule], places: list[int | str], declared: frozenset[str]) -> list[Problem]:
     problems: list[Problem] = []
+    if declared.issuperset(name for names in _fields_of(listed) for name in names):
+        return problems
     known = sorted(declared)
     usable = ", ".join(known if len(known) <= _MOST_NAMED else [*known[:_MOST_NAMED], "..."])
-    for place, rule in listed:
+    for place, rule in zip(places, listed, strict=True):
         for option, names in (("by", rule.by), ("required", rule.required)):
             for name in names:
                 if name not in declared:
                     said = f"{quoted(name)} is not a field; use {usable}, or declare it: fields=[{quoted(name)}]."
                     # To search for a similar name takes longest, and only so many problems are shown.
                     similar = meant(name, known) if len(problems) < MOST_SHOWN else ""
-                    problems.append(Problem(f"{place}.{option}", said + similar))
+                    problems.append(Problem(f"{_place(place)}.{option}", said + similar))
     return problems
 
 
-def _twice(place: str, rule: Rule, periods: dict[tuple[str, int], str], *, add: bool) -> list[Problem]:
-    """Find out whether the rule has the name and a period of another one: they would share their counters, and apply
-    different limits to them.
+def _fields_of(listed: list[Rule]) -> set[tuple[str, ...]]:
+    """The combinations of fields that rules count by or require. Thousands of rules have few."""
+    return {rule.by for rule in listed} | {rule.required for rule in listed}
+
+
+def _repeated(rules: Sequence[Rule], places: Sequence[int | str | None]) -> list[Problem]:
+    """Find the rules that have the name and a period of an earlier one: they would share their counters, and apply different
+    limits to them.
 
     Arguments:
-        place: where the rule is, for messages.
-        periods: the places of earlier rules, by name and period in seconds.
-        add: whether to add this rule.
+        rules: the rules.
+        places: where each rule is, for messages.
     """
+    number = Counter(rule.name for rule in rules)
+    if len(number) == len(rules):
+        return []
     problems: list[Problem] = []
-    # Thousands of overrides usually have few distinct limits.
-    kinds = {id(items): items for items in (rule.limits, *rule.overrides.values(), *rule.tiers.values())}
-    for period in sorted({item.get_expiry() for items in kinds.values() for item in items}):
-        name = rule.name, period
-        first = periods.setdefault(name, place) if add else periods.get(name, place)
-        if first != place:
-            problems.append(
-                Problem(
-                    place,
-                    f"has the same name ({quoted(rule.name)}) and period ({period} seconds) as {first}; "
-                    "give one of them another name=.",
-                )
-            )
+    seen: dict[tuple[str, int], int | str | None] = {}
+    for place, rule in zip(places, rules, strict=True):
+        if number[rule.name] == 1:
+            continue
+        # Thousands of overrides usually have few distinct limits.
+        kinds = (rule.limits, *rule.overrides.kinds, *rule.tiers.values())
+        for period in sorted({item.get_expiry() for items in kinds for item in items}):
+            first = seen.setdefault((rule.name, period), place)
+            if first != place:
+                said = f"has the same name ({quoted(rule.name)}) and period ({period} seconds) as {_place(first)}"
+                problems.append(Problem(_place(place), f"{said}; give one of them another name=."))
     return problems

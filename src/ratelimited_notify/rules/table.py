@@ -82,7 +82,9 @@ def rule_of(table: object, place: str, problems: list[Problem]) -> Rule:
     if "limit" in read:
         read["limit"] = limit_from(read["limit"])
     try:
-        _made(read)
+        made = _made(read)
+        if not found:
+            return made
     except RuleError as error:
         found += error.problems
     problems += (problem.under(place) for problem in found)

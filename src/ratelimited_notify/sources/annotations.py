@@ -9,11 +9,17 @@ from typing import TypeAlias
 from ratelimited_notify.rules.annotations import LimitNotation
 from ratelimited_notify.rules.rule import Rule
 from ratelimited_notify.rules.ruleset import RuleSet
+from ratelimited_notify.sources.base import RuleSource
 
-Rules: TypeAlias = (
+FixedRules: TypeAlias = (
     RuleSet | Mapping[str, LimitNotation] | Iterable[Rule | Mapping[str, object]] | str | os.PathLike[str]
 )
-"""The rules of a limiter: a rule set, a mapping from type to limit, several rules, or the path of a TOML file.
+"""Rules that do not change by themselves: a rule set, a mapping from type to limit, several rules, or the path of a file.
 
 Each of several rules is a `Rule`, or a dict with the arguments of `Rule`.
+"""
+
+Rules: TypeAlias = FixedRules | RuleSource
+"""The rules of a limiter: `FixedRules`, or a source of rules that change while the program runs. A text with a scheme, such as
+`"file:rules.toml"`, is a source, too.
 """

@@ -13,7 +13,7 @@ from string import ascii_letters, digits
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from ratelimited_notify.windows.strategies import StrategyName
 
@@ -33,7 +33,10 @@ REST_BYTES = 96
 NAMESPACE_BYTES = 32
 """The longest namespace."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9@._+=-]{1,64}").fullmatch
+plain = re.compile(r"[A-Za-z0-9@._+=-]{1,64}").fullmatch
+"""A match, if the part is used in a key unchanged. Where every call counts, it is called instead of `is_plain`."""
+
+_PLAIN_PARTS = re.compile(r"[A-Za-z0-9@._+=:-]*").fullmatch
 _PLAIN_BYTES = (ascii_letters + digits + "@._+=-").encode()
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
 _OURS = re.compile(r"[A-Za-z0-9._-]{1,32}:\{[^{}]+\}:[^{}]+:[mfs]").fullmatch
@@ -56,12 +59,12 @@ def digest(text: str, secret: bytes = b"") -> str:
 
 def is_plain(part: str) -> bool:
     """Whether the part is used in a key unchanged."""
-    return _PLAIN(part) is not None
+    return plain(part) is not None
 
 
 def escape(part: str) -> str:
     """The part in plain ASCII without separators, braces, spaces or control characters."""
-    if _PLAIN(part):
+    if plain(part):
         return part
     from urllib.parse import quote
 
@@ -70,7 +73,7 @@ def escape(part: str) -> str:
 
 def tag_of(recipient: str) -> str:
     """The recipient as written between the braces of a key."""
-    if _PLAIN(recipient):
+    if plain(recipient):
         return recipient
     escaped = escape(recipient)
     # Redis ignores an empty tag, so the recipient's windows would be in several slots.
@@ -87,9 +90,12 @@ def tags_of(recipients: Sequence[str]) -> Sequence[str]:
     return [tag_of(recipient) for recipient in recipients]
 
 
-def rest_of(parts: Iterable[str], strategy: StrategyName) -> str:
+def rest_of(parts: Sequence[str], strategy: StrategyName) -> str:
     """The part of a key after the tag: what distinguishes this window from the recipient's other windows."""
-    rest = ":".join(map(escape, parts))
+    rest = ":".join(parts)
+    # Most names and types are plain, which is quickly seen of all of them at once.
+    if not _PLAIN_PARTS(rest) or rest.count(":") >= len(parts):
+        rest = ":".join(map(escape, parts))
     kept = rest if len(rest) <= REST_BYTES else _HASHED + digest(rest)
     return f"{kept}:{STRATEGY_LETTERS[strategy]}"
 

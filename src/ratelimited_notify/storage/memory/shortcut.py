@@ -37,8 +37,13 @@ _RARELY = 61
 # A recipient with a % needs escaping: the key made here could be the escaped key of another recipient. A window that is not
 # stored as an integer (hence the TypeError) is decided by the general path, under the same lock. Looking at a few windows now
 # and then costs less than looking at one each time.
+# What every call uses is an argument with a default: Python remembers where the globals of a code are, but only those of one
+# function, and thousands of functions have the same code.
 _FUNCTION = """
-def decide(recipient):
+def decide(
+    recipient, before=before, {arguments},
+    by_hash=by_hash, guard=guard, hash=hash, lock=lock, origin=origin, ticks=ticks,
+):
     if "%" in recipient or (lock.locked() and not wait_until_open()):
         return None
     {keys}
@@ -53,7 +58,7 @@ def decide(recipient):
                 added = 0
                 {windows}
             except TypeError:
-                return general(tick, {all_keys})
+                return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick)
             if added and not is_plain(recipient):
                 return None
             {stored}
@@ -67,6 +72,7 @@ def decide(recipient):
     return True, tick, {values}
 """
 
+_ARGUMENTS = "after{n}=after{n}, full{n}=full{n}, last{n}=last{n}, lasting{n}=lasting{n}"
 _ONE_KEY = 'key0 = f"{before}{recipient}{after0}"'
 _SEVERAL_KEYS = "head = before + recipient; "
 
@@ -78,7 +84,7 @@ _MOVING = """
                 elif value{n} < full{n}:
                     value{n} = value{n} << {digit} | tick + lasting{n}
                 elif last{n} < 0:
-                    return general(tick, {all_keys})
+                    return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick)
                 elif (value{n} >> last{n} & {lowest}) // {marks} > (tick + origin) // {marks}:
                     {refused}
                 else:
@@ -105,7 +111,7 @@ _REFUSED = """outcome = False, tick, {found}
 # An integer is immutable and can be explained later. A record has to be read now, under the lock. The windows up to this one
 # are integers; otherwise the comparison would have raised.
 _REFUSED_UNLESS_KEPT = """if {kept}:
-                        return general(tick, {all_keys})
+                        return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick)
                     """
 _SWEPT = "not tick % {rarely} and sweep((tick + origin) // {marks}, 8)"
 
@@ -179,7 +185,13 @@ def shared_names(shards: Shards, guard: YieldingLock, clock: MemoryClock) -> Map
         "sweep": shards.sweep,
         "ticks": clock.forward,
         "guard": guard,
+        "as_outcome": _as_outcome,
     }
+
+
+def _as_outcome(verdict: Verdict, tick: int) -> Outcome:
+    """The outcome of the general path."""
+    return verdict.granted, tick, verdict
 
 
 def _compiled(
@@ -189,11 +201,7 @@ def _compiled(
     windows: Sequence[Window],
     key_parts: Sequence[tuple[str, str]],
 ) -> Callable[[str], Outcome | None]:
-    def general(tick: int, *keys: str) -> Outcome:
-        verdict = decided(windows, keys, 1, tick + clock.origin)
-        return verdict.granted, tick, verdict
-
-    known: dict[str, object] = {**shared, "before": key_parts[0][0], "general": general}
+    known: dict[str, object] = {**shared, "before": key_parts[0][0], "decided": decided, "windows": windows}
     for n, (window, (_, after)) in enumerate(zip(windows, key_parts, strict=True)):
         known[f"after{n}"] = after
         known[f"lasting{n}"] = window.period * MARKS + clock.origin
@@ -219,6 +227,7 @@ def _code(strategies: tuple[StrategyName, ...]) -> CodeType:
     swept = _SWEPT.format(rarely=_RARELY, marks=MARKS)
     constants = {"digit": DIGIT, "lowest": LOWEST, "marks": MARKS, "last_part": PARTS - 1}
     text = _FUNCTION.format(
+        arguments=each(_ARGUMENTS),
         keys=_ONE_KEY if len(strategies) == 1 else _SEVERAL_KEYS + each("key{n} = head + after{n}", "; "),
         windows="".join(
             (_MOVING if strategy == "moving-window" else _FIXED).format(

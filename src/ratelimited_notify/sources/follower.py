@@ -1,0 +1,35 @@
+"""What goes by live rules: a limiter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ratelimited_notify.rules.ruleset import RuleSet
+
+
+class Follower(Protocol):
+    """What goes by live rules: a limiter."""
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules by which it goes."""
+        ...
+
+    def prepared(self, rules: RuleSet) -> Callable[[], None]:
+        """Make everything for these rules. What you get puts them in force, and cannot fail. Hold `editing` until then.
+
+        Raises:
+            NotifyError: the rules cannot be used. The message says why, and by whom.
+        """
+        ...
+
+    def changed(self) -> None:
+        """Note that other rules are in force. No lock is held."""
+        ...
+
+    def forget_shortcuts(self) -> None:
+        """Decide the next notification the long way, which starts the thread."""
+        ...
