@@ -1,0 +1,217 @@
+"""The database that the rules are in: where it is, and what makes connections to it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import quote
+
+from sqlalchemy import URL, Engine, NullPool, SingletonThreadPool, StaticPool, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from ratelimited_notify.callables import check_is_called_only
+from ratelimited_notify.errors import MissingExtra, NotifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    Given: TypeAlias = "str | URL | Engine | AsyncEngine | Callable[[], Engine]"
+
+CONNECT_TIMEOUT = 10
+"""Seconds until a connection must be open, unless the URL says something else."""
+
+_WAYS = (
+    "a URL such as 'postgresql+psycopg://user@host/database', an Engine of SQLAlchemy, or a function that returns one"
+)
+
+_IN_MEMORY = (
+    "A database of SQLite in memory belongs to one connection, and the thread that keeps rules up to date needs another one. Use "
+    "a file, or share the memory: 'sqlite:///file:rules?mode=memory&cache=shared&uri=true'."
+)
+
+_DRIVERS = {
+    "aiomysql": "pymysql",
+    "aioodbc": "pyodbc",
+    "aiosqlite": "pysqlite",
+    "asyncmy": "pymysql",
+    "asyncpg": "psycopg",
+    "oracledb_async": "oracledb",
+    "psycopg_async": "psycopg",
+}
+"""For each asyncio driver the one that a thread can use."""
+
+_RENAMED = {"ssl": "sslmode", "timeout": "connect_timeout"}
+_DROPPED = (
+    "async_fallback",
+    "command_timeout",
+    "max_cached_statement_lifetime",
+    "max_cacheable_statement_size",
+    "prepared_statement_cache_size",
+    "prepared_statement_name_func",
+    "statement_cache_size",
+)
+# Options of asyncpg, which psycopg calls differently or does not have.
+
+_LIBPQ: Mapping[str, object] = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    # A host that is gone says nothing. Without these the system would wait for hours.
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "application_name": "ratelimited-notify",
+}
+
+
+class Database:
+    """What makes the connections: an engine of the user, or one of our own that keeps no connection.
+
+    Arguments:
+        given: what the user gave to the source.
+
+    Raises:
+        NotifyError: it cannot be used. The message shows no password.
+    """
+
+    def __init__(self, given: Given) -> None:
+        self.place = ""
+        """Where the database is, without user and password. Empty until a factory has been called."""
+        self.hint = ""
+        """What to try if there is no connection."""
+        self._engine: Engine | None = None
+        self._factory: Callable[[], Engine] | None = None
+        self._is_given = False
+        sync = getattr(given, "sync_engine", given)
+        if isinstance(sync, Engine):
+            if not sync.dialect.is_async:
+                self._take(sync)
+                return
+            self.hint = (
+                " It was tried with an engine made from the URL of the AsyncEngine. If that one needs more than its URL, pass a "
+                "function that returns an Engine."
+            )
+            given = sync.url
+        if isinstance(given, (str, URL)):
+            url = url_of(given)
+            self._engine, self.place = own_engine(url), place_of(url)
+        elif callable(given):
+            check_is_called_only(given, "The function for SQLRules")
+            self._factory = given
+        else:
+            raise NotifyError(f"SQLRules needs {_WAYS}, not a {type(given).__name__}.")
+
+    def engine(self) -> Engine:
+        """The engine of this process.
+
+        Raises:
+            NotifyError: the factory did not return an engine.
+        """
+        if self._engine is None:
+            made: object = None if self._factory is None else self._factory()
+            if not isinstance(made, Engine) or made.dialect.is_async:
+                raise NotifyError(
+                    f"The function for SQLRules returned a {type(made).__name__}; it must return an Engine of SQLAlchemy that "
+                    "is not for asyncio."
+                )
+            return self._take(made)
+        return self._engine
+
+    def _take(self, engine: Engine) -> Engine:
+        """Use this engine, or one with its URL if all threads share its connection, or its connection belongs to one thread."""
+        self._is_given, self.place = True, place_of(engine.url)
+        if isinstance(engine.pool, (SingletonThreadPool, StaticPool)):
+            self._is_given, engine = False, own_engine(engine.url)
+        self._engine = engine
+        return engine
+
+    def forked(self) -> None:
+        """Let the connections of the parent alone, in a forked child, before any other code runs there."""
+        if self._engine is not None and self._is_given:
+            self._engine.dispose(close=False)
+        if self._factory is not None:
+            self._engine = None
+
+
+def url_of(given: str | URL) -> URL:
+    """The URL, with a driver that a thread can use.
+
+    Raises:
+        NotifyError: it is not a URL of a database. The message does not show it.
+    """
+    try:
+        url = make_url(given.replace("postgres://", "postgresql://", 1) if isinstance(given, str) else given)
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None:
+        # Outside of the block: the error of SQLAlchemy may quote it.
+        raise NotifyError(f"This is not the URL of a database. Write {_WAYS}.")
+    if isinstance(given, str) and url.get_backend_name() != "sqlite" and given.count("@") > 1:
+        # What follows the first one would count as the host, and be shown.
+        raise NotifyError(
+            "The URL of a database has more than one @. Write %40 for @ in user name, password and options, and %2F for / there."
+        )
+    backend, _, driver = url.drivername.partition("+")
+    if backend == "postgresql" and not driver and importlib.util.find_spec("psycopg"):
+        # Before SQLAlchemy 2.1 it is psycopg2, which is not told about changes.
+        return url.set(drivername="postgresql+psycopg")
+    if driver not in _DRIVERS:
+        return url
+    if driver == "asyncpg":
+        options = {_RENAMED.get(name, name): value for name, value in url.query.items() if name not in _DROPPED}
+        url = url.set(query=options)
+    return url.set(drivername=f"{backend}+{_DRIVERS[driver]}")
+
+
+def own_engine(url: URL, *, create: bool = False) -> Engine:
+    """An engine that keeps no connection, with time-outs where the driver has them.
+
+    Arguments:
+        url: of the database.
+        create: whether a SQLite file may be created.
+
+    Raises:
+        NotifyError: there is no such kind of database, or its driver is not installed.
+    """
+    backend, _, driver = url.drivername.partition("+")
+    if backend == "sqlite" and not is_file(url) and url.query.get("cache") != "shared":
+        raise NotifyError(_IN_MEMORY)
+    options: Mapping[str, object] = {}
+    if driver.startswith("psycopg"):
+        options = {name: value for name, value in _LIBPQ.items() if name not in url.query}
+        if driver == "psycopg":
+            # PgBouncer gives each transaction another backend, which does not know what was prepared.
+            options = {**options, "prepare_threshold": None}
+    elif driver in ("pymysql", "mysqldb"):
+        options = {"connect_timeout": CONNECT_TIMEOUT}
+    elif backend == "sqlite" and driver in ("", "pysqlite") and is_file(url) and "uri" not in url.query:
+        # A wrong path must be an error, not an empty database.
+        path = quote(str(Path(url.database or "").absolute()))
+        url = url.set(database=f"file:{path}").update_query_dict({"mode": "rwc" if create else "rw", "uri": "true"})
+    try:
+        return create_engine(url, poolclass=NullPool, connect_args=dict(options))
+    except NoSuchModuleError:
+        missing = f"SQLAlchemy knows no database {url.drivername!r}."
+    except ImportError as error:
+        if driver == "psycopg":
+            raise MissingExtra("postgresql", "Rules in PostgreSQL") from None
+        missing = f"Rules in {backend} need the package {error.name or driver}, which is not installed."
+    except (ArgumentError, TypeError, ValueError):
+        missing = "The options in the URL of the database cannot be used."
+    raise NotifyError(missing)
+
+
+def is_file(url: URL) -> bool:
+    """Whether a database of SQLite is a file, and not in memory."""
+    return url.database not in (None, "", ":memory:") and url.query.get("mode") != "memory"
+
+
+def place_of(url: URL) -> str:
+    """Where a database is, without user, password and options, any of which may be secret."""
+    host = url.host or ""
+    if ":" in host:
+        host = f"[{host}]"
+    port = "" if url.port is None else f":{url.port}"
+    return f"{url.get_backend_name()}://{host}{port}/{url.database or ''}"

@@ -1,0 +1,81 @@
+"""Making the tables, or the SQL that makes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.schema import CreateTable
+
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.sources.sql.database import Database, own_engine, place_of, url_of
+from ratelimited_notify.sources.sql.failures import failure_of
+from ratelimited_notify.sources.sql.postgresql import trigger_statements
+from ratelimited_notify.sources.sql.tables import metadata, version
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_FIRST = (
+    "INSERT INTO notify_rules_version (id, version) SELECT 1, 1 WHERE NOT EXISTS (SELECT 1 FROM notify_rules_version)"
+)
+
+
+def statements(url: str) -> list[str]:
+    """The SQL that makes the tables, on PostgreSQL with the triggers, without a connection. It can be run again.
+
+    Arguments:
+        url: of the database. Only its kind counts: `postgresql://` is enough.
+
+    Raises:
+        NotifyError: it is not the URL of a database.
+    """
+    parsed = url_of(url)
+    try:
+        dialect = parsed.get_dialect()()
+    except (NoSuchModuleError, ArgumentError):
+        raise NotifyError(f"SQLAlchemy knows no database {parsed.drivername!r}.") from None
+    made = [
+        str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)).strip() for table in metadata.sorted_tables
+    ]
+    return [*made, _FIRST, *(trigger_statements() if dialect.name == "postgresql" else ())]
+
+
+def make_tables(url: str) -> tuple[str, bool]:
+    """Make the tables, unless they are there, and the triggers on PostgreSQL.
+
+    Arguments:
+        url: of the database. A SQLite file is created.
+
+    Returns:
+        Where they are, without a password, and whether changes are announced.
+
+    Raises:
+        NotifyError: the database cannot be reached, or refuses.
+    """
+    parsed = url_of(url)
+    place = place_of(parsed)
+    engine = own_engine(parsed, create=True)
+    try:
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+            if connection.execute(version.select()).first() is None:
+                connection.execute(version.insert().values(id=1))
+            return place, _announced(connection)
+    except (SQLAlchemyError, UnicodeError) as error:
+        raise failure_of(error, Database(engine)) from error
+
+
+def _announced(connection: Connection) -> bool:
+    """Make the triggers, if there are rights to."""
+    if connection.dialect.name != "postgresql":
+        return False
+    try:
+        with connection.begin_nested():
+            for statement in trigger_statements():
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+    except DBAPIError as error:
+        if error.connection_invalidated or getattr(error.orig, "sqlstate", None) != "42501":
+            raise
+        return False
+    return True
