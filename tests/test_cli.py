@@ -891,7 +891,7 @@ def test_without_a_command_the_commands_are_listed() -> None:
     """Somebody who calls it for the first time sees what there is."""
     output = invoke().output
 
-    assert all(name in output for name in ("send", "demo", "check"))
+    assert all(name in output for name in ("send", "demo", "rules"))
 
 
 def test_check_shows_the_rules(tmp_path: Path) -> None:
@@ -906,7 +906,7 @@ def test_check_shows_the_rules(tmp_path: Path) -> None:
         'enforce = false\n[rules.overrides]\n"geheim@example.com" = "1/day"\n[rules.tiers]\ngold = "20/day"\nlead = "1/day"\n'
     )
 
-    result = invoke("check", rules)
+    result = invoke("rules", "check", rules)
 
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
@@ -927,7 +927,7 @@ def test_check_says_what_becomes_of_other_types(tmp_path: Path, setting: str, sh
     rules = tmp_path / "rules.toml"
     rules.write_text(f'unknown_type = "{setting}"\n{RULES}')
 
-    assert shown_text in invoke("check", rules).stdout
+    assert shown_text in invoke("rules", "check", rules).stdout
 
 
 def test_check_does_not_speak_of_other_types_where_there_are_none(tmp_path: Path) -> None:
@@ -937,7 +937,7 @@ def test_check_does_not_speak_of_other_types_where_there_are_none(tmp_path: Path
         f'{RULES}\n[[rules]]\ntype = "*"\nlimit = "9/week"\nname = "each"\nrequired = ["tenant", "channel"]\n'
     )
 
-    shown_text = invoke("check", rules).stdout
+    shown_text = invoke("rules", "check", rules).stdout
 
     assert "(any other)" not in shown_text
     assert "9 per 7 days" in shown_text
@@ -949,13 +949,13 @@ def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text(f'{RULES}\n[[rules]]\ntype = "a|b"\nlimit = "9/day"\noverrides = {{"ana*" = "5/day"}}\n')
 
-    result = invoke("check", rules)
+    result = invoke("rules", "check", rules)
 
     assert result.exit_code == 0
     assert "a|b" in result.stdout
-    assert [text.partition(":")[2].split(" ", 2)[1] for text in result.stderr.splitlines()] == [
-        "rules[2].type:",
-        "rules[2].overrides[0]:",
+    assert [" ".join(text.split(" ")[1:4]) for text in result.stderr.splitlines()] == [
+        "line 11, rules[2].type:",
+        "line 13, rules[2].overrides[0]:",
     ]
     assert all(text.startswith("warning: ") for text in result.stderr.splitlines())
     assert "ana" not in result.output
@@ -966,12 +966,12 @@ def test_check_says_that_there_are_no_rules(tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text("")
 
-    result = invoke("check", rules)
+    result = invoke("rules", "check", rules)
 
     assert result.exit_code == 0
     assert "There are no rules." in result.stdout
     rules.write_text('default = "5/hour"')
-    assert "There are no rules." not in invoke("check", rules).stdout
+    assert "There are no rules." not in invoke("rules", "check", rules).stdout
 
 
 def test_flags_take_no_value() -> None:
@@ -988,7 +988,7 @@ def test_check_names_all_problems(tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text('default = "x"\n[[rules]]\ntype = "a"\nlimit = "often"\n')
 
-    result = invoke("check", rules)
+    result = invoke("rules", "check", rules)
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert "rules[0].limit: " in result.stderr

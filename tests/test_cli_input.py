@@ -418,7 +418,7 @@ def test_no_message_about_rules_speaks_python(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
     for text in RULE_FILES:
         path.write_text(text)
-        checked, sent = invoke("check", path), invoke("send", "--rules", path, "--dry-run")
+        checked, sent = invoke("rules", "check", path), invoke("send", "--rules", path, "--dry-run")
 
         assert (checked.exit_code, sent.exit_code) in ((0, 0), (1, 2)), text
         assert PYTHON.search(re.sub(r"'[^']*'", "''", checked.output + sent.output)) is None, text
@@ -486,7 +486,7 @@ def test_a_gzip_pipe_is_read_as_it_comes(rules: Path, inbox: Inbox) -> None:
 def test_output_that_cannot_be_written_is_told_in_words(rules: Path) -> None:
     """A full disk under the table is an error in one line, without a traceback."""
     run = subprocess.run(
-        ["/bin/sh", "-c", 'exec "$@" >/dev/full', "sh", sys.executable, "-m", "ratelimited_notify", "check", str(rules)],
+        ["/bin/sh", "-c", 'exec "$@" >/dev/full', "sh", sys.executable, "-m", "ratelimited_notify", "rules", "check", str(rules)],
         capture_output=True, check=False, timeout=30,
     )  # fmt: skip
 

@@ -33,6 +33,17 @@ SHOWN = {
         "page oncall: disk full on web-2",
         "suppressed (web-1): 'alert' refused by rule 'alert by recipient+dedupe_key' (1 per hour), try again in 1 h",
     ],
+    "live_rules.py": [
+        "news to Ana: sent suppressed",
+        "changed: news: 1 per day -> 3 per day, counts kept",
+        "news to Ana: sent sent",
+        "not used: 'lots' is not a limit. Write it like '5/day', '1 per 2 hours' or '3/hour; 10/day'. For no limit, write None, or 'none' in a file.",
+        "news to Ana: suppressed suppressed",
+        "changed: news: 3 per day -> 2 per day, counts kept",
+        "news to Ana: suppressed suppressed",
+        "changed: news: 2 per day -> 1 per hour, counting starts anew",
+        "news to Ana: sent suppressed",
+    ],
     "one_time_codes.py": [
         "the carrier refused; nothing is used up",
         "again at once: sent",

@@ -14,10 +14,11 @@ from ratelimited_notify._version import __version__
 from ratelimited_notify.cli.gateway import default_sender
 from ratelimited_notify.cli.report import console, say
 from ratelimited_notify.cli.report_file import why
+from ratelimited_notify.cli.rules import rules_app
 from ratelimited_notify.cli.send import MEMORY, Output, Route, send
 from ratelimited_notify.cli.standard_output import abandon
 from ratelimited_notify.cli.words import plain
-from ratelimited_notify.errors import NotifyError, RuleError
+from ratelimited_notify.errors import NotifyError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -77,8 +78,12 @@ def _options(
 @app.command("send")
 def send_command(
     rules: Annotated[
-        Path,
-        typer.Option(help="The TOML file with the rules.", envvar="RATELIMITED_NOTIFY_RULES", metavar="FILE"),
+        str,
+        typer.Option(
+            help="A rules file, or a source such as redis://localhost/0?key=notify:rules, which is read once.",
+            envvar="RATELIMITED_NOTIFY_RULES",
+            metavar="RULES",
+        ),
     ],
     notifications: Annotated[
         str,
@@ -182,7 +187,7 @@ def send_command(
     """
     aside = console(stderr=True)
     output = Output(
-        json, report, quiet, verbose, (rules, Path("/dev/stdin" if notifications == "-" else notifications))
+        json, report, quiet, verbose, (Path(rules), Path("/dev/stdin" if notifications == "-" else notifications))
     )
     with _usable(), _opened(notifications, quiet=quiet) as stream:
         if quiet and verbose:
@@ -204,25 +209,7 @@ def demo_command() -> None:
     raise typer.Exit(status)
 
 
-@app.command("check")
-def check_command(
-    rules: Annotated[Path, typer.Argument(help="The TOML file with the rules.", metavar="FILE")],
-) -> None:
-    """Check a rules file. Print the rules as a table, or all problems and where they are, with exit status 1.
-
-    What is hardly meant as it is written is a warning on standard error.
-    """
-    from ratelimited_notify.cli.check import show_rules
-    from ratelimited_notify.sources.file import read_rules
-
-    try:
-        checked = read_rules(rules)
-    except RuleError as error:
-        say(console(stderr=True), plain(str(error)))
-        raise typer.Exit(1) from None
-    show_rules(console(), checked)
-    for problem in checked.warnings:
-        say(console(stderr=True), plain(f"warning: {problem}"), "yellow")
+app.add_typer(rules_app)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ratelimited_notify.cli.progress import progress
 from ratelimited_notify.cli.record import reason, record_of
 from ratelimited_notify.cli.report import endings, report, say
 from ratelimited_notify.cli.report_file import OutputError, ReportFile
+from ratelimited_notify.cli.rules_argument import GivenRules
 from ratelimited_notify.cli.signals import terminable, undisturbed
 from ratelimited_notify.cli.standard_output import print_line
 from ratelimited_notify.cli.tally import Tally
@@ -28,7 +29,6 @@ from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
 from ratelimited_notify.notifier.delivery import Status
 from ratelimited_notify.notifier.sync import Notifier
-from ratelimited_notify.sources.file import read_rules
 
 if TYPE_CHECKING:
     import os
@@ -111,7 +111,7 @@ def send(stream: BinaryIO, route: Route, out: Console, aside: Console, output: O
         NotifyError: the rules, the gateway, the storage or the report cannot be used, or the input is not JSON lines;
             nothing was sent.
     """
-    rules = read_rules(route.rules)
+    rules = GivenRules(str(route.rules)).rules()
     _check_waiting(rules, route.max_wait)
     clock = _Leap() if route.dry_run else None
     tally = Tally(frozenset(rule.name for rule in rules if not rule.enforce))
