@@ -54,6 +54,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!ratelimited_notify\.).*"),
     ("py:.*", r"ratelimited_notify\..*\.(P|R|R_co|T|F|C)(\.args|\.kwargs)?"),
+    # For users it is a mapping.
+    ("py:class", r"ratelimited_notify\.rules\.overrides\.Overrides"),
 ]
 
 # The names in signatures that lead to other projects are listed in files here, so that a build needs no network. Add a line
