@@ -49,9 +49,9 @@ def limits(**limits: str) -> dict[str, Any]:
     return {"rules": [{"type": type, "limit": limit} for type, limit in limits.items()]}
 
 
-def until(true: Callable[[], object]) -> None:
+def until(true: Callable[[], object], within: float = WITHIN) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + WITHIN
+    deadline = time.monotonic() + within
     while not true():
         assert time.monotonic() < deadline, "it never became so"
         time.sleep(0.005)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
+from offering import amount, threads, until
 from proxy import Proxy
 from ratelimited_notify import Limiter, NotifyError, RuleError, RuleSet
 from ratelimited_notify.sources import RedisRules
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     from servers import Valkey
 
-WITHIN = 20.0
-"""Seconds, on a machine with little to run it on."""
 SOON = 0.1
 NEVER = 3600.0
 """An interval that no test waits for: only the subscription can tell."""
@@ -41,25 +40,6 @@ KEY = "notify:rules"
 def news(amount: int) -> dict[str, Any]:
     """A document."""
     return {"rules": [{"type": "news", "limit": f"{amount}/day"}]}
-
-
-def until(true: Callable[[], object], within: float = WITHIN) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + within
-    while not true():
-        assert time.monotonic() < deadline, "it never became so"
-        time.sleep(0.005)
-
-
-def amount(limiter: Limiter) -> int:
-    """What a limiter allows for news."""
-    (window,) = limiter.windows("news", "nobody")
-    return window.item.amount
-
-
-def threads() -> int:
-    """How many threads keep rules up to date."""
-    return sum(thread.name == "ratelimited-notify rules" for thread in threading.enumerate())
 
 
 def files() -> int:

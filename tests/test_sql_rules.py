@@ -13,38 +13,20 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from offering import WITHIN, amount, until
 from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, Rule, RuleError, RuleSet
 from ratelimited_notify.sources import SQLRules
 from ratelimited_notify.sources.sql import database as databases, reading, source as sources
 from sql_databases import Tables, on_sqlite as on_sqlite, tables as tables
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-WITHIN = 20.0
-"""Seconds, on a machine with little to run it on."""
 LONG = 3600.0
 """Seconds: an interval that no test lives to see."""
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + WITHIN
-    while not true():
-        assert time.monotonic() < deadline, "it never became so"
-        time.sleep(0.005)
-
-
-def amount(limiter: Limiter) -> int:
-    """What a limiter allows for news."""
-    (window,) = limiter.windows("news", "nobody")
-    return window.item.amount
 
 
 def threads() -> list[str]:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimited_notify.sources.formats import FORMATS
+from ratelimited_notify.sources.formats.toml import TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,17 +21,6 @@ _DEEPEST = 8
 _STEP = re.compile(r"\[([0-9]{1,9})\]|\.?([^.\[\]]+)")
 _SAID = re.compile(r"\(at line ([0-9]{1,9})[,)]").search
 
-# Strings and comments of TOML. Each ends with the line or the text at the latest.
-_TOML = re.compile(
-    r"""
-    \"{3} (?: [^"\\] | \\. | "(?!"") )*+ (?: "{3,5} | \Z )
-    | '{3} (?: [^'] | '(?!'') )*+ (?: '{3,5} | \Z )
-    | " (?: [^"\\\n] | \\. )*+ "?
-    | ' [^'\n]*+ '?
-    | \# [^\n]*+
-    """,
-    re.DOTALL | re.VERBOSE,
-)
 _HEADER = re.compile(r"(\[\[?)([^\[\]]*)\]").match
 _KEY = re.compile(r"([^=\[\]{}]+)=").match
 _JSON = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}\[\],]|\n')
@@ -90,7 +80,7 @@ def _in_toml(text: str, lines: _Lines) -> None:
     here: _Path = ()
     depth = 0
     # Without brackets and equals signs that mean nothing; each string keeps its lines.
-    for number, line in enumerate(_TOML.sub(_masked, text).split("\n"), 1):
+    for number, line in enumerate(TEXT.sub(_masked, text).split("\n"), 1):
         rest = line.strip()
         if depth == 0:
             header, key = _HEADER(rest), _KEY(rest)

@@ -17,7 +17,7 @@ _PLAIN = re.compile(r"""(?:[^'"`()\[\]{}]|(['"])[^\w\s]{1,2}\1)*+""").fullmatch
 
 # The parts of a TOML file that are not keys: strings in their four notations, and comments. Each ends with the line or the
 # file at the latest, so one pass is enough.
-_TEXT = re.compile(
+TEXT = re.compile(
     r"""
     \"{3} (?: [^"\\] | \\. | "(?!"") )*+ (?: "{3,5} | \Z )
     | '{3} (?: [^'] | '(?!'') )*+ (?: '{3,5} | \Z )
@@ -53,7 +53,7 @@ def _is_deep(text: str) -> bool:
     """Whether a key has too many dots. The parser starts again at each dot, and would take minutes."""
     if text.count(".") <= _DEEPEST:
         return False
-    keys = _TEXT.sub("q", text).replace(" ", "").replace("\t", "")
+    keys = TEXT.sub("q", text).replace(" ", "").replace("\t", "")
     return any(key.count(".") > _DEEPEST for key in _BETWEEN_KEYS.split(keys))
 
 

@@ -150,7 +150,8 @@ class SQLRules(RuleSource):
             return True
         watch = made.watch
         if not isinstance(watch, postgresql.Listener):
-            raise NotImplementedError
+            # Nothing tells about changes.
+            return super().wait(timeout)
         until = time.monotonic() + timeout
         if self._hears(watch):
             return True
