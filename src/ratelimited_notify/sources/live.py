@@ -57,7 +57,7 @@ class LiveRules:
         """Held while the rules of those that follow change, but not while the source is asked."""
         self._state: LiveState = LiveState()
         self._said: str | None = None
-        # Replaced as a whole by whoever holds `editing`, so that anybody may read it.
+        # Replaced as a whole by the thread that holds `editing`, so that every thread can read it.
         self._followers: tuple[ref[Follower], ...] = ()
         # Whether a version that could not be used may be usable by now.
         self._again = False
@@ -233,7 +233,7 @@ class LiveRules:
         refresher.warn_if_hindered()
 
     def keeps(self, refresher: Refresher) -> bool:
-        """Whether this thread is the one that keeps the rules up to date, and anybody goes by them."""
+        """Whether this thread is the one that keeps the rules up to date, and a limiter goes by them."""
         with self._starting:
             if self._refresher is not refresher or self._following():
                 return self._refresher is refresher
@@ -253,7 +253,7 @@ class LiveRules:
         return [follower for each in self._followers if (follower := each()) is not None]
 
     def _begin(self) -> None:
-        """Load the rules for those that were made while limiting was switched off. Nobody may be told of a failure but the log."""
+        """Load the rules for those that were made while limiting was switched off. A failure is only logged."""
         try:
             self.first()
         except NotifyError as error:

@@ -94,7 +94,7 @@ def _exchanged(connection: Connection, key: str, version: str, document: bytes) 
     """Whether both were written. False if somebody else has written since the version was read."""
     connection.ask("MULTI")
     connection.ask("HSET", key, VERSION, version, DOCUMENT, document)
-    # In the same step, so that whoever gets the message finds what it is about.
+    # In the same step, so that a process that gets the message finds the new rules.
     connection.ask("PUBLISH", key, version)
     try:
         return connection.ask("EXEC") is not None

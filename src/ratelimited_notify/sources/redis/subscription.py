@@ -72,7 +72,7 @@ class Subscription:
             if self._asked is None and now >= self._heard + self._silence:
                 self._connection.send("PING")
                 self._asked = now
-            # The next thing to do, besides reading.
+            # What to do next, apart from reading.
             next_step = self._heard + self._silence if self._asked is None else self._asked + self._timeout
             if self._connection.is_readable(max(0.0, min(until, next_step) - now)):
                 if self._is_message():

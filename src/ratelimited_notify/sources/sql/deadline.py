@@ -17,7 +17,7 @@ ANSWER_TIMEOUT = 30.0
 
 @contextmanager
 def answering(driver: Any) -> Generator[None]:  # Any: a connection of any driver
-    """Cut the connection if the block takes too long, so that whoever waits for an answer gets an error instead.
+    """Cut the connection if the block takes too long, so that a thread that waits for an answer gets an error instead.
 
     Arguments:
         driver: a connection that says which socket it has: psycopg, psycopg2. Others are not bounded.
