@@ -1,7 +1,7 @@
 """Rules in a file that somebody edits while the program sends. Mistakes in it change nothing."""
 
 import tempfile
-import time
+import threading
 from pathlib import Path
 
 from ratelimited_notify import Notifier
@@ -20,12 +20,14 @@ def send(notifier: Notifier[..., None], number: int) -> None:
 
 
 def edit(notifier: Notifier[..., None], path: Path, limit: str) -> None:
-    """Edit the file, and wait until the program has noticed: half a second at most."""
-    source = notifier.limiter.source
-    before = source.status
+    """Edit the file, and wait until the program has noticed: after half a second or so."""
+    source, told = notifier.limiter.source, threading.Event()
+    end = source.on_change(lambda before, after, changes: (print("changed:", *changes), told.set()))
+    before = source.status.problems
     path.write_text(RULES.format(limit))
-    while (source.status.version, source.status.problems) == (before.version, before.problems):
-        time.sleep(0.05)
+    while not told.wait(0.05) and source.status.problems in ((), before):
+        pass
+    end()
     for problem in source.status.problems:
         print("not used:", problem.message)
 
@@ -35,7 +37,6 @@ def main() -> None:
         path = Path(directory, "rules.toml")
         path.write_text(RULES.format("1/day"))
         notifier = Notifier(send_email, FileRules(path, interval=0.5))
-        notifier.limiter.source.on_change(lambda before, after, changes: print("changed:", *changes))
         send(notifier, 2)
         for limit in ("3/day", "lots", "2/day", "1/hour"):
             edit(notifier, path, limit)
