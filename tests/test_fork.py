@@ -378,6 +378,59 @@ def test_forks_while_threads_edit_wait_and_decide() -> None:
     _run(BUSY, 3)
 
 
+IMPORTS = """
+import importlib, os, signal, sys, threading
+from pathlib import Path
+from ratelimited_notify import forking
+
+begun, may_end = threading.Event(), threading.Event()
+sys.path.insert(0, sys.argv[1])
+package = Path(sys.argv[1], "shop")
+package.mkdir()
+(package / "__init__.py").write_text("")
+(package / "whole.py").write_text("loaded = []")
+(package / "mail.py").write_text(
+    "import __main__; from . import whole; whole.loaded.append(1); __main__.begun.set(); __main__.may_end.wait(); sent = 1"
+)
+(package / "site.py").write_text("from .mail import sent")
+(package / "own.py").write_text("import __main__; child = __main__.fork('shop.mail')")
+
+def fork(name):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)
+        may_end.set()
+        from shop import whole
+        if importlib.import_module(name).sent != 1 or len(whole.loaded) != 2:
+            os._exit(1)
+    return child
+
+thread = threading.Thread(target=importlib.import_module, args=["shop.site"], daemon=True)
+thread.start()
+begun.wait()
+if sys.argv[2] == "own":
+    from shop.own import child  # the import in which this thread forks goes on in both
+else:
+    child = fork(sys.argv[2])
+if child == 0:
+    os._exit(0)
+ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+if ended:
+    print("the child ended with", ended)
+may_end.set()
+thread.join()
+from shop import mail, site, whole
+if (mail.sent, site.sent, whole.loaded) != (1, 1, [1]):
+    print("the import of the parent must not be begun anew")
+"""
+
+
+@pytest.mark.parametrize("name", ["shop.mail", "shop.site", "own"])
+def test_an_import_of_another_thread_is_begun_anew_in_a_child(name: str, tmp_path: Path) -> None:
+    """A child can import what another thread of its parent was importing. Otherwise it would wait for ever."""
+    _run(IMPORTS, tmp_path, name)
+
+
 TWO_THREADS = """
 import threading
 from ratelimited_notify import forking

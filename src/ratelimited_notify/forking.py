@@ -1,7 +1,7 @@
 """Forks: in a forked child every lock of this package is free, and what belongs to the parent is dropped.
 
 A child has only the thread that forked. A lock that another thread held would be copied locked, and no thread of the child
-would ever release it.
+would ever release it. The same is true of the lock of a module that another thread is importing.
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
+    _forget_unfinished_imports()
     fork = _ended()
     _forks.clear()
     if not (fork.missed and _is_holding()):
@@ -127,6 +128,25 @@ def _renew(lock: Any) -> None:  # Any: as above
         # This thread forked while it held an RLock. It goes on in the child, and releases the lock.
         return
     lock._at_fork_reinit()
+
+
+def _forget_unfinished_imports() -> None:
+    """Treat imports that other threads had begun as failed, so that this process can begin them anew.
+
+    Python frees only the lock of the whole import system in a child. An import of a module that another thread of the parent
+    was importing would wait for ever.
+    """
+    # Not public names: without them, nothing changes.
+    system = sys.modules.get("_frozen_importlib")
+    locks: dict[str, Any] = getattr(system, "_module_locks", {})  # Any: its type is not public
+    for name, reference in list(locks.items()):
+        lock = reference()
+        if getattr(lock, "owner", None) in (None, get_ident()):
+            continue
+        del locks[name]
+        module = sys.modules.get(name)
+        if getattr(getattr(module, "__spec__", None), "_initializing", False):
+            del sys.modules[name]
 
 
 def _is_holding() -> bool:
