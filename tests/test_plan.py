@@ -29,9 +29,9 @@ class Kind(str, Enum):  # noqa: UP042  # what StrEnum replaced: its str() is "Ki
     NEWS = "news"
 
 
-def plans(*rules: Rule, counted: Callable[[Any], str] = text_of, **options: Any) -> Plans:
+def plans(*rules: Rule, counted_as: Callable[[Any], str] = text_of, **options: Any) -> Plans:
     """The plans of these rules."""
-    return Plans(RuleSet(rules, **options), {}, "notify", counted)
+    return Plans(RuleSet(rules, **options), {}, "notify", counted_as)
 
 
 def windows(
@@ -146,11 +146,11 @@ def test_an_override_keeps_the_key() -> None:
 
 def test_overrides_are_looked_up_as_recipients_are_counted() -> None:
     """Written in one spelling, they are for all spellings; under pseudonyms too."""
-    counted = counting_as("email", b"secret")
-    made = plans(Rule("news", "5/day", overrides={"Ana@Example.com": "50/day"}), counted=counted)
+    counted_as = counting_as("email", b"secret")
+    made = plans(Rule("news", "5/day", overrides={"Ana@Example.com": "50/day"}), counted_as=counted_as)
 
-    assert shown(windows(made, recipient=counted("ana@example.com"))) == [("news", 50, ENFORCE)]
-    assert shown(windows(made, recipient=counted("bo@example.com"))) == [("news", 5, ENFORCE)]
+    assert shown(windows(made, recipient=counted_as("ana@example.com"))) == [("news", 50, ENFORCE)]
+    assert shown(windows(made, recipient=counted_as("bo@example.com"))) == [("news", 5, ENFORCE)]
 
 
 def test_two_overrides_for_one_recipient_are_an_error_with_its_place() -> None:
@@ -166,7 +166,7 @@ def test_two_overrides_for_one_recipient_are_an_error_with_its_place() -> None:
     ]
 
     with pytest.raises(RuleError) as caught:
-        plans(*rules, counted=counting_as("email", None))
+        plans(*rules, counted_as=counting_as("email", None))
 
     assert [str(problem) for problem in caught.value.problems] == [
         "rules[1].overrides[1]: is a second override for the same recipient, after normalization.",
@@ -177,10 +177,10 @@ def test_two_overrides_for_one_recipient_are_an_error_with_its_place() -> None:
 
 def test_what_normalize_raises_at_an_override_is_named_without_the_address() -> None:
     """The user's function may quote the address; the error tells its kind, and the place."""
-    counted = counting_as(lambda text: text[text.index("@") :], None)
+    counted_as = counting_as(lambda text: text[text.index("@") :], None)
 
     with pytest.raises(RuleError) as caught:
-        plans(Rule("news", "5/day", overrides={"ana": "9/day"}), counted=counted)
+        plans(Rule("news", "5/day", overrides={"ana": "9/day"}), counted_as=counted_as)
 
     assert str(caught.value) == "rules[0].overrides[0]: normalize= raised ValueError."
 

@@ -100,7 +100,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
             namespace=namespace, tier_of=tier_of, on_storage_error=on_storage_error, timeout=timeout, clock=clock,
             enabled=enabled, remember_refusals=remember_refusals, circuit=circuit,
         )  # fmt: skip
-        counted = counting_as(normalize, pseudonymize)
+        counted_as = counting_as(normalize, pseudonymize)
         self._on_storage_error: OnStorageError = on_storage_error
         self._timeout = timeout
         self._clock = clock
@@ -118,7 +118,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
         unused = off or switch.off
         super().__init__(
             rules_if_on(rules, off=off) if live is None else RuleSet() if unused else live.first(),
-            namespace, counted, tier_of, off=off, live=live, unused=unused,
+            namespace, counted_as, tier_of, off=off, live=live, unused=unused,
         )  # fmt: skip
         self._storage_argument: str | _S | Storage = storage
         self._owned = isinstance(storage, str)
@@ -178,12 +178,12 @@ class BaseLimiter(Places[_S], Generic[_S]):
         if to is None:
             return None
         shortcut = to(common.windows, common.key_parts)
-        if shortcut is None or (self._counted is text_of and not plan.overriding and not plan.tiers):
+        if shortcut is None or (self._counted_as is text_of and not plan.overriding and not plan.tiers):
             return shortcut
         # Most programs need none of this.
         from ratelimited_notify.limiter.shortcuts import choosing
 
-        return choosing(plan, shortcut, to, self._counted, self._tiers.plain)
+        return choosing(plan, shortcut, to, self._counted_as, self._tiers.plain)
 
     def _decide_by_shortcut(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
@@ -212,7 +212,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
 
     def explanation(self, recipient: str, shortcut: Shortcut, outcome: Outcome) -> Explanation:
         """The reasons for a decision by a shortcut."""
-        text = recipient if self._counted is text_of else self._counted(recipient)
+        text = recipient if self._counted_as is text_of else self._counted_as(recipient)
         return (
             text,
             shortcut.windows_of(outcome),

@@ -34,19 +34,19 @@ class UniformBatch(Sequence[Query]):
         type: str,
         variant: Variant,
         recipients: Sequence[Recipient],
-        counted: Sequence[str],
+        texts: Sequence[str],
         fields: Mapping[str, str],
         cost: int,
     ) -> None:
         self._type = type
         self._variant = variant
         self._recipients = recipients
-        self._counted = counted
+        self._texts = texts
         self._fields = fields
         self._cost = cost
 
     def __len__(self) -> int:
-        return len(self._counted)
+        return len(self._texts)
 
     @overload
     def __getitem__(self, at: int) -> Query: ...
@@ -57,19 +57,19 @@ class UniformBatch(Sequence[Query]):
     def __getitem__(self, at: int | slice) -> Query | list[Query]:
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
-        text = self._counted[at]
+        text = self._texts[at]
         subject = Subject(self._type, text, self._fields)
         return Query(subject, self._recipients[at], self._cost, self._variant.windows, self._variant.keys(text))
 
     def requests(self) -> Sequence[Request]:
         """What to ask the storage, in order."""
-        return _Requests(self._variant, self._counted, self._cost) if self._variant.windows else ()
+        return _Requests(self._variant, self._texts, self._cost) if self._variant.windows else ()
 
     def answers(self, verdicts: Iterable[VerdictLike], storage: Storage | AsyncStorage) -> list[Decision]:
         """The decisions from the verdicts of the storage."""
         type, cost, fields, windows = self._type, self._cost, self._fields, self._variant.windows
         subject: Sequence[Subject | str] = (
-            self._counted if not fields else [Subject(type, text, fields) for text in self._counted]
+            self._texts if not fields else [Subject(type, text, fields) for text in self._texts]
         )
         if not windows:
             return [
@@ -95,13 +95,13 @@ class UniformBatch(Sequence[Query]):
 
 
 class _Requests(Sequence[Request]):
-    def __init__(self, variant: Variant, counted: Sequence[str], cost: int) -> None:
+    def __init__(self, variant: Variant, texts: Sequence[str], cost: int) -> None:
         self._variant = variant
-        self._counted = counted
+        self._texts = texts
         self._cost = cost
 
     def __len__(self) -> int:
-        return len(self._counted)
+        return len(self._texts)
 
     def __iter__(self) -> Iterator[Request]:
         return iter(self[:])
@@ -115,9 +115,9 @@ class _Requests(Sequence[Request]):
     def __getitem__(self, at: int | slice) -> Request | list[Request]:
         windows, cost = self._variant.windows, self._cost
         if isinstance(at, slice):
-            keys = self._variant.keys_of_each(self._counted[at])
+            keys = self._variant.keys_of_each(self._texts[at])
             return list(map(Request, repeat(windows), keys, repeat(cost)))
-        return Request(windows, self._variant.keys(self._counted[at]), cost)
+        return Request(windows, self._variant.keys(self._texts[at]), cost)
 
 
 def is_uniform(notifications: Sequence[Notification]) -> bool:

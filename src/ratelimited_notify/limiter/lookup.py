@@ -52,7 +52,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         self,
         rules: RuleSet,
         namespace: str,
-        counted: Callable[[Recipient], str],
+        counted_as: Callable[[Recipient], str],
         tier_of: TierOf | None,
         *,
         off: bool = False,
@@ -60,7 +60,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         unused: bool = False,
     ) -> None:
         self._namespace = namespace
-        self._counted = counted
+        self._counted_as = counted_as
         self._tier_of = tier_of
         self._found_tiers: Tiers | None = None
         if tier_of is not None:
@@ -154,7 +154,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         same_rules = earlier is not None and earlier.rules is rules
         problems = [] if same_rules or not any(rule.tiers for rule in rules) else self._tiers.problems(rules)
         try:
-            plans = Plans(rules, declared, self._namespace, self._counted, self._shortcut_if_live, earlier)
+            plans = Plans(rules, declared, self._namespace, self._counted_as, self._shortcut_if_live, earlier)
         except RuleError as error:
             raise RuleError([*problems, *error.problems]) from None
         if problems:
@@ -227,7 +227,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             self._following.begin(self)
         plans = self.plans
         plan = plans.of(type)
-        subject = Subject(plan.type, self._counted(recipient), plans.fields(fields) if fields else {})
+        subject = Subject(plan.type, self._counted_as(recipient), plans.fields(fields) if fields else {})
         if plan.required:
             self._check_required(plan, subject.fields)
         tier = self._tiers.of(recipient, fields) if plan.tiers else None
@@ -255,8 +255,8 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         variant = plan.uniform(priority, first.subject.fields)
         if variant is None:
             return [first, *(self._query(type, recipient, cost, priority, fields) for recipient in everybody[1:])]
-        counted = [first.subject.recipient, *map(self._counted, everybody[1:])]
-        return UniformBatch(plan.type, variant, everybody, counted, first.subject.fields, first.cost)
+        texts = [first.subject.recipient, *map(self._counted_as, everybody[1:])]
+        return UniformBatch(plan.type, variant, everybody, texts, first.subject.fields, first.cost)
 
     def _check_required(self, plan: Plan, fields: Mapping[str, str]) -> None:
         """Check that the notification has the fields that rules require.

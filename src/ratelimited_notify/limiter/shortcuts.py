@@ -27,7 +27,7 @@ def choosing(
     plan: Plan,
     common: Shortcut,
     to: _To,
-    counted: Callable[[Recipient], str],
+    counted_as: Callable[[Recipient], str],
     tier_of: Callable[[Recipient], str | None],
 ) -> Shortcut | None:
     """The shortcut for a type whose recipients do not all have the same limits, or are counted under another string. None if
@@ -37,20 +37,20 @@ def choosing(
         plan: the plan of the type.
         common: the shortcut for recipients without an override or a tier.
         to: returns the shortcut to these windows, or None if there is none. It takes the parts of their keys too.
-        counted: returns the string that a recipient is counted as.
+        counted_as: returns the string that a recipient is counted as.
         tier_of: returns the tier of a recipient. It may return something else by mistake.
     """
     if len(plan.tiers) > MOST_TIERS:
         return None
     if plan.tiers:
-        alone = not plan.overriding and counted is text_of
-        by_tier = (ShortcutByTierAlone if alone else ShortcutByTier)(plan, common, to, counted, tier_of)
+        alone = not plan.overriding and counted_as is text_of
+        by_tier = (ShortcutByTierAlone if alone else ShortcutByTier)(plan, common, to, counted_as, tier_of)
         return by_tier if by_tier.complete else None
     if not plan.overriding:
-        return NormalizingShortcut(common, counted)
-    if len(plan.overriding) == 1 and counted is text_of:
-        return ShortcutByOverride(plan, common, to, counted)
-    return ShortcutByLimits(plan, common, to, counted)
+        return NormalizingShortcut(common, counted_as)
+    if len(plan.overriding) == 1 and counted_as is text_of:
+        return ShortcutByOverride(plan, common, to, counted_as)
+    return ShortcutByLimits(plan, common, to, counted_as)
 
 
 def _shortcut_to(variant: Variant, to: _To) -> Shortcut | None:
@@ -62,18 +62,18 @@ class NormalizingShortcut:
 
     Arguments:
         shortcut: decides about that string.
-        counted: returns the string that a recipient is counted as.
+        counted_as: returns the string that a recipient is counted as.
     """
 
-    def __init__(self, shortcut: Shortcut, counted: Callable[[Recipient], str]) -> None:
+    def __init__(self, shortcut: Shortcut, counted_as: Callable[[Recipient], str]) -> None:
         self._shortcut = shortcut
-        self._counted = counted
+        self._counted_as = counted_as
         self.windows_of = shortcut.windows_of
         self.explain = shortcut.explain
 
     def decide(self, recipient: str, /) -> Outcome | None:
         """The outcome for the recipient as it is counted."""
-        return self._shortcut.decide(self._counted(recipient))
+        return self._shortcut.decide(self._counted_as(recipient))
 
 
 class ShortcutByLimits:
@@ -85,19 +85,19 @@ class ShortcutByLimits:
         plan: the plan of the type.
         common: the shortcut for recipients without an override or a tier.
         to: returns the shortcut to these windows, or None if there is none. It takes the parts of their keys too.
-        counted: returns the string that a recipient is counted as.
+        counted_as: returns the string that a recipient is counted as.
     """
 
-    def __init__(self, plan: Plan, common: Shortcut, to: _To, counted: Callable[[Recipient], str]) -> None:
+    def __init__(self, plan: Plan, common: Shortcut, to: _To, counted_as: Callable[[Recipient], str]) -> None:
         self._plan = plan
         self._to = to
-        self._counted = None if counted is text_of else counted
+        self._counted_as = None if counted_as is text_of else counted_as
         self._common = common
         self._by_variant: dict[Variant, Shortcut | None] = {plan.common: common}
 
     def decide(self, recipient: str, /) -> Outcome | None:
         """The outcome by the limits that apply to this recipient."""
-        text = recipient if self._counted is None else self._counted(recipient)
+        text = recipient if self._counted_as is None else self._counted_as(recipient)
         shortcut: Shortcut | None = self._common
         for overrides in self._plan.overriding:
             if text in overrides:
@@ -131,8 +131,8 @@ class ShortcutByOverride(ShortcutByLimits):
     most recipients.
     """
 
-    def __init__(self, plan: Plan, common: Shortcut, to: _To, counted: Callable[[Recipient], str]) -> None:
-        super().__init__(plan, common, to, counted)
+    def __init__(self, plan: Plan, common: Shortcut, to: _To, counted_as: Callable[[Recipient], str]) -> None:
+        super().__init__(plan, common, to, counted_as)
         self._numbers = plan.overriding[0]
         self._by_number: dict[int, Shortcut | None] = {}
 
@@ -159,7 +159,7 @@ class ShortcutByTier(ShortcutByLimits):
     twice about one notification.
 
     Arguments:
-        plan, common, to, counted: as for `ShortcutByLimits`.
+        plan, common, to, counted_as: as for `ShortcutByLimits`.
         tier_of: returns the tier of a recipient. It may return something else by mistake.
     """
 
@@ -168,10 +168,10 @@ class ShortcutByTier(ShortcutByLimits):
         plan: Plan,
         common: Shortcut,
         to: _To,
-        counted: Callable[[Recipient], str],
+        counted_as: Callable[[Recipient], str],
         tier_of: Callable[[Recipient], str | None],
     ) -> None:
-        super().__init__(plan, common, to, counted)
+        super().__init__(plan, common, to, counted_as)
         self._tier_of = tier_of
         self._by_overrides: dict[tuple[int | None, ...], Mapping[str | None, Shortcut] | None] = {}
         self._by_tier: Mapping[str | None, Shortcut] = self._by_tier_for("") or {}
@@ -180,7 +180,7 @@ class ShortcutByTier(ShortcutByLimits):
 
     def decide(self, recipient: str, /) -> Outcome | None:
         """The outcome by the limits that apply to this recipient."""
-        text = recipient if self._counted is None else self._counted(recipient)
+        text = recipient if self._counted_as is None else self._counted_as(recipient)
         if not plain(text):
             return None
         by_tier = self._by_tier

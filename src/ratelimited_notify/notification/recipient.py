@@ -134,7 +134,7 @@ def counting_as(normalize: str | Callable[[str], str] | None, pseudonymize: byte
         return text_of
     rewrite = email if normalize == "email" else normalize
 
-    def counted(recipient: Recipient) -> str:
+    def counted_as(recipient: Recipient) -> str:
         text = text_of(recipient)
         if callable(rewrite):
             rewritten: object = rewrite(text)
@@ -149,4 +149,4 @@ def counting_as(normalize: str | Callable[[str], str] | None, pseudonymize: byte
             text = str.__str__(rewritten)
         return digest(text, pseudonymize) if pseudonymize else text
 
-    return counted
+    return counted_as

@@ -57,7 +57,7 @@ class CompiledRule:
     Arguments:
         namespace: the first part of every key.
         rule: the rule.
-        counted: maps a recipient to the string that it is counted as.
+        counted_as: maps a recipient to the string that it is counted as.
 
     Raises:
         RuleError: two overrides are for the same recipient after normalization, or a recipient cannot be normalized.
@@ -65,7 +65,7 @@ class CompiledRule:
 
     __slots__ = ("_counters", "_namespace", "_overridden", "overrides", "plain", "rule")
 
-    def __init__(self, namespace: str, rule: Rule, counted: Callable[[Recipient], str]) -> None:
+    def __init__(self, namespace: str, rule: Rule, counted_as: Callable[[Recipient], str]) -> None:
         self._namespace = namespace
         self.rule = rule
         self.plain = _ALWAYS.issuperset(rule.by)
@@ -73,8 +73,8 @@ class CompiledRule:
         field = overridden_field(rule.by)
         self.overrides = rule.overrides
         """Other limits, by the recipient as it is counted, or by the value of another field."""
-        if rule.overrides and field == "recipient" and counted is not text_of:
-            self.overrides = _normalized(rule, counted)
+        if rule.overrides and field == "recipient" and counted_as is not text_of:
+            self.overrides = _normalized(rule, counted_as)
         # Where the value that has overrides is among the values of `by`.
         self._overridden = 0 if field is None else rule.by.index(field)
         # By the identity of the limits, which the rule keeps alive: thousands of overrides usually have few distinct limits.
@@ -108,14 +108,14 @@ class CompiledRule:
         return self.counters(self.limits(value, tier), forced=exempt)
 
 
-def _normalized(rule: Rule, counted: Callable[[Recipient], str]) -> Overrides:
+def _normalized(rule: Rule, counted_as: Callable[[Recipient], str]) -> Overrides:
     """The overrides by the recipient as it is counted: recipients are normalized before they are looked up."""
     problems: list[Problem] = []
     read: dict[str, int] = {}
     for index, (recipient, number) in enumerate(rule.overrides.numbers.items()):
         place = f"overrides[{index}]"
         try:
-            name = counted(recipient)
+            name = counted_as(recipient)
         except Exception as error:  # noqa: BLE001  # normalize= is the user's code and may raise anything
             said = str(error) if isinstance(error, NotifyError) else f"normalize= raised {type(error).__name__}."
             problems.append(Problem(place, said))

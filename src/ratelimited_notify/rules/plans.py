@@ -34,18 +34,18 @@ class Plans:
         rules: the rules that were set.
         declared: the limits of decorators, by type. Each applies if no rule names its type.
         namespace: the first part of every key.
-        counted: maps a recipient to the string that it is counted as.
+        counted_as: maps a recipient to the string that it is counted as.
         shortcut_for: returns the shortcut for a plan, or None if there is none.
         earlier: the plans that these replace. What has not changed is taken over. The other plans of the types in use are
             made at once, so that no decision has to wait for them.
 
     Raises:
-        RuleError: overrides cannot be used because of how `counted` changes their recipients, or a limit of a decorator
+        RuleError: overrides cannot be used because of how `counted_as` changes their recipients, or a limit of a decorator
             cannot be combined with the rules. The error lists all problems.
     """
 
     __slots__ = (
-        "_compiled_rules", "_counted", "_namespace", "_order", "_plans", "_shortcut_for", "_standing_in", "declared", "rules",
+        "_compiled_rules", "_counted_as", "_namespace", "_order", "_plans", "_shortcut_for", "_standing_in", "declared", "rules",
         "shortcuts",
     )  # fmt: skip
 
@@ -54,7 +54,7 @@ class Plans:
         rules: RuleSet,
         declared: Mapping[str, Rule],
         namespace: str,
-        counted: Callable[[Recipient], str],
+        counted_as: Callable[[Recipient], str],
         shortcut_for: _ShortcutFor | None = None,
         earlier: Plans | None = None,
     ) -> None:
@@ -63,7 +63,7 @@ class Plans:
         self.shortcuts: dict[str, Shortcut] = {}
         """By type: decide a notification that has only a type and a recipient, without a plan."""
         self._namespace = namespace
-        self._counted = counted
+        self._counted_as = counted_as
         self._shortcut_for = shortcut_for
         self._plans: dict[str, Plan] = {}
         # The types of these plans, the oldest first. If two threads made the plan of a type, it is there twice.
@@ -91,7 +91,7 @@ class Plans:
         """Compile the rules of which it is not known yet whether they can be used: those whose overrides are normalized."""
         # All others are compiled when their types appear.
         self.rules.index  # noqa: B018  # made now, so that no decision has to wait for it
-        if self._counted is text_of:
+        if self._counted_as is text_of:
             return
         problems: list[Problem] = []
         for position, rule in enumerate(self.rules):
@@ -108,7 +108,7 @@ class Plans:
         compiled = self._compiled_rules.get(position)
         if compiled is None:
             same = (each for each in known.get(rule.name, ()) if each.rule is rule or each.rule == rule)
-            made = next(same, None) or CompiledRule(self._namespace, rule, self._counted)
+            made = next(same, None) or CompiledRule(self._namespace, rule, self._counted_as)
             # Of two threads, both get what the first one made.
             compiled = self._compiled_rules.setdefault(position, made)
         return compiled
@@ -122,7 +122,7 @@ class Plans:
             if checked.get(type) is rule or self.rules.names(type):
                 continue
             problems += self.rules.clashes(rule)
-            standing[type] = CompiledRule(self._namespace, rule, self._counted)
+            standing[type] = CompiledRule(self._namespace, rule, self._counted_as)
         if problems:
             raise RuleError(problems)
         return standing
