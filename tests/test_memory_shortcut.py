@@ -611,9 +611,9 @@ def test_a_decision_is_worked_out_when_it_is_asked_for_and_once() -> None:
     decision_from: list[str] = []
 
     class Watched(Limiter):
-        def explanation(self, recipient: str, shortcut: Any, outcome: Any) -> Any:
+        def explanation(self, recipient: str, outcome: Any) -> Any:
             decision_from.append(recipient)
-            return super().explanation(recipient, shortcut, outcome)
+            return super().explanation(recipient, outcome)
 
     limiter = Watched({"news": "2/day"}, clock=Running())
     limiter.hit("news", "first")

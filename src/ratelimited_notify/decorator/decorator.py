@@ -319,9 +319,9 @@ class _Decorator:
                 if type(recipient) is str:
                     outcome = shortcut.decide(recipient)
             if outcome is None or not outcome[0]:
-                if shortcut is not None and outcome is not None and policy.drops(shortcut.windows_of(outcome)):
+                if outcome is not None and policy.drops(outcome[-1].windows):
                     return None
-                decision = limiter.decision_from(plain, recipient, shortcut, outcome)
+                decision = limiter.decision_from(plain, recipient, outcome)
                 decision = admit(limiter, policy, *read(args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
@@ -329,13 +329,13 @@ class _Decorator:
                 result = function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
-                    decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
+                    decision = decision or limiter.decision_from(plain, recipient, outcome)
                     give_back(limiter, [decision])
                 raise
             kind = type(result)
             if failure is None and (kind in PLAIN or not ends_later(kind)):
                 return result
-            decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
+            decision = decision or limiter.decision_from(plain, recipient, outcome)
             return ended(result, Pending(limiter, decision, refunded, failure))
 
         decided_by(limited, fixed, awaited=False)
@@ -365,9 +365,9 @@ class _Decorator:
                 if type(recipient) is str:
                     outcome = shortcut.decide(recipient)
             if outcome is None or not outcome[0]:
-                if shortcut is not None and outcome is not None and policy.drops(shortcut.windows_of(outcome)):
+                if outcome is not None and policy.drops(outcome[-1].windows):
                     return None
-                decision = limiter.decision_from(plain, recipient, shortcut, outcome)
+                decision = limiter.decision_from(plain, recipient, outcome)
                 decision = await admit_async(limiter, policy, *read(args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
@@ -375,11 +375,11 @@ class _Decorator:
                 result = await function(*args, **kwargs)
             except BaseException as error:
                 if refunded(error):
-                    decision = decision or limiter.decision_from(plain, recipient, shortcut, outcome)
+                    decision = decision or limiter.decision_from(plain, recipient, outcome)
                     await give_back_async(limiter, [decision])
                 raise
             if failure is not None and (failed := failure(result)) is not None and refunded(failed):
-                await give_back_async(limiter, [decision or limiter.decision_from(plain, recipient, shortcut, outcome)])
+                await give_back_async(limiter, [decision or limiter.decision_from(plain, recipient, outcome)])
             return result
 
         decided_by(limited, fixed, awaited=True)

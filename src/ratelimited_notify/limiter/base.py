@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.storage.circuit import Circuit
-    from ratelimited_notify.windows.strategies import Outcome, Shortcut, VerdictLike
+    from ratelimited_notify.windows.strategies import ExplainingShortcut, Outcome, Shortcut, VerdictLike
 
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
@@ -200,22 +200,21 @@ class BaseLimiter(Places[_S], Generic[_S]):
         outcome = shortcut.decide(recipient)  # pyright: ignore[reportArgumentType]  # a text
         if outcome is None:
             return None
-        return decided(type, recipient, self, shortcut, outcome)  # pyright: ignore[reportArgumentType]  # a text
+        return decided(type, recipient, self, outcome)  # pyright: ignore[reportArgumentType]  # a text
 
-    def decision_from(
-        self, type: str, recipient: object, shortcut: Shortcut | None, outcome: Outcome | None
-    ) -> Decision | None:
+    def decision_from(self, type: str, recipient: object, outcome: Outcome | None) -> Decision | None:
         """The decision from the outcome of a shortcut; None if there is no outcome."""
-        if shortcut is None or outcome is None or not isinstance(recipient, str):
+        if outcome is None or not isinstance(recipient, str):
             return None
-        return decided(type, recipient, self, shortcut, outcome)
+        return decided(type, recipient, self, outcome)
 
-    def explanation(self, recipient: str, shortcut: Shortcut, outcome: Outcome) -> Explanation:
+    def explanation(self, recipient: str, outcome: Outcome) -> Explanation:
         """The reasons for a decision by a shortcut."""
+        shortcut: ExplainingShortcut = outcome[-1]
         text = recipient if self._counted_as is text_of else self._counted_as(recipient)
         return (
             text,
-            shortcut.windows_of(outcome),
+            shortcut.windows,
             shortcut.explain(outcome),
             (self.storage, None) if outcome[0] else None,
         )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Outcome, Reading, Shortcut, Token, VerdictLike
+    from ratelimited_notify.windows.strategies import Outcome, Reading, Token, VerdictLike
 
 # Several threads may try to give a decision back; only one of them may succeed.
 _giving_back = forkable(threading.Lock())
@@ -49,7 +49,7 @@ Explanation: TypeAlias = "tuple[str, Sequence[Counter], VerdictLike, tuple[Stora
 class Explainer(Protocol):
     """The part of a limiter that a decision uses."""
 
-    def explanation(self, recipient: str, shortcut: Shortcut, outcome: Outcome) -> Explanation: ...
+    def explanation(self, recipient: str, outcome: Outcome) -> Explanation: ...
 
 
 class Decision:
@@ -71,11 +71,9 @@ class Decision:
         "outcome",
         "recipient",
         "released",
-        "shortcut",
         "type",
     )  # fmt: skip
     limiter: Explainer
-    shortcut: Shortcut
     outcome: Outcome | None
     released: bool
     """Whether its hit was given back: by `release`, by `reserve`, or because the send failed. Then `remaining`, `windows`
@@ -123,7 +121,7 @@ class Decision:
                 return _USUAL[name]
             outcome = self.outcome if name in _LEFT_OUT else None
             if outcome is not None:
-                found = self.limiter.explanation(self.recipient, self.shortcut, outcome)
+                found = self.limiter.explanation(self.recipient, outcome)
                 with _giving_back:
                     # Another thread may have been faster, and may have given the hit back since.
                     if self.outcome is not None:
@@ -337,7 +335,7 @@ class Decision:
 
     def __getstate__(self) -> dict[str, object]:
         # A storage belongs to this process. A copy elsewhere can explain itself, but cannot be released.
-        kept = [name for name in self.__slots__ if name not in ("limiter", "shortcut", "outcome")]
+        kept = [name for name in self.__slots__ if name not in ("limiter", "outcome")]
         state: dict[str, object] = {name: getattr(self, name) for name in kept}
         state["outcome"] = None
         return {**state, "_receipt": None, "_verdict": self._answer()}
@@ -347,19 +345,18 @@ class Decision:
             setattr(self, name, value)
 
 
-def decided(type: str, recipient: str, limiter: Explainer, shortcut: Shortcut, outcome: Outcome) -> Decision:
+def decided(type: str, recipient: str, limiter: Explainer, outcome: Outcome) -> Decision:
     """The decision from the outcome of a shortcut. Its reasons are computed on demand, and most never are.
 
     Arguments:
         type: the type of the notification.
         recipient: who it is for, as the caller passed it.
         limiter: explains the decision.
-        shortcut: decided, at cost 1.
-        outcome: what the shortcut returned.
+        outcome: what the shortcut returned, at cost 1.
     """
     decision = new(Decision)
     decision.type, decision.recipient, decision.limiter = type, recipient, limiter
-    decision.shortcut, decision.outcome, decision.allowed = shortcut, outcome, outcome[0]
+    decision.outcome, decision.allowed = outcome, outcome[0]
     return decision
 
 

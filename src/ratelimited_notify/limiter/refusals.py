@@ -159,15 +159,11 @@ class RefusalShortcut:
         refusal = mine.get((self.windows, tuple(self.keys(recipient)), 1))
         if refusal is None or refusal.until <= (now := self._monotonic()):
             return None
-        return False, refusal, now
+        return False, refusal, now, self
 
     def keys(self, recipient: str) -> list[str]:
         """The keys of this recipient's windows."""
         return [f"{before}{recipient}{after}" if after else before for before, after in self._around]
-
-    def windows_of(self, _outcome: Outcome, /) -> tuple[Window, ...]:
-        """The windows that refused."""
-        return self.windows
 
     def explain(self, outcome: Outcome) -> Verdict:
         """The verdict that the storage would most likely repeat."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.plan import Plan, Variant
-    from ratelimited_notify.windows.strategies import Outcome, Shortcut, VerdictLike, Window
+    from ratelimited_notify.windows.strategies import Outcome, Shortcut
 
     _Windows: TypeAlias = tuple[Any, ...]  # Any: windows of the kind that the storage takes
     _To: TypeAlias = Callable[[_Windows, Sequence[tuple[str, str]]], Shortcut | None]
@@ -68,8 +68,6 @@ class NormalizingShortcut:
     def __init__(self, shortcut: Shortcut, counted_as: Callable[[Recipient], str]) -> None:
         self._shortcut = shortcut
         self._counted_as = counted_as
-        self.windows_of = shortcut.windows_of
-        self.explain = shortcut.explain
 
     def decide(self, recipient: str, /) -> Outcome | None:
         """The outcome for the recipient as it is counted."""
@@ -78,8 +76,6 @@ class NormalizingShortcut:
 
 class ShortcutByLimits:
     """A shortcut for a type with overrides: a shortcut for each combination of limits, and the choice of one.
-
-    The chosen one is the last item of the outcome.
 
     Arguments:
         plan: the plan of the type.
@@ -103,8 +99,7 @@ class ShortcutByLimits:
             if text in overrides:
                 shortcut = self._found(self._plan.variant(text, None))
                 break
-        outcome = None if shortcut is None else shortcut.decide(text)
-        return None if outcome is None else outcome + (shortcut,)  # noqa: RUF005  # half the time
+        return None if shortcut is None else shortcut.decide(text)
 
     def _found(self, variant: Variant) -> Shortcut | None:
         try:
@@ -114,16 +109,6 @@ class ShortcutByLimits:
             if len(self._by_variant) < MOST_VARIANTS:
                 self._by_variant[variant] = shortcut
             return shortcut
-
-    def windows_of(self, outcome: Outcome, /) -> Sequence[Window]:
-        """The windows that decided."""
-        shortcut: Shortcut = outcome[-1]
-        return shortcut.windows_of(outcome[:-1])
-
-    def explain(self, outcome: Outcome) -> VerdictLike:
-        """The verdict that `acquire` would have returned."""
-        shortcut: Shortcut = outcome[-1]
-        return shortcut.explain(outcome[:-1])
 
 
 class ShortcutByOverride(ShortcutByLimits):
@@ -148,8 +133,7 @@ class ShortcutByOverride(ShortcutByLimits):
                 shortcut = self._found(self._plan.variant(recipient, None))
                 if len(self._by_number) < MOST_VARIANTS:
                     self._by_number[number] = shortcut
-        outcome = None if shortcut is None else shortcut.decide(recipient)
-        return None if outcome is None else outcome + (shortcut,)  # noqa: RUF005  # half the time
+        return None if shortcut is None else shortcut.decide(recipient)
 
 
 class ShortcutByTier(ShortcutByLimits):
@@ -192,9 +176,7 @@ class ShortcutByTier(ShortcutByLimits):
                 by_tier = found
                 break
         tier = checked_tier(self._tier_of(recipient))
-        shortcut = by_tier[tier if tier in by_tier else None]
-        outcome = shortcut.decide(text)
-        return None if outcome is None else outcome + (shortcut,)  # noqa: RUF005  # half the time
+        return by_tier[tier if tier in by_tier else None].decide(text)
 
     def _by_tier_for(self, text: str) -> Mapping[str | None, Shortcut] | None:
         """The shortcut for each tier, and for no tier, of recipients with the overrides of this one. None if one is missing."""
@@ -220,10 +202,7 @@ class ShortcutByTierAlone(ShortcutByTier):
             return None
         tier = self._tier_of(recipient)
         if tier is None:
-            shortcut = self._common
-        else:
-            if tier.__class__ is not str:
-                checked_tier(tier)
-            shortcut = self._by_tier.get(tier, self._common)
-        outcome = shortcut.decide(recipient)
-        return None if outcome is None else outcome + (shortcut,)  # noqa: RUF005  # half the time
+            return self._common.decide(recipient)
+        if tier.__class__ is not str:
+            checked_tier(tier)
+        return self._by_tier.get(tier, self._common).decide(recipient)

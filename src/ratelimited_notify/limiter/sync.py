@@ -73,10 +73,10 @@ class Limiter(BaseLimiter["Storage"]):
         if cost is ONE and priority is None and not fields and type.__class__ is recipient.__class__ is str:
             shortcut = None if switch.off else self.plans.shortcuts.get(type)
             outcome = None if shortcut is None else shortcut.decide(recipient)  # pyright: ignore[reportArgumentType]  # a text
-            if shortcut is not None and outcome is not None:
+            if outcome is not None:
                 decision = new(Decision)
                 decision.type, decision.recipient, decision.limiter = type, recipient, self
-                decision.shortcut, decision.outcome, decision.allowed = shortcut, outcome, outcome[0]
+                decision.outcome, decision.allowed = outcome, outcome[0]
                 return decision
         query = self._prepare(type, recipient, cost, priority, fields, hit=True)
         if isinstance(query, Decision):

@@ -123,20 +123,22 @@ class Request(NamedTuple):
     cost: int
 
 
-Outcome: TypeAlias = tuple[Any, ...]  # Any: whether the hit was granted, followed by whatever the storage remembers
-"""The decision of a shortcut: whether the hit was granted, followed by the values that explain it."""
+Outcome: TypeAlias = tuple[Any, ...]  # Any: a truth value, whatever the storage remembers, and an `ExplainingShortcut`
+"""The decision of a shortcut: whether the hit was granted, the values that explain it, and the shortcut that decided."""
 
 
 class Shortcut(Protocol):
-    """A fast path for `acquire` at cost 1, in a fixed set of windows."""
+    """A fast path for `acquire` at cost 1."""
 
     def decide(self, recipient: str, /) -> Outcome | None:
         """Count a hit for this recipient, or refuse it. None: nothing was done, and the caller has to use `acquire`."""
         ...
 
-    def windows_of(self, outcome: Outcome, /) -> Sequence[Any]:  # Any: windows of the kind that it was made for
-        """The windows that decided."""
-        ...
+
+class ExplainingShortcut(Shortcut, Protocol):
+    """A fast path for `acquire` at cost 1, in a fixed set of windows. It is the last item of its outcomes."""
+
+    windows: Sequence[Any]  # Any: windows of the kind that it was made for
 
     def explain(self, outcome: Outcome) -> VerdictLike:
         """The verdict that `acquire` would have returned."""

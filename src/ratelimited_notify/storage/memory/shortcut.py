@@ -42,7 +42,7 @@ _RARELY = 61
 _FUNCTION = """
 def decide(
     recipient, before=before, {arguments},
-    by_hash=by_hash, guard=guard, hash=hash, lock=lock, origin=origin, ticks=ticks,
+    by_hash=by_hash, guard=guard, hash=hash, lock=lock, origin=origin, shortcut=shortcut, ticks=ticks,
 ):
     if "%" in recipient or (lock.locked() and not wait_until_open()):
         return None
@@ -58,7 +58,7 @@ def decide(
                 added = 0
                 {windows}
             except TypeError:
-                return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick)
+                return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick, shortcut)
             if added and not is_plain(recipient):
                 return None
             {stored}
@@ -69,7 +69,7 @@ def decide(
         # After refusals too: a thread that only gets refusals holds the lock as often.
         if guard.contended:
             yield_to_others()
-    return True, tick, {values}
+    return True, tick, {values}, shortcut
 """
 
 _ARGUMENTS = "after{n}=after{n}, full{n}=full{n}, last{n}=last{n}, lasting{n}=lasting{n}"
@@ -84,7 +84,7 @@ _MOVING = """
                 elif value{n} < full{n}:
                     value{n} = value{n} << {digit} | tick + lasting{n}
                 elif last{n} < 0:
-                    return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick)
+                    return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick, shortcut)
                 elif (value{n} >> last{n} & {lowest}) // {marks} > (tick + origin) // {marks}:
                     {refused}
                 else:
@@ -105,13 +105,13 @@ _FIXED = """
 """
 
 # Refusals sweep too, since a process may refuse everything for days. The values are read before the sweep, which may drop them.
-_REFUSED = """outcome = False, tick, {found}
+_REFUSED = """outcome = False, tick, {found}, shortcut
                     {swept}
                     return outcome"""
 # An integer is immutable and can be explained later. A record has to be read now, under the lock. The windows up to this one
 # are integers; otherwise the comparison would have raised.
 _REFUSED_UNLESS_KEPT = """if {kept}:
-                        return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick)
+                        return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick, shortcut)
                     """
 _SWEPT = "not tick % {rarely} and sweep((tick + origin) // {marks}, 8)"
 
@@ -137,15 +137,12 @@ class MemoryShortcut:
     ) -> None:
         self.windows = windows
         self._origin = clock.origin
-        self.decide: Callable[[str], Outcome | None] = _compiled(shared, clock, decided, windows, key_parts)
-
-    def windows_of(self, _outcome: Outcome, /) -> Sequence[Window]:
-        """The windows that decided."""
-        return self.windows
+        shared = {**shared, "decided": decided, "shortcut": self}
+        self.decide: Callable[[str], Outcome | None] = _compiled(shared, clock, windows, key_parts)
 
     def explain(self, outcome: Outcome) -> VerdictLike:
         """The verdict that the general path would have returned."""
-        granted, tick, *values = outcome
+        granted, tick, *values, _ = outcome
         if isinstance(values[0], Verdict):
             return values[0]
         return Snapshot(granted, (tick + self._origin) // MARKS, self.windows, cast("list[Value | None]", values))
@@ -189,19 +186,18 @@ def shared_names(shards: Shards, guard: YieldingLock, clock: MemoryClock) -> Map
     }
 
 
-def _as_outcome(verdict: Verdict, tick: int) -> Outcome:
+def _as_outcome(verdict: Verdict, tick: int, shortcut: MemoryShortcut) -> Outcome:
     """The outcome of the general path."""
-    return verdict.granted, tick, verdict
+    return verdict.granted, tick, verdict, shortcut
 
 
 def _compiled(
     shared: Mapping[str, object],
     clock: MemoryClock,
-    decided: Callable[[Sequence[Window], Sequence[str], int, int], Verdict],
     windows: Sequence[Window],
     key_parts: Sequence[tuple[str, str]],
 ) -> Callable[[str], Outcome | None]:
-    known: dict[str, object] = {**shared, "before": key_parts[0][0], "decided": decided, "windows": windows}
+    known: dict[str, object] = {**shared, "before": key_parts[0][0], "windows": windows}
     for n, (window, (_, after)) in enumerate(zip(windows, key_parts, strict=True)):
         known[f"after{n}"] = after
         known[f"lasting{n}"] = window.period * MARKS + clock.origin
