@@ -47,7 +47,7 @@ from ratelimited_notify.windows.strategies import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from ratelimited_notify.windows.strategies import Record, StrategyName, Token
     from servers import Valkey
@@ -194,6 +194,25 @@ def told(verdict: Verdict) -> tuple[Any, ...]:
     )
 
 
+def has_same_token(hit: tuple[Any, ...], later: Iterable[tuple[Any, ...]]) -> bool:
+    """Whether a later hit has the token of this one in a moving window.
+
+    In Redis a token is the stamp and a number among hits of that stamp. So this takes a window that was emptied, and a clock
+    that ran back to the very microsecond. Then a second release of the first hit gives the other one back.
+    """
+    windows, keys, _, _, verdict = hit
+    tokens = {
+        (name, reading.token)
+        for one, name, reading in zip(windows, keys, verdict.readings, strict=True)
+        if one.strategy == "moving-window" and reading.token is not None
+    }
+    return any(
+        (name, reading.token) in tokens
+        for _, names, _, _, other in later
+        for name, reading in zip(names, other.readings, strict=True)
+    )
+
+
 LARGE = st.one_of(st.integers(0, 12), st.integers(10**6, 10**9))
 PERIODS = st.one_of(st.sampled_from([MINUTE, 61 * SECOND + 7]), st.integers(DAY, 10_000 * DAY))
 
@@ -252,8 +271,9 @@ def test_the_script_is_the_arithmetic_of_windows(valkey: Valkey, data: st.DataOb
                     verdicts = [reference.peek(*wanted)], [storage.peek(*wanted)]
                 case "release":
                     verdicts = [], []
-                    if hits:
-                        *hit, ours, theirs = data.draw(st.sampled_from(hits))
+                    distinct = [hit for number, hit in enumerate(hits) if not has_same_token(hit, hits[number + 1 :])]
+                    if distinct:
+                        *hit, ours, theirs = data.draw(st.sampled_from(distinct))
                         expected = reference.release(*hit, [reading.token for reading in ours.readings])
 
                         assert expected == storage.release(*hit, [reading.token for reading in theirs.readings])
