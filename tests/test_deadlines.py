@@ -144,28 +144,47 @@ def test_each_step_on_the_way_to_an_answer(
     assert took <= TIMEOUT + SLACK
 
 
+VERBS = ("hit", "test", "windows", "clear", "release", "hit_many")
+
+
 @both_kinds
 @both_servers
 @pytest.mark.parametrize("how", ["drips", "silent"])
-@pytest.mark.parametrize("verb", ["hit", "test", "windows", "clear", "release", "hit_many"])
 def test_each_verb_on_an_open_connection(
-    proxy: Proxy, limiter: Any, seconds: Any, backend: str, kind: str, verb: str, how: str
+    request: pytest.FixtureRequest, limiter: Any, seconds: Any, backend: str, kind: str, how: str
 ) -> None:
     """Every verb of a limiter gives up after the time-out, also on a connection that worked a moment ago."""
-    deciding, recipient = limiter(uri_of(backend, proxy), on_storage_error="raise"), someone()
-    decision = deciding.hit("news", recipient)
-    arguments = {"release": (decision,), "hit_many": ("news", [recipient])}.get(verb, ("news", recipient))
-    if how == "drips":
-        proxy.drip = DRIP
-    else:
-        proxy.silent = True
+    port, recipient = request.getfixturevalue("valkey" if backend == "redis" else "memcached").port, someone()
+    # Each verb has an address of its own, so that no circuit is shared, and all of them wait at the same time.
+    with ExitStack() as ending:
+        proxies = [ending.enter_context(Proxy(port)) for _ in VERBS]
+        deciding = [limiter(uri_of(backend, proxy), on_storage_error="raise") for proxy in proxies]
+        decisions = [each.hit("news", recipient) for each in deciding]
+        gave_up: list[str] = []
 
-    def call() -> None:
-        with pytest.raises(StorageError):
-            getattr(deciding, verb)(*arguments)
+        def call(verb: str, deciding: Any, decision: Any) -> None:
+            arguments = {"release": (decision,), "hit_many": ("news", [recipient])}.get(verb, ("news", recipient))
+            with pytest.raises(StorageError):
+                getattr(deciding, verb)(*arguments)
+            gave_up.append(verb)
 
-    took = seconds(call, lambda: mended(proxy))
+        def call_all() -> None:
+            threads = [
+                threading.Thread(target=call, args=each) for each in zip(VERBS, deciding, decisions, strict=True)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
 
+        for proxy in proxies:
+            if how == "drips":
+                proxy.drip = DRIP
+            else:
+                proxy.silent = True
+        took = seconds(call_all, lambda: [mended(proxy) for proxy in proxies])
+
+    assert sorted(gave_up) == sorted(VERBS)
     assert took <= TIMEOUT + SLACK
 
 
