@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 import servers
 from backends import backend as backend
 from cluster_servers import cluster as cluster, watched as watched
+from measured import pytest_runtest_protocol as pytest_runtest_protocol, pytest_sessionstart as pytest_sessionstart
 from postgresql import PostgreSQL, postgresql_server
 from ratelimited_notify.pytest_plugin import Clock
 from servers import Memcached, Valkey, memcached_server, valkey_server
@@ -46,6 +47,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # a test that sends one would wait for ever.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that take long come first, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,9 @@ import os
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -80,6 +82,18 @@ def seconds(request: pytest.FixtureRequest) -> Callable[..., float]:
     return measured
 
 
+def at_once(calls: dict[Any, Callable[[], object]], took: dict[Any, float]) -> None:
+    """Make these calls at the same time, and say how long each of them took."""
+
+    def timed(name: Any) -> None:
+        begun = time.monotonic()
+        calls[name]()
+        took[name] = time.monotonic() - begun
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        list(threads.map(timed, calls))
+
+
 @pytest.fixture
 def limiter(kind: str) -> Iterator[Callable[..., Any]]:
     """Make a limiter of the kind that the test is about, with a short time-out; it is closed after the test."""
@@ -123,50 +137,64 @@ REDIS_PHASES = ("greeting", "AUTH", "SELECT", "EVAL")
 
 
 @both_kinds
-@pytest.mark.parametrize("how", ["drips", "silent"])
-@pytest.mark.parametrize("phase", REDIS_PHASES)
 def test_each_step_on_the_way_to_an_answer(
-    start_valkey: Callable[..., Valkey], limiter: Any, seconds: Any, kind: str, phase: str, how: str
+    start_valkey: Callable[..., Valkey], limiter: Any, seconds: Any, kind: str
 ) -> None:
     """Greeting, password, database and script: however late the server's bytes come, a decision takes one time-out."""
-    server = start_valkey()
-    with Proxy(server.port) as proxy, server.client() as client:
+    server, proxies, took = start_valkey(), {}, {}
+    with ExitStack() as ending, server.client() as client:
         client.config_set("requirepass", "secret")
-        proxy.since = b"" if phase == "greeting" else phase.encode()
-        if how == "drips":
-            proxy.drip = DRIP
-        else:
-            proxy.silent = True
-        deciding = limiter(f"redis://:secret@127.0.0.1:{proxy.port}/5")
+        calls = {}
+        for phase, how in itertools.product(REDIS_PHASES, ("drips", "silent")):
+            # With an address of its own, so that no circuit is shared.
+            proxy = proxies[phase, how] = ending.enter_context(Proxy(server.port))
+            proxy.since = b"" if phase == "greeting" else phase.encode()
+            if how == "drips":
+                proxy.drip = DRIP
+            else:
+                proxy.silent = True
+            deciding = limiter(f"redis://:secret@127.0.0.1:{proxy.port}/5")
+            calls[phase, how] = lambda deciding=deciding: uncounted(deciding.hit("news", someone()))
 
-        took = seconds(lambda: uncounted(deciding.hit("news", someone())), lambda: mended(proxy))
+        seconds(lambda: at_once(calls, took), lambda: [mended(proxy) for proxy in proxies.values()])
 
-    assert took <= TIMEOUT + SLACK
+    assert took.keys() == calls.keys()
+    assert {step: each for step, each in took.items() if each > TIMEOUT + SLACK} == {}
+
+
+VERBS = ("hit", "test", "windows", "clear", "release", "hit_many")
 
 
 @both_kinds
 @both_servers
 @pytest.mark.parametrize("how", ["drips", "silent"])
-@pytest.mark.parametrize("verb", ["hit", "test", "windows", "clear", "release", "hit_many"])
 def test_each_verb_on_an_open_connection(
-    proxy: Proxy, limiter: Any, seconds: Any, backend: str, kind: str, verb: str, how: str
+    request: pytest.FixtureRequest, limiter: Any, seconds: Any, backend: str, kind: str, how: str
 ) -> None:
     """Every verb of a limiter gives up after the time-out, also on a connection that worked a moment ago."""
-    deciding, recipient = limiter(uri_of(backend, proxy), on_storage_error="raise"), someone()
-    decision = deciding.hit("news", recipient)
-    arguments = {"release": (decision,), "hit_many": ("news", [recipient])}.get(verb, ("news", recipient))
-    if how == "drips":
-        proxy.drip = DRIP
-    else:
-        proxy.silent = True
+    port, recipient = request.getfixturevalue("valkey" if backend == "redis" else "memcached").port, someone()
+    proxies, calls, took = [], {}, {}
 
-    def call() -> None:
+    def refused(verb: str, deciding: Any, decision: Any) -> None:
+        arguments = {"release": (decision,), "hit_many": ("news", [recipient])}.get(verb, ("news", recipient))
         with pytest.raises(StorageError):
             getattr(deciding, verb)(*arguments)
 
-    took = seconds(call, lambda: mended(proxy))
+    with ExitStack() as ending:
+        for verb in VERBS:
+            # With an address of its own, so that no circuit is shared.
+            proxies.append(ending.enter_context(Proxy(port)))
+            deciding = limiter(uri_of(backend, proxies[-1]), on_storage_error="raise")
+            calls[verb] = partial(refused, verb, deciding, deciding.hit("news", recipient))
+        for proxy in proxies:
+            if how == "drips":
+                proxy.drip = DRIP
+            else:
+                proxy.silent = True
+        seconds(lambda: at_once(calls, took), lambda: [mended(proxy) for proxy in proxies])
 
-    assert took <= TIMEOUT + SLACK
+    assert took.keys() == calls.keys()
+    assert {verb: each for verb, each in took.items() if each > TIMEOUT + SLACK} == {}
 
 
 @both_kinds
@@ -547,41 +575,53 @@ def test_giving_back_after_a_failed_send(proxy: Proxy, seconds: Any, kind: str, 
     assert took <= TIMEOUT + SLACK
 
 
+CHOICES = ("allow", "deny", "raise")
+
+
 @both_kinds
 @both_servers
-@pytest.mark.parametrize("choice", ["allow", "deny", "raise"])
-def test_a_newsletter_gives_up_as_a_whole(proxy: Proxy, seconds: Any, kind: str, backend: str, choice: str) -> None:
+def test_a_newsletter_gives_up_as_a_whole(
+    request: pytest.FixtureRequest, seconds: Any, kind: str, backend: str
+) -> None:
     """2,500 recipients and a server that hangs: after the second group that failed nothing is waited for any more."""
-    sent: list[Any] = []
-    with Sender(kind, sent.append, uri_of(backend, proxy), on_storage_error=choice) as sender:
-        assert sender.send("news", someone())
-        proxy.silent = True
-        deliveries: list[Any] = []
+    port = request.getfixturevalue("valkey" if backend == "redis" else "memcached").port
+    sent: dict[str, list[Any]] = {choice: [] for choice in CHOICES}
+    deliveries: dict[str, list[Any]] = {}
+    proxies, calls, took = [], {}, {}
 
-        took = seconds(
-            lambda: deliveries.extend(sender.send_many("news", [someone() for _ in range(2500)])),
-            lambda: mended(proxy),
-        )
+    def send(choice: str, sender: Sender) -> None:
+        deliveries[choice] = sender.send_many("news", [someone() for _ in range(2500)])
+
+    with ExitStack() as ending:
+        for choice in CHOICES:
+            # With an address of its own, so that no circuit is shared.
+            proxies.append(ending.enter_context(Proxy(port)))
+            uri = uri_of(backend, proxies[-1])
+            sender = ending.enter_context(Sender(kind, sent[choice].append, uri, on_storage_error=choice))
+            assert sender.send("news", someone())
+            calls[choice] = partial(send, choice, sender)
+        for proxy in proxies:
+            proxy.silent = True
+
+        seconds(lambda: at_once(calls, took), lambda: [mended(proxy) for proxy in proxies])
 
     # The gateway is called, too, where that is allowed.
     # Ten groups would take ten time-outs.
-    assert took <= 2 * TIMEOUT + SLACK + 1.5
-    assert len(deliveries) == 2500
-    assert len(sent) == (2501 if choice == "allow" else 1)
+    assert {choice: each for choice, each in took.items() if each > 2 * TIMEOUT + SLACK + 1.5} == {}
+    assert {choice: len(each) for choice, each in deliveries.items()} == dict.fromkeys(CHOICES, 2500)
+    assert {choice: len(each) for choice, each in sent.items()} == {"allow": 2501, "deny": 1, "raise": 1}
 
 
 @both_kinds
 @both_servers
-@pytest.mark.parametrize("choice", ["allow", "deny", "raise"])
 def test_many_decisions_give_up_as_a_whole(
-    proxy: Proxy, limiter: Any, seconds: Any, kind: str, backend: str, choice: str
+    request: pytest.FixtureRequest, limiter: Any, seconds: Any, kind: str, backend: str
 ) -> None:
     """2,500 decisions at once and a server that hangs: two time-outs at most, and one where the first error is raised."""
-    deciding = limiter(uri_of(backend, proxy), on_storage_error=choice)
-    assert deciding.hit("news", someone()).error is None
-    proxy.silent = True
+    port = request.getfixturevalue("valkey" if backend == "redis" else "memcached").port
+    proxies, calls, took = [], {}, {}
 
-    def call() -> None:
+    def decide(choice: str, deciding: Any) -> None:
         recipients = [someone() for _ in range(2500)]
         if choice == "raise":
             with pytest.raises(StorageError):
@@ -590,6 +630,19 @@ def test_many_decisions_give_up_as_a_whole(
             decisions = deciding.hit_many("news", recipients)
             assert {decision.allowed for decision in decisions} == {choice == "allow"}
 
-    took = seconds(call, lambda: mended(proxy))
+    with ExitStack() as ending:
+        for choice in CHOICES:
+            # With an address of its own, so that no circuit is shared.
+            proxies.append(ending.enter_context(Proxy(port)))
+            deciding = limiter(uri_of(backend, proxies[-1]), on_storage_error=choice)
+            assert deciding.hit("news", someone()).error is None
+            calls[choice] = partial(decide, choice, deciding)
+        for proxy in proxies:
+            proxy.silent = True
 
-    assert took <= (1 if choice == "raise" else 2) * TIMEOUT + SLACK
+        seconds(lambda: at_once(calls, took), lambda: [mended(proxy) for proxy in proxies])
+
+    assert took.keys() == calls.keys()
+    assert {
+        choice: each for choice, each in took.items() if each > (1 if choice == "raise" else 2) * TIMEOUT + SLACK
+    } == {}

@@ -87,16 +87,17 @@ def test_document_runs(document: Path, addresses: dict[str, str], tmp_path: Path
     )
     assert ran.returncode == 0, ran.stderr
 
+    tests = {block.file for block in blocks(document) if block.file is not None and block.file.startswith("test_")}
+    if tests:
+        _pass(sorted(tests), tmp_path)
     for block in blocks(document):
-        if block.file is not None and block.file.startswith("test_"):
-            _passes(block.file, tmp_path)
         if block.language == "console":
             _prints(block.text, addresses, tmp_path)
 
 
-def _passes(file: str, directory: Path) -> None:
+def _pass(files: list[str], directory: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         capture_output=True,
         text=True,
         env=_environment(),

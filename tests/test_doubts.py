@@ -101,7 +101,8 @@ def test_a_type_that_cannot_be_meant_is_refused(type: str, said: str) -> None:
             "alert-[^0-9]",
             "has a set that begins with ^, which is one of its characters. To exclude characters, write [!...].",
         ),
-        ("alert-[9-0]", "has a range that ends before it begins"),
+        ("alert-[9-0]", "has a range that ends before it begins, so no other type matches."),
+        ("alert-[9-0x]", "has a range that ends before it begins, so the range matches nothing."),
         ("news|" * 100, "looks like several types"),
     ],
 )

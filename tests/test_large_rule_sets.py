@@ -256,6 +256,17 @@ def test_overrides_are_a_mapping_that_nobody_can_change() -> None:
         rule.overrides["bo"] = ()  # type: ignore[index]  # what must not work
 
 
+def test_all_of_many_overrides_are_kept() -> None:
+    """A rule takes thousands of them at a time, and each recipient has the limit that was written."""
+    written = {f"user{number}": f"{number % 7}/day" for number in range(25_000)}
+    kept = Rule("news", "9/day", overrides=written).overrides
+
+    assert len(kept) == 25_000
+    assert [kept[f"user{number}"] for number in (0, 9_999, 10_000, 24_999)] == [
+        Rule("x", f"{number % 7}/day").limits for number in (0, 9_999, 10_000, 24_999)
+    ]
+
+
 def test_the_collector_has_little_to_look_at() -> None:
     """It holds up all threads, the longer the more objects there are: overrides and the index have next to none."""
     gc.collect()

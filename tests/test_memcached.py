@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import multiprocessing
+import json
 import os
 import random
 import signal
@@ -250,16 +250,21 @@ def test_the_wall_clock_by_default(storage: Any) -> None:
 def test_windows_of_a_second_live_for_all_of_it(storage: Any) -> None:
     """A hit is refused all through its second, at whatever phase of memcached's clock it was made, and allowed after."""
     windows = [moving(1, 1), fixed(1, 1)]
-    too_early, at_last = [], []
-    for _ in range(4):
-        recipient = someone()
-        keys = [key(recipient, window) for window in windows]
-        first = storage.acquire(windows, keys, 1)
-        while (verdict := storage.acquire(windows, keys, 1)).now < first.now + SECOND:
-            too_early += [verdict] * verdict.granted
-            time.sleep(0.01)
-        at_last.append(verdict.granted)
-        time.sleep(0.27)
+    began, ends, too_early, at_last = time.monotonic(), {}, [], []
+    recipients = [someone() for _ in range(4)]
+    while len(at_last) < 4:
+        # One after the other, a quarter of a second apart.
+        for recipient in recipients[: 1 + int((time.monotonic() - began) / 0.27)]:
+            keys = [key(recipient, window) for window in windows]
+            verdict = storage.acquire(windows, keys, 1)
+            if recipient not in ends:
+                ends[recipient] = verdict.now + SECOND
+            elif verdict.now < ends[recipient]:
+                too_early += [verdict] * verdict.granted
+            else:
+                at_last.append(verdict.granted)
+                recipients.remove(recipient)
+        time.sleep(0.01)
 
     assert too_early == []
     assert at_last == [True] * 4
@@ -416,32 +421,30 @@ def test_sixteen_threads(memcached: Memcached) -> None:
         each.close()
 
 
-_gate: Any = None
-
-
-def wait_at(gate: Any) -> None:
-    """In each of eight processes: remember where they wait for each other."""
-    globals()["_gate"] = gate
-
-
-def hit_from_another_process(url: str, recipients: list[str]) -> list[bool]:
-    """What each of them does; it is started anew, so it takes only what can be sent to it."""
-    storage = MemcachedStorage(url, timeout=PATIENT)
-    windows = [moving(3), fixed(4), sliding(3)]
-    _gate.wait()
-    granted = [storage.acquire(windows, [key(name, window) for window in windows], 1).granted for name in recipients]
-    storage.close()
-    return granted
+PROCESS = """
+import json, sys
+from ratelimited_notify.storage.memcached.sync import MemcachedStorage
+from ratelimited_notify.windows.strategies import Window
+storage = MemcachedStorage(sys.argv[1], timeout=30)
+strategies = {"moving-window": 3, "fixed-window": 4, "sliding-window-counter": 3}
+windows = [Window(strategy, amount, 3_600_000_000, rule="news") for strategy, amount in strategies.items()]
+print("ready", flush=True)
+print(json.dumps([storage.acquire(windows, keys, 1).granted for keys in json.loads(input())]))
+"""
 
 
 def test_eight_processes(memcached: Memcached) -> None:
     """8 processes on the same 200 fresh recipients: admitted is exactly the limit for each of them."""
-    context = multiprocessing.get_context("spawn")
-    recipients = [someone() for _ in range(200)]
-    with context.Pool(8, wait_at, [context.Barrier(8)]) as processes:
-        admitted = processes.starmap(hit_from_another_process, [(memcached.url, recipients)] * 8, chunksize=1)
-        processes.close()
-        processes.join()
+    windows = [moving(3), fixed(4), sliding(3)]
+    asked = [[key(name, window) for window in windows] for name in (someone() for _ in range(200))]
+    command = [sys.executable, "-c", PROCESS, memcached.url]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.flush()
+    admitted = [json.loads(process.communicate()[0]) for process in processes]
 
     assert [sum(of_recipient) for of_recipient in zip(*admitted, strict=True)] == [3] * 200
 

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -86,6 +86,25 @@ def own_cluster() -> Iterator[Callable[..., Cluster]]:
     yield start
     for started in running:
         started.remove()
+
+
+@pytest.fixture(scope="module")
+def _three_masters() -> Iterator[Cluster]:
+    made = cluster_servers(3, 0)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def three_masters(_three_masters: Cluster) -> Cluster:
+    """An empty cluster without replicas. A test may stop its servers, move its slots and configure it, and undoes that at its end.
+
+    The tests of this file share it, because the masters of a new cluster serve nobody for two seconds.
+    """
+    _three_masters.settle()
+    for member in _three_masters.members:
+        member.command_line("FLUSHALL")
+    return _three_masters
 
 
 class Proxied:
@@ -515,9 +534,9 @@ def finish(cluster: Cluster, slot: int, target: Member) -> None:
         member.command_line("CLUSTER", "SETSLOT", slot, "NODE", name)
 
 
-def test_a_slot_on_its_way(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+def test_a_slot_on_its_way(three_masters: Cluster, kind: Any) -> None:
     """ASK is followed and counts once. Several windows of which some are not there yet have to wait, and count nothing."""
-    cluster, window, person = own_cluster(3, 0), one(), someone()
+    cluster, window, person = three_masters, one(), someone()
     keys = [key(person, window)]
     windows = [window, one("fixed-window")]
     slot = slot_of(keys[0])
@@ -537,9 +556,9 @@ def test_a_slot_on_its_way(own_cluster: Callable[..., Cluster], kind: Any) -> No
         assert hasty.peek([window], keys, 1).readings[0].count == 3
 
 
-def test_slots_move_under_load(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+def test_slots_move_under_load(three_masters: Cluster, kind: Any) -> None:
     """While slots go back and forth between servers, with all of their keys, every recipient gets exactly the limit."""
-    cluster, window = own_cluster(3, 0), one(amount=25)
+    cluster, window = three_masters, one(amount=25)
     people = [someone() for _ in range(4)]
     slots = [slot_of(key(person, window)) for person in people]
     stop = threading.Event()
@@ -575,9 +594,9 @@ def test_slots_move_under_load(own_cluster: Callable[..., Cluster], kind: Any) -
         mover.join()
 
 
-def test_a_cluster_that_is_not_complete(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+def test_a_cluster_that_is_not_complete(three_masters: Cluster, kind: Any) -> None:
     """A slot that nobody has is an error after the time-out, and nothing before it is served again."""
-    cluster, window, person = own_cluster(3, 0), one(), someone()
+    cluster, window, person = three_masters, one(), someone()
     keys = [key(person, window)]
     slot = slot_of(keys[0])
     with Both(kind(cluster.url, timeout=0.3)) as hasty, Both(kind(cluster.url, timeout=PATIENT)) as storage:
@@ -725,6 +744,21 @@ def test_a_batch_that_cannot_undo_a_refusal_is_given_back() -> None:
     assert undone == {request.keys[0] for request in requests} | {everybody}
 
 
+@contextmanager
+def configured(cluster: Cluster, setting: str, value: str, *, before: str) -> Iterator[None]:
+    """Every server has this setting, until the end."""
+    with ExitStack() as clients:
+        # A server that asks new clients for a password still knows these.
+        members = [clients.enter_context(member.client()) for member in cluster.members]
+        for one_of_them in members:
+            one_of_them.config_set(setting, value)
+        try:
+            yield
+        finally:
+            for one_of_them in members:
+                one_of_them.config_set(setting, before)
+
+
 # --- Servers in trouble ---------------------------------------------------------------------------------------------
 
 
@@ -765,11 +799,11 @@ def test_a_master_that_is_killed(own_cluster: Callable[..., Cluster], kind: Any)
         assert counts[person] >= told[person] - 5
 
 
-def test_too_few_replicas(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+def test_too_few_replicas(three_masters: Cluster, kind: Any) -> None:
     """With min-replicas-to-write, a master whose replicas are gone grants nothing and counts nothing, and says why."""
-    cluster, window = own_cluster(3, 0, "--min-replicas-to-write", "1"), one()
+    window = one()
     keys = [key(someone(), window)]
-    with Both(kind(cluster.url)) as storage:
+    with configured(three_masters, "min-replicas-to-write", "1", before="0"), Both(kind(three_masters.url)) as storage:
         with pytest.raises(StorageError, match=r"min-replicas-to-write asks for, so nothing was counted"):
             storage.acquire([window], keys, 1)
         assert storage.peek([window], keys, 1).readings[0].count == 0
@@ -800,9 +834,9 @@ def test_a_master_that_hangs(own_cluster: Callable[..., Cluster], kind: Any) -> 
             victim.resume()
 
 
-def test_a_cluster_that_is_restarted(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+def test_a_cluster_that_is_restarted(three_masters: Cluster, kind: Any) -> None:
     """With every server stopped, an error that names where it was looked for; started again, all is well."""
-    cluster, window = own_cluster(3, 0), one()
+    cluster, window = three_masters, one()
     keys = [key(someone(), window)]
     with Both(kind(cluster.url)) as storage:
         storage.acquire([window], keys, 1)
@@ -851,28 +885,25 @@ def test_one_known_server_is_enough(cluster: Cluster, kind: Any) -> None:
             assert all(verdict.granted for verdict in verdicts)
 
 
-def test_credentials(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+def test_credentials(three_masters: Cluster, kind: Any) -> None:
     """User and password go to every server; a wrong one is said, and not shown."""
-    cluster, window = own_cluster(3, 0), one()
-    for member in cluster.members:
-        member.command_line("CONFIG", "SET", "requirepass", "s3cret/word")
-    hosts = cluster.url.partition("://")[2]
+    window, hosts = one(), three_masters.url.partition("://")[2]
     requests = [Request([window], [key(someone(), window)], 1) for _ in range(10)]
-    with Both(kind(f"redis+cluster://default:s3cret%2Fword@{hosts}")) as storage:
-        assert all(verdict.granted for verdict in storage.acquire_many(requests))
-        assert "s3cret" not in repr(storage.storage)
-    with Both(kind(f"redis+cluster://:hunter2@{hosts}")) as storage:
-        with pytest.raises(StorageError, match="refused the user or password") as raised:
-            storage.acquire_many(requests)
-        assert "hunter2" not in f"{raised.value} {raised.value.__cause__}"
+    with configured(three_masters, "requirepass", "s3cret/word", before=""):
+        with Both(kind(f"redis+cluster://default:s3cret%2Fword@{hosts}")) as storage:
+            assert all(verdict.granted for verdict in storage.acquire_many(requests))
+            assert "s3cret" not in repr(storage.storage)
+        with Both(kind(f"redis+cluster://:hunter2@{hosts}")) as storage:
+            with pytest.raises(StorageError, match="refused the user or password") as raised:
+                storage.acquire_many(requests)
+            assert "hunter2" not in f"{raised.value} {raised.value.__cause__}"
 
 
-def test_a_user_who_may_not_ask_for_the_map(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+def test_a_user_who_may_not_ask_for_the_map(three_masters: Cluster, kind: Any) -> None:
     """A user whose ACL lacks CLUSTER SLOTS is told so."""
-    cluster = own_cluster(3, 0)
-    for member in cluster.members:
+    for member in three_masters.members:
         member.command_line("ACL", "SETUSER", "ana", "on", ">s3cret", "~*", "+eval", "+evalsha")
-    hosts = cluster.url.partition("://")[2]
+    hosts = three_masters.url.partition("://")[2]
     with (
         Both(kind(f"redis+cluster://ana:s3cret@{hosts}")) as storage,
         pytest.raises(
@@ -881,6 +912,8 @@ def test_a_user_who_may_not_ask_for_the_map(own_cluster: Callable[..., Cluster],
         ),
     ):
         storage.acquire([one()], [key(someone(), one())], 1)
+    for member in three_masters.members:
+        member.command_line("ACL", "DELUSER", "ana")
 
 
 # --- Options --------------------------------------------------------------------------------------------------------
@@ -921,9 +954,9 @@ def test_options_reach_every_server(kind: Any) -> None:
         kind("redis+cluster://h:1", sokket_timeout=1)
 
 
-def test_reset_drops_our_keys_on_every_server(own_cluster: Callable[..., Cluster], kind: Any) -> None:
+def test_reset_drops_our_keys_on_every_server(three_masters: Cluster, kind: Any) -> None:
     """Every window of ours goes, wherever it lies, and what is not ours stays."""
-    cluster, window = own_cluster(3, 0), one()
+    cluster, window = three_masters, one()
     with Both(kind(cluster.url, timeout=PATIENT)) as storage:
         storage.acquire_many([Request([window], [key(str(n), window)], 1) for n in range(300)])
         for member in cluster.members:
