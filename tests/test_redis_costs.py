@@ -14,7 +14,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows.strategies import MICROSECONDS, Reading, Window
+from ratelimited_notify.windows.strategies import MICROSECONDS, MovingWindow, Reading, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +90,25 @@ def test_a_hit_is_one_entry_whatever_it_costs(valkey: Valkey) -> None:
             assert costly.count() == left
             assert not costly.give(cost, reading)
         assert not costly.client.exists(*costly.keys)
+
+
+@pytest.mark.parametrize("entries", [1, 2, 3, 5, 8, 13, 70])
+@pytest.mark.parametrize("over", [0, 1, 4])
+def test_when_a_cost_fits_is_the_arithmetic_of_windows(valkey: Valkey, entries: int, over: int) -> None:
+    """For every cost, in windows of short and long lists, with entries that are over and without: number for number."""
+    costs = [(3, 1, 7, 1, 1, 2, 5)[number % 7] for number in range(entries)]
+    amount, record = sum(costs), MovingWindow()
+    with Costly(valkey, one(amount)) as costly:
+        for number, cost in enumerate(costs):
+            costly.set(costly.now + 1000)
+            costly.take(cost)
+            record.take(costly.now, MINUTE, cost, number)
+        began = costly.now - 1000 * (entries - 1)
+        costly.set(began + MINUTE + 1000 * (min(over, entries - 1) - 1) if over else costly.now)
+        for cost in range(1, amount + 2):
+            reading = costly.storage.peek([costly.window], costly.keys, cost).readings[0]
+
+            assert tuple(reading[:3]) == record.read(costly.now, MINUTE, amount, cost)
 
 
 def test_a_plain_strategy_of_limits_takes_any_cost(valkey: Valkey) -> None:
