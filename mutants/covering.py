@@ -27,10 +27,10 @@ _MEMCACHED = Tests(
     "memcached and not sync-memcached",
 )  # fmt: skip
 _REDIS = Tests(
-    ("test_redis.py", "test_redis_costs.py", "test_storage_properties.py", "test_batches.py"),
+    ("test_redis.py", "test_redis_costs.py", "test_redis_odd_keys.py", "test_storage_properties.py", "test_batches.py"),
     # Not what is about connections and stopped servers.
     "(test_redis.py and (arithmetic or division or drops or looks or only_hit or empty_again or one_instant or clock_is or "
-    "very_instant)) or (test_redis_costs and not full) or (test_storage_properties and redis and not async) or one_by_one",
+    "very_instant)) or (test_redis_odd_keys and not cluster) or (test_redis_costs and not full) or (test_storage_properties and redis and not async) or one_by_one",
 )
 _RULES = Tests((
     "test_rules.py", "test_plan.py", "test_rules_file.py", "test_doubts.py", "test_other_limits.py", "test_limiter_properties.py",
