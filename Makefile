@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PIP := 26.3
 
-# Every branch of these is taken by the tests that tests/tracing.py names.
+# Every branch of these is taken by the tests that tests/coverage_paused.py names.
 COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decorator/decorator.py
 COVERED := $(COVERED),*/ratelimited_notify/limiter/decision.py,*/ratelimited_notify/limiter/sync.py,*/ratelimited_notify/limiter/aio.py
 COVERED := $(COVERED),*/ratelimited_notify/notifier/sync.py,*/ratelimited_notify/notifier/aio.py

@@ -13,10 +13,13 @@ from hypothesis import HealthCheck, settings
 import servers
 from backends import backend as backend
 from cluster_servers import cluster as cluster, watched as watched
+from coverage_paused import (
+    pytest_runtest_protocol as pytest_runtest_protocol,
+    pytest_sessionstart as pytest_sessionstart,
+)
 from postgresql import PostgreSQL, postgresql_server
 from ratelimited_notify.pytest_plugin import Clock
 from servers import Memcached, Valkey, memcached_server, valkey_server
-from tracing import pytest_runtest_protocol as pytest_runtest_protocol, pytest_sessionstart as pytest_sessionstart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -27,6 +27,7 @@ from ratelimited_notify import (
     rate_limited,
 )
 from ratelimited_notify.limiter.switch import VARIABLE, switch
+from ratelimited_notify.sources import FunctionRules
 from ratelimited_notify.storage import open_async_storage, open_storage
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
 
@@ -261,6 +262,15 @@ def test_the_switch_of_the_process_goes_before_every_limiter(make: Any, monkeypa
     assert all(limiter.hit("news", WHO) for _ in range(5))
     monkeypatch.setattr(switch, "off", False)
     assert not limiter.hit("news", WHO)
+
+
+def test_switched_off_rules_are_not_refreshed() -> None:
+    """Nobody is asked for rules that nobody goes by."""
+    asked: list[str | None] = []
+    limiter = AsyncLimiter(FunctionRules(asked.append), enabled=False)
+
+    assert asyncio.run(limiter.refresh_rules()) is False
+    assert asked == []
 
 
 def test_a_storage_is_opened_when_it_is_asked_for_all_the_same(make: Any) -> None:

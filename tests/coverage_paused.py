@@ -42,7 +42,6 @@ MEASURING = {
     "test_rules.py",
     "test_rules_checked.py",
     "test_rules_file.py",
-    "test_source_threads.py",
     "test_sources.py",
 }
 
