@@ -375,6 +375,16 @@ def test_a_watched_file_is_obeyed_long_before_the_interval(given: str, written: 
     limiter.close()
 
 
+def test_a_change_before_the_watch_begins_is_seen_when_it_begins(written: Path) -> None:
+    """The operating system does not tell it. It would be obeyed after the interval only."""
+    limiter = Limiter(FileRules(written, interval=3600, watch=True))
+    by_renaming(written, toml(2))
+    limiter.hit("news", "ana")
+
+    until(lambda: amount(limiter) == 2)
+    limiter.close()
+
+
 def test_a_log_beside_a_watched_file_is_not_told(written: Path) -> None:
     """Each change could be another line in it, without end. A file that comes or goes may matter."""
     log = written.with_name("app.log")

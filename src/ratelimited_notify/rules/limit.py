@@ -93,8 +93,6 @@ def limits_at(
 
 def pairs(place: str, mapping: object, problems: list[Problem]) -> Iterable[tuple[object, LimitNotation]]:
     """The items of a table of limits; none, and a problem, if it is no table."""
-    if mapping is None:
-        return ()
     if not isinstance(mapping, Mapping):
         problems.append(Problem(place, "must be a table of limits."))
         return ()

@@ -260,8 +260,6 @@ def _text(place: str, value: object, problems: list[Problem]) -> str:
 
 def _texts(place: str, value: object, problems: list[Problem]) -> tuple[str, ...]:
     """One string or several, as a tuple."""
-    if value is _BY:
-        return _BY
     if value.__class__ is tuple and not value:
         return ()
     if isinstance(value, str):

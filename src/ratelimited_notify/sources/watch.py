@@ -72,7 +72,7 @@ class DirectoryWatch:
         until = time.monotonic() + timeout
         with self._using:
             self._stopped.called = False
-            changes = self._opened()
+            changes, is_new = self._opened()
             while time.monotonic() < until:
                 # Without a change, this takes as long as four steps.
                 told = next(changes, None)
@@ -80,7 +80,8 @@ class DirectoryWatch:
                     # It was closed, or has failed before.
                     self._drop(os.getpid())
                     return False
-                if told:
+                if told or is_new:
+                    # What changed just before the watch began was not told.
                     return True
         return False
 
@@ -103,15 +104,17 @@ class DirectoryWatch:
                 # The thread of the parent does not run in a forked child. To end it would be to end that of the parent.
                 _inherited.append(changes)
 
-    def _opened(self) -> Generator[set[FileChange], None, None]:
+    def _opened(self) -> tuple[Generator[set[FileChange], None, None], bool]:
+        """The watch, and whether it is new."""
         found = self._directory.stat()
         # A directory that was replaced tells nothing any more.
         wanted = os.getpid(), found.st_dev, found.st_ino
-        if self._changes is None or self._made_for != wanted:
-            self._drop(wanted[0])
-            self._changes = self._watch(
-                self._directory, watch_filter=self._matters, recursive=False, debounce=_GATHERED, step=_STEP, rust_timeout=4 * _STEP,
-                yield_on_timeout=True, stop_event=self._stopped, raise_interrupt=False,
-            )  # fmt: skip
-            self._made_for = wanted
-        return self._changes
+        if self._changes is not None and self._made_for == wanted:
+            return self._changes, False
+        self._drop(wanted[0])
+        changes = self._watch(
+            self._directory, watch_filter=self._matters, recursive=False, debounce=_GATHERED, step=_STEP, rust_timeout=4 * _STEP,
+            yield_on_timeout=True, stop_event=self._stopped, raise_interrupt=False,
+        )  # fmt: skip
+        self._changes, self._made_for = changes, wanted
+        return changes, True
