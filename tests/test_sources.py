@@ -424,8 +424,9 @@ def test_rules_that_somebody_cannot_go_by_are_refused_as_a_whole() -> None:
     del notifier, send_news
     gc.collect()
 
-    assert limiter.source.refresh(), "those that could not go by it are gone"
-    assert amount(other) == 9
+    # Those that could not go by it are gone. The thread may have been quicker.
+    limiter.source.refresh()
+    assert amount(limiter) == amount(other) == 9
 
 
 def test_assigned_rules_are_checked_by_notifiers_and_functions_too() -> None:

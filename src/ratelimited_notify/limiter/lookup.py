@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from weakref import ref
 
 from ratelimited_notify.disposal import let_go
-from ratelimited_notify.errors import RuleError, type_text
+from ratelimited_notify.errors import NotifyError, RuleError, type_text
 from ratelimited_notify.forking import forkable
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.limiter.query import Query
@@ -40,6 +40,24 @@ if TYPE_CHECKING:
 _MOST_LOGGED = 1000
 
 
+class Coming:
+    """Rules that are about to come into force, as long as somebody is about to put them there."""
+
+    __slots__ = ("__weakref__", "rules")
+
+    def __init__(self, rules: RuleSet) -> None:
+        self.rules = rules
+
+
+class Refusal(NamedTuple):
+    """Why rules could not come into force."""
+
+    check: ref[Check] | None
+    """The check that refused them; None if it was none of the checks."""
+    declared: Mapping[str, Rule]
+    """The limits of decorators at that time."""
+
+
 class RuleLookup(KnownAttributes, NotPickled, ABC):
     """The rules of a limiter, and the queries that follow from them. The rules can change at any time."""
 
@@ -67,6 +85,9 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             self._tiers  # noqa: B018  # made now, because it checks the callable
         self._following: Following | None = None
         self._checks: dict[int, ref[Check]] = {}
+        # Changed only by a thread that has `_editing`.
+        self._coming: tuple[ref[Coming], ...] = ()
+        self._refusal: Refusal | None = None
         self._former: list[object] = []
         self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
@@ -119,19 +140,51 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         Raises:
             NotifyError: the rules cannot be used. The rules in force do not change.
         """
-        for number, reference in list(self._checks.items()):
-            check = reference()
-            if check is None:
-                self._checks.pop(number, None)
-            else:
-                check(rules)
-        plans, former = self._planned(rules, self.plans.declared, self.plans), self.plans.parts()
+        # Set before anybody is asked: who comes later asks about it.
+        coming = Coming(rules)
+        self._coming = *(each for each in self._coming if each() is not None), ref(coming)
+        try:
+            plans = self._accepted(rules)
+        except BaseException:
+            # Whoever keeps the exception would keep it alive.
+            del coming
+            raise
+        former = self.plans.parts()
 
-        def put_in_force() -> None:
+        def put_in_force(_coming: Coming = coming) -> None:
             self._put_in_force(plans)
             self._former = former
 
         return put_in_force
+
+    def _accepted(self, rules: RuleSet) -> Plans:
+        """The rules, compiled, if all who registered a check can go by them.
+
+        Raises:
+            NotifyError: one of them cannot, or the rules cannot be combined with the limits of decorators or with the options.
+        """
+        declared = self.plans.declared
+        asked: ref[Check] | None = None
+        try:
+            for number, asked in list(self._checks.items()):
+                check = asked()
+                if check is None:
+                    self._checks.pop(number, None)
+                else:
+                    check(rules)
+            asked = None
+            return self._planned(rules, declared, self.plans)
+        except NotifyError:
+            self._refusal = Refusal(asked, declared)
+            raise
+
+    @property
+    def reconsiders(self) -> bool:
+        """Whether the rules that were refused last may be usable by now: who refused them is gone, or declares another limit."""
+        refusal = self._refusal
+        if refusal is None:
+            return False
+        return self.plans.declared is not refusal.declared or (refusal.check is not None and refusal.check() is None)
 
     def changed(self) -> None:
         """Note that other rules are in force."""
@@ -202,8 +255,21 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
 
         Arguments:
             check: raises a NotifyError that says who cannot go by the rules, and why.
+
+        Raises:
+            NotifyError: the check refuses the rules in force, or those that are just about to come into force.
         """
         self._checks[id(check)] = ref(check)
+        try:
+            # Another thread may have asked all others already. First what is coming, since it may be in force a moment later.
+            for reference in self._coming:
+                coming = reference()
+                if coming is not None:
+                    check(coming.rules)
+            check(self.rules)
+        except BaseException:
+            self._checks.pop(id(check), None)
+            raise
 
     def declare(self, rule: Rule) -> None:
         """Add the rule of a decorator, and replace its earlier one. A configured rule that matches the type wins.
