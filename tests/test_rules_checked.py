@@ -292,7 +292,9 @@ def test_a_function_that_is_decorated_later_is_told_then(way: Way) -> None:
 def test_a_type_that_varies_is_checked_by_nobody_and_raises_over_the_limit(way: Way) -> None:
     """Which rules apply is not known before a call. It never waits without max_wait."""
     limiter = Limiter(way.rules())
-    limited = rate_limited(lambda recipient, type: type, limiter=limiter)(lambda recipient, type: None)
+    limited: Callable[..., object] = rate_limited(lambda recipient, type: type, limiter=limiter)(
+        lambda recipient, type: None
+    )
     way.change(limiter, {**WAITING, "rules": [{**WAITING["rules"][0], "limit": "1/day"}]})
     limited("ana", "news")
 
@@ -367,6 +369,8 @@ def test_rules_that_were_refused_no_longer_matter_to_those_who_come() -> None:
     assert Notifier(sends, limiter=first).send("news", "ana")
     assert unable.send("news", "ana")
     assert "cannot go by these rules" in str(kept.value)
+    first.close()
+    second.close()
 
 
 # --- When those who refused them are gone ------------------------------------------------------------------------------
