@@ -85,6 +85,7 @@ class FileRules(RuleSource):
         if watch:
             from ratelimited_notify.sources.watch import DirectoryWatch
 
+            self.portable = False
             self._watch = DirectoryWatch(self.path.parent, self.path.name)
 
     def load(self, known: str | None) -> Loaded | None:

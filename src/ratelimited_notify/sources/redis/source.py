@@ -48,6 +48,8 @@ class RedisRules(RuleSource):
         MissingExtra: redis is not installed.
     """
 
+    portable = False
+
     def __init__(
         self,
         uri: str,
