@@ -19,7 +19,7 @@ from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.plans import Plans
-from ratelimited_notify.sources.load import live_rules_from, rules_from, usable_if_on, warn_of_doubts
+from ratelimited_notify.sources.load import explained, live_rules_from, rules_from, usable_if_on, warn_of_doubts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,7 +92,8 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
         self._editing: threading.Lock | threading.RLock = forkable(threading.Lock())
-        usable_if_on(rules, lambda rules: self._put_in_force(self._planned(rules, {}, None)), off=off)
+        with explained(live):
+            usable_if_on(rules, lambda rules: self._put_in_force(self._planned(rules, {}, None)), off=off)
         warn_of_doubts(self.rules)
         if live is not None:
             self._go_by(live, unused=unused)

@@ -13,6 +13,8 @@ from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.forking import forkable, in_children
 from ratelimited_notify.log import lines_held, warning
 
+from ratelimited_notify.pickling import RefreshedHere
+
 # The first two are loaded now: if a process forks while the thread of a source loads a module, the child can never load it.
 from ratelimited_notify.rules import difference as difference, override_notation as override_notation
 from ratelimited_notify.rules.document import rule_set_of
@@ -21,7 +23,7 @@ from ratelimited_notify.sources.asking import asking
 from ratelimited_notify.sources.base import RuleSource, checked
 from ratelimited_notify.sources.callbacks import Callbacks
 from ratelimited_notify.sources.emptiness import check_not_empty
-from ratelimited_notify.sources.explaining import explained_by
+from ratelimited_notify.sources.explaining import explained_by, explained_in_force
 from ratelimited_notify.sources.follower import may_accept
 from ratelimited_notify.sources.load import fallback_from
 from ratelimited_notify.sources.refreshing import Refresher
@@ -44,7 +46,7 @@ _PATIENCE = 1.0
 _NO_RULES = RuleSet()
 
 
-class LiveRules:
+class LiveRules(RefreshedHere):
     """The rules of a source, kept up to date by one thread. You get it as `limiter.source`.
 
     The thread starts with the first decision, never keeps the process from exiting, and ends when all limiters that go by the
@@ -183,7 +185,7 @@ class LiveRules:
         """
         if self._state.rules is None:
             self._begin()
-        with self.editing:
+        with explained_in_force(self), self.editing:
             self._followers = *(each for each in self._followers if each() not in (None, follower)), ref(follower)
             late = follower.rules is not self.rules
             if late:
@@ -274,8 +276,7 @@ class LiveRules:
         loaded = self._loaded(caught)
         if loaded is None:
             self._state = self._state.reached()
-            refusal = self._state.refusal
-            if refusal is not None:
+            if (refusal := self._state.refusal) is not None:
                 raise refusal.error()
             self._succeed()
             return False
@@ -340,8 +341,7 @@ class LiveRules:
 
     def _loaded(self, caught: type[BaseException]) -> tuple[str, Mapping[str, object]] | None:
         source, state = self.source, self._state
-        again = self._again or may_accept(self._refusing)
-        if again:
+        if again := self._again or may_accept(self._refusing):
             self._again, self._refusing = False, None
         try:
             loaded: object = source.load(state.version if state.refused is None else None if again else state.refused)

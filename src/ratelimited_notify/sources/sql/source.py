@@ -54,6 +54,8 @@ class SQLRules(RuleSource):
         NotifyError: an argument cannot be used, or the driver of the database is not installed.
     """
 
+    portable = False
+
     def __init__(
         self,
         engine: Given,
@@ -82,10 +84,12 @@ class SQLRules(RuleSource):
         except NotifyError:
             raise
         except (SQLAlchemyError, UnicodeError) as error:
-            raise failure_of(error, self._database) from error
+            failure = failure_of(error, self._database)
         finally:
             # A function was called for the engine.
             self.place = self._database.place
+        # Outside of the block, so that nothing is chained to it: the error of SQLAlchemy may contain a password.
+        raise failure
 
     def _load(self, known: str | None, made: Open) -> Loaded | None:
         connection, watch = made.connection, made.watch
@@ -204,7 +208,9 @@ class SQLRules(RuleSource):
         except NotifyError:
             raise
         except (SQLAlchemyError, UnicodeError) as error:
-            raise failure_of(error, self._database) from error
+            failure = failure_of(error, self._database)
+        # As above.
+        raise failure
 
     def close(self) -> None:
         self._lost = -inf
