@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, cast
 
 from ratelimited_notify.errors import MOST_SHOWN, Problem, RuleError, is_name
 from ratelimited_notify.rules.rule import Rule
+from ratelimited_notify.rules.wording import kind_of
 
 # Rule and RuleSet check the entries of a list or of a table of limits themselves.
 TEXTS = str | list[object]
@@ -140,8 +141,8 @@ def decoded(
             continue
         try:
             read[name] = msgspec.convert(value, types[name])
-        except msgspec.ValidationError as error:
-            problems.append(Problem(name, f"{error}. Write {write[name]}."))
+        except msgspec.ValidationError:
+            problems.append(Problem(name, f"is {kind_of(value)}. Write {write[name]}."))
     return read
 
 
