@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ratelimited_notify.errors import Problem
     from ratelimited_notify.sources.annotations import FixedRules
 
+SOURCE_OPTIONS = ("interval", "wait", "allow_empty", "fallback")
+"""The options that each source has."""
+
 LONGEST_INTERVAL = 86_400.0
 """Seconds."""
 
@@ -111,7 +114,7 @@ class RuleSource(RefreshedHere, ABC):
         """
         raise NotImplementedError
 
-    def close(self) -> None:  # noqa: B027  # most sources have nothing to close
+    def close(self) -> None:
         """Close connections and files. The source may be used again afterwards."""
 
     def explained(self, problem: Problem) -> Problem:
