@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import RuleError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from contextlib import AbstractContextManager
 
     from ratelimited_notify.sources.base import RuleSource
-    from ratelimited_notify.sources.live import LiveRules
 
 
 @contextmanager
@@ -26,9 +24,3 @@ def explained_by(source: RuleSource) -> Generator[None]:
         yield
     except RuleError as error:
         raise RuleError(map(source.explained, error.problems), source.place or None) from None
-
-
-def explained_in_force(live: LiveRules) -> AbstractContextManager[None]:
-    """The same for a block that uses the rules in force, if they are what the source has loaded last."""
-    status = live.status
-    return nullcontext() if status.version is None or status.failures else explained_by(live.source)

@@ -12,7 +12,6 @@ from ratelimited_notify.disposal import let_go
 from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.forking import forkable, in_children
 from ratelimited_notify.log import lines_held, warning
-
 from ratelimited_notify.pickling import RefreshedHere
 
 # The first two are loaded now: if a process forks while the thread of a source loads a module, the child can never load it.
@@ -23,9 +22,9 @@ from ratelimited_notify.sources.asking import asking
 from ratelimited_notify.sources.base import RuleSource, checked
 from ratelimited_notify.sources.callbacks import Callbacks
 from ratelimited_notify.sources.emptiness import check_not_empty
-from ratelimited_notify.sources.explaining import explained_by, explained_in_force
+from ratelimited_notify.sources.explaining import explained_by
 from ratelimited_notify.sources.follower import may_accept
-from ratelimited_notify.sources.load import fallback_from
+from ratelimited_notify.sources.load import explained, fallback_from
 from ratelimited_notify.sources.refreshing import Refresher
 from ratelimited_notify.sources.status import LiveState
 
@@ -185,7 +184,7 @@ class LiveRules(RefreshedHere):
         """
         if self._state.rules is None:
             self._begin()
-        with explained_in_force(self), self.editing:
+        with explained(self), self.editing:
             self._followers = *(each for each in self._followers if each() not in (None, follower)), ref(follower)
             late = follower.rules is not self.rules
             if late:

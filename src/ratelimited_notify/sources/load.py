@@ -116,11 +116,13 @@ def live_rules_from(rules: Rules | None, *, off: bool = False) -> LiveRules | No
 
 def explained(live: LiveRules | None) -> AbstractContextManager[object]:
     """A block that uses the rules in force. If it cannot, it says so in the words of their source."""
-    if live is None:
+    status = None if live is None else live.status
+    # What the source has loaded last may be something else than the rules in force.
+    if live is None or status is None or status.version is None or status.failures:
         return _PLAINLY
-    from ratelimited_notify.sources.explaining import explained_in_force
+    from ratelimited_notify.sources.explaining import explained_by
 
-    return explained_in_force(live)
+    return explained_by(live.source)
 
 
 def rules_if_on(rules: Rules | None, *, off: bool) -> RuleSet:
