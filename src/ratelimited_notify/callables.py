@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from functools import partial
-from inspect import isasyncgenfunction, isawaitable, iscoroutinefunction, isgeneratorfunction, signature, unwrap
-from typing import TYPE_CHECKING, TypeVar, cast
+from inspect import isasyncgenfunction, isawaitable, iscoroutinefunction, isgeneratorfunction, unwrap
+from typing import TYPE_CHECKING, TypeVar
 
 from ratelimited_notify.errors import NotifyError
 
@@ -76,32 +76,6 @@ def check_is_called_only(function: object, what: str, instead: str = "") -> None
     else:
         return
     raise NotifyError(f"{what} is {wrong}; it must be a plain function.{instead and ' '}{instead}")
-
-
-def check_takes(function: object, number: int, what: str) -> None:
-    """Check that this function can be called with so many arguments. What has no signature is not checked.
-
-    Arguments:
-        function: any callable.
-        number: how many arguments it is called with.
-        what: the message of the error, without its end: what it is called with.
-
-    Raises:
-        NotifyError: it takes fewer, or needs more.
-    """
-    try:
-        taken = signature(cast("Callable[..., object]", function), follow_wrapped=False)
-    except (TypeError, ValueError):
-        # Some callables that are written in C have none.
-        return
-    try:
-        taken.bind(*[None] * number)
-    except TypeError:
-        fits = False
-    else:
-        fits = True
-    if not fits:
-        raise NotifyError(f"{what}.")
 
 
 def if_unawaited(value: object) -> str:

@@ -37,7 +37,7 @@ _logging_since: ContextVar[float] = ContextVar("ratelimited_notify_logging_since
 
 
 class _OneLine:
-    """An argument of a record in one line, so that nothing in it can look like another record or move the cursor."""
+    # An argument of a record, so that nothing in it can look like another record or move the cursor.
 
     __slots__ = ("_value",)
 
@@ -52,7 +52,7 @@ class _OneLine:
 
 
 def one_line(text: str) -> str:
-    """The text in one line: `|` stands between its lines, and control characters are escaped."""
+    """The text in one line, without control characters."""
     if text.isprintable():
         return text
     lines = " | ".join(text.splitlines())

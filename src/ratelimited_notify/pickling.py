@@ -23,10 +23,3 @@ class NotPickled:
             "process. Threads can share it as it is. For other processes, make one in each process, for example in the module "
             f"that uses it.{self._instead}"
         )
-
-
-class RefreshedHere(NotPickled):
-    """What keeps rules up to date in one process."""
-
-    _belongings = "thread, locks and connections"
-    _instead = ""

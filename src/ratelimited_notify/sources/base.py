@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ratelimited_notify.errors import NotifyError, RuleError
-from ratelimited_notify.pickling import RefreshedHere
+from ratelimited_notify.pickling import NotPickled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +56,13 @@ class SourceOptions:
         for name in ("wait", "allow_empty"):
             if not isinstance(getattr(self, name), bool):
                 raise NotifyError(f"{name}= must be True or False.")
+
+
+class RefreshedHere(NotPickled):
+    """What keeps rules up to date in one process."""
+
+    _belongings = "thread, locks and connections"
+    _instead = ""
 
 
 class RuleSource(RefreshedHere, ABC):

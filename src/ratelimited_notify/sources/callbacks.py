@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.callables import check_is_called_only, check_takes
+from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.disposal import let_go
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.forking import holds
 from ratelimited_notify.log import warning
+from ratelimited_notify.sources.taking import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

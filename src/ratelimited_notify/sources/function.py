@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from ratelimited_notify.callables import check_is_called_only, check_takes
+from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.sources.base import Loaded, RuleSource
+from ratelimited_notify.sources.taking import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

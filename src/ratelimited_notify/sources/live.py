@@ -12,14 +12,13 @@ from ratelimited_notify.disposal import let_go
 from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.forking import forkable, in_children
 from ratelimited_notify.log import lines_held, warning
-from ratelimited_notify.pickling import RefreshedHere
 
 # The first two are loaded now: if a process forks while the thread of a source loads a module, the child can never load it.
 from ratelimited_notify.rules import difference as difference, override_notation as override_notation
 from ratelimited_notify.rules.document import rule_set_of
 from ratelimited_notify.rules.ruleset import RuleSet
 from ratelimited_notify.sources.asking import asking
-from ratelimited_notify.sources.base import RuleSource, checked
+from ratelimited_notify.sources.base import RefreshedHere, RuleSource, checked
 from ratelimited_notify.sources.callbacks import Callbacks
 from ratelimited_notify.sources.emptiness import check_not_empty
 from ratelimited_notify.sources.explaining import explained_by

@@ -10,10 +10,11 @@ from urllib.parse import quote
 from sqlalchemy import URL, Engine, NullPool, SingletonThreadPool, StaticPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from ratelimited_notify.callables import check_is_called_only, check_takes
+from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.errors import MissingExtra, NotifyError
 from ratelimited_notify.rules.table import meant
 from ratelimited_notify.sources.base import SOURCE_OPTIONS
+from ratelimited_notify.sources.taking import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
