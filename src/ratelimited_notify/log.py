@@ -36,29 +36,6 @@ _logger = logging.getLogger("ratelimited_notify")
 _logging_since: ContextVar[float] = ContextVar("ratelimited_notify_logging_since", default=-inf)
 
 
-class _OneLine:
-    # An argument of a record, so that nothing in it can look like another record or move the cursor.
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: object) -> None:
-        self._value = value
-
-    def __str__(self) -> str:
-        return one_line(str(self._value))
-
-    def __repr__(self) -> str:
-        return one_line(repr(self._value))
-
-
-def one_line(text: str) -> str:
-    """The text in one line, without control characters."""
-    if text.isprintable():
-        return text
-    lines = " | ".join(text.splitlines())
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in lines)
-
-
 class _Held(NamedTuple):
     since: float
     lines: list[tuple[int, str, tuple[object, ...]]]
@@ -95,7 +72,9 @@ def _write(level: int, message: str, args: tuple[object, ...]) -> None:
         return
     before = _logging_since.set(now())
     try:
-        args = tuple(each if isinstance(each, (int, float)) else _OneLine(each) for each in args)
+        from ratelimited_notify.one_line import in_one_line
+
+        args = in_one_line(args)
         # The caller of the caller is the place that the record names.
         _logger.log(level, message, *args, stacklevel=3)
     except NotifyError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import ref
 
 from ratelimited_notify.disposal import let_go
@@ -19,7 +19,7 @@ from ratelimited_notify.notification.recipient import several
 from ratelimited_notify.pickling import NotPickled
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.plans import Plans
-from ratelimited_notify.sources.load import explained, live_rules_from, rules_from, usable_if_on, warn_of_doubts
+from ratelimited_notify.sources.load import live_rules_from, rules_from, usable_if_on, warn_of_doubts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,30 +32,13 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources.annotations import Rules
+    from ratelimited_notify.sources.follower import Coming
     from ratelimited_notify.sources.live import LiveRules
     from ratelimited_notify.windows.strategies import Shortcut
 
     Check: TypeAlias = Callable[[RuleSet], object]
 
 _MOST_LOGGED = 1000
-
-
-class Coming:
-    """Rules that are about to come into force, as long as somebody is about to put them there."""
-
-    __slots__ = ("__weakref__", "rules")
-
-    def __init__(self, rules: RuleSet) -> None:
-        self.rules = rules
-
-
-class Refusal(NamedTuple):
-    """Why rules could not come into force."""
-
-    check: ref[Check] | None
-    """The check that refused them; None if it was none of the checks."""
-    declared: Mapping[str, Rule]
-    """The limits of decorators at that time."""
 
 
 class RuleLookup(KnownAttributes, NotPickled, ABC):
@@ -87,16 +70,25 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         self._checks: dict[int, ref[Check]] = {}
         # Changed only by a thread that has `_editing`.
         self._coming: tuple[ref[Coming], ...] = ()
-        self._refusal: Refusal | None = None
+        # The check that refused rules, if it was one of the checks, and the limits of decorators at that time.
+        self._refusal: tuple[ref[Check] | None, Mapping[str, Rule]] | None = None
         self._former: list[object] = []
         self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
         self._editing: threading.Lock | threading.RLock = forkable(threading.Lock())
-        with explained(live):
-            usable_if_on(rules, lambda rules: self._put_in_force(self._planned(rules, {}, None)), off=off)
+        if live is None:
+            self._begin(rules, off=off)
+        else:
+            from ratelimited_notify.sources.explaining import explained_in_force
+
+            with explained_in_force(live.source, live.status):
+                self._begin(rules, off=off)
         warn_of_doubts(self.rules)
         if live is not None:
             self._go_by(live, unused=unused)
+
+    def _begin(self, rules: RuleSet, *, off: bool) -> None:
+        usable_if_on(rules, lambda rules: self._put_in_force(self._planned(rules, {}, None)), off=off)
 
     @abstractmethod
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
@@ -141,6 +133,8 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         Raises:
             NotifyError: the rules cannot be used. The rules in force do not change.
         """
+        from ratelimited_notify.sources.follower import Coming
+
         # Set before anybody is asked: who comes later asks about it.
         coming = Coming(rules)
         self._coming = *(each for each in self._coming if each() is not None), ref(coming)
@@ -159,11 +153,6 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         return put_in_force
 
     def _accepted(self, rules: RuleSet) -> Plans:
-        """The rules, compiled, if all who registered a check can go by them.
-
-        Raises:
-            NotifyError: one of them cannot, or the rules cannot be combined with the limits of decorators or with the options.
-        """
         declared = self.plans.declared
         asked: ref[Check] | None = None
         try:
@@ -176,16 +165,16 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             asked = None
             return self._planned(rules, declared, self.plans)
         except NotifyError:
-            self._refusal = Refusal(asked, declared)
+            self._refusal = asked, declared
             raise
 
     @property
     def reconsiders(self) -> bool:
         """Whether the rules that were refused last may be usable by now: who refused them is gone, or declares another limit."""
-        refusal = self._refusal
-        if refusal is None:
+        if self._refusal is None:
             return False
-        return self.plans.declared is not refusal.declared or (refusal.check is not None and refusal.check() is None)
+        check, declared = self._refusal
+        return self.plans.declared is not declared or (check is not None and check() is None)
 
     def changed(self) -> None:
         """Note that other rules are in force."""

@@ -21,9 +21,9 @@ from ratelimited_notify.sources.asking import asking
 from ratelimited_notify.sources.base import RefreshedHere, RuleSource, checked
 from ratelimited_notify.sources.callbacks import Callbacks
 from ratelimited_notify.sources.emptiness import check_not_empty
-from ratelimited_notify.sources.explaining import explained_by
+from ratelimited_notify.sources.explaining import explained_by, explained_in_force
 from ratelimited_notify.sources.follower import may_accept
-from ratelimited_notify.sources.load import explained, fallback_from
+from ratelimited_notify.sources.load import fallback_from
 from ratelimited_notify.sources.refreshing import Refresher
 from ratelimited_notify.sources.status import LiveState
 
@@ -183,7 +183,7 @@ class LiveRules(RefreshedHere):
         """
         if self._state.rules is None:
             self._begin()
-        with explained(self), self.editing:
+        with explained_in_force(self.source, self.status), self.editing:
             self._followers = *(each for each in self._followers if each() not in (None, follower)), ref(follower)
             late = follower.rules is not self.rules
             if late:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import NotifyError, RuleError
@@ -14,7 +13,6 @@ from ratelimited_notify.rules.ruleset import RuleSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from ratelimited_notify.errors import Problem
     from ratelimited_notify.sources.annotations import FixedRules, Rules
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 _SCHEME = re.compile(r"(?:file:|[a-z][a-z0-9]+(?:\+[a-z0-9_]+)*:/)").match
 """What begins like this is a source and no path."""
-
-_PLAINLY = nullcontext()
 
 _MOST_LOGGED = 1000
 _logged: set[Problem] = set()
@@ -112,17 +108,6 @@ def live_rules_from(rules: Rules | None, *, off: bool = False) -> LiveRules | No
     from ratelimited_notify.sources.live import live_rules_of
 
     return live_rules_of(source)
-
-
-def explained(live: LiveRules | None) -> AbstractContextManager[object]:
-    """A block that uses the rules in force. If it cannot, it says so in the words of their source."""
-    status = None if live is None else live.status
-    # What the source has loaded last may be something else than the rules in force.
-    if live is None or status is None or status.version is None or status.failures:
-        return _PLAINLY
-    from ratelimited_notify.sources.explaining import explained_by
-
-    return explained_by(live.source)
 
 
 def rules_if_on(rules: Rules | None, *, off: bool) -> RuleSet:
