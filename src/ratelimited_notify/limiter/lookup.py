@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeAlias
-from weakref import ref
+from typing import TYPE_CHECKING
 
 from ratelimited_notify.disposal import let_go
-from ratelimited_notify.errors import NotifyError, RuleError, type_text
+from ratelimited_notify.errors import RuleError, type_text
 from ratelimited_notify.forking import forkable
 from ratelimited_notify.limiter.known_attributes import KnownAttributes
 from ratelimited_notify.limiter.query import Query
@@ -24,6 +23,7 @@ from ratelimited_notify.sources.load import live_rules_from, rules_from, usable_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from ratelimited_notify.limiter.checks import Check, Checks
     from ratelimited_notify.limiter.following import Following
     from ratelimited_notify.limiter.tiers import TierOf, Tiers
     from ratelimited_notify.notification.recipient import Recipient
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources.annotations import Rules
-    from ratelimited_notify.sources.follower import Coming
     from ratelimited_notify.sources.live import LiveRules
     from ratelimited_notify.windows.strategies import Shortcut
-
-    Check: TypeAlias = Callable[[RuleSet], object]
 
 _MOST_LOGGED = 1000
 
@@ -67,11 +64,6 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         if tier_of is not None:
             self._tiers  # noqa: B018  # made now, because it checks the callable
         self._following: Following | None = None
-        self._checks: dict[int, ref[Check]] = {}
-        # Changed only by a thread that has `_editing`.
-        self._coming: tuple[ref[Coming], ...] = ()
-        # The check that refused rules, if it was one of the checks, and the limits of decorators at that time.
-        self._refusal: tuple[ref[Check] | None, Mapping[str, Rule]] | None = None
         self._former: list[object] = []
         self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
@@ -133,48 +125,37 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         Raises:
             NotifyError: the rules cannot be used. The rules in force do not change.
         """
-        from ratelimited_notify.sources.follower import Coming
-
-        # Set before anybody is asked: who comes later asks about it.
-        coming = Coming(rules)
-        self._coming = *(each for each in self._coming if each() is not None), ref(coming)
+        checks, declared = self._checks, self.plans.declared
+        # Who comes from now on asks about these rules, too.
+        coming = checks.coming(rules)
         try:
-            plans = self._accepted(rules)
+            plans = checks.accepted(rules, declared, lambda: self._planned(rules, declared, self.plans))
         except BaseException:
             # Whoever keeps the exception would keep it alive.
             del coming
             raise
         former = self.plans.parts()
 
-        def put_in_force(_coming: Coming = coming) -> None:
+        def put_in_force(_coming: object = coming) -> None:
             self._put_in_force(plans)
             self._former = former
 
         return put_in_force
 
-    def _accepted(self, rules: RuleSet) -> Plans:
-        declared = self.plans.declared
-        asked: ref[Check] | None = None
-        try:
-            for number, asked in list(self._checks.items()):
-                check = asked()
-                if check is None:
-                    self._checks.pop(number, None)
-                else:
-                    check(rules)
-            asked = None
-            return self._planned(rules, declared, self.plans)
-        except NotifyError:
-            self._refusal = asked, declared
-            raise
+    @property
+    def _checks(self) -> Checks:
+        found: Checks | None = self.__dict__.get("_asked")
+        if found is None:
+            from ratelimited_notify.limiter.checks import Checks
+
+            # In one step: two threads may get here.
+            found = self.__dict__.setdefault("_asked", Checks())
+        return found
 
     @property
     def reconsiders(self) -> bool:
-        """Whether the rules that were refused last may be usable by now: who refused them is gone, or declares another limit."""
-        if self._refusal is None:
-            return False
-        check, declared = self._refusal
-        return self.plans.declared is not declared or (check is not None and check() is None)
+        """Whether the rules that were refused last may be usable by now."""
+        return self._checks.reconsiders(self.plans.declared)
 
     def changed(self) -> None:
         """Note that other rules are in force."""
@@ -249,17 +230,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         Raises:
             NotifyError: the check refuses the rules in force, or those that are just about to come into force.
         """
-        self._checks[id(check)] = ref(check)
-        try:
-            # Another thread may have asked all others already. First what is coming, since it may be in force a moment later.
-            for reference in self._coming:
-                coming = reference()
-                if coming is not None:
-                    check(coming.rules)
-            check(self.rules)
-        except BaseException:
-            self._checks.pop(id(check), None)
-            raise
+        self._checks.register(check, self)
 
     def declare(self, rule: Rule) -> None:
         """Add the rule of a decorator, and replace its earlier one. A configured rule that matches the type wins.

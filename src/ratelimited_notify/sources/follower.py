@@ -11,15 +11,6 @@ if TYPE_CHECKING:
     from ratelimited_notify.rules.ruleset import RuleSet
 
 
-class Coming:
-    """Rules that are about to come into force, as long as somebody is about to put them there."""
-
-    __slots__ = ("__weakref__", "rules")
-
-    def __init__(self, rules: RuleSet) -> None:
-        self.rules = rules
-
-
 class Follower(Protocol):
     """What goes by live rules: a limiter."""
 
