@@ -131,7 +131,6 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         try:
             plans = checks.accepted(rules, declared, lambda: self._planned(rules, declared, self.plans))
         except BaseException:
-            # Whoever keeps the exception would keep it alive.
             del coming
             raise
         former = self.plans.parts()
@@ -154,7 +153,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
 
     @property
     def reconsiders(self) -> bool:
-        """Whether the rules that were refused last may be usable by now."""
+        """Whether the last refusal may be over."""
         return self._checks.reconsiders(self.plans.declared)
 
     def changed(self) -> None:
@@ -222,14 +221,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         self.plans.forget()
 
     def register(self, check: Check) -> None:
-        """Ask this function about each new rule set before it comes into force. It is forgotten when nobody else has it.
-
-        Arguments:
-            check: raises a NotifyError that says who cannot go by the rules, and why.
-
-        Raises:
-            NotifyError: the check refuses the rules in force, or those that are just about to come into force.
-        """
+        """Ask this function about each new rule set, as `Checks.register` says."""
         self._checks.register(check, self)
 
     def declare(self, rule: Rule) -> None:

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias, cast
 
 from ratelimited_notify.errors import MOST_SHOWN, Problem, RuleError, is_name
 from ratelimited_notify.rules.rule import Rule
-from ratelimited_notify.rules.wording import kind_of
 
 # Rule and RuleSet check the entries of a list or of a table of limits themselves.
 TEXTS = str | list[object]
@@ -142,6 +141,8 @@ def decoded(
         try:
             read[name] = msgspec.convert(value, types[name])
         except msgspec.ValidationError:
+            from ratelimited_notify.rules.kinds import kind_of
+
             problems.append(Problem(name, f"is {kind_of(value)}. Write {write[name]}."))
     return read
 

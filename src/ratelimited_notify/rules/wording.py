@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
 from itertools import pairwise
 from math import ceil
 from typing import TYPE_CHECKING
@@ -14,16 +13,6 @@ if TYPE_CHECKING:
 _UNITS = (("day", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
-_KINDS = {
-    "bool": "true or false",
-    "date": "a date",
-    "datetime": "a date and a time",
-    "float": "a number",
-    "int": "a number",
-    "str": "a string",
-    "time": "a time",
-}
-
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 120
 _short.maxlevel = 3
@@ -32,15 +21,6 @@ _short.maxlevel = 3
 def quoted(value: object) -> str:
     """A value from a rule as a message shows it: cut if it is long or deep."""
     return _short.repr(value)
-
-
-def kind_of(value: object) -> str:
-    """What kind of value this is, in words that fit each notation of a document."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, (Mapping, list, tuple)):
-        return "a table" if isinstance(value, Mapping) else "a list"
-    return _KINDS.get(type(value).__name__, f"a {type(value).__name__}")
 
 
 def limit_text(limit: RateLimitItem) -> str:
