@@ -68,19 +68,20 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
         self._editing: threading.Lock | threading.RLock = forkable(threading.Lock())
+
+        def begin(rules: RuleSet) -> None:
+            self._put_in_force(self._planned(rules, {}, None))
+
         if live is None:
-            self._begin(rules, off=off)
+            usable_if_on(rules, begin, off=off)
         else:
             from ratelimited_notify.sources.explaining import explained_in_force
 
             with explained_in_force(live.source, live.status):
-                self._begin(rules, off=off)
+                usable_if_on(rules, begin, off=off)
         warn_of_doubts(self.rules)
         if live is not None:
             self._go_by(live, unused=unused)
-
-    def _begin(self, rules: RuleSet, *, off: bool) -> None:
-        usable_if_on(rules, lambda rules: self._put_in_force(self._planned(rules, {}, None)), off=off)
 
     @abstractmethod
     def _shortcut_for(self, plan: Plan) -> Shortcut | None:
@@ -123,7 +124,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         """Prepare other rules. What you get puts them in force, and cannot fail. Meanwhile no others may be set.
 
         Raises:
-            NotifyError: the rules cannot be used. The rules in force do not change.
+            NotifyError: the rules cannot be used.
         """
         checks, declared = self._checks, self.plans.declared
         # Who comes from now on asks about these rules, too.
