@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -72,7 +73,10 @@ def test_a_dry_run_writes_nothing(uri: str, path: Path, valkey: Valkey) -> None:
     second = invoke("rules", "push", path, "--to", uri, "--dry-run", "--if-version", "1")
     third = invoke("rules", "push", path, "--to", uri, "--dry-run", "--if-version", "2")
 
-    assert first.stdout == "news: added (1 per day)\nNothing was written. The rules there have version 0.\n"
+    assert first.stdout == (
+        "news: added (1 per day)\n"
+        "Nothing was written. There are no rules there yet; --if-version 0 writes only as long as that is so.\n"
+    )
     assert second.stdout == (
         f"news: 1 per day -> 2 per hour, counting starts anew\nNothing was written. The rules there have version {before}.\n"
     )
@@ -163,8 +167,88 @@ def test_check_show_and_diff_read_a_source(uri: str, path: Path) -> None:
         for arguments in (["check", gone], ["check", gone, "--json"], ["show", "news", "--rules", gone], ["diff", path, gone], ["push", gone, "--to", uri])
     ]  # fmt: skip
 
-    assert (check.exit_code, json.loads(check.stdout)) == (0, {"problems": [], "warnings": [], "rules": 1})
+    assert (check.exit_code, json.loads(check.stdout)) == (0, {"problems": [], "warnings": [], "notes": [], "rules": 1})
     assert (show.exit_code, diff.exit_code, diff.stdout) == (0, 0, "Nothing changes.\n")
     assert [each.exit_code for each in unreached] == [2] * 5
     assert all("Redis cannot be reached" in each.output for each in unreached)
     assert json.loads(unreached[1].stdout)["problems"][0]["line"] is None
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_where_nothing_can_be_written_nothing_is_promised(
+    dry_run: bool, path: Path, tmp_path: Path, uri: str, valkey: Valkey
+) -> None:
+    """A dry run fails where a push would: without the tables, or where the key is something else."""
+    more = ["--dry-run"] if dry_run else []
+    database = tmp_path / "empty.db"
+    sqlite3.connect(database).close()
+    with valkey.client() as client:
+        client.set(KEY, "x")
+        for to, said in (
+            (f"sqlite:///{database}", "The tables of the rules are missing"),
+            (uri, "a value of another type"),
+        ):
+            result = invoke("rules", "push", path, "--to", to, *more)
+            assert (result.exit_code, result.stdout) == (2, ""), result.output
+            assert said in result.stderr
+        client.delete(KEY)
+    # First of all the document is checked.
+    path.write_text('[[rules]]\ntype = "news"\nlimit = "often"\n\n[[rules]]\ntype = "status"\n')
+    result = invoke("rules", "push", path, "--to", f"sqlite:///{database}", *more)
+    assert result.exit_code == 1
+    assert ("rules[0].limit" in result.stderr, "rules[1].limit" in result.stderr) == (True, True)
+
+
+def test_what_is_there_and_cannot_be_read_is_replaced(uri: str, path: Path, valkey: Valkey, tmp_path: Path) -> None:
+    """Half a hash, and rows that are no rules."""
+    with valkey.client() as client:
+        client.hset(KEY, "version", "4")
+    database = f"sqlite:///{tmp_path / 'rules.db'}"
+    assert invoke("rules", "init", database).exit_code == 0
+    connection = sqlite3.connect(tmp_path / "rules.db")
+    connection.execute("INSERT INTO notify_rules (type, limit_text, extra) VALUES ('news', '1/day', '[]')")
+    connection.commit()
+    connection.close()
+    for to in (uri, database):
+        assert invoke("rules", "push", path, "--to", to, "--dry-run").exit_code == 0
+        result = invoke("rules", "push", path, "--to", to)
+        assert result.exit_code == 0
+        assert "The rules that are there cannot be used: " in result.stderr
+        assert Limiter(to).rules == RuleSet({"news": "1/day"})
+
+
+def test_a_reader_that_knows_a_higher_version_obeys_after_the_key_was_deleted(
+    uri: str, path: Path, valkey: Valkey
+) -> None:
+    """The numbers begin again, and another content has another version all the same."""
+    for limit in ("1/day", "2/day", "3/day"):
+        path.write_text(f'[[rules]]\ntype = "news"\nlimit = "{limit}"\n')
+        invoke("rules", "push", path, "--to", uri)
+    limiter = Limiter(uri)
+    with valkey.client() as client:
+        client.delete(KEY)
+    conflict = invoke("rules", "push", path, "--to", uri, "--if-version", "3")
+    path.write_text('[[rules]]\ntype = "news"\nlimit = "4/day"\n')
+    result = invoke("rules", "push", path, "--to", uri, "--if-version", "0")
+
+    assert (conflict.exit_code, conflict.stderr) == (
+        3,
+        "Error: There are no rules there, so none of version 3. Nothing was written.\n",
+    )
+    assert result.stdout.splitlines()[1].startswith("Written as version 1-")
+    assert limiter.source.status.version is not None
+    assert limiter.source.status.version.startswith("3-")
+    assert limiter.source.refresh()
+    assert limiter.rules == RuleSet({"news": "4/day"})
+    limiter.close()
+
+
+def test_push_says_what_the_rules_need_of_the_programs(uri: str, path: Path) -> None:
+    """And pushes them."""
+    path.write_text('[[rules]]\ntype = "news"\nlimit = "1/day"\ntiers = {gold = "2/day"}\n')
+    result = invoke("rules", "push", path, "--to", uri)
+
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "note: line 4, rules[0].tiers: need tier_of= on the limiter of the program.\n",
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from command import invoke
-from ratelimited_notify import Rule, RuleSet
+from ratelimited_notify import Limiter, Rule, RuleError, RuleSet
 from ratelimited_notify.rules.difference import differences
 
 if TYPE_CHECKING:
@@ -74,7 +74,17 @@ def test_check_for_programs(rules: Path, tmp_path: Path) -> None:
     wrong = invoke("rules", "check", "--json", rules)
     missing = invoke("rules", "check", "--json", tmp_path / "nowhere")
 
-    assert (fine.exit_code, json.loads(fine.stdout)) == (0, {"problems": [], "warnings": [], "rules": 4})
+    assert (fine.exit_code, json.loads(fine.stdout)) == (
+        0,
+        {
+            "problems": [],
+            "warnings": [],
+            "notes": [
+                {"line": 8, "path": "rules[0].tiers", "message": "need tier_of= on the limiter of the program."},
+            ],
+            "rules": 4,
+        },
+    )
     assert doubtful.exit_code == 0
     assert [(each["line"], each["path"]) for each in json.loads(doubtful.stdout)["warnings"]] == [
         (11, "rules[1].type"),
@@ -177,9 +187,89 @@ def test_differences_of_rule_sets() -> None:
         "the order of the rules has changed"
     ]
     assert list(differences(before, RuleSet([one, Rule("c", "1/day")], fields=["device"], unknown_type="raise"))) == [
-        "x: removed (1 per hour)",
+        "x: the rule for 'b' by type and recipient removed (1 per hour)",
         "default: 1 per day -> none",
         "fields added: device",
         "fields removed: ip",
         "unknown_type: send -> raise",
     ]
+
+
+@pytest.mark.parametrize("name", ["empty.toml", "empty.yaml", "empty.json"])
+def test_check_warns_of_rules_that_are_none(tmp_path: Path, name: str) -> None:
+    """They can be used, and limit nothing; a default limits."""
+    path = tmp_path / name
+    path.write_text("{}" if name.endswith("json") else "")
+    result = invoke("rules", "check", path)
+    warnings = json.loads(invoke("rules", "check", path, "--json").stdout)["warnings"]
+
+    assert result.exit_code == 0
+    assert "warning: There are no rules, so nothing is limited." in result.stderr
+    assert [(each["line"], each["path"], "allow_empty=True" in each["message"]) for each in warnings] == [
+        (None, "", True)
+    ]
+    path.write_text(
+        '{"default": "1/day"}' if name.endswith("json") else "default: 1/day" if "yaml" in name else 'default = "1/day"'
+    )
+    assert invoke("rules", "check", path).stderr == ""
+
+
+def test_check_notes_what_the_program_needs(rules: Path) -> None:
+    """It is no warning: the rules are meant as they are written."""
+    rules.write_text(RULES + '[[rules]]\ntype = "sms"\nlimit = "1/day"\non_limit = "wait"\n')
+    result = invoke("rules", "check", rules)
+
+    assert (result.exit_code, result.stderr.splitlines()) == (
+        0,
+        [
+            "note: line 8, rules[0].tiers: need tier_of= on the limiter of the program.",
+            "note: line 28, rules[4].on_limit: needs max_wait= on the notifier, or on the decorated function.",
+        ],
+    )
+
+
+def test_differences_of_rules_that_share_a_name() -> None:
+    """Each is compared with the one of its type, and what happens to its counts is told."""
+    one, other = Rule("a", "1/day", name="x"), Rule("b", "1/hour", name="x")
+
+    assert list(differences(RuleSet([one, other]), RuleSet([Rule("a", "2/day", name="x"), other]))) == [
+        "x: the rule for 'a' by type and recipient: 1 per day -> 2 per day, counts kept"
+    ]
+    twice = [Rule("a", "1/day", name="x"), Rule("a", "1/hour", name="x")]
+    assert list(differences(RuleSet([one]), RuleSet(twice))) == ["x: added (1 per hour)"]
+
+
+ADVICE = {
+    "toml": ('[[rules]]\ntype = 5\nlimit = "1/day"\noverrides = "x"\ntiers = 5\n', ['as in type = "news"', 'overrides = { "+491701" = "50/day" }', 'tiers = { gold = "20/day" }']),
+    "yaml": ("rules:\n  - type: 5\n    limit: 1/day\n    overrides: x\n    tiers: 5\n", ['as in type: "news".', 'overrides: {"+491701": "50/day"}.', 'tiers: {"gold": "20/day"}.']),
+    "json": ('{"rules": [{"type": 5, "limit": "1/day", "overrides": "x", "tiers": 5}]}', ['as in "type": "news".', '"overrides": {"+491701": "50/day"}.', '"tiers": {"gold": "20/day"}.']),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ADVICE)
+def test_advice_is_in_the_notation_of_the_file(tmp_path: Path, ending: str) -> None:
+    """In what the command says, and in what a limiter raises; and nothing is in the words of msgspec."""
+    text, wanted = ADVICE[ending]
+    path = tmp_path / f"rules.{ending}"
+    path.write_text(text)
+    said = [invoke("rules", "check", path).stderr, invoke("rules", "check", path, "--json").stdout.replace('\\"', '"')]
+    for rules in (path, f"file:{path}"):
+        with pytest.raises(RuleError) as caught:
+            Limiter(rules)
+        said.append(str(caught.value))
+    path.write_text('{"rules": 5}' if ending == "json" else "rules: 5" if ending == "yaml" else "rules = 5")
+    said.append(invoke("rules", "check", path).stderr)
+
+    for each in said[:-1]:
+        assert all(advice in each for advice in wanted), each
+        assert (
+            "rules[0].type: is a number. Write a string, as in " in each.replace(": rules[0]", "rules[0]")
+            or '"is a number.' in each
+        )
+        assert "`" not in each
+        assert "$" not in each
+    assert {
+        "toml": "each rule as a [[rules]] table.",
+        "yaml": "a list, as in rules: [{...}].",
+        "json": 'a list, as in "rules": [{...}].',
+    }[ending] in said[-1]

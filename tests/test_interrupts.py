@@ -7,7 +7,6 @@ and nobody hangs.
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import os
 import random
@@ -16,7 +15,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pymemcache
 import pytest
@@ -27,6 +26,7 @@ from asked import RULES, People
 from outcomes import ends_when_cancelled
 from ratelimited_notify import AsyncLimiter, Limiter
 from ratelimited_notify.errors import StorageError
+from striking import Striking, Struck, StruckHard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -323,15 +323,7 @@ OURS = str(Path(ratelimited_notify.__file__).parent / "storage")
 THEIRS = tuple(str(Path(package.__file__ or "").parent) for package in (redis, pymemcache))
 
 
-class Struck(Exception):
-    """An exception that some handlers catch."""
-
-
-class StruckHard(BaseException):
-    """One that nothing may catch for good."""
-
-
-class Strike:
+class Strike(Striking):
     """Raises at one line of those that are executed in the storages, or of those in their clients.
 
     Arguments:
@@ -341,45 +333,18 @@ class Strike:
     """
 
     def __init__(self, at: int, error: type[BaseException], *, ours: bool) -> None:
-        self.at = at
-        self.error = error
-        self.folders = (OURS,) if ours else THEIRS
-        self.seen = 0
-        self.where = ""
+        super().__init__(at, error, (OURS,) if ours else THEIRS)
 
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(self.folders):
-            return None
+    def follows(self, frame: FrameType) -> bool:
+        if not super().follows(frame):
+            return False
         # What is raised in a finalizer goes nowhere.
-        key_parts: FrameType | None = frame
-        while key_parts is not None:
-            if key_parts.f_code.co_name == "__del__":
-                return None
-            key_parts = key_parts.f_back
-        return self._line
-
-    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "line":
-            self.seen += 1
-            if self.seen == self.at:
-                self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"
-                raise self.error
-        return self._line
-
-    def during(self, call: Callable[[], object]) -> BaseException | None:
-        """What the call raised."""
-        tracing = sys.gettrace()
-        # What is raised in a finalizer goes nowhere, so none may run in between.
-        gc.disable()
-        sys.settrace(self)
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001  # handed on as a value
-            return error
-        finally:
-            sys.settrace(tracing)
-            gc.enable()
-        return None
+        caller: FrameType | None = frame
+        while caller is not None:
+            if caller.f_code.co_name == "__del__":
+                return False
+            caller = caller.f_back
+        return True
 
 
 def _limiters(storage: str, when: str, people: People) -> Generator[Limiter]:

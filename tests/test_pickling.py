@@ -10,11 +10,13 @@ import pytest
 from limits.aio.storage import MemoryStorage as AsyncEngineStorage
 from limits.storage import MemoryStorage as EngineStorage
 
-from ratelimited_notify import AsyncLimiter, AsyncNotifier, Limiter, Notifier
+from ratelimited_notify import AsyncLimiter, AsyncNotifier, Limiter, Notifier, RuleSet
+from ratelimited_notify.sources import FileRules, FunctionRules, RedisRules, RuleSource, SQLRules
 from ratelimited_notify.storage import open_async_storage, open_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 RULES = {"news": "1/day"}
 URIS = (
@@ -61,6 +63,58 @@ def test_the_error_says_what_to_do(made: str, way: str) -> None:
     assert "make one in each process" in said
     assert "redis://localhost:6379/0" in said
     assert "127.0.0.1" not in said
+
+
+SOURCES: dict[str, Callable[[Path], Any]] = {
+    "FileRules": lambda path: used(FileRules(path)),
+    "FileRules that watches": lambda path: FileRules(path, watch=True),
+    "FunctionRules": lambda path: used(FunctionRules(offer)),
+    "SQLRules": lambda path: SQLRules("sqlite:///rules.db"),
+    "RedisRules": lambda path: RedisRules("redis://127.0.0.1:1/0", key="rules"),
+    "LiveRules": lambda path: Limiter(FileRules(path)).source,
+}
+
+
+def offer(_known: str | None) -> tuple[str, dict[str, Any]]:
+    return "1", {"rules": [{"type": "news", "limit": "1/day"}]}
+
+
+def used(source: RuleSource) -> RuleSource:
+    """The source, after a limiter has gone by it."""
+    Limiter(source).close()
+    return source
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of rules."""
+    path = tmp_path / "rules.toml"
+    path.write_text('[[rules]]\ntype = "news"\nlimit = "1/day"\n')
+    return path
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("made", SOURCES)
+def test_the_error_about_a_source_says_what_to_do(made: str, way: str, path: Path) -> None:
+    """It belongs to its process from its first use on, or from the beginning if it has locks or connections."""
+    one = SOURCES[made](path)
+    with pytest.raises(TypeError) as caught:
+        WAYS[way](one)
+
+    assert str(caught.value) == (
+        f"A{'n' * (type(one).__name__[0] in 'AEIOU')} {type(one).__name__} cannot be pickled or copied, because its thread, "
+        "locks and connections belong to this process. Threads can share it as it is. For other processes, make one in each "
+        "process, for example in the module that uses it."
+    )
+
+
+@pytest.mark.parametrize("way", ["pickle 5", "deepcopy", "copy"])
+@pytest.mark.parametrize("made", [FileRules, lambda path: FunctionRules(offer)])
+def test_a_source_that_nobody_uses_yet(made: Any, way: str, path: Path) -> None:
+    """It can be given to another process, which makes a limiter of it."""
+    copied = WAYS[way](made(path))
+    with Limiter(pickle.loads(copied) if isinstance(copied, bytes) else copied) as limiter:
+        assert limiter.rules == RuleSet({"news": "1/day"})
 
 
 def test_a_method_that_is_given_to_a_pool() -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from offering import Offered
 from processes import unconfigured
 from ratelimited_notify import (
     AsyncLimiter,
@@ -26,6 +28,7 @@ from ratelimited_notify import (
     rate_limited,
 )
 from ratelimited_notify.sources import FileRules, FunctionRules
+from ratelimited_notify.sources.stop_signal import StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +38,7 @@ Document = dict[str, Any]
 
 GOOD: Document = {"rules": [{"type": "news", "limit": "2/day"}], "fields": ["ip"]}
 WAITING: Document = {"rules": [{"type": "news", "limit": "9/day", "on_limit": "wait"}], "fields": ["ip"]}
+WITH_OVERRIDE: Document = {**WAITING, "rules": [{**WAITING["rules"][0], "overrides": {"vip": "10/day"}}]}
 WITHOUT_FIELD: Document = {"rules": [{"type": "news", "limit": "9/day"}]}
 
 
@@ -288,9 +292,126 @@ def test_a_function_that_is_decorated_later_is_told_then(way: Way) -> None:
 def test_a_type_that_varies_is_checked_by_nobody_and_raises_over_the_limit(way: Way) -> None:
     """Which rules apply is not known before a call. It never waits without max_wait."""
     limiter = Limiter(way.rules())
-    limited = rate_limited(lambda recipient, type: type, limiter=limiter)(lambda recipient, type: None)
+    limited: Callable[..., object] = rate_limited(lambda recipient, type: type, limiter=limiter)(
+        lambda recipient, type: None
+    )
     way.change(limiter, {**WAITING, "rules": [{**WAITING["rules"][0], "limit": "1/day"}]})
     limited("ana", "news")
 
     with pytest.raises(RateLimitExceeded):
         limited("ana", "news")
+
+
+# --- While rules change ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", ["notifier", "function"])
+def test_who_comes_while_rules_change_is_told(who: str) -> None:
+    """The others have been asked already. Either the rules are refused, or the one who cannot go by them."""
+    make: Callable[[Any], object]
+    _, make, said = {**NOTIFIERS, **FUNCTIONS}[who]
+    refused: list[str] = []
+    source = Offered({"rules": [{"type": "news", "limit": "2/day"}], "fields": ["ip"]}, interval=3600)
+
+    def normalize(recipient: str) -> str:
+        # It is called while the new rules are prepared, after all who are there were asked.
+        if source.version == 1 and not refused:
+            try:
+                make(limiter)
+            except NotifyError as error:
+                refused.append(str(error))
+        return recipient
+
+    limiter = Limiter(source, normalize=normalize)
+    source.say(WITH_OVERRIDE)
+    limiter.source.refresh()
+
+    assert [re.search(rf"{said}.* go by these rules: Rule 'news' has on_limit='wait'", each) for each in refused] != [
+        None
+    ]
+    assert len(refused) == 1
+    assert limiter.rules == RuleSet(**WITH_OVERRIDE)
+    assert make(Limiter(RuleSet(**GOOD)))
+
+
+@pytest.mark.parametrize("who", [*NOTIFIERS, *FUNCTIONS])
+def test_rules_that_change_between_the_two_steps_are_checked(
+    who: str, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody checks the rules in force, and others come before it is asked about each change."""
+    kind, make, said = {**NOTIFIERS, **FUNCTIONS}[who]
+    limiter = kind(way.rules())
+    register = kind.register
+
+    def late(self: Any, check: Any) -> None:
+        way.change(limiter, WAITING)
+        register(self, check)
+
+    monkeypatch.setattr(kind, "register", late)
+    with pytest.raises(NotifyError, match=rf"{said}.* cannot go by these rules"):
+        make(limiter)
+    monkeypatch.undo()
+    gc.collect()
+
+    way.change(limiter, WITHOUT_FIELD)
+    assert limiter.rules == RuleSet(**WITHOUT_FIELD)
+
+
+def test_rules_that_were_refused_no_longer_matter_to_those_who_come() -> None:
+    """Whoever refused them, and as long as somebody keeps the error."""
+    source = Offered(GOOD, interval=3600)
+    first, second = Limiter(source), Limiter(source)
+    unable = Notifier(sends, limiter=second)
+    source.say(WAITING)
+    with pytest.raises(NotifyError) as kept:
+        first.source.refresh()
+
+    assert Notifier(sends, limiter=first).send("news", "ana")
+    assert unable.send("news", "ana")
+    assert "cannot go by these rules" in str(kept.value)
+    first.close()
+    second.close()
+
+
+# --- When those who refused them are gone ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", [*NOTIFIERS, *FUNCTIONS, "limiter", "declared limit"])
+def test_refused_rules_are_tried_again_when_the_one_who_refused_is_gone(who: str) -> None:
+    """At the next look, although the source has nothing new; and not at every look before."""
+    source = Offered(GOOD, interval=3600)
+    other = Limiter(source)
+    limiter: Any = None
+    holder: Any = None
+    document = WAITING
+    if who == "limiter":
+        # Without tier_of=.
+        limiter = Limiter(source)
+        other = Limiter(source, tier_of=lambda recipient: None)
+        document = {"rules": [{"type": "news", "limit": "9/day", "tiers": {"gold": "10/day"}}]}
+    elif who == "declared limit":
+        limiter = Limiter(source)
+        holder = rate_limited("status", "1/day", limiter=limiter)(sends)
+        document = {"rules": [{"type": "n*", "limit": "9/day", "by": ["type", "recipient"], "name": "status"}]}
+    else:
+        kind, make, _ = {**NOTIFIERS, **FUNCTIONS}[who]
+        limiter = kind(source)
+        holder = make(limiter)
+    live = other.source
+    source.say(document)
+    with pytest.raises(NotifyError):
+        live.refresh()
+    for _ in range(3):
+        live.attempt(StopSignal())
+    assert source.loads[-3:] == ["1"] * 3
+    assert live.status.failures == 4
+    if who == "declared limit":
+        rate_limited("status", "1/hour", limiter=limiter)(sends)
+    del holder, limiter
+    gc.collect()
+    live.attempt(StopSignal())
+
+    assert other.rules == RuleSet(**document)
+    assert live.status.problems == ()
+    live.attempt(StopSignal())
+    assert source.loads[-2:] == [None, "1"]

@@ -17,6 +17,7 @@ import pytest
 import ratelimited_notify
 from offering import WITHIN, Offered, amount, limits, threads, until
 from ratelimited_notify import Limiter, NotifyError, Rule
+from striking import Striking, Struck, StruckHard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +27,6 @@ pytestmark = pytest.mark.slow
 
 PACKAGE = Path(ratelimited_notify.__file__).parent
 OURS = tuple(str(PACKAGE / each) for each in ("sources", "limiter/following", "limiter/lookup", "log.py"))
-
-
-class Struck(Exception):
-    """An exception that some handlers catch."""
-
-
-class StruckHard(BaseException):
-    """One that nothing may catch for good."""
 
 
 @cache
@@ -51,41 +44,14 @@ def _is_spared(frame: FrameType) -> bool:
     return operation == "NOP" or (line.startswith("with ") and not entering)
 
 
-class Strike:
-    """Raises, or calls something, at one line of those that are executed in live rules."""
+class Strike(Striking):
+    """Strikes at one line of those that are executed in live rules."""
 
     def __init__(self, at: int, error: type[BaseException] | Callable[[], object]) -> None:
-        self.at = at
-        self.error = error
-        self.seen = 0
-        self.where = ""
+        super().__init__(at, error, OURS)
 
-    def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._line if frame.f_code.co_filename.startswith(OURS) else None
-
-    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "line" and not _is_spared(frame):
-            self.seen += 1
-            if self.seen == self.at:
-                self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} in {frame.f_code.co_name}"
-                if isinstance(self.error, type):
-                    raise self.error
-                self.error()
-        return self._line
-
-    def during(self, call: Callable[[], object]) -> BaseException | None:
-        """What the call raised."""
-        tracing = sys.gettrace()
-        gc.disable()
-        sys.settrace(self)
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001  # handed on as a value
-            return error
-        finally:
-            sys.settrace(tracing)
-            gc.enable()
-        return None
+    def spares(self, frame: FrameType) -> bool:
+        return _is_spared(frame)
 
 
 class Scene:

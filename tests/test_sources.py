@@ -398,6 +398,86 @@ def test_a_function_as_a_source(wrong: Any) -> None:
         FunctionRules(later)  # type: ignore[arg-type]  # what is wrong
 
 
+@pytest.mark.parametrize("fetch", [lambda: None, lambda known, more: None, lambda *, known: None])
+def test_a_function_that_cannot_be_called_with_a_version_is_told_at_once(fetch: Any) -> None:
+    """And how to write it; what takes one argument of any kind will do."""
+    with pytest.raises(NotifyError, match=r"with one argument, the version .*; write def fetch\(known_version\)"):
+        FunctionRules(fetch)
+    for usable in (lambda known: None, lambda *given: None, lambda known, more=1: None, dict, Offered().load):
+        FunctionRules(usable)  # type: ignore[arg-type]  # what it returns plays no part
+
+
+def test_a_function_that_cannot_be_told_about_changes_is_refused_at_once() -> None:
+    """Not by a line in the log after the first change."""
+    with Limiter(Offered(limits(news="2/day"))) as limiter:
+
+        async def later(before: RuleSet, after: RuleSet, changes: tuple[str, ...]) -> None: ...
+
+        for wrong in (5, lambda: None, lambda changes: None, later):
+            with pytest.raises(NotifyError, match="The function that is told about changes"):
+                limiter.source.on_change(wrong)  # type: ignore[arg-type]  # what is wrong
+        limiter.source.on_change(print)()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file://rules.toml", r"two slashes.*file:rules\.toml for a path, file:///etc"),
+        ("file://host/etc/rules.toml", "two slashes"),
+        ("file:rules.toml?intervall=1", "Is it meant to be interval"),
+        ("sqlite:///rules.db?intervall=1", "Is it meant to be interval"),
+        ("sqlite:///rules.db?allowempty=true", "Is it meant to be allow_empty"),
+        ("sqlite:///rules.db?cahce=shared", r"Is it meant to be cache\? SQLite has cache, .*has interval,"),
+        ("postgresql://127.0.0.1:1/app?Interval=1", "Is it meant to be interval"),
+        ("redis://127.0.0.1:1/0?key=a&intervall=1", "Is it meant to be interval"),
+    ],
+)
+def test_a_text_that_is_misspelt_is_told(text: str, said: str) -> None:
+    """With what is meant, instead of a file that is not there, or an option that does nothing."""
+    with pytest.raises(RuleError, match=said):
+        Limiter(text)
+
+
+def test_a_file_may_be_named_by_a_whole_uri(tmp_path: Path) -> None:
+    """With no host, or this one."""
+    path = tmp_path / "rules.toml"
+    path.write_text(toml(2))
+    for text in (f"file:{path}", f"file://{path}", f"file://localhost{path}"):
+        assert Limiter(text).rules == RuleSet({"news": "2/day"})
+
+
+def test_a_record_is_one_line(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Several problems too; and no type, path or text of somebody else can look like another record."""
+    forged = "x\n1999 CRITICAL all is lost\x1b[2J\u2028"
+    source = Offered({"rules": [{"type": "news", "limit": "1/day"}]}, interval=3600)
+    limiter = Limiter(source)
+    source.place = f"a{forged}"
+    wrong = {
+        "type": forged,
+        "limit": forged,
+        "tiers": {forged: forged},
+        "overrides": {forged: forged},
+        "by": forged,
+        "name": forged,
+    }
+    source.say({"rules": [wrong, {**wrong, "name": 5}, 7], "unknown_type": forged})
+    with pytest.raises(RuleError):
+        limiter.source.refresh()
+    limiter.hit(forged, "ana")
+    source.say(NotifyError(forged))
+    with pytest.raises(NotifyError):
+        limiter.source.refresh()
+    limiter.close()
+    Limiter(f"file:{tmp_path}/missing{forged}", enabled=False)
+    Limiter({forged: forged}, enabled=False)
+    Limiter([Rule(f"[b-a]{forged}", "1/day")])
+
+    assert len(caplog.records) >= 4
+    assert any("rules[1].name: is a number." in record.getMessage() for record in caplog.records)
+    for record in caplog.records:
+        assert record.getMessage().isprintable(), record
+
+
 # --- What others need of the rules -----------------------------------------------------------------------------------
 
 
@@ -424,8 +504,9 @@ def test_rules_that_somebody_cannot_go_by_are_refused_as_a_whole() -> None:
     del notifier, send_news
     gc.collect()
 
-    assert limiter.source.refresh(), "those that could not go by it are gone"
-    assert amount(other) == 9
+    # Those that could not go by it are gone. The thread may have been quicker.
+    limiter.source.refresh()
+    assert amount(limiter) == amount(other) == 9
 
 
 def test_assigned_rules_are_checked_by_notifiers_and_functions_too() -> None:

@@ -12,17 +12,20 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
+from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from offering import WITHIN, amount, until
-from ratelimited_notify import AsyncLimiter, Limiter, NotifyError, Rule, RuleError, RuleSet
+from ratelimited_notify import AsyncLimiter, Limiter, MissingExtra, NotifyError, Rule, RuleError, RuleSet
 from ratelimited_notify.sources import SQLRules
 from ratelimited_notify.sources.sql import database as databases, reading, source as sources
+from ratelimited_notify.sources.sql.schema import make_tables, statements
 from sql_databases import Tables, on_sqlite as on_sqlite, tables as tables
 
 LONG = 3600.0
@@ -294,6 +297,123 @@ def test_no_message_shows_a_password(text: str, caplog: pytest.LogCaptureFixture
         assert "cannot be reached, or refuses the connection (psycopg.OperationalError)" in said
     assert "s3cret" not in said
     assert "ana" not in said
+
+
+def test_limits_of_a_rule_that_is_gone_are_a_problem(on_sqlite: Tables) -> None:
+    """SQLite deletes them with their rule only if it is told so, and gives the id of the rule to another one."""
+    with Limiter(SQLRules(on_sqlite.url)) as limiter:
+        on_sqlite.run(
+            "INSERT INTO notify_rules (id, type, limit_text, enabled) VALUES (5, 'off', '1/day', false)",
+            "INSERT INTO notify_overrides (id, rule_id, recipient, limit_text) VALUES (3, 5, 'vip@example.com', '9/day')",
+            "INSERT INTO notify_overrides (id, rule_id, recipient, limit_text) VALUES (4, 7, 'vip@example.com', '9/day')",
+            "INSERT INTO notify_tiers (id, rule_id, tier, limit_text) VALUES (6, 8, 'gold', '9/day')",
+        )
+        with pytest.raises(RuleError) as caught:
+            limiter.source.refresh()
+        assert [problem.place for problem in caught.value.problems] == [
+            "notify_overrides row 4, rule_id",
+            "notify_tiers row 6, rule_id",
+        ]
+        assert caught.value.problems[0].message.startswith("is 7 that no row of notify_rules has. Delete the row.")
+        assert "vip@" not in str(caught.value)
+        on_sqlite.run("DELETE FROM notify_overrides WHERE id = 4", "DELETE FROM notify_tiers")
+        limiter.source.refresh()
+        assert limiter.source.status.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:///rules.db?interval=1", r"write SQLRules\(url, interval=\.\.\.\)"),
+        ("sqlite:///rules.db?fallbak=x", "Is it meant to be fallback"),
+        ("mysql+mysqldb://host/x", r"need the package MySQLdb, which is not installed.*mysql\+pymysql://"),
+        ("postgresql+pg8000://host/x", r"need the package pg8000.*postgresql\+psycopg://, which pip install"),
+    ],
+)
+def test_a_url_that_does_not_do_what_it_says(url: str, said: str) -> None:
+    """It is told, with what to write."""
+    with pytest.raises(NotifyError, match=said):
+        SQLRules(url)
+
+
+def test_a_url_without_a_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the driver that it installs, with the URL to write."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtra, match=r"postgresql\+psycopg:// .*pip install 'ratelimited-notify\[postgresql\]'"):
+        SQLRules("postgresql://localhost/app")
+
+
+def test_a_factory_that_needs_an_argument_is_refused_at_once() -> None:
+    """It is called without one."""
+    with pytest.raises(NotifyError, match="without an argument"):
+        SQLRules(lambda url: url)  # type: ignore[arg-type]  # what is wrong
+
+
+def test_no_traceback_shows_a_credential_or_sql(on_sqlite: Tables) -> None:
+    """What SQLAlchemy raises contains the statement, and what a driver or a factory raises may contain the URL."""
+
+    def factory() -> Any:
+        make_url("nothing: ana:s3cret")
+
+    on_sqlite.run("DROP TABLE notify_overrides")
+    away = "postgresql+psycopg://ana:s3cret@127.0.0.1:1/app"
+    document = {"rules": [{"type": "news", "limit": "1/day"}]}
+    for what in (
+        lambda: Limiter(on_sqlite.url),
+        lambda: Limiter(away),
+        lambda: Limiter(SQLRules(factory)),
+        lambda: SQLRules(on_sqlite.url).write(document),
+        lambda: SQLRules(away).write(document),
+        lambda: SQLRules(factory).write(document),
+        lambda: make_tables(away),
+        lambda: statements("nothing+s3cret://ana"),
+    ):
+        with pytest.raises(NotifyError) as caught:
+            what()
+        error: BaseException | None = caught.value
+        said = "".join(traceback.format_exception(error)).replace("nothing+s3cret", "")
+        # The lines of this file are no message.
+        said = "\n".join(line for line in said.splitlines() if not line.startswith("    "))
+        assert "s3cret" not in said
+        assert "sqlalche.me" not in said
+        assert "SELECT" not in said
+        while error is not None:
+            assert isinstance(error, NotifyError)
+            error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize("how", ["first", "second", "late"])
+def test_what_a_limiter_cannot_use_is_told_in_the_words_of_the_tables(on_sqlite: Tables, how: str) -> None:
+    """Also when it is made: the rules are fine, and it lacks tier_of=."""
+    source = SQLRules(on_sqlite.url)
+    on_sqlite.run("INSERT INTO notify_rules (type, limit_text) VALUES ('a', '1/day')")
+    tier = "INSERT INTO notify_tiers (rule_id, tier, limit_text) VALUES (2, 'gold', '3/day')"
+    place = "notify_rules row 2 (type 'a'), tiers"
+    able = [Limiter(source, tier_of=lambda recipient: None)] if how != "first" else []
+    on_sqlite.run(tier)
+    for each in able:
+        each.source.refresh()
+    unable = Limiter(source, enabled=False)
+    with pytest.raises(RuleError) as caught:
+        unable.source.follow(unable) if how == "late" else Limiter(source)
+
+    assert [problem.place for problem in caught.value.problems] == [place]
+    assert f"The rules in sqlite://{on_sqlite.address}" in str(caught.value).replace("///", "//")
+
+
+def test_the_places_of_other_rules_are_not_those_in_force(on_sqlite: Tables) -> None:
+    """If the tables have changed and cannot be used, the rows of today are not those of the rules in force."""
+    source = SQLRules(on_sqlite.url)
+    on_sqlite.run("INSERT INTO notify_tiers (rule_id, tier, limit_text) VALUES (1, 'gold', '3/day')")
+    able = Limiter(source, tier_of=lambda recipient: None)
+    on_sqlite.run("INSERT INTO notify_rules (type, limit_text, ordering) VALUES ('a', 'often', -1)")
+    with pytest.raises(RuleError, match=r"notify_rules row 2 \(type 'a'\), limit_text"):
+        able.source.refresh()
+    with pytest.raises(RuleError) as caught:
+        Limiter(source)
+
+    assert [problem.place for problem in caught.value.problems] == ["rules[0].tiers"]
+    able.close()
 
 
 def test_the_text_of_a_source_has_options_of_both(on_sqlite: Tables, tmp_path: Path) -> None:

@@ -263,16 +263,17 @@ from ratelimited_notify import Limiter, MissingExtra
 for missing in ("psycopg", "sqlalchemy"):
     for name in [name for name in sys.modules if name.partition(".")[0] in ("psycopg", "sqlalchemy") or ".sql" in name]:
         del sys.modules[name]
-    try:
-        Limiter("postgresql+psycopg://localhost/app")
-    except MissingExtra as error:
-        print(error)
+    for url in ("postgresql+psycopg://localhost/app", "postgresql+asyncpg://localhost/app"):
+        try:
+            Limiter(url)
+        except MissingExtra as error:
+            print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert done.stdout.splitlines() == [
-        "Rules in PostgreSQL needs an optional dependency. Install it with: pip install 'ratelimited-notify[postgresql]'",
-        "Rules in a database needs an optional dependency. Install it with: pip install 'ratelimited-notify[sql]'",
+    assert list(dict.fromkeys(done.stdout.splitlines())) == [
+        "A source of rules at postgresql+psycopg:// (or postgresql://) needs an optional dependency. Install it with: pip install 'ratelimited-notify[postgresql]'",
+        "A source of rules in a database needs an optional dependency. Install it with: pip install 'ratelimited-notify[sql]'",
     ]
 
 

@@ -72,6 +72,9 @@ def _write(level: int, message: str, args: tuple[object, ...]) -> None:
         return
     before = _logging_since.set(now())
     try:
+        from ratelimited_notify.one_line import in_one_line
+
+        args = in_one_line(args)
         # The caller of the caller is the place that the record names.
         _logger.log(level, message, *args, stacklevel=3)
     except NotifyError:

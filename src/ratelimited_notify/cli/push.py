@@ -70,28 +70,33 @@ def push(
     is_empty = before is not None and not before.rules and before.default is None
     if if_version is not None and not is_version(version, if_version) and not (if_version == NO_VERSION and is_empty):
         raise other_version(version, if_version)
+    there = f"The rules there have version {version}."
+    if version is None or is_empty:
+        there = f"There are no rules there yet; --if-version {NO_VERSION} writes only as long as that is so."
     for change in differences(before or RuleSet(), rules):
         say(screen, plain(change))
     if before == rules:
-        say(screen, f"Nothing changes. The rules there have version {version or NO_VERSION}.")
+        say(screen, f"Nothing changes. {there}")
     elif dry_run:
-        say(screen, f"Nothing was written. The rules there have version {version or NO_VERSION}.")
+        say(screen, f"Nothing was written. {there}")
     else:
         say(screen, f"Written as version {to.write(document, if_version=if_version)}.")
 
 
 def _there(to: WritableSource, aside: Console) -> tuple[str | None, RuleSet | None]:
     """The version of the rules there and the rules, None if there are none or they cannot be used."""
-    version = None
     try:
         loaded = to.load(None)
         if loaded is None:
             return None, RuleSet()
-        version = loaded[0]
-        return version, rule_set_of(loaded[1])
     except NothingThere:
         return None, RuleSet()
-    except RuleError as error:
-        version = error.version if isinstance(error, Unusable) else version
+    except Unusable as error:
+        # Anything else that is wrong there, such as a missing table, would keep the new rules from being written.
         say(aside, plain(f"The rules that are there cannot be used: {error}"), "yellow")
-        return version, None
+        return error.version, None
+    try:
+        return loaded[0], rule_set_of(loaded[1])
+    except RuleError as error:
+        say(aside, plain(f"The rules that are there cannot be used: {error}"), "yellow")
+        return loaded[0], None

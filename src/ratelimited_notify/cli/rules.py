@@ -10,6 +10,7 @@ from rich.text import Text
 from ratelimited_notify.cli.applying import applying
 from ratelimited_notify.cli.check import show_rules
 from ratelimited_notify.cli.push import push, target
+from ratelimited_notify.cli.remarks import doubts, needs
 from ratelimited_notify.cli.report import console, say, show, shown, table
 from ratelimited_notify.cli.rules_argument import GivenRules, Located, as_json
 from ratelimited_notify.cli.tables import init
@@ -19,6 +20,8 @@ from ratelimited_notify.rules.difference import differences
 from ratelimited_notify.sources.writing import VersionConflict, checked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ratelimited_notify.rules.ruleset import RuleSet
 
 rules_app = typer.Typer(
@@ -48,8 +51,8 @@ def check(
     """Check rules. Print them as a table, or all problems and where they are.
 
     What is hardly meant as it is written is a warning on standard error, such as a rule that can match nothing. With --json, the
-    object has problems and warnings, each with line, path and message, and the number of rules. The line is null if the rules
-    are not in a file.
+    object has problems, warnings and notes, each with line, path and message, and the number of rules. The line is null if the
+    rules are not in a file. A note says what the rules need of the program, such as tier_of= for tiers.
 
     Exit status:
 
@@ -68,13 +71,15 @@ def check(
         if not json:
             _fail(error, status, given)
         problems = given.located(error.problems) if isinstance(error, RuleError) else [Located(None, "", str(error))]
-    warnings = [] if found is None else given.located(found.warnings)
+    warnings = [] if found is None else given.located(doubts(found))
+    notes = [] if found is None else given.located(needs(found))
     if json:
-        typer.echo(as_json(problems, warnings, 0 if found is None else len(found)))
+        typer.echo(as_json(problems, warnings, notes, 0 if found is None else len(found)))
     elif found is not None:
         show_rules(console(), found)
         for warning in warnings:
             say(console(stderr=True), plain(f"warning: {warning}"), "yellow")
+        _say_notes(notes)
     raise typer.Exit(status)
 
 
@@ -205,12 +210,18 @@ def push_command(
         found = checked(document, writable.options)
     except NotifyError as error:
         _fail(error, 1 if isinstance(error, RuleError) else 2, given)
+    _say_notes(given.located(needs(found)))
     try:
         push(document, found, writable, if_version, console(), console(stderr=True), dry_run=dry_run)
     except VersionConflict as error:
         _fail(error, 3)
     except NotifyError as error:
         _fail(error, 2)
+
+
+def _say_notes(notes: Iterable[Located]) -> None:
+    for note in notes:
+        say(console(stderr=True), plain(f"note: {note}"))
 
 
 def _given(text: str) -> GivenRules:

@@ -78,7 +78,7 @@ class GivenRules:
         """These problems with their lines."""
         problems = list(problems)
         if not problems or not isinstance(self.source, FileRules):
-            return [Located(None, *problem) for problem in problems]
+            return [Located(None, *self.source.explained(problem)) for problem in problems]
         path = self.source.path
         try:
             # A pipe would be waited for.
@@ -97,12 +97,13 @@ class GivenRules:
         return "\n".join([f"The rules in {self.source.place} cannot be used:", *lines])
 
 
-def as_json(problems: Iterable[Located], warnings: Iterable[Located], rules: int) -> str:
+def as_json(problems: Iterable[Located], warnings: Iterable[Located], notes: Iterable[Located], rules: int) -> str:
     """What a check has found, as one JSON object."""
     return json.dumps(
         {
             "problems": [each._asdict() for each in problems],
             "warnings": [each._asdict() for each in warnings],
+            "notes": [each._asdict() for each in notes],
             "rules": rules,
         }
     )

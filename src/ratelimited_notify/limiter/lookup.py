@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeAlias
-from weakref import ref
+from typing import TYPE_CHECKING
 
 from ratelimited_notify.disposal import let_go
 from ratelimited_notify.errors import RuleError, type_text
@@ -24,6 +23,7 @@ from ratelimited_notify.sources.load import live_rules_from, rules_from, usable_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from ratelimited_notify.limiter.checks import Check, Checks
     from ratelimited_notify.limiter.following import Following
     from ratelimited_notify.limiter.tiers import TierOf, Tiers
     from ratelimited_notify.notification.recipient import Recipient
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.sources.live import LiveRules
     from ratelimited_notify.windows.strategies import Shortcut
-
-    Check: TypeAlias = Callable[[RuleSet], object]
 
 _MOST_LOGGED = 1000
 
@@ -66,12 +64,21 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         if tier_of is not None:
             self._tiers  # noqa: B018  # made now, because it checks the callable
         self._following: Following | None = None
-        self._checks: dict[int, ref[Check]] = {}
         self._former: list[object] = []
         self._logged: set[tuple[str, ...]] = set()
         # Held while rules change, but not while they are read.
         self._editing: threading.Lock | threading.RLock = forkable(threading.Lock())
-        usable_if_on(rules, lambda rules: self._put_in_force(self._planned(rules, {}, None)), off=off)
+
+        def begin(rules: RuleSet) -> None:
+            self._put_in_force(self._planned(rules, {}, None))
+
+        if live is None:
+            usable_if_on(rules, begin, off=off)
+        else:
+            from ratelimited_notify.sources.explaining import explained_in_force
+
+            with explained_in_force(live.source, live.status):
+                usable_if_on(rules, begin, off=off)
         warn_of_doubts(self.rules)
         if live is not None:
             self._go_by(live, unused=unused)
@@ -117,21 +124,38 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         """Prepare other rules. What you get puts them in force, and cannot fail. Meanwhile no others may be set.
 
         Raises:
-            NotifyError: the rules cannot be used. The rules in force do not change.
+            NotifyError: the rules cannot be used.
         """
-        for number, reference in list(self._checks.items()):
-            check = reference()
-            if check is None:
-                self._checks.pop(number, None)
-            else:
-                check(rules)
-        plans, former = self._planned(rules, self.plans.declared, self.plans), self.plans.parts()
+        checks, declared = self._checks, self.plans.declared
+        # Who comes from now on asks about these rules, too.
+        coming = checks.coming(rules)
+        try:
+            plans = checks.accepted(rules, declared, lambda: self._planned(rules, declared, self.plans))
+        except BaseException:
+            del coming
+            raise
+        former = self.plans.parts()
 
-        def put_in_force() -> None:
+        def put_in_force(_coming: object = coming) -> None:
             self._put_in_force(plans)
             self._former = former
 
         return put_in_force
+
+    @property
+    def _checks(self) -> Checks:
+        found: Checks | None = self.__dict__.get("_asked")
+        if found is None:
+            from ratelimited_notify.limiter.checks import Checks
+
+            # In one step: two threads may get here.
+            found = self.__dict__.setdefault("_asked", Checks())
+        return found
+
+    @property
+    def reconsiders(self) -> bool:
+        """Whether the last refusal may be over."""
+        return self._checks.reconsiders(self.plans.declared)
 
     def changed(self) -> None:
         """Note that other rules are in force."""
@@ -198,12 +222,8 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         self.plans.forget()
 
     def register(self, check: Check) -> None:
-        """Ask this function about each new rule set before it comes into force. It is forgotten when nobody else has it.
-
-        Arguments:
-            check: raises a NotifyError that says who cannot go by the rules, and why.
-        """
-        self._checks[id(check)] = ref(check)
+        """Ask this function about each new rule set, as `Checks.register` says."""
+        self._checks.register(check, self)
 
     def declare(self, rule: Rule) -> None:
         """Add the rule of a decorator, and replace its earlier one. A configured rule that matches the type wins.

@@ -49,8 +49,23 @@ def _of_one_name(before: list[Rule], after: list[Rule]) -> Iterator[str]:
         if changes:
             yield changes
         return
-    yield from (f"removed ({limits_text(rule.limits)})" for rule in before if rule not in after)
-    yield from (f"added ({limits_text(rule.limits)})" for rule in after if rule not in before)
+    # Rules that share a name differ in their types, or in what they count by.
+    old, new = ({(rule.type, rule.by): rule for rule in rules} for rules in (before, after))
+    if max(len(before), len(after)) == 1 or len(old) < len(before) or len(new) < len(after):
+        yield from (f"removed ({limits_text(rule.limits)})" for rule in before if rule not in after)
+        yield from (f"added ({limits_text(rule.limits)})" for rule in after if rule not in before)
+        return
+    for key in dict.fromkeys((*old, *new)):
+        one, other = old.get(key), new.get(key)
+        what = f"the rule for {quoted(key[0])} by {' and '.join(key[1]) or 'nothing'}"
+        if one is None or other is None:
+            rule = one or other
+            how = "added" if one is None else "removed"
+            yield f"{what} {how} ({limits_text(rule.limits) if rule else ''})"
+            continue
+        changes = "; ".join(_changes(one, other))
+        if changes:
+            yield f"{what}: {changes}"
 
 
 def _by_name(rules: RuleSet) -> dict[str, list[Rule]]:

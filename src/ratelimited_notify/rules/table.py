@@ -140,8 +140,10 @@ def decoded(
             continue
         try:
             read[name] = msgspec.convert(value, types[name])
-        except msgspec.ValidationError as error:
-            problems.append(Problem(name, f"{error}. Write {write[name]}."))
+        except msgspec.ValidationError:
+            from ratelimited_notify.rules.kinds import kind_of
+
+            problems.append(Problem(name, f"is {kind_of(value)}. Write {write[name]}."))
     return read
 
 

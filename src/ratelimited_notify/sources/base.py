@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ratelimited_notify.errors import NotifyError, RuleError
+from ratelimited_notify.pickling import NotPickled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ratelimited_notify.errors import Problem
     from ratelimited_notify.sources.annotations import FixedRules
+
+SOURCE_OPTIONS = ("interval", "wait", "allow_empty", "fallback")
+"""The options that each source has."""
 
 LONGEST_INTERVAL = 86_400.0
 """Seconds."""
@@ -54,7 +58,14 @@ class SourceOptions:
                 raise NotifyError(f"{name}= must be True or False.")
 
 
-class RuleSource(ABC):
+class RefreshedHere(NotPickled):
+    """What keeps rules up to date in one process."""
+
+    _belongings = "thread, locks and connections"
+    _instead = ""
+
+
+class RuleSource(RefreshedHere, ABC):
     """The base class of all sources of rules. Subclass it for a source of your own, or use `FunctionRules`.
 
     Arguments:
@@ -74,6 +85,8 @@ class RuleSource(ABC):
     """Where the rules are, for messages. It contains no password."""
     live: Any = None  # Any: a weak reference to the live rules, which are made of this
     """The live rules of this source, shared by all limiters that are made with it."""
+    portable = True
+    """Whether it can be pickled or copied as long as no limiter uses it."""
     patience = 0
     """So many failures in a row are not worth a line in the log."""
 
@@ -108,7 +121,7 @@ class RuleSource(ABC):
         """
         raise NotImplementedError
 
-    def close(self) -> None:  # noqa: B027  # most sources have nothing to close
+    def close(self) -> None:
         """Close connections and files. The source may be used again afterwards."""
 
     def explained(self, problem: Problem) -> Problem:
@@ -116,6 +129,9 @@ class RuleSource(ABC):
         is: `rules[3].limit`.
         """
         return problem
+
+    def __getstate__(self) -> object:
+        return object.__getstate__(self) if self.portable and self.live is None else super().__getstate__()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{f' of {self.place}' if self.place else ''}>"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.disposal import let_go
+from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.forking import holds
 from ratelimited_notify.log import warning
+from ratelimited_notify.sources.taking import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +34,22 @@ class Callbacks:
         self._untold: deque[tuple[RuleSet, RuleSet]] = deque()
 
     def add(self, callback: OnChange) -> Callable[[], None]:
-        """Call this function from now on. What you get ends this."""
+        """Call this function from now on. What you get ends this.
+
+        Raises:
+            NotifyError: it cannot be called with the rules before, the rules after, and the changes in words.
+        """
+        if not callable(callback):
+            raise NotifyError(
+                f"The function that is told about changes is a {type(callback).__name__}, not a function."
+            )
+        check_is_called_only(callback, "The function that is told about changes")
+        check_takes(
+            callback,
+            3,
+            "The function that is told about changes gets the rules before, the rules after, and the changes in words. This one "
+            "cannot be called like that; write def changed(before, after, changes)",
+        )
         self._callbacks.append(callback)
 
         def end() -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.rules.document import rule_set_of
 from ratelimited_notify.sources.base import Loaded, RuleSource
-from ratelimited_notify.sources.formats import document_in
+from ratelimited_notify.sources.formats import document_in, kind_of_file
+from ratelimited_notify.sources.formats.notation import noted
 from ratelimited_notify.sources.version import version_of
 
 if TYPE_CHECKING:
     import os
 
+    from ratelimited_notify.errors import Problem
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources.annotations import FixedRules
     from ratelimited_notify.sources.watch import DirectoryWatch
@@ -85,6 +87,7 @@ class FileRules(RuleSource):
         if watch:
             from ratelimited_notify.sources.watch import DirectoryWatch
 
+            self.portable = False
             self._watch = DirectoryWatch(self.path.parent, self.path.name)
 
     def load(self, known: str | None) -> Loaded | None:
@@ -136,6 +139,10 @@ class FileRules(RuleSource):
                 break
             content = content_of(self.path)
         return content
+
+    def explained(self, problem: Problem) -> Problem:
+        """The same problem, with advice in the notation of the file."""
+        return noted(problem, kind_of_file(self.path.suffix))
 
     def wait(self, timeout: float) -> bool:
         return super().wait(timeout) if self._watch is None else self._watch.wait(timeout)
@@ -203,4 +210,5 @@ def read_rules(path: str | os.PathLike[str]) -> RuleSet:
     try:
         return rule_set_of(document_in(content_of(source), source.suffix))
     except RuleError as error:
-        raise RuleError(error.problems, str(source)) from error.__cause__
+        kind = kind_of_file(source.suffix)
+        raise RuleError((noted(problem, kind) for problem in error.problems), str(source)) from error.__cause__

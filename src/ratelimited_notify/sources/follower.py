@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from weakref import ref
 
     from ratelimited_notify.rules.ruleset import RuleSet
 
@@ -16,6 +17,11 @@ class Follower(Protocol):
     @property
     def rules(self) -> RuleSet:
         """The rules by which it goes."""
+        ...
+
+    @property
+    def reconsiders(self) -> bool:
+        """Whether the rules that it refused last may be usable by now."""
         ...
 
     def prepared(self, rules: RuleSet) -> Callable[[], None]:
@@ -33,3 +39,11 @@ class Follower(Protocol):
     def forget_shortcuts(self) -> None:
         """Decide the next notification the long way, which starts the thread."""
         ...
+
+
+def may_accept(refusing: ref[Follower] | None) -> bool:
+    """Whether the rules that this follower refused may be usable by now: it is gone, or reconsiders."""
+    if refusing is None:
+        return False
+    follower = refusing()
+    return follower is None or follower.reconsiders

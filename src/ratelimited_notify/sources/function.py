@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.sources.base import Loaded, RuleSource
+from ratelimited_notify.sources.taking import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,6 +46,12 @@ class FunctionRules(RuleSource):
         if not callable(fetch):
             raise NotifyError(f"FunctionRules needs a callable that takes a version, not a {type(fetch).__name__}.")
         check_is_called_only(fetch, "fetch=")
+        check_takes(
+            fetch,
+            1,
+            "FunctionRules calls its function with one argument, the version that was loaded last (None at first). This one cannot "
+            "be called like that; write def fetch(known_version)",
+        )
         self._fetch = fetch
         self.place = getattr(fetch, "__qualname__", type(fetch).__qualname__)
 

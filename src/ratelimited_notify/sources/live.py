@@ -18,9 +18,11 @@ from ratelimited_notify.rules import difference as difference, override_notation
 from ratelimited_notify.rules.document import rule_set_of
 from ratelimited_notify.rules.ruleset import RuleSet
 from ratelimited_notify.sources.asking import asking
-from ratelimited_notify.sources.base import RuleSource, checked
+from ratelimited_notify.sources.base import RefreshedHere, RuleSource, checked
 from ratelimited_notify.sources.callbacks import Callbacks
 from ratelimited_notify.sources.emptiness import check_not_empty
+from ratelimited_notify.sources.explaining import explained_by, explained_in_force
+from ratelimited_notify.sources.follower import may_accept
 from ratelimited_notify.sources.load import fallback_from
 from ratelimited_notify.sources.refreshing import Refresher
 from ratelimited_notify.sources.status import LiveState
@@ -42,7 +44,7 @@ _PATIENCE = 1.0
 _NO_RULES = RuleSet()
 
 
-class LiveRules:
+class LiveRules(RefreshedHere):
     """The rules of a source, kept up to date by one thread. You get it as `limiter.source`.
 
     The thread starts with the first decision, never keeps the process from exiting, and ends when all limiters that go by the
@@ -61,6 +63,7 @@ class LiveRules:
         self._followers: tuple[ref[Follower], ...] = ()
         # Whether a version that could not be used may be usable by now.
         self._again = False
+        self._refusing: ref[Follower] | None = None
         # Held while the source is asked. A decision never waits for it.
         self._refreshing = forkable(threading.RLock())
         self._callbacks = Callbacks(self._refreshing, self.editing)
@@ -180,7 +183,7 @@ class LiveRules:
         """
         if self._state.rules is None:
             self._begin()
-        with self.editing:
+        with explained_in_force(self.source, self.status), self.editing:
             self._followers = *(each for each in self._followers if each() not in (None, follower)), ref(follower)
             late = follower.rules is not self.rules
             if late:
@@ -271,15 +274,15 @@ class LiveRules:
         loaded = self._loaded(caught)
         if loaded is None:
             self._state = self._state.reached()
-            refusal = self._state.refusal
-            if refusal is not None:
+            if (refusal := self._state.refusal) is not None:
                 raise refusal.error()
             self._succeed()
             return False
         self._state = self._state._replace(unreached=0)
         version, document = loaded
         try:
-            rules = self._rules_in(document)
+            with explained_by(self.source):
+                rules = rule_set_of(document)
             parts = list(cast("list[object]", document.get("rules", [])))
             del loaded, document
             let_go(parts)
@@ -288,12 +291,6 @@ class LiveRules:
             self._state = self._state.refusing(version, error)
             raise
 
-    def _rules_in(self, document: Mapping[str, object]) -> RuleSet:
-        try:
-            return rule_set_of(document)
-        except RuleError as error:
-            raise RuleError(map(self.source.explained, error.problems), self.source.place or None) from None
-
     def _accept(self, version: str, rules: RuleSet) -> bool:
         state, before = self._state, self._state.rules
         if before is not None and rules == before:
@@ -301,10 +298,8 @@ class LiveRules:
             self._succeed()
             return False
         check_not_empty(self.source, before, rules)
-        try:
+        with explained_by(self.source):
             self._put_in_force(state._replace(rules=rules, version=version, refused=None, loaded_at=time.time()), rules)
-        except RuleError as error:
-            raise RuleError(map(self.source.explained, error.problems), error.source) from error.__cause__
         self._succeed()
         if before is not None:
             self._callbacks.note(before, rules)
@@ -314,7 +309,9 @@ class LiveRules:
         """Put rules in force for all followers or for none: what one of them cannot use, none of them gets."""
         with self.editing:
             followers = self._following()
-            ready = [follower.prepared(rules) for follower in followers]
+            # Nothing keeps the first ones if one of them refuses.
+            ready = [self._prepared(follower, rules) for follower in followers]
+            self._refusing = None
             try:
                 self._state = state
                 for put_in_force in ready:
@@ -328,6 +325,10 @@ class LiveRules:
         for follower in followers:
             follower.changed()
 
+    def _prepared(self, follower: Follower, rules: RuleSet) -> Callable[[], None]:
+        self._refusing = ref(follower)
+        return follower.prepared(rules)
+
     def _catch_up(self) -> None:
         """Put the rules in force for followers that an exception left behind."""
         for follower in self._following():
@@ -338,9 +339,8 @@ class LiveRules:
 
     def _loaded(self, caught: type[BaseException]) -> tuple[str, Mapping[str, object]] | None:
         source, state = self.source, self._state
-        again = self._again
-        if again:
-            self._again = False
+        if again := self._again or may_accept(self._refusing):
+            self._again, self._refusing = False, None
         try:
             loaded: object = source.load(state.version if state.refused is None else None if again else state.refused)
         except RuleError as error:

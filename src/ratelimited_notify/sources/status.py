@@ -22,7 +22,7 @@ class SourceStatus:
     """The version of the rules in force; None if they are the fallback, or if nothing has been loaded yet."""
     age: float
     """Seconds since the rules in force were last known to be those of the source. It grows while the source fails, and where
-    no thread can run. `inf` if that has never been the case."""
+    no thread can run. `inf` if that has never been the case, so also while the fallback holds."""
     loaded_at: datetime | None
     """When the rules in force were loaded."""
     checked_at: datetime | None

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
 
 from ratelimited_notify.errors import MissingExtra, NotifyError, RuleError
+from ratelimited_notify.rules.table import meant
+from ratelimited_notify.sources.base import SOURCE_OPTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ratelimited_notify.sources.base import RuleSource
 
+_CLOSE = 0.8
+"""How similar a misspelt option is, of 1."""
+
 _DATABASES = ("postgresql", "postgres", "sqlite", "mysql", "mariadb", "mssql", "oracle")
-_OPTIONS = ("interval", "wait", "allow_empty", "fallback")
+
+_FILES = "file:rules.toml for a path, file:///etc/notify/rules.toml for one from the root"
 
 
 def source_from(text: str) -> RuleSource:
@@ -30,7 +39,11 @@ def source_from(text: str) -> RuleSource:
     if scheme == "file":
         from ratelimited_notify.sources.file import FileRules
 
-        path = unquote(path.removeprefix("//") if path.startswith("///") else path)
+        path = unquote(
+            path.removeprefix("//localhost").removeprefix("//") if path.startswith(("///", "//localhost/")) else path
+        )
+        if path.startswith("//"):
+            raise RuleError(f"A source with two slashes, 'file://', names a host, and files have none. Write {_FILES}.")
         if not path:
             raise RuleError("A source 'file:' needs a path, as in 'file:rules.toml'.")
         try:
@@ -47,8 +60,9 @@ def _in_database(url: str, query: str) -> RuleSource:
     from ratelimited_notify.sources.sql.source import SQLRules
 
     parts = query.split("&") if query else []
-    ours = [part for part in parts if part.partition("=")[0] in _OPTIONS]
+    ours = [part for part in parts if part.partition("=")[0] in SOURCE_OPTIONS]
     theirs = [part for part in parts if part not in ours]
+    _check_meant(theirs)
     options = _options("&".join(ours))
     try:
         return SQLRules(f"{url}?{'&'.join(theirs)}" if theirs else url, **options)  # type: ignore[arg-type]  # it checks them
@@ -66,9 +80,10 @@ def _redis(text: str) -> RuleSource:
     uri, _, query = text.partition("?")
     # The other options are those of the connection, which is read by what connects.
     parts = query.split("&") if query else []
-    own = [part for part in parts if part.partition("=")[0] in _OPTIONS]
+    own = [part for part in parts if part.partition("=")[0] in SOURCE_OPTIONS]
     keys = [part.partition("=")[2] for part in parts if part.partition("=")[0] == "key"]
-    others = [part for part in parts if part.partition("=")[0] not in (*_OPTIONS, "key")]
+    others = [part for part in parts if part.partition("=")[0] not in (*SOURCE_OPTIONS, "key")]
+    _check_meant(others, "key")
     if len(keys) != 1 or not keys[0]:
         raise RuleError("A source in Redis needs one key, as in 'redis://localhost/0?key=notify:rules'.")
     uri += f"{'?' * bool(others)}{'&'.join(others)}"
@@ -80,6 +95,18 @@ def _redis(text: str) -> RuleSource:
     except NotifyError as error:
         said = str(error)
     raise RuleError(said)
+
+
+def _check_meant(parts: Iterable[str], *also: str) -> None:
+    """Check that none of these options of a connection is a misspelt one of the source. It is not shown: it may be secret.
+
+    Raises:
+        RuleError: one is.
+    """
+    for part in parts:
+        close = get_close_matches(part.partition("=")[0].lower(), (*SOURCE_OPTIONS, *also), 1, _CLOSE)
+        if close:
+            raise RuleError(f"An option of the source is not known. Is it meant to be {close[0]}?")
 
 
 def _options(query: str, also: tuple[str, ...] = ()) -> dict[str, object]:
@@ -100,5 +127,5 @@ def _options(query: str, also: tuple[str, ...] = ()) -> dict[str, object]:
             options[name] = value
         else:
             known = ("interval", "wait", "allow_empty", *also, "fallback")
-            raise RuleError(f"This source has the options {', '.join(known[:-1])} and {known[-1]}.")
+            raise RuleError(f"This source has the options {', '.join(known[:-1])} and {known[-1]}.{meant(name, known)}")
     return options

@@ -8,8 +8,9 @@ from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.rules.document import rule_set_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from ratelimited_notify.errors import Problem
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources.base import Loaded, SourceOptions
 
@@ -26,9 +27,13 @@ class NothingThere(RuleError):
 
 
 class Unusable(RuleError):
-    """What is there is no document. `version` is its version."""
+    """What is there is no document, and can be replaced by one. `version` is its version, if it has one."""
 
-    version: str | None = None
+    def __init__(
+        self, problems: Iterable[Problem] | str, source: str | None = None, *, version: str | None = None
+    ) -> None:
+        super().__init__(problems, source)
+        self.version = version
 
 
 @runtime_checkable
@@ -67,9 +72,11 @@ def is_version(version: str | None, wanted: str) -> bool:
 
 def other_version(version: str | None, wanted: str) -> VersionConflict:
     """The error for another version than the one that is wanted."""
+    if version is None:
+        return VersionConflict(f"There are no rules there, so none of version {wanted}. Nothing was written.")
     return VersionConflict(
-        f"The rules there have version {version or NO_VERSION}, not {wanted}: somebody else has changed them. Nothing was "
-        "written. Compare with: ratelimited-notify rules diff"
+        f"The rules there have version {version}, not {wanted}: somebody else has changed them. Nothing was "
+        "written. Compare with: ratelimited-notify rules diff URI FILE"
     )
 
 

@@ -13,6 +13,11 @@ FORMATS = {".toml": "TOML", ".yaml": "YAML", ".yml": "YAML", ".json": "JSON"}
 """By the ending of a file. A file with another ending is TOML."""
 
 
+def kind_of_file(ending: str) -> str:
+    """The format of a file whose name ends like this."""
+    return FORMATS.get(ending.lower(), "TOML")
+
+
 def document_in(content: bytes, ending: str) -> Mapping[str, object]:
     """The document in a file.
 
@@ -24,7 +29,7 @@ def document_in(content: bytes, ending: str) -> Mapping[str, object]:
         RuleError: it is not a document in this format.
         MissingExtra: the format needs a package that is not installed.
     """
-    kind = FORMATS.get(ending.lower(), "TOML")
+    kind = kind_of_file(ending)
     try:
         # Some editors write a byte order mark, which TOML 1.0 does not allow.
         text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")

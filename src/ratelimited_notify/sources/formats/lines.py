@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, TypeAlias
 
-from ratelimited_notify.sources.formats import FORMATS
+from ratelimited_notify.sources.formats import kind_of_file
 from ratelimited_notify.sources.formats.toml import TEXT
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def line_finder(content: bytes, ending: str) -> Callable[[str, str], int | None]
         is not known.
     """
     lines: _Lines = {}
-    kind = FORMATS.get(ending.lower(), "TOML")
+    kind = kind_of_file(ending)
     text = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
     try:
         {"TOML": _in_toml, "JSON": _in_json, "YAML": _in_yaml}[kind](text, lines)

@@ -10,7 +10,7 @@ from ratelimited_notify.errors import MissingExtra, RuleError
 try:
     import yaml
 except ImportError:
-    raise MissingExtra("yaml", "Rules in YAML") from None
+    raise MissingExtra("yaml", "A rules file in YAML") from None
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

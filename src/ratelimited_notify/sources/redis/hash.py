@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.sources.redis.connection import connected
 from ratelimited_notify.sources.version import version_of
-from ratelimited_notify.sources.writing import NothingThere, is_version, other_version
+from ratelimited_notify.sources.writing import NothingThere, Unusable, is_version, other_version
 
 if TYPE_CHECKING:
     from ratelimited_notify.sources.redis.address import Address
@@ -18,6 +18,8 @@ VERSION, DOCUMENT = "version", "document"
 
 MOST_BYTES = 16 * 2**20
 """The largest document, as for files."""
+
+_TOO_LARGE = f"The document is larger than {MOST_BYTES // 2**20} MiB, the most that is read."
 
 _LONGEST_VERSION = 200
 _ATTEMPTS = 20
@@ -53,14 +55,16 @@ def read(address: Address, timeout: float, key: str, known: str | None) -> Conte
         if version == known:
             return version
         # Asked first: a value of this size would have to be read to its end.
-        _check_size(connection.ask("HSTRLEN", key, DOCUMENT))
+        size = connection.ask("HSTRLEN", key, DOCUMENT)
+        if isinstance(size, int) and size > MOST_BYTES:
+            raise Unusable(_TOO_LARGE, version=version)
         found: object = connection.ask("HMGET", key, VERSION, DOCUMENT)
     if not isinstance(found, list) or len(cast("list[object]", found)) != 2:
         raise _strange()
     first, document = cast("list[object]", found)
     version = _version(first)
     if version is None or document is None:
-        raise RuleError("The hash has no field document beside its version.")
+        raise Unusable("The hash has no field document beside its version.", version=version)
     if not isinstance(document, bytes):
         raise _strange()
     _check_size(len(document))
@@ -122,7 +126,7 @@ def _check_size(size: object) -> None:
     if not isinstance(size, int):
         raise _strange()
     if size > MOST_BYTES:
-        raise RuleError(f"The document is larger than {MOST_BYTES // 2**20} MiB, the most that is read.")
+        raise RuleError(_TOO_LARGE)
 
 
 def _strange() -> NotifyError:

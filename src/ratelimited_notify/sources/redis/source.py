@@ -11,6 +11,7 @@ from ratelimited_notify.errors import NotifyError, RuleError
 from ratelimited_notify.log import warning
 from ratelimited_notify.sources.base import Loaded, RuleSource
 from ratelimited_notify.sources.formats.json import read_json, write_json
+from ratelimited_notify.sources.formats.notation import noted
 from ratelimited_notify.sources.redis import hash as kept
 from ratelimited_notify.sources.redis.address import address_of, seconds
 from ratelimited_notify.sources.redis.connection import check_options
@@ -20,6 +21,7 @@ from ratelimited_notify.sources.writing import Unusable, checked
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ratelimited_notify.errors import Problem
     from ratelimited_notify.sources.annotations import FixedRules
 
 _LONGEST_SILENCE = 10.0
@@ -47,6 +49,8 @@ class RedisRules(RuleSource):
         NotifyError: an argument cannot be used.
         MissingExtra: redis is not installed.
     """
+
+    portable = False
 
     def __init__(
         self,
@@ -90,8 +94,7 @@ class RedisRules(RuleSource):
         try:
             document = read_json(_text(content.document), "The document")
         except RuleError as error:
-            unusable = Unusable(error.problems)
-            unusable.version = content.version
+            unusable = Unusable(error.problems, version=content.version)
             self._wrong = content.version, unusable
             raise unusable from None
         self._wrong = None
@@ -114,6 +117,10 @@ class RedisRules(RuleSource):
         """
         rules = checked(document, self.options)
         return kept.write(self._address, self._timeout, self.key, write_json(document, rules), if_version)
+
+    def explained(self, problem: Problem) -> Problem:
+        """The same problem, with advice in JSON."""
+        return noted(problem, "JSON")
 
     def wait(self, timeout: float) -> bool:
         subscription = self._subscription()

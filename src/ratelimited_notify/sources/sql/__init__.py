@@ -15,4 +15,4 @@ try:
     # Said here once for all modules of this package.
     import_module("sqlalchemy")
 except ImportError:
-    raise MissingExtra("sql", "Rules in a database") from None
+    raise MissingExtra("sql", "A source of rules in a database") from None

@@ -12,6 +12,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.errors import MissingExtra, NotifyError
+from ratelimited_notify.rules.table import meant
+from ratelimited_notify.sources.base import SOURCE_OPTIONS
+from ratelimited_notify.sources.taking import check_takes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +46,15 @@ _DRIVERS = {
 }
 """For each asyncio driver the one that a thread can use."""
 
+_USUAL = {
+    "mariadb": "mariadb+pymysql://",
+    "mssql": "mssql+pyodbc://",
+    "mysql": "mysql+pymysql://",
+    "oracle": "oracle+oracledb://",
+    "postgresql": "postgresql+psycopg://, which pip install 'ratelimited-notify[postgresql]' installs",
+}
+"""For each kind of database, a URL with a driver that many use."""
+
 _RENAMED = {"ssl": "sslmode", "timeout": "connect_timeout"}
 _DROPPED = (
     "async_fallback",
@@ -54,6 +66,22 @@ _DROPPED = (
     "statement_cache_size",
 )
 # Options of asyncpg, which psycopg calls differently or does not have.
+
+_SQLITE = (
+    *(
+        "cache",
+        "cached_statements",
+        "check_same_thread",
+        "detect_types",
+        "immutable",
+        "isolation_level",
+        "mode",
+        "modeof",
+        "nolock",
+    ),
+    *("psow", "timeout", "uri", "vfs"),
+)
+"""The options of SQLite, and of its driver in the standard library."""
 
 _LIBPQ: Mapping[str, object] = {
     "connect_timeout": CONNECT_TIMEOUT,
@@ -99,6 +127,7 @@ class Database:
             self._engine, self.place = own_engine(url), place_of(url)
         elif callable(given):
             check_is_called_only(given, "The function for SQLRules")
+            check_takes(given, 0, "SQLRules calls its function without an argument, so it cannot be called")
             self._factory = given
         else:
             raise NotifyError(f"SQLRules needs {_WAYS}, not a {type(given).__name__}.")
@@ -178,6 +207,8 @@ def own_engine(url: URL, *, create: bool = False) -> Engine:
     backend, _, driver = url.drivername.partition("+")
     if backend == "sqlite" and not is_file(url) and url.query.get("cache") != "shared":
         raise NotifyError(_IN_MEMORY)
+    if backend == "sqlite" and driver in ("", "pysqlite"):
+        _check_options_of_sqlite(url)
     options: Mapping[str, object] = {}
     if driver.startswith("psycopg"):
         options = {name: value for name, value in _LIBPQ.items() if name not in url.query}
@@ -195,12 +226,32 @@ def own_engine(url: URL, *, create: bool = False) -> Engine:
     except NoSuchModuleError:
         missing = f"SQLAlchemy knows no database {url.drivername!r}."
     except ImportError as error:
-        if driver == "psycopg":
-            raise MissingExtra("postgresql", "Rules in PostgreSQL") from None
-        missing = f"Rules in {backend} need the package {error.name or driver}, which is not installed."
+        if backend == "postgresql" and driver in ("", "psycopg"):
+            raise MissingExtra("postgresql", "A source of rules at postgresql+psycopg:// (or postgresql://)") from None
+        missing = f"Rules in {backend} need the package {error.name or driver}, which is not installed. Install it"
+        missing += f", or name another driver in the URL: {_USUAL[backend]}." if backend in _USUAL else "."
     except (ArgumentError, TypeError, ValueError):
         missing = "The options in the URL of the database cannot be used."
     raise NotifyError(missing)
+
+
+def _check_options_of_sqlite(url: URL) -> None:
+    """Check that SQLite knows the options in a URL. Itself, it says nothing about one that it does not know.
+
+    Raises:
+        NotifyError: it does not know one of them.
+    """
+    unknown = next((name for name in url.query if name not in _SQLITE), None)
+    if unknown in SOURCE_OPTIONS:
+        raise NotifyError(
+            f"{unknown} is an option of the source and not of the database: write SQLRules(url, {unknown}=...). A URL has it "
+            "only where a text names a source, as in RATELIMITED_NOTIFY_RULES."
+        )
+    if unknown is not None:
+        raise NotifyError(
+            f"The URL of the database has an option that is not known.{meant(unknown, (*SOURCE_OPTIONS, *_SQLITE))} SQLite has "
+            f"{', '.join(_SQLITE)}; a source that is named by a text also has {', '.join(SOURCE_OPTIONS)}."
+        )
 
 
 def is_file(url: URL) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy import column, literal_column, select, table
 from ratelimited_notify.errors import Problem, RuleError
 from ratelimited_notify.rules.document import MOST_LIMITS, MOST_RULES
 from ratelimited_notify.sources.version import version_of
+from ratelimited_notify.sources.writing import Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,5 +79,5 @@ def _read(connection: Connection, name: str, columns: Sequence[str], most: int) 
     places = [keys.index(each) if each in keys else None for each in columns]
     rows = [tuple(None if place is None else row[place] for place in places) for row in found]
     if len(rows) > most:
-        raise RuleError([Problem(name, f"has more than {most:,} rows; at most {most:,} are read.")])
+        raise Unusable([Problem(name, f"has more than {most:,} rows; at most {most:,} are read.")])
     return rows

@@ -96,8 +96,11 @@ def document_of(rows: Rows, problems: list[Problem]) -> tuple[Mapping[str, objec
             places.append(rule)
             tables.append(table)
             by_id[rule.id] = rule, table
+    known = {row[0] for row in rows.rules}
+    for name, each in (("notify_overrides", rows.overrides), ("notify_tiers", rows.tiers)):
+        problems += (_orphan(name, row) for row in each if row[1] not in known)
     for identity, rule_id, recipient, limit, enabled in rows.overrides:
-        # Those of a rule that is disabled or gone are not needed.
+        # Those of a rule that is disabled are not needed.
         if rule_id in by_id and _is_enabled(enabled, f"notify_overrides row {identity}", problems):
             rule, table = by_id[rule_id]
             rule.overrides.append(identity)
@@ -109,6 +112,15 @@ def document_of(rows: Rows, problems: list[Problem]) -> tuple[Mapping[str, objec
             _within(table, "tiers")[tier] = limit
     document["rules"] = tables
     return document, Places(places)
+
+
+def _orphan(name: str, row: Row) -> Problem:
+    """The problem of a row whose rule is gone. A new rule may get the same id, and its limits with it."""
+    return Problem(
+        f"{name} row {row[0]}, rule_id",
+        f"is {row[1] if isinstance(row[1], int) else 'an id'} that no row of notify_rules has. Delete the row. SQLite does that together with the rule only after PRAGMA "
+        "foreign_keys = ON.",
+    )
 
 
 def _table(row: Row, place: str, problems: list[Problem]) -> dict[str, object]:

@@ -34,7 +34,9 @@ def statements(url: str) -> list[str]:
     try:
         dialect = parsed.get_dialect()()
     except (NoSuchModuleError, ArgumentError):
-        raise NotifyError(f"SQLAlchemy knows no database {parsed.drivername!r}.") from None
+        dialect = None
+    if dialect is None:
+        raise NotifyError(f"SQLAlchemy knows no database {parsed.drivername!r}.")
     made = [
         str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)).strip() for table in metadata.sorted_tables
     ]
@@ -63,7 +65,9 @@ def make_tables(url: str) -> tuple[str, bool]:
                 connection.execute(version.insert().values(id=1))
             return place, _announced(connection)
     except (SQLAlchemyError, UnicodeError) as error:
-        raise failure_of(error, Database(engine)) from error
+        failure = failure_of(error, Database(engine))
+    # Outside of the block, so that nothing is chained to it: the error of SQLAlchemy may contain a password.
+    raise failure
 
 
 def _announced(connection: Connection) -> bool:

@@ -10,16 +10,18 @@ from weakref import WeakSet, finalize
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from ratelimited_notify.errors import NotifyError, RuleError
+from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.forking import in_children
 from ratelimited_notify.log import warning
 from ratelimited_notify.sources.base import Loaded, RuleSource
+from ratelimited_notify.sources.formats.notation import noted
 from ratelimited_notify.sources.sql import postgresql, sqlite
 from ratelimited_notify.sources.sql.database import Database
 from ratelimited_notify.sources.sql.failures import failure_of
 from ratelimited_notify.sources.sql.kept import KeptConnection
 from ratelimited_notify.sources.sql.reading import rows_of
 from ratelimited_notify.sources.sql.rows import Places, document_of
+from ratelimited_notify.sources.writing import Unusable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +56,8 @@ class SQLRules(RuleSource):
         NotifyError: an argument cannot be used, or the driver of the database is not installed.
     """
 
+    portable = False
+
     def __init__(
         self,
         engine: Given,
@@ -82,10 +86,12 @@ class SQLRules(RuleSource):
         except NotifyError:
             raise
         except (SQLAlchemyError, UnicodeError) as error:
-            raise failure_of(error, self._database) from error
+            failure = failure_of(error, self._database)
         finally:
             # A function was called for the engine.
             self.place = self._database.place
+        # Outside of the block, so that nothing is chained to it: the error of SQLAlchemy may contain a password.
+        raise failure
 
     def _load(self, known: str | None, made: Open) -> Loaded | None:
         connection, watch = made.connection, made.watch
@@ -112,7 +118,7 @@ class SQLRules(RuleSource):
         problems: list[Problem] = []
         document, self._places = document_of(rows, problems)
         if problems:
-            raise RuleError(problems)
+            raise Unusable(problems, version=version)
         return Loaded(version, document)
 
     def _notice(self, *, announced: bool) -> None:
@@ -180,7 +186,8 @@ class SQLRules(RuleSource):
 
     def explained(self, problem: Problem) -> Problem:
         """The same problem with its place in the tables."""
-        return self._places.explained(problem)
+        # What is more than a text is JSON, in the columns extra and settings.
+        return noted(self._places.explained(problem), "JSON")
 
     def write(self, document: Mapping[str, object], *, if_version: str | None = None) -> str:
         """Replace the rules in the tables by those of a document, in one transaction.
@@ -204,7 +211,9 @@ class SQLRules(RuleSource):
         except NotifyError:
             raise
         except (SQLAlchemyError, UnicodeError) as error:
-            raise failure_of(error, self._database) from error
+            failure = failure_of(error, self._database)
+        # As above.
+        raise failure
 
     def close(self) -> None:
         self._lost = -inf
