@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, isfinite
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.errors import NotifyError, type_text
+from ratelimited_notify.errors import NotifyError, is_name, type_text
 from ratelimited_notify.notification.recipient import text_of
 from ratelimited_notify.rules.counter import can_be_paused, pause_of
 from ratelimited_notify.windows.strategies import MICROSECONDS, Mode
@@ -79,7 +79,7 @@ def _named(plans: Plans, name: str) -> Rule:
     if rules:
         raise NotifyError(
             f"The rule {type_text(name)} counts by recipient, so it cannot be paused: a pause is for everybody. "
-            f"Pause a rule that does not count by recipient, such as Rule({rules[0].type!r}, None, by=(), name='provider')."
+            "Pause a rule that does not count by recipient, such as Rule('sms', None, by=(), name='provider')."
         )
     others = list(dict.fromkeys(repr(rule.name) for rule in plans.rules if can_be_paused(rule)))[:10]
     advice = (
@@ -95,7 +95,9 @@ def _values(rule: Rule, given: Mapping[str, Recipient]) -> dict[str, str]:
     counted = f"The rule {rule.name!r} counts by {_listed(rule.by) or 'no field'}"
     surplus = [name for name in given if name not in rule.by]
     if surplus:
-        raise NotifyError(f"{counted}. Leave out {_listed(surplus)}.")
+        # What does not look like a name may be a recipient.
+        shown = [name if is_name(name) else "a name that is not shown" for name in surplus]
+        raise NotifyError(f"{counted}. Leave out {_listed(shown)}.")
     values = {name: text_of(value, name) for name, value in given.items()}
     if "type" in rule.by and "type" not in values and not set(rule.type) & set("*?["):
         values["type"] = rule.type
