@@ -539,3 +539,23 @@ def test_a_pause_is_read_with_the_windows_of_its_rule(valkey: Valkey, memcached:
             assert not limiter.hit("sms", "ana")
             assert proxied.requests == refused
             limiter.clear("sms", "ana", shared=True)
+
+
+@pytest.mark.parametrize("where", ["memory", "redis", "memcached"])
+def test_the_longest_of_many_at_once_wins(request: pytest.FixtureRequest, where: str) -> None:
+    """Whoever comes last, and whoever decides meanwhile."""
+    uri = "memory://" if where == "memory" else request.getfixturevalue({"redis": "valkey"}.get(where, where)).url
+    with Limiter(RULES, uri, namespace="race", timeout=20) as limiter:
+        threads = [
+            threading.Thread(
+                target=lambda seconds=seconds: (limiter.hit("sms", "ana"), limiter.pause("provider", seconds))
+            )
+            for seconds in (100, 700, 300, 800, 200, 600, 400, 500)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+
+        assert 700 < limiter.test("sms", "ana").retry_after <= 800
+        assert limiter.resume("provider")

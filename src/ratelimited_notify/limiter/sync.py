@@ -198,7 +198,7 @@ class Limiter(BaseLimiter["Storage"]):
             raise
 
     def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
-        """The windows that such a notification counts in, as they are now. Nothing is counted."""
+        """The windows that such a notification counts in, as they are now, and the pauses of rules. Nothing is counted."""
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return ()
