@@ -286,6 +286,27 @@ def test_the_type_of_a_rule_for_one_type_goes_without_saying(make: Callable[...,
     assert limiter.resume("push", type="push")
 
 
+def test_rules_of_one_name_are_paused_together(make: Callable[..., Any]) -> None:
+    """They have different periods or types, and one pause."""
+    limiter = make(
+        [
+            Rule("sms", "9/day", by=(), name="provider"),
+            Rule("push", "9/hour", by=(), name="provider"),
+            Rule("sms", "8/day", by="type", name="types"),
+            Rule("mail*", "8/hour", by="type", name="types"),
+        ]
+    )
+    limiter.pause("provider", 30)
+    assert [bool(limiter.hit(type, "ana")) for type in ("sms", "push", "mail")] == [False, False, True]
+    assert limiter.resume("provider")
+    limiter.pause("types", 30, type="mail.a")
+    assert [bool(limiter.hit(type, "ana")) for type in ("sms", "mail.a", "mail.b")] == [True, False, True]
+    with pytest.raises(NotifyError, match="needs type="):
+        limiter.pause("types", 30)
+    with pytest.raises(NotifyError, match=r"is for 'mail\*' and 'sms', and not for 'push'"):
+        limiter.pause("types", 30, type="push")
+
+
 @pytest.mark.parametrize("seconds", [0, -1, inf, nan, 366 * 86400 + 1, -inf])
 def test_seconds_out_of_range(make: Callable[..., Any], seconds: float) -> None:
     """Most likely they are in another unit, or the end of a pause is meant."""

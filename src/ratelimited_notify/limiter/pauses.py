@@ -63,11 +63,12 @@ def pause_window(
         )
     found = _named(plans, rule)
     values = _values(found, {name: value for name, value in fields.items() if value is not None})
-    window = pause_of(namespace, found, Mode.ENFORCE)
-    return window, window.key([values[name] for name in found.by])
+    window = pause_of(namespace, found[0], Mode.ENFORCE)
+    return window, window.key([values[name] for name in window.by])
 
 
-def _named(plans: Plans, name: str) -> Rule:
+def _named(plans: Plans, name: str) -> list[Rule]:
+    """The rules with this name, which have one pause together."""
     rules = plans.named(name)
     usable = [rule for rule in rules if can_be_paused(rule)]
     if len({rule.by for rule in usable}) > 1:
@@ -75,7 +76,7 @@ def _named(plans: Plans, name: str) -> Rule:
             f"Several rules are called {type_text(name)}, and count by different fields. Give each a name= of its own."
         )
     if usable:
-        return usable[0]
+        return usable
     if rules:
         raise NotifyError(
             f"The rule {type_text(name)} counts by recipient, so it cannot be paused: a pause is for everybody. "
@@ -90,22 +91,24 @@ def _named(plans: Plans, name: str) -> Rule:
     raise NotifyError(f"There is no rule called {type_text(name)}. {advice}")
 
 
-def _values(rule: Rule, given: Mapping[str, Recipient]) -> dict[str, str]:
-    """The values of the fields that the rule counts by."""
+def _values(rules: Sequence[Rule], given: Mapping[str, Recipient]) -> dict[str, str]:
+    """The values of the fields that these rules count by."""
+    rule, types = rules[0], {rule.type for rule in rules}
     counted = f"The rule {rule.name!r} counts by {_listed(rule.by) or 'no field'}"
     surplus = [name for name in given if name not in rule.by]
     if surplus:
         # What does not look like a name may be a recipient.
-        shown = [name if is_name(name) else "a name that is not shown" for name in surplus]
-        raise NotifyError(f"{counted}. Leave out {_listed(shown)}.")
+        names = [name if is_name(name) else "a name that is not shown" for name in surplus]
+        raise NotifyError(f"{counted}. Leave out {_listed(names)}.")
     values = {name: text_of(value, name) for name, value in given.items()}
-    if "type" in rule.by and "type" not in values and not set(rule.type) & set("*?["):
+    if "type" in rule.by and "type" not in values and len(types) == 1 and not set(rule.type) & set("*?["):
         values["type"] = rule.type
     missing = [name for name in rule.by if name not in values]
     if missing:
         raise NotifyError(f"{counted}, so a pause needs {_listed([f'{name}=' for name in missing])}.")
-    if "type" in rule.by and not rule.matches(values["type"]):
-        raise NotifyError(f"The rule {rule.name!r} is for {rule.type!r}, and not for {type_text(values['type'])}.")
+    if "type" in rule.by and not any(each.matches(values["type"]) for each in rules):
+        shown = " and ".join(map(repr, sorted(types)))
+        raise NotifyError(f"The rule {rule.name!r} is for {shown}, and not for {type_text(values['type'])}.")
     return values
 
 

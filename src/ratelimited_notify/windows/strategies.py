@@ -385,6 +385,9 @@ def take(windows: Sequence[Window], records: Sequence[Record], now: int, cost: i
             taken = reading.retry_at == FITS
         if taken:
             token = record.take(now, window.period, cost, mark)
+            if token is None:
+                readings.append(reading)
+                continue
             count, _, reset_at = record.read(now, window.period, window.amount, cost)
             readings.append(Reading(count, FITS, reset_at, token))
         else:
