@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ratelimited_notify.windows.keys import rest_of, tag_of
-from ratelimited_notify.windows.strategies import MICROSECONDS, Window
+from ratelimited_notify.windows.strategies import MICROSECONDS, Mode, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Mode, Request, StrategyName, Token, Verdict
+    from ratelimited_notify.windows.strategies import Request, StrategyName, Token, Verdict
     from servers import Valkey
 
 SECOND = MICROSECONDS
@@ -63,6 +63,9 @@ class Driven:
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return self.run(self.storage.forget(windows, keys))
+
+    def pause(self, window: Window, key: str, duration: int) -> int:
+        return self.run(self.storage.pause(window, key, duration))
 
     def close(self) -> None:
         self.run(self.storage.close())
@@ -127,6 +130,11 @@ class Backend:
 def window(strategy: StrategyName, amount: int, period: int = MINUTE, **options: Mode | bool | str) -> Window:
     """Make a window. The period is in microseconds."""
     return Window(strategy, amount, period, rule="rule", **options)
+
+
+def pause_window(mode: Mode = Mode.ENFORCE) -> Window:
+    """Make the window of a pause."""
+    return Window("pause", 0, 0, mode, rule="rule", shared=True)
 
 
 def _memory(request: pytest.FixtureRequest) -> Backend:

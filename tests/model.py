@@ -255,11 +255,40 @@ class _Joined:
         return self.first[index] if index < len(self.first) else self.second[index - len(self.first)]
 
 
-KINDS = {"moving-window": MovingHits, "fixed-window": FixedHits, "sliding-window-counter": SlidingHits}
+@dataclass
+class Paused(Hits):
+    """A pause: an instant up to which nothing fits, and no hits."""
+
+    until: int = 0
+
+    def pause(self, until: int) -> int:
+        """Pause until this instant, or longer if it is paused for longer already."""
+        self.until = max(self.until, until)
+        return self.until
+
+    def total(self, instant: int) -> int:
+        return int(instant < self.until)
+
+    def empty_from(self, instant: int) -> int:
+        return max(self.until, instant)
+
+    def changes(self, instant: int) -> Sequence[int]:
+        return [self.until]
+
+    def first_fit(self, instant: int, amount: int, cost: int) -> int:
+        return self.until if instant < self.until else FITS
+
+    def give(self, instant: int, ticket: Ticket) -> bool:
+        return False
+
+
+KINDS = {
+    "moving-window": MovingHits, "fixed-window": FixedHits, "sliding-window-counter": SlidingHits, "pause": Paused,
+}  # fmt: skip
 
 
 class Model:
-    """A storage whose clock the test sets. `acquire`, `acquire_many`, `peek`, `release` and `forget` are always exact."""
+    """A storage whose clock the test sets. `acquire`, `acquire_many`, `peek`, `release`, `forget` and `pause` are always exact."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -292,7 +321,7 @@ class Model:
         said = []
         for (window, hits), before in zip(self._each(windows, keys), seen.said, strict=True):
             room = 2 * window.amount if window.mode == Mode.FORCE else window.amount
-            if before.count + cost <= room:
+            if not isinstance(hits, Paused) and before.count + cost <= room:
                 ticket = hits.hit(self.now, cost, next(self._fresh))
                 said.append(Said(hits.total(self.now), FITS, hits.empty_from(self.now), ticket))
             else:
@@ -317,6 +346,11 @@ class Model:
         for key in keys:
             self.windows.pop(key, None)
         return sum(held)
+
+    def pause(self, window: Window, key: str, duration: int) -> int:
+        [(_, paused)] = self._each([window], [key])
+        assert isinstance(paused, Paused)
+        return paused.pause(self.now + duration)
 
     def moments(self, keys: Iterable[str]) -> list[int]:
         """The future instants at which something changes in these windows. Tests move the clock to them."""

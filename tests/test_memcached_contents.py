@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from backends import pause_window
 from memcached_storages import (
     PATIENT,
     fixed,
@@ -324,7 +325,7 @@ def test_clear_mends_an_item(storage: Any, memcached: Memcached, value: bytes, s
     assert [storage.acquire([window], [key(name, window)], 1).granted for _ in range(2)] == [True, False]
 
 
-FIXED, SLIDING, MOVING = "rule0:f", "rule0:s", "rule0:m"
+FIXED, SLIDING, MOVING, PAUSE = "rule0:f", "rule0:s", "rule0:m", "rule0:p"
 AT = 1_764_000_000_000_000
 
 
@@ -342,12 +343,13 @@ AT = 1_764_000_000_000_000
         (MOVING, [3, AT, 1, 2**61, 1, 1, 2**61]), (MOVING, [2, 2**61, 1]), (MOVING, [2, -(2**61), 1]),
         (MOVING, [2, AT, 1, 2**61, 1]), (MOVING, [2, AT, 1, -(2**62), 1]), (MOVING, [2, AT, -1]), (MOVING, [2, AT, 1, 1, -2]),
         (MOVING, [2, AT, 2**63 - 1, 1, 1]),
+        (PAUSE, []), (PAUSE, [AT, 1]), (PAUSE, [2**61]), (PAUSE, [-(2**61)]),
     ],
     ids=str,
 )  # fmt: skip
 def test_a_corrupt_count_is_an_error_and_not_fewer_hits(rest: str, numbers: list[int]) -> None:
     """Too few numbers, too many, or none that this library writes: nothing is read out of them, whatever the window."""
-    window = {FIXED: fixed, SLIDING: sliding, MOVING: moving}[rest](5)
+    window = {FIXED: fixed(5), SLIDING: sliding(5), MOVING: moving(5), PAUSE: pause_window()}[rest]
     item = Item(msgspec.msgpack.encode([1, 2, {rest: [AT, numbers]}]))
 
     with pytest.raises(StorageError, match=r"holds a count .*cannot read"):

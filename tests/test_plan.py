@@ -43,8 +43,10 @@ def windows(
     tier: str | None = None,
     **fields: str,
 ) -> tuple[tuple[Counter, ...], list[str]]:
-    """The windows and keys of one notification."""
-    return made.of(type).windows(Subject(type, recipient, fields), priority, tier)
+    """The windows and keys of one notification, without those of pauses."""
+    found, keys = made.of(type).windows(Subject(type, recipient, fields), priority, tier)
+    counting = [number for number, window in enumerate(found) if window.strategy != "pause"]
+    return tuple(found[number] for number in counting), [keys[number] for number in counting]
 
 
 def shown(found: tuple[tuple[Counter, ...], list[str]]) -> list[tuple[str, int, Mode]]:
@@ -87,6 +89,32 @@ def test_windows_that_all_share_are_marked() -> None:
     made = plans(Rule("news", "1/day"), Rule("news", "5/day", by=()), Rule("news", "6/day", by=("type", "tenant")))
 
     assert [window.shared for window in windows(made, tenant="acme")[0]] == [False, True, True]
+
+
+def test_a_rule_that_can_be_paused_has_a_window_for_it() -> None:
+    """It lies beside the rule's others, under their tag. A rule that counts by recipient has none."""
+    made = plans(
+        Rule("news", "1/day", exempt="low"),
+        Rule("news", "5/day; 2/hour", by=(), exempt="low"),
+        Rule("news", None, by=("type", "tenant"), name="tenants", enforce=False),
+        Rule("news", "6/day", by=("type", "channel")),
+    )
+    found, keys = made.of("news").windows(Subject("news", "ana", {"tenant": "acme"}), "low", None)
+
+    assert [(window.strategy, window.mode, window.shared) for window in found] == [
+        ("moving-window", FORCE, False),
+        ("moving-window", FORCE, True),
+        ("moving-window", FORCE, True),
+        ("pause", FORCE, True),
+        ("pause", SHADOW, True),
+    ]
+    assert keys[1:] == [
+        "notify:{news%20by%20all}:news%20by%20all:86400+:m",
+        "notify:{news%20by%20all}:news%20by%20all:3600+:m",
+        "notify:{news%20by%20all}:news%20by%20all:1+:p",
+        "notify:{tenants%3Aacme%3Anews}:tenants:1+tenant+type:acme:news:p",
+    ]
+    assert [window.item.amount for window in found] == [1, 5, 2, 0, 0]
 
 
 def test_a_rule_does_not_apply_without_its_fields() -> None:

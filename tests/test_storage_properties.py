@@ -19,7 +19,7 @@ from limits import parse
 from limits.storage import MemoryStorage as EngineStorage
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
-from backends import DAY, HOUR, MINUTE, SECOND, STRATEGIES, Backend, window
+from backends import DAY, HOUR, MINUTE, SECOND, STRATEGIES, Backend, pause_window, window
 from model import Model, plain
 from ratelimited_notify.windows.strategies import FITS, NEVER, Mode, Request, Window
 
@@ -62,6 +62,13 @@ class Storages(RuleBasedStateMachine):
             window(strategy, amount, period, mode=mode, shared=shared)
             for strategy, amount, period, mode, shared in drawn
         ]
+        # Rules whose windows are shared can be paused.
+        self.windows += [pause_window(one.mode) for one in self.windows if one.shared][:3]
+
+    @property
+    def pauses(self) -> list[int]:
+        """The numbers of the windows that are pauses."""
+        return [number for number, one in enumerate(self.windows) if one.strategy == "pause"]
 
     def chosen(self, recipient: str, picks: Sequence[bool]) -> tuple[list[Window], list[str]]:
         """Some of the windows, at least one, and their keys for this recipient."""
@@ -78,7 +85,7 @@ class Storages(RuleBasedStateMachine):
         return [self.key(recipient, number) for recipient in RECIPIENTS for number in range(len(self.windows))]
 
     recipients = st.sampled_from(RECIPIENTS)
-    picks = st.lists(st.booleans(), min_size=5, max_size=5)
+    picks = st.lists(st.booleans(), min_size=8, max_size=8)
 
     @rule(recipient=recipients, picks=picks, cost=costs)
     def hit(self, recipient: str, picks: list[bool], cost: int) -> None:
@@ -148,13 +155,35 @@ class Storages(RuleBasedStateMachine):
         """A rule's amount or mode is changed: a new window object, the same key."""
         number = data.draw(st.integers(0, len(self.windows) - 1))
         old = self.windows[number]
-        self.windows[number] = window(old.strategy, amount, old.period, mode=mode, shared=old.shared)
+        paused = old.strategy == "pause"
+        self.windows[number] = (
+            pause_window(mode) if paused else window(old.strategy, amount, old.period, mode=mode, shared=old.shared)
+        )
+
+    @precondition(lambda self: self.pauses)
+    @rule(data=st.data(), duration=st.sampled_from([1, MINUTE - 1, MINUTE, 90 * SECOND, DAY]))
+    def pause(self, data: st.DataObject, duration: int) -> None:
+        """Also while it is paused, for longer and for less."""
+        self.model.now = self.backend.now()
+        number = data.draw(st.sampled_from(self.pauses))
+        one, key = self.windows[number], self.key("everybody", number)
+
+        assert self.model.pause(one, key, duration) == self.backend.storage.pause(one, key, duration)
+
+    @precondition(lambda self: self.pauses)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        self.model.now = self.backend.now()
+        number = data.draw(st.sampled_from(self.pauses))
+        one, key = self.windows[number], self.key("everybody", number)
+
+        assert self.model.forget([one], [key]) == self.backend.storage.forget([one], [key])
 
     @invariant()
     def every_window_as_the_model_says(self) -> None:
         self.model.now = self.backend.now()
         for recipient in RECIPIENTS if self.windows else ():
-            windows, keys = self.chosen(recipient, [True] * 5)
+            windows, keys = self.chosen(recipient, [True] * 8)
 
             assert plain(self.model.peek(windows, keys, 1)) == plain(self.backend.storage.peek(windows, keys, 1))
 

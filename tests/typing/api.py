@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack, assert_type
 from uuid import UUID
@@ -345,6 +346,9 @@ assert_type(limiter_of(send_or_not), Limiter)
 assert_type(limiter_of(send_later), AsyncLimiter)
 assert_type(limiter_of(send_later_or_not), AsyncLimiter)
 assert_type(limiter_of(send).clear("news", "ana", shared=True, tenant="acme"), int)
+assert_type(limiter_of(send).pause("provider", 30, tenant="acme"), datetime | None)
+assert_type(limiter_of(send).resume("provider", tenant="acme"), bool)
+limiter_of(send).pause("provider", "30")  # type: ignore[arg-type]  # no number
 limiter_of("send")  # type: ignore[call-overload]  # no function
 configure(storage=5)  # type: ignore[arg-type]  # no storage
 configure(clock="noon")  # type: ignore[arg-type]  # no clock
@@ -358,5 +362,7 @@ async def limits() -> None:
     AsyncLimiter("rules.toml", 5)  # type: ignore[arg-type]  # no storage
     assert_type(await asynchronous.hit("news", "ana"), Decision)
     assert_type(await asynchronous.windows("news", "ana"), tuple[WindowState, ...])
+    assert_type(await asynchronous.pause("provider", 30.5), datetime | None)
+    assert_type(await asynchronous.resume("provider"), bool)
     async with asynchronous.reserve("news", "ana") as decision:
         assert_type(decision, Decision)

@@ -15,6 +15,7 @@ from ratelimited_notify.limiter.refund import give_back_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
+    from datetime import datetime
     from typing import Self
 
     from ratelimited_notify.limiter.failure_budget import FailureBudget
@@ -177,6 +178,27 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
             return await self.storage.forget(windows, keys) if windows else 0
         finally:
             self._changed(windows, keys)
+
+    async def pause(self, rule: str, seconds: float, /, **fields: Recipient | None) -> datetime | None:
+        """Like `Limiter.pause`."""
+        if self._is_off():
+            return None
+        from ratelimited_notify.limiter.pauses import duration_of
+        from ratelimited_notify.limiter.window_state import utc
+
+        duration = duration_of(seconds)
+        window, key = self._pause_window(rule, fields)
+        return utc(await self.storage.pause(window, key, duration))
+
+    async def resume(self, rule: str, /, **fields: Recipient | None) -> bool:
+        """Like `Limiter.resume`."""
+        if self._is_off():
+            return False
+        window, key = self._pause_window(rule, fields)
+        try:
+            return await self.storage.forget([window], [key]) > 0
+        finally:
+            self._changed([window], [key])
 
     async def wait(self, seconds: float) -> None:
         """Like `Limiter.wait`."""

@@ -85,8 +85,8 @@ class BaseLimiter(Places[_S], Generic[_S]):
             enabled: False sends everything and counts nothing.
             remember_refusals: True refuses a recipient who was refused a moment ago without asking the storage again:
                 until the time at which the storage said it would allow it, but at most 5 seconds. Meanwhile the limiter
-                does not see what others give back, clear or change. This is for a storage on a server, if the same
-                recipient is asked for again and again.
+                does not see what others give back, clear, resume or change. This is for a storage on a server, if the
+                same recipient is asked for again and again.
             circuit: when to stop asking a server that does not answer. By default that is after 3 time-outs or lost
                 connections in a row. From then on, the server gets one PING every 0.5 seconds until it answers one.
                 None never stops asking. It applies to a storage that the limiter opens by its URI.

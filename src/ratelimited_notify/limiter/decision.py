@@ -136,7 +136,7 @@ class Decision:
 
     @property
     def windows(self) -> tuple[WindowState, ...]:
-        """Every window that the notification counts in, in the order of the rules."""
+        """Every window that the notification counts in, in the order of the rules, and the pauses of rules."""
         from ratelimited_notify.limiter.window_state import state_of
 
         subject, verdict = self._about(), self._answer()
@@ -290,8 +290,9 @@ class Decision:
         return [(window, reading) for window, reading in self._read(verdict) if window.mode is Mode.ENFORCE]
 
     def _read(self, verdict: VerdictLike) -> Iterable[tuple[Counter, Reading]]:
-        """The windows with their readings, without the hit if it was given back."""
-        read = zip(self._windows, verdict.readings, strict=True)
+        """The windows with their readings, without the hit if it was given back. Rules that are not paused have no pause."""
+        every = zip(self._windows, verdict.readings, strict=True)
+        read = [(window, reading) for window, reading in every if reading.count or window.strategy != "pause"]
         if not self.released:
             return read
         return [(window, _without(reading, self.cost, verdict.now)) for window, reading in read]

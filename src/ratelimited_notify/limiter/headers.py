@@ -35,6 +35,9 @@ def rate_limit_fields(windows: Sequence[WindowState], now: datetime, *, allowed:
         now: the time of the decision.
         allowed: whether it was allowed.
     """
+    # A pause is no policy. Of the limits of a paused rule, nothing is left until it ends.
+    pauses = {window.rule: window for window in windows if window.paused}
+    windows = [window for window in windows if not window.paused]
     if not windows:
         return {}
     policies: list[str] = []
@@ -42,7 +45,8 @@ def rate_limit_fields(windows: Sequence[WindowState], now: datetime, *, allowed:
     for name, window in zip(_names(windows), windows, strict=True):
         quoted = _quoted(name)
         policies.append(f"{quoted};q={window.item.amount};w={window.item.get_expiry()}")
-        limits.append(f"{quoted};r={window.remaining}{_time(window, now, allowed=allowed)}")
+        left = max(window, pauses.get(window.rule, window), key=lambda window: window.retry_after)
+        limits.append(f"{quoted};r={left.remaining}{_time(left, now, allowed=allowed)}")
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
 
 

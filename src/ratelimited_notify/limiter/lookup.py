@@ -243,9 +243,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             cost = checked_cost(cost)
         if priority is not None:
             check_priority(priority)
-        if self._following is not None and not self._following.runs:
-            self._following.begin(self)
-        plans = self.plans
+        plans = self._current_plans()
         plan = plans.of(type)
         subject = Subject(plan.type, self._counted_as(recipient), plans.fields(fields) if fields else {})
         if plan.required:
@@ -255,6 +253,11 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         if not plan.known:
             self._warn_unknown_type(plan.type, windows)
         return Query(subject, recipient, cost, windows, keys)
+
+    def _current_plans(self) -> Plans:
+        if self._following is not None and not self._following.runs:
+            self._following.begin(self)
+        return self.plans
 
     def _query_each(
         self,
@@ -320,3 +323,9 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             return query.windows, query.keys
         own = [(window, key) for window, key in zip(query.windows, query.keys, strict=True) if not window.shared]
         return [window for window, _ in own], [key for _, key in own]
+
+    def _pause_window(self, rule: str, fields: Mapping[str, Recipient | None]) -> tuple[Counter, str]:
+        """The window of a rule's pause, and its key. Errors as for `pause_window`."""
+        from ratelimited_notify.limiter.pauses import pause_window
+
+        return pause_window(self._current_plans(), self._namespace, rule, fields)

@@ -36,7 +36,8 @@ def log_missing(type: str, field: str, rule: Rule) -> None:
 
 def log_unlimited(type: str, windows: Sequence[Counter]) -> None:
     """Log that no rule matches a type, or only caps over all types, which have these windows."""
-    caps = ", ".join(dict.fromkeys(repr(window.rule) for window in windows if window.mode is not Mode.SHADOW))
+    counting = [window for window in windows if window.mode is not Mode.SHADOW and window.strategy != "pause"]
+    caps = ", ".join(dict.fromkeys(repr(window.rule) for window in counting))
     if caps:
         warning(
             "Only caps over all types (%s) match notifications of type %s, so they are sent without a limit of their own. "

@@ -18,6 +18,7 @@ from ratelimited_notify.notification.cost import ONE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
+    from datetime import datetime
     from typing import Self
 
     from ratelimited_notify.limiter.failure_budget import FailureBudget
@@ -197,7 +198,7 @@ class Limiter(BaseLimiter["Storage"]):
             raise
 
     def windows(self, type: str, recipient: Recipient, /, **fields: Recipient | None) -> tuple[WindowState, ...]:
-        """The windows that such a notification counts in, as they are now. Nothing is counted."""
+        """The windows that such a notification counts in, as they are now, and the pauses of rules. Nothing is counted."""
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return ()
@@ -210,7 +211,8 @@ class Limiter(BaseLimiter["Storage"]):
             type: the type of the notification.
             recipient: whose windows to empty.
             shared: True empties the windows that it shares with others, too: those of rules that do not count by
-                recipient, such as `by="tenant"`, `by="dedupe_key"` or `by=()`. By default they stay as they are.
+                recipient, such as `by="tenant"`, `by="dedupe_key"` or `by=()`. It also ends the pauses of these rules.
+                By default they stay as they are.
             fields: further values that rules count by.
 
         Returns:
@@ -224,6 +226,61 @@ class Limiter(BaseLimiter["Storage"]):
             return self.storage.forget(windows, keys) if windows else 0
         finally:
             self._changed(windows, keys)
+
+    def pause(self, rule: str, seconds: float, /, **fields: Recipient | None) -> datetime | None:
+        """Refuse everything that a rule applies to, in all processes that share the storage, for so many seconds from now.
+
+        This is for a provider that says "not before 30 seconds from now". Only a rule that does not count by recipient can
+        be paused, also one whose limit is None. A longer pause that is on already stays. The pause ends by itself, by
+        `resume`, or by `clear` with `shared=True`. As the limits of the rule, it refuses nothing in shadow mode, and nothing
+        whose priority is exempt. It stays if you change the rules, as long as the rule keeps its name.
+
+        Arguments:
+            rule: the name of the rule.
+            seconds: how long, by the clock of the storage: above 0, and at most 366 days.
+            fields: the values of the fields that the rule counts by, such as `tenant="acme"`. `type` is among them, if the
+                rule counts by type and is for several.
+
+        Returns:
+            When the pause ends, in UTC. None if limiting is off; then nothing is paused.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            NotifyError: there is no such rule, it counts by recipient, a field is missing or one too many, or the seconds
+                are out of range.
+            StorageError: the storage failed. It is unknown whether the rule is paused; you can call it again.
+        """
+        if self._is_off():
+            return None
+        from ratelimited_notify.limiter.pauses import duration_of
+        from ratelimited_notify.limiter.window_state import utc
+
+        duration = duration_of(seconds)
+        window, key = self._pause_window(rule, fields)
+        return utc(self.storage.pause(window, key, duration))
+
+    def resume(self, rule: str, /, **fields: Recipient | None) -> bool:
+        """End a pause. Callers of this process that wait for its end ask at once.
+
+        Arguments:
+            rule: the name of the rule.
+            fields: the same as for `pause`.
+
+        Returns:
+            True if the rule was paused. False if limiting is off.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            NotifyError: there is no such rule, it counts by recipient, or a field is missing or one too many.
+            StorageError: the storage failed. It is unknown whether the pause has ended; you can call it again.
+        """
+        if self._is_off():
+            return False
+        window, key = self._pause_window(rule, fields)
+        try:
+            return self.storage.forget([window], [key]) > 0
+        finally:
+            self._changed([window], [key])
 
     def wait(self, seconds: float) -> None:
         """Wait this many seconds, by the limiter's clock."""

@@ -44,10 +44,13 @@ class WindowState:
     """Seconds until this cost fits, if nothing else happens. 0 if it fits or was taken, `inf` if it never fits."""
     enforced: bool
     """False for a window that could not refuse: its rule is in shadow mode, or the priority is exempt from it."""
+    paused: bool = False
+    """True if this is no limit but a pause of the rule, by `limiter.pause`. It lasts until `reset_at`. `item` has the amount
+    0, and `limits` does not know the pause."""
 
     def to_dict(self) -> dict[str, object]:
-        """The window as a JSON object, as in `Decision.to_dict`: `rule`, `limit`, `remaining`, `retry_after` (None if the
-        cost never fits) and `reset_at`. It does not contain the `identifiers`.
+        """The window as a JSON object, as in `Decision.to_dict`: `rule`, `limit` (`"paused"` for a pause), `remaining`,
+        `retry_after` (None if the cost never fits) and `reset_at`. It does not contain the `identifiers`.
         """
         return {
             "rule": self.rule,
@@ -70,11 +73,12 @@ def state_of(subject: Subject, window: Counter, reading: Reading, now: int) -> W
         rule=window.rule,
         item=window.item,
         identifiers=subject.identifiers(window.by) or (),
-        strategy=window.strategy,
+        strategy=window.rule_strategy,
         remaining=max(0, window.amount - reading.count),
         reset_at=utc(reading.reset_at),
         retry_after=retry_after,
         enforced=window.mode is Mode.ENFORCE,
+        paused=window.strategy == "pause",
     )
 
 

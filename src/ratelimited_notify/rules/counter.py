@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from limits import RateLimitItem
 
     from ratelimited_notify.rules.rule import OnLimit, Rule
-    from ratelimited_notify.windows.strategies import StrategyName
+    from ratelimited_notify.windows.strategies import StrategyName, WindowKind
 
 
 @lru_cache(maxsize=1024)
@@ -39,7 +39,7 @@ class _Keyed:
     by: tuple[str, ...]
     namespace: str
     rule: str
-    strategy: StrategyName
+    strategy: WindowKind
 
     def key_for(self, *identifiers: bytes | str | float) -> str:
         """The storage key of one window.
@@ -67,7 +67,7 @@ def _kind(base: type[RateLimitItem]) -> type[RateLimitItem]:
 
 
 def keyed_item(
-    item: RateLimitItem, namespace: str, rule: str, by: tuple[str, ...], strategy: StrategyName
+    item: RateLimitItem, namespace: str, rule: str, by: tuple[str, ...], strategy: WindowKind
 ) -> RateLimitItem:
     """A copy of the item that builds the keys of a rule's windows."""
     made = _kind(type(item))(item.amount, item.multiples, namespace)
@@ -79,11 +79,13 @@ def keyed_item(
 class Counter(Window):
     """One limit of one rule in one mode: the fields that it counts by, and the keys of its windows."""
 
-    __slots__ = ("by", "item", "on_limit")
+    __slots__ = ("by", "item", "on_limit", "rule_strategy")
 
-    def __init__(self, namespace: str, rule: Rule, item: RateLimitItem, mode: Mode) -> None:
+    def __init__(
+        self, namespace: str, rule: Rule, item: RateLimitItem, mode: Mode, kind: WindowKind | None = None
+    ) -> None:
         super().__init__(
-            rule.strategy,
+            kind or rule.strategy,
             item.amount,
             item.get_expiry() * MICROSECONDS,
             mode,
@@ -92,7 +94,8 @@ class Counter(Window):
         )
         self.by: tuple[str, ...] = rule.by
         self.on_limit: OnLimit | None = rule.on_limit
-        self.item: RateLimitItem = keyed_item(item, namespace, rule.name, rule.by, rule.strategy)
+        self.item: RateLimitItem = keyed_item(item, namespace, rule.name, rule.by, self.strategy)
+        self.rule_strategy: StrategyName = rule.strategy
 
     def key_parts(self, type: str) -> tuple[str, str]:
         """The parts of the keys of a type before and after the recipient, as it is written in keys. If keys do not depend on
@@ -108,3 +111,15 @@ class Counter(Window):
     def key(self, identifiers: Sequence[str]) -> str:
         """The storage key of the window with these values of `by`."""
         return self.item.key_for(*identifiers)
+
+
+def pause_of(namespace: str, rule: Rule, mode: Mode) -> Counter:
+    """The window of the rule's pause: as if the limit were 0 while it is paused. The period only has to be always the same."""
+    from limits import RateLimitItemPerSecond
+
+    return Counter(namespace, rule, RateLimitItemPerSecond(0), mode, "pause")
+
+
+def can_be_paused(rule: Rule) -> bool:
+    """Whether the rule can be paused: a rule that counts by recipient cannot, because it is of one recipient only."""
+    return "recipient" not in rule.by

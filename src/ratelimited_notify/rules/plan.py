@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.notification.recipient import text_of
-from ratelimited_notify.rules.counter import Counter
+from ratelimited_notify.rules.counter import Counter, can_be_paused, pause_of
 from ratelimited_notify.rules.overrides import Overrides
 from ratelimited_notify.rules.rule import overridden_field
 from ratelimited_notify.windows.keys import tag_of, tags_of
@@ -89,11 +89,15 @@ class CompiledRule:
         return rule.limits if tier is None else rule.tiers.get(tier, rule.limits)
 
     def counters(self, limits: _Limits, *, forced: bool = False) -> tuple[Counter, ...]:
-        """The windows of these limits of the rule. Forced windows count a hit even if it is over the limit."""
+        """The windows of these limits of the rule, and its pause if it can be paused. Forced windows count a hit even if it is
+        over the limit.
+        """
         counters = self._counters.get((id(limits), forced))
         if counters is None:
             mode = Mode.FORCE if forced else Mode.ENFORCE if self.rule.enforce else Mode.SHADOW
             made = tuple(Counter(self._namespace, self.rule, item, mode) for item in limits)
+            if can_be_paused(self.rule):
+                made += (pause_of(self._namespace, self.rule, mode),)
             # Of two threads, both get what the first one made.
             counters = self._counters.setdefault((id(limits), forced), made)
         return counters

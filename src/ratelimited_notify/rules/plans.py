@@ -162,6 +162,13 @@ class Plans:
         """How many rules there are, with the limits of decorators that apply, and without the default."""
         return len(self.rules) + len(self._standing_in)
 
+    def named(self, name: str) -> list[Rule]:
+        """The rules with this name, in order. The default and the limits of decorators that apply are among them."""
+        every = [*self.rules, *(compiled.rule for _, compiled in _snapshot(self._standing_in))]
+        if self.rules.default is not None:
+            every.append(self.rules.default)
+        return [rule for rule in every if rule.name == name]
+
     def of(self, type: str) -> Plan:
         """The plan of this type.
 

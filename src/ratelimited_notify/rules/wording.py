@@ -24,7 +24,9 @@ def quoted(value: object) -> str:
 
 
 def limit_text(limit: RateLimitItem) -> str:
-    """A limit such as "1 per day" or "3 per 2 hours"."""
+    """A limit such as "1 per day" or "3 per 2 hours", or "paused"."""
+    if getattr(limit, "strategy", None) == "pause":
+        return "paused"
     period = limit.GRANULARITY.name
     return f"{limit.amount} per {period if limit.multiples == 1 else f'{limit.multiples} {period}s'}"
 

@@ -1,8 +1,8 @@
 """An adapter for any other storage of `limits` (MongoDB, a third party's, a stock object), with a weaker guarantee.
 
 `limits` hits one window at a time, so several windows are not taken all or none here. All windows are tested, then hit in
-order. A caller that loses a race in between may leave the earlier hits spent. Hits are never given back: `limits` has no
-method for it.
+order. A caller that loses a race in between may leave the earlier hits spent. Hits are never given back, and rules are never
+paused: `limits` has no method for it.
 
 The logic is written once, as generators that yield one call after another. The two classes make the calls.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from limits.storage import Storage as LimitsStorage
     from limits.strategies import RateLimiter
 
-    from ratelimited_notify.windows.strategies import Request, StrategyName, Token, Window
+    from ratelimited_notify.windows.strategies import Request, Token, Window, WindowKind
 
 T = TypeVar("T")
 
@@ -75,6 +75,9 @@ class Adapter(NotPickled):
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return self._run(_forget(self._limiters.places(windows, keys)))
+
+    def pause(self, window: Window, key: str, duration: int) -> int:
+        raise _no_pauses(self.storage)
 
     def close(self) -> None:
         """Does nothing: the code that opened the storage closes it."""
@@ -120,6 +123,9 @@ class AsyncAdapter(NotPickled):
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return await self._run(_forget(self._limiters.places(windows, keys)))
 
+    async def pause(self, window: Window, key: str, duration: int) -> int:
+        raise _no_pauses(self.storage)
+
     async def close(self) -> None:
         """Does nothing: the code that opened the storage closes it."""
 
@@ -155,7 +161,8 @@ class _Place(NamedTuple):
 
     window: Window
     item: _Item
-    limiter: RateLimiter | AsyncRateLimiter
+    limiter: RateLimiter | AsyncRateLimiter | None
+    """None for the pause of a rule, of which `limits` knows nothing."""
 
 
 class _Limiters:
@@ -168,13 +175,16 @@ class _Limiters:
     ) -> None:
         self._storage = storage
         self._strategies = strategies
-        self._known: dict[StrategyName, RateLimiter | AsyncRateLimiter] = {}
+        self._known: dict[WindowKind, RateLimiter | AsyncRateLimiter] = {}
 
     def places(self, windows: Sequence[Window], keys: Sequence[str]) -> list[_Place]:
         return list(self._places(windows, keys))
 
     def _places(self, windows: Sequence[Window], keys: Sequence[str]) -> Iterator[_Place]:
         for window, key in zip(windows, keys, strict=True):
+            if window.strategy == "pause":
+                yield _Place(window, _Item(0, 1, key), None)
+                continue
             limiter = self._known.get(window.strategy)
             if limiter is None:
                 limiter = self._known[window.strategy] = self._limiter(window)
@@ -211,7 +221,7 @@ def _acquire(places: Sequence[_Place], cost: int) -> Calls[Verdict]:
     granted = _all_granted(places, fits)
     if granted:
         for index, (window, item, limiter) in enumerate(places):
-            if fits[index]:
+            if fits[index] and limiter is not None:
                 fits[index] = yield partial(limiter.hit, item, cost=cost)
                 if not fits[index] and window.mode is Mode.ENFORCE:
                     # Another caller took the last room. The hits before this one stay spent.
@@ -228,6 +238,8 @@ def _peek(places: Sequence[_Place], cost: int) -> Calls[Verdict]:
 def _forget(places: Sequence[_Place]) -> Calls[int]:
     forgotten = 0
     for _, item, limiter in places:
+        if limiter is None:
+            continue
         stats = yield partial(limiter.get_window_stats, item)
         yield partial(limiter.clear, item)
         forgotten += stats.remaining < item.amount
@@ -237,7 +249,7 @@ def _forget(places: Sequence[_Place]) -> Calls[int]:
 def _tested(places: Sequence[_Place], cost: int) -> Calls[list[bool]]:
     fits: list[bool] = []
     for _, item, limiter in places:
-        fits.append(cost <= item.amount and (yield partial(limiter.test, item, cost=cost)))
+        fits.append(limiter is None or (cost <= item.amount and (yield partial(limiter.test, item, cost=cost))))
     return fits
 
 
@@ -250,6 +262,9 @@ def _verdict(places: Sequence[_Place], cost: int, fits: Sequence[bool], *, grant
     readings: list[Reading] = []
     now = round(time.time() * MICROSECONDS)
     for (window, item, limiter), fit in zip(places, fits, strict=True):
+        if limiter is None:
+            readings.append(Reading(0, FITS, now, None))
+            continue
         stats = yield partial(limiter.get_window_stats, item)
         count = item.amount - stats.remaining
         # limits reports when a window will have more room, not when this cost fits: a caller may have to retry more than once.
@@ -269,6 +284,13 @@ def _empty_at(window: Window, count: int, now: int, eased_at: int) -> int:
     if window.strategy == "fixed-window":
         return eased_at
     return now + window.period * (2 if window.strategy == "sliding-window-counter" else 1)
+
+
+def _no_pauses(storage: LimitsStorage | AsyncLimitsStorage) -> NotifyError:
+    return NotifyError(
+        f"{_name(storage)} of limits keeps no pauses. Use a storage of this library: memory://, redis://host:port/0 or "
+        "memcached://host:port."
+    )
 
 
 def _failed(storage: LimitsStorage | AsyncLimitsStorage, error: Exception) -> StorageError:

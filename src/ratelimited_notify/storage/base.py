@@ -48,7 +48,17 @@ class Storage(Protocol):
         ...
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
-        """Empty these windows. Returns how many held anything."""
+        """Empty these windows. Returns how many held anything. A pause that is forgotten has ended."""
+        ...
+
+    def pause(self, window: Window, key: str, duration: int) -> int:
+        """Pause a rule for `duration` microseconds from now, by the clock of the storage. Returns the instant of the end.
+
+        The window is one of the strategy `"pause"`. If it is paused for longer already, it stays so. Queries about a rule
+        that can be paused contain this window, behind the rule's others and with a key of the same tag. It has the reading
+        of `windows.strategies.Pause`: until the instant, count 1 and that instant as `retry_at` and `reset_at`; afterwards
+        0, `FITS` and now. It never has a token, because no hit is counted in it.
+        """
         ...
 
     def close(self) -> None:
@@ -73,5 +83,7 @@ class AsyncStorage(Protocol):
     ) -> bool: ...
 
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int: ...
+
+    async def pause(self, window: Window, key: str, duration: int) -> int: ...
 
     async def close(self) -> None: ...

@@ -1,6 +1,6 @@
 """The keys under which windows are stored: one per window, never shared by two windows, never over 200 bytes.
 
-A key is `namespace:{tag}:rest:s`. The letter at the end stands for the strategy. The tag is the recipient, so all windows of
+A key is `namespace:{tag}:rest:s`. The letter at the end stands for the strategy; a pause has a letter of its own. The tag is the recipient, so all windows of
 a recipient are in one slot of a Redis cluster and in one record of memcached. A window that is not counted by recipient has
 the value it is counted by as its tag. Every part is escaped to plain ASCII, or hashed if it is long, so no text of any kind
 can imitate another part.
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows.strategies import StrategyName
+    from ratelimited_notify.windows.strategies import WindowKind
 
-STRATEGY_LETTERS: dict[StrategyName, str] = {
+STRATEGY_LETTERS: dict[WindowKind, str] = {
     "moving-window": "m",
     "fixed-window": "f",
     "sliding-window-counter": "s",
+    "pause": "p",
 }
 """The last letter of a key, by strategy. A rule whose strategy changes therefore does not read the old counters."""
 
@@ -39,7 +40,7 @@ plain = re.compile(r"[A-Za-z0-9@._+=-]{1,64}").fullmatch
 _PLAIN_PARTS = re.compile(r"[A-Za-z0-9@._+=:-]*").fullmatch
 _PLAIN_BYTES = (ascii_letters + digits + "@._+=-").encode()
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
-_OURS = re.compile(r"[A-Za-z0-9._-]{1,32}:\{[^{}]+\}:[^{}]+:[mfs]").fullmatch
+_OURS = re.compile(r"[A-Za-z0-9._-]{1,32}:\{[^{}]+\}:[^{}]+:[mfsp]").fullmatch
 # Escaping never produces this, so a hashed part cannot be mistaken for an escaped one. Both contain a %; a plain part does not.
 _HASHED = "%#"
 
@@ -90,7 +91,7 @@ def tags_of(recipients: Sequence[str]) -> Sequence[str]:
     return [tag_of(recipient) for recipient in recipients]
 
 
-def rest_of(parts: Sequence[str], strategy: StrategyName) -> str:
+def rest_of(parts: Sequence[str], strategy: WindowKind) -> str:
     """The part of a key after the tag: what distinguishes this window from the recipient's other windows."""
     rest = ":".join(parts)
     # Most names and types are plain, which is quickly seen of all of them at once.
@@ -100,7 +101,7 @@ def rest_of(parts: Sequence[str], strategy: StrategyName) -> str:
     return f"{kept}:{STRATEGY_LETTERS[strategy]}"
 
 
-def foreign(key: str, strategy: StrategyName) -> str:
+def foreign(key: str, strategy: WindowKind) -> str:
     """The key under which the storages keep a key that came through `limits` itself. Keys made by this library are unchanged.
 
     `limits` uses one key for all strategies and sets no limit to its length, so its keys get a namespace of their own.

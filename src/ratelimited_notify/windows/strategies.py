@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 StrategyName: TypeAlias = Literal["moving-window", "fixed-window", "sliding-window-counter"]
 
+WindowKind: TypeAlias = StrategyName | Literal["pause"]
+"""How a window decides: by one of the strategies, or by the instant until which its rule is paused."""
+
 MICROSECONDS = 1_000_000
 """Microseconds in a second."""
 
@@ -56,7 +59,7 @@ class Window:
 
     def __init__(
         self,
-        strategy: StrategyName,
+        strategy: WindowKind,
         amount: int,
         period: int,
         mode: Mode = Mode.ENFORCE,
@@ -64,7 +67,7 @@ class Window:
         rule: str = "",
         shared: bool = False,
     ) -> None:
-        self.strategy: StrategyName = strategy
+        self.strategy: WindowKind = strategy
         self.amount = amount
         self.period = period
         """Microseconds."""
@@ -152,8 +155,8 @@ class Record(Protocol):
         """Return count, `retry_at` and `reset_at` of this window for a hit of `cost`. Changes nothing."""
         ...
 
-    def take(self, now: int, period: int, cost: int, mark: int) -> Token:
-        """Count a hit unconditionally. `mark` is a number that no other hit of this storage has."""
+    def take(self, now: int, period: int, cost: int, mark: int) -> Token | None:
+        """Count a hit unconditionally. `mark` is a number that no other hit of this storage has. None: nothing is counted here."""
         ...
 
     def give(self, now: int, period: int, cost: int, token: Token) -> bool:
@@ -311,16 +314,44 @@ class SlidingWindowCounter:
         return start + period if previous else now
 
 
+class Pause:
+    """The instant until which a rule is paused. It reads 1 until then and 0 from then on, and no hit changes that."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: int | None = None) -> None:
+        self.until = until
+
+    def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
+        if self.until is None or self.until <= now:
+            return 0, FITS, now
+        return 1, self.until, self.until
+
+    def extend(self, until: int) -> int:
+        """Pause until this instant, or longer if it is paused for longer already. Returns the instant."""
+        self.until = until if self.until is None else max(until, self.until)
+        return self.until
+
+    def take(self, now: int, period: int, cost: int, mark: int) -> None: ...
+
+    def give(self, now: int, period: int, cost: int, token: Token) -> bool:
+        return False
+
+    def ends(self, now: int, period: int) -> int:
+        return now if self.until is None else self.until
+
+
 def _lightened(previous: int, start: int, period: int, room: int) -> int:
     """The first instant of the window that begins at `start` at which the weighted previous count is at most `room`."""
     left = ((room + 1) * period - 1) // previous
     return start + period - min(left, period)
 
 
-RECORDS: dict[StrategyName, Callable[[], Record]] = {
+RECORDS: dict[WindowKind, Callable[[], Record]] = {
     "moving-window": MovingWindow,
     "fixed-window": FixedWindow,
     "sliding-window-counter": SlidingWindowCounter,
+    "pause": Pause,
 }
 """The class that keeps a window's count, by strategy."""
 
@@ -356,6 +387,9 @@ def take(windows: Sequence[Window], records: Sequence[Record], now: int, cost: i
             taken = reading.retry_at == FITS
         if taken:
             token = record.take(now, window.period, cost, mark)
+            if token is None:
+                readings.append(reading)
+                continue
             count, _, reset_at = record.read(now, window.period, window.amount, cost)
             readings.append(Reading(count, FITS, reset_at, token))
         else:

@@ -103,6 +103,9 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return await self._run(decide.forget(windows, keys), self._deadline())
 
+    async def pause(self, window: Window, key: str, duration: int) -> int:
+        return await self._run(decide.pause(window, key, duration), self._deadline())
+
     async def check(self) -> bool:
         """Whether every host replies."""
         deadline = self._deadline()
@@ -206,7 +209,7 @@ class AsyncMemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportInco
                     return answer
             except TooLarge:
                 raise write.outgrown() from None
-            pause = decide.pause(attempt)
+            pause = decide.backoff(attempt)
             if asyncio.get_running_loop().time() + pause > session.deadline:
                 raise failures.contended(session.host, self.timeout, attempt)
             await asyncio.sleep(pause)

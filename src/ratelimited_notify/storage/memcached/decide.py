@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.memcached import failures
@@ -20,7 +20,7 @@ from ratelimited_notify.windows.strategies import Verdict, look, take
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ratelimited_notify.windows.strategies import Reading, Record, Request, Token, Window
+    from ratelimited_notify.windows.strategies import Pause, Reading, Record, Request, Token, Window
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def perform(step: Step, value: bytes | None, now: int, wall: float) -> tuple[Any
     return answer, None if value is None else Write(b"", AT_ONCE, item.outgrown)
 
 
-def pause(attempt: int) -> float:
+def backoff(attempt: int) -> float:
     """Seconds to wait before the next attempt, after another caller wrote the item first. They grow with each attempt."""
     return random.uniform(0, min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2**attempt))  # noqa: S311  # spreads load, no secret
 
@@ -202,6 +202,19 @@ def forget(windows: Sequence[Window], keys: Sequence[str]) -> Steps[int]:
     for group in _groups(windows, keys):
         forgotten += yield Step(group.head, partial(_forget, group), if_unreadable=len(group.rests))
     return forgotten
+
+
+def pause(window: Window, key: str, duration: int) -> Steps[int]:
+    """Pause a rule. Returns the instant of the end."""
+    head, rest = split(key)
+    until: int = yield Step(head, partial(_pause, window, rest, duration))
+    return until
+
+
+def _pause(window: Window, rest: str, duration: int, item: Item, now: int) -> tuple[int, bool]:
+    paused = cast("Pause", item.record(rest, window))
+    before, until = paused.until, paused.extend(now + duration)
+    return until, until != before
 
 
 def _take(group: _Group, cost: int, item: Item, now: int) -> tuple[Verdict, bool]:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.windows.strategies import MICROSECONDS, RECORDS, FixedWindow, MovingWindow, SlidingWindowCounter
+from ratelimited_notify.windows.strategies import (
+    MICROSECONDS,
+    RECORDS,
+    FixedWindow,
+    MovingWindow,
+    Pause,
+    SlidingWindowCounter,
+)
 
 if TYPE_CHECKING:
     from ratelimited_notify.windows.strategies import Record, Window
@@ -134,6 +141,8 @@ def _pack(record: Record) -> list[int]:
         return [record.start, record.previous, record.current, record.mark]
     if isinstance(record, MovingWindow):
         return _pack_entries(record)
+    if isinstance(record, Pause) and record.until is not None:
+        return [record.until]
     raise TypeError(f"No layout for {type(record).__name__}")
 
 
@@ -158,6 +167,8 @@ def _unpacked(window: Window, stored: msgspec.Raw) -> Record | None:
             return _unpack_fixed(packed)
         if window.strategy == "sliding-window-counter":
             return _unpack_sliding(packed)
+        if window.strategy == "pause":
+            return _unpack_pause(packed)
         return _unpack_moving(packed)
     except ValueError:
         # Too many numbers, or too few.
@@ -176,6 +187,11 @@ def _unpack_sliding(packed: list[int]) -> SlidingWindowCounter | None:
     if not _is_instant(sliding.start) or not _is_mark(sliding.mark):
         return None
     return sliding if _is_count(sliding.previous) and _is_count(sliding.current) else None
+
+
+def _unpack_pause(packed: list[int]) -> Pause | None:
+    (until,) = packed
+    return Pause(until) if _is_instant(until) else None
 
 
 def _unpack_moving(packed: list[int]) -> MovingWindow | None:

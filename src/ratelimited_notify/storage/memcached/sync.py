@@ -108,6 +108,9 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return self._run(decide.forget(windows, keys), self._deadline())
 
+    def pause(self, window: Window, key: str, duration: int) -> int:
+        return self._run(decide.pause(window, key, duration), self._deadline())
+
     def check(self) -> bool:
         """Whether every host replies."""
         try:
@@ -209,7 +212,7 @@ class MemcachedStorage(  # type: ignore[misc]  # pyright: ignore[reportIncompati
                     return answer
             except TooLarge:
                 raise write.outgrown() from None
-            pause = decide.pause(attempt)
+            pause = decide.backoff(attempt)
             if time.monotonic() + pause > deadline:
                 raise failures.contended(host, self.timeout, attempt)
             time.sleep(pause)

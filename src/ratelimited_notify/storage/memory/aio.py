@@ -58,6 +58,9 @@ class AsyncMemoryStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return self.windows.forget(windows, keys)
 
+    async def pause(self, window: Window, key: str, duration: int) -> int:
+        return self.windows.pause(window, key, duration)
+
     async def check(self) -> bool:
         return True
 

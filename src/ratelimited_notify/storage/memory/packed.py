@@ -10,7 +10,8 @@ microsecond; the part below a microsecond distinguishes hits of the same microse
 - moving-window: more digits of this kind, one per hit of cost 1: the instant at which the hit leaves the window, the newest
   hit lowest;
 - fixed-window: the count;
-- sliding-window-counter: the start of the window, its count, and the count of the previous window.
+- sliding-window-counter: the start of the window, its count, and the count of the previous window;
+- pause: nothing.
 
 A count that does not fit (many hits, hits of another cost, a clock before 1970) is kept as a record of
 `windows.strategies`, with its period.
@@ -29,6 +30,7 @@ from ratelimited_notify.windows.strategies import (
     RECORDS,
     FixedWindow,
     MovingWindow,
+    Pause,
     Reading,
     SlidingWindowCounter,
 )
@@ -36,7 +38,7 @@ from ratelimited_notify.windows.strategies import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ratelimited_notify.windows.strategies import Record, StrategyName, Token, Window
+    from ratelimited_notify.windows.strategies import Record, Token, Window, WindowKind
 
 Value: TypeAlias = "int | UnpackedRecord"
 """The stored count of one window: an integer, or a record that does not fit into one."""
@@ -159,6 +161,8 @@ def packed(record: Record, period: int) -> Value:
         number = _fixed(record)
     elif isinstance(record, SlidingWindowCounter):
         number = _sliding(record, period)
+    elif isinstance(record, Pause) and record.until is not None and _fits(record.until, 0):
+        number = digit(record.until, 0)
     return UnpackedRecord(record, period) if number is None else number
 
 
@@ -199,7 +203,7 @@ def _fits(ends: int, mark: int) -> bool:
     return 0 < ends < LOWEST // MARKS and 0 <= mark < MARKS
 
 
-def unpacked(value: Value | None, strategy: StrategyName) -> Record:
+def unpacked(value: Value | None, strategy: WindowKind) -> Record:
     """The record that the stored value stands for; a fresh one for None."""
     if isinstance(value, UnpackedRecord):
         return value.record
@@ -216,6 +220,8 @@ def unpacked(value: Value | None, strategy: StrategyName) -> Record:
         record.start = value >> DIGIT & LOWEST
         record.current = value >> 2 * DIGIT & LOWEST
         record.previous = value >> 3 * DIGIT
+    elif isinstance(record, Pause):
+        record.until = value // MARKS
     return record
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.memory.packed import Value
     from ratelimited_notify.storage.memory.shards import Shards
     from ratelimited_notify.storage.memory.yielding_lock import YieldingLock
-    from ratelimited_notify.windows.strategies import Outcome, StrategyName, VerdictLike, Window
+    from ratelimited_notify.windows.strategies import Outcome, VerdictLike, Window, WindowKind
 
 _LONGEST_PERIOD = 1 << 51
 
@@ -207,7 +207,7 @@ def _compiled(
 
 
 @lru_cache(maxsize=64)
-def _code(strategies: tuple[StrategyName, ...]) -> CodeType:
+def _code(strategies: tuple[WindowKind, ...]) -> CodeType:
     """The code for windows of these strategies. What else differs from window to window are values that it looks up."""
     numbers = range(len(strategies))
 

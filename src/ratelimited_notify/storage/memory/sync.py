@@ -6,7 +6,7 @@ also looks at a few windows and drops the expired ones.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from limits.storage import Storage as LimitsStorage
 
@@ -19,7 +19,7 @@ from ratelimited_notify.storage.memory.shortcut import MemoryShortcut, can_have_
 from ratelimited_notify.storage.memory.yielding_lock import YieldingLock
 from ratelimited_notify.storage.timeout import checked_timeout
 from ratelimited_notify.storage.uri import parse
-from ratelimited_notify.windows.strategies import look, take
+from ratelimited_notify.windows.strategies import Pause, look, take
 
 if TYPE_CHECKING:
     import threading
@@ -115,6 +115,17 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
                 forgotten += kept is not None and not is_over(kept, now)
         self.guard.yield_if_asked()
         return forgotten
+
+    def pause(self, window: Window, key: str, duration: int) -> int:
+        with self._free():
+            shard = self.shards.of(key)
+            kept = shard.get(key)
+            pause = Pause() if kept is None else cast("Pause", unpacked(kept, "pause"))
+            until = pause.extend(self.now() + duration)
+            self.shards.added += kept is None
+            shard[key] = packed(pause, window.period)
+        self.guard.yield_if_asked()
+        return until
 
     def check(self) -> bool:
         return True

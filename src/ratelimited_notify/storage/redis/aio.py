@@ -199,6 +199,10 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             return 0
         return await self._run(self._scripts.forget(windows), keys, partial(replies.number, most=len(keys)))
 
+    async def pause(self, window: Window, key: str, duration: int) -> int:
+        read = partial(replies.paused_until, window=window)
+        return await self._run(self._scripts.pause(window, duration), [key], read)
+
     async def check(self) -> bool:
         """Whether the server replies."""
         try:

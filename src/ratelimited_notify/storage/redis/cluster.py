@@ -142,6 +142,9 @@ class RedisClusterStorage(LimitsVerbs, LimitsRedisClusterStorage):
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return self._run(spread.forget(self._scripts, windows, keys))
 
+    def pause(self, window: Window, key: str, duration: int) -> int:
+        return self._run(spread.pause(self._scripts, window, key, duration))
+
     def check(self) -> bool:
         """Whether every master of the cluster replies."""
         try:

@@ -139,6 +139,9 @@ class AsyncRedisClusterStorage(AsyncLimitsVerbs, LimitsRedisClusterStorage):
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return await self._run(spread.forget(self._scripts, windows, keys))
 
+    async def pause(self, window: Window, key: str, duration: int) -> int:
+        return await self._run(spread.pause(self._scripts, window, key, duration))
+
     async def check(self) -> bool:
         """Whether every master of the cluster answers."""
         try:

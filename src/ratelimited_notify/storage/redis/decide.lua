@@ -3,7 +3,7 @@
 --
 -- A plan is {taking, cost, strategy, mode, amount, period, strategy, ...}; its keys are the ones after KEYS[skipped].
 --   taking    0 only reads, 1 counts the hit, 2 counts it in moving windows and others together
---   strategy  0 moving-window, 1 fixed-window, 2 sliding-window-counter
+--   strategy  0 moving-window, 1 fixed-window, 2 sliding-window-counter, 3 pause
 --   mode      0 enforce, 1 force, 2 shadow
 --
 -- After the first `size` numbers of `reply` it appends the number of values for this request, including itself: positive if
@@ -13,6 +13,7 @@
 -- With `brief`, most windows in which a hit was counted have a shorter form: {-count} for a moving window with a hit of this
 -- instant and no sequence, {-count, end} for a fixed window.
 -- Numbers are doubles, exact up to 2^53: the caller keeps periods within 2^50 and amounts within 2^48.
+-- Lines that begin with `--pauses` are part of scripts with pauses, and comments in all others.
 -- If a key holds a value that this library did not write, it raises an error before anything is written for this request, and
 -- `place` is the index of that key. If a write fails, `reply` lists what was counted so far; `undo.lua` gives it back.
 
@@ -43,6 +44,7 @@ local function decide(plan, windows, skipped, reply, size, brief)
   if windows == 1 then
     -- The same as below, but without a table.
     local strategy, mode, amount, period, key = plan[3], plan[4], plan[5], plan[6], keys[skipped + 1]
+    --pauses local read_sliding = strategy ~= 2 and read_pause or read_sliding
     local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
     place = skipped + 1
     local count, retry_at, reset_at, a, b, c, d, e = read(key, period, amount, cost)
@@ -53,6 +55,7 @@ local function decide(plan, windows, skipped, reply, size, brief)
       granted = -1
     end
     if granted == 1 and (mode == 1 and count + cost <= 2 * amount or mode ~= 1 and retry_at == 0) then
+      --pauses local take_sliding = strategy ~= 2 and take_nothing or take_sliding
       local take = strategy == 0 and take_moving or strategy == 1 and take_fixed or take_sliding
       count, reset_at, instant, sequence = take(key, period, cost, count, a, b, c, d, e)
     end
@@ -63,6 +66,7 @@ local function decide(plan, windows, skipped, reply, size, brief)
   local from, slot = 3, 0
   for n = 1, windows do
     local strategy, mode = plan[from], plan[from + 1]
+    --pauses local read_sliding = strategy ~= 2 and read_pause or read_sliding
     local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
     place = skipped + n
     local count, retry_at, reset_at, a, b, c, d, e = read(keys[place], plan[from + 3], plan[from + 2], cost)
@@ -89,6 +93,7 @@ local function decide(plan, windows, skipped, reply, size, brief)
     local strategy, mode = plan[from], plan[from + 1]
     local count, retry_at, reset_at, instant, sequence = found[slot + 1], found[slot + 2], found[slot + 3], -1, 0
     if granted == 1 and (mode == 1 and count + cost <= 2 * plan[from + 2] or mode ~= 1 and retry_at == 0) then
+      --pauses local take_sliding = strategy ~= 2 and take_nothing or take_sliding
       local take = strategy == 0 and take_moving or strategy == 1 and take_fixed or take_sliding
       local a, b, c, d, e = unpack(found, slot + 4, slot + 8)
       count, reset_at, instant, sequence = take(keys[skipped + n], plan[from + 3], cost, count, a, b, c, d, e)

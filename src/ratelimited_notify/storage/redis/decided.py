@@ -67,7 +67,7 @@ def verdict(reply: object, windows: Sequence[Window], *, taking: bool = True) ->
             raise UnexpectedReply
         if instant >= 0:
             # A hit is counted only if it fits, and only if the request was granted.
-            if not (granted and taking) or retry_at != _FITS:
+            if not (granted and taking) or retry_at != _FITS or window.strategy == "pause":
                 raise UnexpectedReply
             readings.append(_made(Reading, (count, FITS, reset_at, (instant, sequence))))
             continue
@@ -76,7 +76,7 @@ def verdict(reply: object, windows: Sequence[Window], *, taking: bool = True) ->
             if mode is _FORCE:
                 raise UnexpectedReply
             blocked = blocked or mode is _ENFORCE
-        elif granted and taking and mode is not _FORCE:
+        elif granted and taking and mode is not _FORCE and window.strategy != "pause":
             raise UnexpectedReply
         readings.append(_made(Reading, (count, _instant(retry_at), reset_at, None)))
     if granted is blocked:
@@ -239,7 +239,9 @@ def _fit(columns: Sequence[Sequence[int]], windows: Sequence[Window], now: int, 
             fits = granted and taking and _brief(columns[place : place + size], size, now)
         else:
             size = _FULL
-            fits = _full(columns[place : place + size], window.mode, granted, taking)
+            # A pause is only read.
+            takes = taking and window.strategy != "pause"
+            fits = _full(columns[place : place + size], window.mode, granted, takes)
             if window.mode is _ENFORCE and fits:
                 blocking.append(columns[place + 1])
         if not fits:

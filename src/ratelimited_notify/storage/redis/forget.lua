@@ -4,6 +4,7 @@
 local plan, held = cmsgpack.unpack(ARGV[1]), 0
 for n, key in ipairs(KEYS) do
   local strategy, period = plan[2 * n - 1], plan[2 * n]
+  --pauses local read_sliding = strategy ~= 2 and read_pause or read_sliding
   local read = strategy == 0 and read_moving or strategy == 1 and read_fixed or read_sliding
   local done, problem, _, reset_at = pcall(read, key, period, 0, 0)
   if not done and not is_odd(problem) then

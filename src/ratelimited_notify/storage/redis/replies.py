@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LATEST = 2**53
+"""An instant that Lua's numbers still express exactly."""
+
 
 class UnreadableWindow(StorageError):
     """A window's key holds something that this library did not write.
@@ -73,8 +76,20 @@ def given(reply: object, windows: Sequence[Window]) -> int:
     return number(reply, len(windows))
 
 
+def paused_until(reply: object, window: Window) -> int:
+    """Parse the reply of `extend.lua`: the instant at which the pause ends.
+
+    Raises:
+        UnreadableWindow: the key holds something that this library did not write.
+        UnexpectedReply: this is not a reply of the script.
+    """
+    if reply == -1:
+        raise unreadable_window(window, outcome="the rule is not paused")
+    return number(reply, _LATEST)
+
+
 def number(reply: object, most: int) -> int:
-    """Parse a reply that is a count of at most `most`: of windows that held anything, or of deleted keys."""
+    """Parse a reply that is a number from 0 to `most`: of windows that held anything, of deleted keys, or an instant."""
     if type(reply) is not int or not 0 <= reply <= most:
         raise UnexpectedReply
     return reply

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from ratelimited_notify.storage.redis.decided import Replies
-    from ratelimited_notify.windows.strategies import Request, StrategyName, Token, Verdict, Window
+    from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window, WindowKind
 
 LONGEST_PERIOD = 2**50
 """Microseconds, more than 35 years. Above this, Lua's numbers would not be exact."""
@@ -38,13 +38,15 @@ CALLS_PER_ROUND_TRIP = 16
 """How many script calls of a batch one caller makes on a connection before waiting callers can use it."""
 
 # For each strategy its number in the scripts, and the file that implements it.
-_STRATEGIES: dict[StrategyName, tuple[int, str]] = {
+_STRATEGIES: dict[WindowKind, tuple[int, str]] = {
     "moving-window": (0, "moving.lua"),
     "fixed-window": (1, "fixed.lua"),
     "sliding-window-counter": (2, "sliding.lua"),
+    "pause": (3, "pause.lua"),
 }
+_COUNTING: tuple[WindowKind, ...] = ("moving-window", "fixed-window", "sliding-window-counter")
 _PACKAGE = "ratelimited_notify.storage.redis"
-_LETTERS: dict[str, StrategyName] = {letter: strategy for strategy, letter in STRATEGY_LETTERS.items()}
+_LETTERS: dict[str, WindowKind] = {letter: strategy for strategy, letter in STRATEGY_LETTERS.items()}
 _CALLS_KEPT = 1024
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -55,6 +57,9 @@ _TAKING_BACK = ("trouble.lua", "give.lua", "undo.lua")
 
 # Comments and empty lines: removed, because the server would have to read them.
 _UNREAD = re.compile(r"^ *--.*\n|^\n", re.MULTILINE)
+
+# What begins the lines of a script that are for pauses only. Without it, they are no longer comments.
+_FOR_PAUSES = "--pauses "
 
 
 def lua(name: str) -> str:
@@ -118,9 +123,9 @@ class Scripts:
         self._texts: dict[tuple[str, ...], Script] = {}
         self._clock = clock
         self._calls: dict[tuple[object, ...], Deciding] = {}
-        self._many = self._script(_STRATEGIES, "decide.lua", "many.lua", *_TAKING_BACK)
-        self._release = self._script(_STRATEGIES, "trouble.lua", "give.lua", "release.lua")
-        self._forget = self._script(_STRATEGIES, "trouble.lua", "forget.lua")
+        self._many = self._script(_COUNTING, "decide.lua", "many.lua", *_TAKING_BACK)
+        self._forget = self._script(_COUNTING, "trouble.lua", "forget.lua")
+        self._release = self._script(_COUNTING, "trouble.lua", "give.lua", "release.lua")
 
     def acquire(self, windows: Sequence[Window], cost: int) -> Deciding:
         """Count a hit, or refuse it."""
@@ -143,6 +148,7 @@ class Scripts:
         numbers: list[int] = []
         keys = number = 0
         before: tuple[bool, int, Sequence[Window]] | None = None
+        script = self._many
         for (windows, _, cost), counts in zip(requests, taking, strict=True):
             keys += len(windows)
             # Usually these are the very same windows as in the previous request.
@@ -152,9 +158,11 @@ class Scripts:
                 number = known.get(wanted, 0)
                 if not number:
                     plans.append(_plan(windows, cost, int(counts)))
+                    if _has_pause(windows):
+                        script = self._script(_STRATEGIES, "decide.lua", "many.lua", *_TAKING_BACK)
                     number = known[wanted] = len(plans)
             numbers.append(number)
-        return Call(self._many, keys, _encode((plans, numbers if len(plans) > 1 else len(numbers))))
+        return Call(script, keys, _encode((plans, numbers if len(plans) > 1 else len(numbers))))
 
     def release(self, hit: HeldHit, cost: int) -> Call:
         """Give back the hit that these tokens identify."""
@@ -168,7 +176,14 @@ class Scripts:
         plan: list[int] = []
         for window in windows:
             plan += _STRATEGIES[window.strategy][0], window.period
-        return Call(self._forget, len(windows), _encode(plan))
+        script = self._script(_STRATEGIES, "trouble.lua", "forget.lua") if _has_pause(windows) else self._forget
+        return Call(script, len(windows), _encode(plan))
+
+    def pause(self, window: Window, duration: int) -> Call:
+        """Pause a rule, from now on."""
+        if duration > LONGEST_PERIOD:
+            raise StorageError(f"The pause of rule {window.rule!r} is too long for Redis.")
+        return Call(self._script(("pause",), "trouble.lua", "extend.lua"), 1, _encode(duration))
 
     def _one(self, windows: Sequence[Window], cost: int, taking: int) -> Deciding:
         if len(self._calls) >= _CALLS_KEPT:
@@ -177,12 +192,15 @@ class Scripts:
         call = self._calls[taking, cost, *windows] = Deciding(script, tuple(windows), cost, taking)
         return call
 
-    def _script(self, strategies: Iterable[StrategyName], *names: str) -> Script:
+    def _script(self, strategies: Iterable[WindowKind], *names: str) -> Script:
         # Only the files that a call needs, since the server processes the whole text each time.
         wanted = (*sorted(_STRATEGIES[strategy][1] for strategy in strategies), *names)
         script = self._texts.get(wanted)
         if script is None:
-            script = self._texts[wanted] = Script(_UNREAD.sub("", "\n".join((_BEGIN, self._clock, *map(lua, wanted)))))
+            text = "\n".join((_BEGIN, self._clock, *map(lua, wanted)))
+            if "pause.lua" in wanted:
+                text = text.replace(_FOR_PAUSES, "")
+            script = self._texts[wanted] = Script(_UNREAD.sub("", text))
         return script
 
 
@@ -248,7 +266,7 @@ def command(*parts: bytes) -> bytes:
 def scan(cursor: bytes) -> bytes:
     """The command for one step through the database, see `ours`."""
     # A glob that matches the keys of this library, so that most other keys are not sent over the network.
-    return command(b"SCAN", cursor, b"MATCH", b"*:{*}:*:[mfs]", b"COUNT", b"1000")
+    return command(b"SCAN", cursor, b"MATCH", b"*:{*}:*:[mfsp]", b"COUNT", b"1000")
 
 
 def ours(found: Iterable[bytes]) -> list[bytes]:
@@ -295,9 +313,14 @@ def _keys(keys: Iterable[str]) -> bytes:
     return b"".join([_bulk(key.encode()) for key in keys])
 
 
+def _has_pause(windows: Sequence[Window]) -> bool:
+    """Whether a script needs the code for pauses, which no other script has."""
+    return any(window.strategy == "pause" for window in windows)
+
+
 def _plan(windows: Sequence[Window], cost: int, taking: int) -> list[int]:
-    if taking and len({window.strategy == "moving-window" for window in windows}) > 1:
-        # Moving windows are written by other commands than the others.
+    if taking and len({window.strategy == "moving-window" for window in windows if window.strategy != "pause"}) > 1:
+        # Moving windows are written by other commands than the others, and pauses by none.
         taking = 2
     # No window has room for more than this, so capping the cost does not change the verdict.
     plan = [taking, min(cost, 4 * LARGEST_AMOUNT)]

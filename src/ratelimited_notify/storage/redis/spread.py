@@ -107,6 +107,14 @@ def forget(made: scripts.Scripts, windows: Sequence[Window], keys: Sequence[str]
     return sum(_checked(answers))
 
 
+def pause(made: scripts.Scripts, window: Window, key: str, duration: int) -> Rounds[int]:
+    """Pause a rule. Returns the instant of the end."""
+    call = made.pause(window, duration)
+    read = partial(replies.paused_until, window=window)
+    until: int = _checked((yield [ScriptCall(slot_of(key), call, [key], read)]))[0]
+    return until
+
+
 def _parts(request: Request) -> list[Part]:
     """The request grouped by slot: the recipient's own windows first, windows shared with other recipients last."""
     parts: dict[int, Part] = {}

@@ -136,6 +136,9 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             return 0
         return self._run(self._scripts.forget(windows), keys, partial(replies.number, most=len(keys)))
 
+    def pause(self, window: Window, key: str, duration: int) -> int:
+        return self._run(self._scripts.pause(window, duration), [key], partial(replies.paused_until, window=window))
+
     def check(self) -> bool:
         """Whether the server replies."""
         try:
