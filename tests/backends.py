@@ -280,6 +280,12 @@ def _sqlite(request: pytest.FixtureRequest) -> Backend:
     return FileBackend(lambda uri, clock: SQLiteStorage(uri, clock=clock, timeout=_PATIENCE), asynchronous=False)
 
 
+def _async_sqlite(request: pytest.FixtureRequest) -> Backend:
+    from ratelimited_notify.storage.sqlite.aio import AsyncSQLiteStorage
+
+    return FileBackend(lambda uri, clock: AsyncSQLiteStorage(uri, clock=clock, timeout=_PATIENCE), asynchronous=True)
+
+
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "memory": _memory,
     "async-memory": _async_memory,
@@ -288,6 +294,7 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "memcached": _memcached,
     "async-memcached": _async_memcached,
     "sqlite": _sqlite,
+    "async-sqlite": _async_sqlite,
     "cluster": _cluster,
     "async-cluster": _async_cluster,
     "sentinel": _sentinel,

@@ -7,8 +7,8 @@ import random
 import sqlite3
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
-from urllib.parse import quote
 
 from ratelimited_notify.forking import forkable, holds
 from ratelimited_notify.storage.sqlite import failures, schema
@@ -58,7 +58,7 @@ class Database:
         self.path = path
         self.timeout = timeout
         self._full = full
-        self._uri: Final = f"file:{quote(str(path))}?mode=rw"
+        self._uri: Final = f"{path.as_uri()}?mode=rw"
         self._name: Final = str(path)
         # The thread whose turn it is. It may wait for other processes meanwhile.
         self._turn = forkable(threading.RLock())
@@ -67,6 +67,7 @@ class Database:
         self._using = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity | None = None
+        self._log: Identity | None = None
         self._is_inherited = False
         self._lock = FileLock(path.with_name(f"{path.name}-lock"))
         close_before_forks(self)
@@ -175,6 +176,9 @@ class Database:
             self._connect()
         elif identity(self._name) != self._identity:
             self._disconnect()
+            if identity(f"{self._name}-wal") == self._log:
+                # It is the log of the file that was replaced. SQLite would write it into the one that is there now.
+                self._remove_log()
             raise failures.replaced(self.path)
         connection = self._connection
         if connection is None:  # pragma: no cover  # for the type checker
@@ -224,10 +228,16 @@ class Database:
             if seen is not None:
                 connection = self._opened()
             if connection is None or not schema.is_ready(connection, self.path):
-                if not self._taken():
-                    raise _Busy
                 try:
-                    seen = self._make_file() or seen
+                    if not self._taken():
+                        raise _Busy
+                    made = self._make_file()
+                    if made is not None:
+                        seen = made
+                        if connection is not None:
+                            # It was deleted meanwhile.
+                            connection.close()
+                            connection = None
                     connection = connection or self._opened()
                     schema.create(connection, self.path)
                 finally:
@@ -241,7 +251,7 @@ class Database:
             if connection is not None:
                 connection.close()
             raise
-        self._connection, self._identity = connection, seen
+        self._connection, self._identity, self._log = connection, seen, identity(f"{self._name}-wal")
 
     def _make_file(self) -> Identity | None:
         """Make the file for this user alone, unless it is there. Returns which file was made."""
@@ -253,7 +263,14 @@ class Database:
             raise failures.no_access(self.path, error) from None
         # Nobody has a lock on a file that was just made, so closing it loses none.
         os.close(descriptor)
+        # What is left of a file that was deleted.
+        self._remove_log()
         return identity(self._name)
+
+    def _remove_log(self) -> None:
+        for name in (f"{self._name}-wal", f"{self._name}-shm"):
+            with suppress(FileNotFoundError):
+                os.unlink(name)
 
     def _opened(self) -> sqlite3.Connection:
         # Without a time-out, and without transactions of Python's own.

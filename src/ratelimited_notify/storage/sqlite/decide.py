@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.sqlite.item import Item
+from ratelimited_notify.storage.sqlite.quick import quick_take
 from ratelimited_notify.storage.sqlite.rows import load, save
 from ratelimited_notify.windows.keys import split
 from ratelimited_notify.windows.strategies import look, take
@@ -38,21 +39,28 @@ class _Items:
             item = self._read[head] = load(self._cursor, head)
         return item, rest
 
-    def opened(self, windows: Sequence[Window], keys: Sequence[str]) -> Iterator[tuple[Item, Record]]:
-        """The rows and the records of these windows."""
-        for window, key in zip(windows, keys, strict=True):
-            item, rest = self.of(key)
-            yield item, item.record(rest, window, self._cursor)
-
     def take(self, windows: Sequence[Window], keys: Sequence[str], cost: int, now: int, mark: int) -> Verdict:
         """Count a hit in all windows or in none."""
-        opened = list(self.opened(windows, keys))
-        verdict = take(windows, [record for _, record in opened], now, cost, mark)
+        places = [self.of(key) for key in keys]
+        if cost == 1 and len(set(keys)) == len(keys):
+            verdict = quick_take(windows, places, now, mark)
+            if verdict is not None:
+                for item, _ in places:
+                    self.changed[item.head] = item
+                return verdict
+        verdict = take(windows, self._records(windows, places), now, cost, mark)
         if verdict.granted:
-            for (item, _), reading in zip(opened, verdict.readings, strict=True):
+            for (item, _), reading in zip(places, verdict.readings, strict=True):
                 if reading.token is not None:
                     self.changed[item.head] = item
         return verdict
+
+    def look(self, windows: Sequence[Window], keys: Sequence[str], cost: int, now: int) -> Verdict:
+        """The verdict that `take` would return, without changing anything."""
+        return look(windows, self._records(windows, [self.of(key) for key in keys]), now, cost)
+
+    def _records(self, windows: Sequence[Window], places: Sequence[tuple[Item, str]]) -> list[Record]:
+        return [item.record(rest, window, self._cursor) for window, (item, rest) in zip(windows, places, strict=True)]
 
     def save(self, now: int) -> None:
         """Write the rows that have changed."""
@@ -81,7 +89,7 @@ def acquire_many(
 
 def peek(cursor: Cursor, windows: Sequence[Window], keys: Sequence[str], cost: int, now: int) -> Verdict:
     """The verdict that `acquire` would return, without changing anything."""
-    return look(windows, [record for _, record in _Items(cursor).opened(windows, keys)], now, cost)
+    return _Items(cursor).look(windows, keys, cost, now)
 
 
 def release(

@@ -124,6 +124,15 @@ def busy(path: Path, seconds: float) -> StorageError:
     )
 
 
+def late(path: Path, seconds: float) -> StorageError:
+    """Under asyncio, the thread was not done in time."""
+    return StorageError(
+        f"The file {path} gave no answer within {seconds:g} seconds. Whether the hit was counted is unknown; if it was, it is "
+        "given back. Is another process stopped, the disk very slow, or do very many tasks decide at once? A longer timeout= "
+        "allows more time."
+    )
+
+
 def reentered(path: Path) -> StorageError:
     """A call came from within a call."""
     return StorageError(

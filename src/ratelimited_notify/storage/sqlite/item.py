@@ -32,6 +32,9 @@ MOST_HITS = 500
 
 _DECODER = msgspec.msgpack.Decoder(dict[str, bytes])
 _ENCODER = msgspec.msgpack.Encoder()
+_SHORTEST = 24
+"""The fewest bytes of a window."""
+
 _LARGE = 4
 """How many numbers are stored of a window whose hits are elsewhere. No other window has as many."""
 
@@ -45,50 +48,54 @@ class Item:
         value: the row's content.
     """
 
-    __slots__ = ("_opened", "_stored", "expires", "head")
+    __slots__ = ("expires", "head", "opened", "stored")
 
     def __init__(self, head: str, expires: int | None, value: bytes) -> None:
         self.head = head
         self.expires = expires
-        self._opened: dict[str, tuple[Window, Record]] = {}
-        self._stored: dict[str, bytes] = {} if expires is None else _decoded(value)
+        self.opened: dict[str, tuple[Window, Record]] = {}
+        """The windows that have become records, by the rest of their keys. They count, not what is stored of them."""
+        self.stored: dict[str, bytes] = {} if expires is None else _decoded(value)
+        """The windows as they are stored."""
 
     def record(self, rest: str, window: Window, cursor: Cursor) -> Record:
         """The record of one window, a fresh one if there was none."""
-        opened = self._opened.get(rest)
+        opened = self.opened.get(rest)
         if opened is None:
-            stored = self._stored.get(rest)
+            stored = self.stored.get(rest)
             record = RECORDS[window.strategy]() if stored is None else _unpacked(window, numbers(stored), cursor)
-            self._opened[rest] = opened = window, record
+            self.opened[rest] = opened = window, record
         return opened[1]
 
     def drop(self, rest: str, now: int, cursor: Cursor) -> tuple[bool, bool]:
         """Drop one window. Returns whether it was there, and whether it held anything."""
-        stored = self._stored.pop(rest, None)
-        self._opened.pop(rest, None)
+        stored = self.stored.pop(rest, None)
+        self.opened.pop(rest, None)
         if stored is None:
             return False, False
         _drop_hits(stored, cursor)
-        return True, now < _end(stored)
+        # What cannot be read counts as held.
+        return True, len(stored) < _SHORTEST or now < int.from_bytes(stored[:8], "little", signed=True)
 
     def drop_all(self, cursor: Cursor) -> None:
         """Drop all windows."""
-        for stored in self._stored.values():
+        for stored in self.stored.values():
             _drop_hits(stored, cursor)
 
     def encode(self, now: int, cursor: Cursor) -> tuple[bytes, int] | None:
         """The bytes to store, and the instant at which the last window is over; None if no window holds anything."""
         windows: dict[str, bytes] = {}
-        last = now
-        for rest, stored in self._stored.items():
-            if rest not in self._opened:
-                end = _end(stored)
-                if now < end:
-                    windows[rest] = stored
-                    last = max(last, end)
-                else:
+        last, from_bytes = now, int.from_bytes
+        for rest, stored in self.stored.items():
+            if rest not in self.opened:
+                end = from_bytes(stored[:8], "little", signed=True)
+                if end <= now:
                     _drop_hits(stored, cursor)
-        for rest, (window, record) in self._opened.items():
+                    continue
+                windows[rest] = stored
+                if end > last:
+                    last = end
+        for rest, (window, record) in self.opened.items():
             end = record.ends(now, window.period)
             if now < end:
                 windows[rest] = _packed(record, end, cursor)
@@ -103,10 +110,6 @@ def _drop_hits(stored: bytes, cursor: Cursor) -> None:
     if len(stored) == 8 * _LARGE:
         _, number, _, _ = numbers(stored)
         LargeWindow(cursor, number, 0, 0).drop()
-
-
-def _end(stored: bytes) -> int:
-    return int.from_bytes(stored[:8], "little", signed=True)
 
 
 def _decoded(value: bytes) -> dict[str, bytes]:

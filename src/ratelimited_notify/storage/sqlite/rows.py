@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.sqlite.item import Item
 
 if TYPE_CHECKING:
@@ -53,7 +55,9 @@ def sweep(cursor: Cursor, now: int, most: int) -> int:
     """Delete rows whose windows are over, at most so many. Returns how many."""
     expired = cursor.execute(_EXPIRED, (now, most)).fetchall()
     for head, value in expired:
-        Item(head, now, value).drop_all(cursor)
+        # What cannot be read is an error for its own recipient, not for others.
+        with suppress(StorageError):
+            Item(head, now, value).drop_all(cursor)
     if expired:
         cursor.executemany(_DELETE, [(head,) for head, _ in expired])
     return len(expired)

@@ -58,11 +58,12 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
         clock: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
-        path, full = options_of(uri)
+        self.path, full = options_of(uri)
+        """The file."""
         self.timeout = checked_timeout(timeout)
         # `MemcachedStorage` says why this is the wall clock: here, too, several processes write stamps into the same windows.
         self.now = bounded_clock(clock or WALL_CLOCK)
-        self._database = Database(path, timeout, full=full)
+        self._database = Database(self.path, timeout, full=full)
         # A random start, so that no hit of another process has the same mark.
         self._marks = count(randbits(60))
         # The first transaction sweeps, because it may be the only one of this process.
@@ -79,7 +80,10 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
                 group = requests[start : start + decide.GROUP]
                 verdicts += self._database.write(self.deadline(), self._acquire_many, group)
         except StorageError as error:
-            self.give_back(requests, verdicts, error)
+            try:
+                self.abandon(requests, verdicts)
+            except StorageError:
+                raise failures.batch_counted(error, len(verdicts)) from error
             raise
         return verdicts
 
@@ -153,19 +157,19 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
             self._until_sweep = _SWEEP_EVERY
             rows.sweep(cursor, now, max(_SWEPT, 4 * decisions))
 
-    def give_back(self, requests: Sequence[Request], verdicts: Sequence[Verdict], error: StorageError) -> None:
-        """Give back the hits of the first requests of a failed batch.
-
-        Raises:
-            StorageError: they could not be given back.
-        """
+    def abandon(
+        self, requests: Sequence[tuple[Sequence[Window], Sequence[str], int]], verdicts: Sequence[Verdict]
+    ) -> None:
+        """Give back the hits of the first requests of a batch."""
         if verdicts:
-            try:
-                self._database.write(self.deadline(), self._release_many, requests, verdicts)
-            except StorageError:
-                raise failures.batch_counted(error, len(verdicts)) from error
+            self._database.write(self.deadline(), self._release_many, requests, verdicts)
 
-    def _release_many(self, cursor: Cursor, requests: Sequence[Request], verdicts: Sequence[Verdict]) -> None:
+    def _release_many(
+        self,
+        cursor: Cursor,
+        requests: Sequence[tuple[Sequence[Window], Sequence[str], int]],
+        verdicts: Sequence[Verdict],
+    ) -> None:
         for (windows, keys, cost), verdict in zip(requests, verdicts, strict=False):
             self._release(cursor, windows, keys, cost, [reading.token for reading in verdict.readings])
 
