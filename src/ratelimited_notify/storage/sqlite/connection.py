@@ -132,7 +132,7 @@ class Database:
             return self._when_free(deadline, begin, work)
         finally:
             # Signal handlers run after calls, and the release is the first call here: none can run before it is done.
-            try:
+            try:  # noqa: SIM105  # `suppress` would be a call before the release
                 turn.release()
             except RuntimeError:
                 # It never was this thread's turn.
@@ -223,49 +223,53 @@ class Database:
         if network is not None:
             raise failures.on_network(self.path, network)
         seen = identity(self._name)
-        connection = None
+        if seen is None:
+            self._make()
+            seen = identity(self._name)
+        connection = self._opened()
         try:
-            if seen is not None:
-                connection = self._opened()
-            if connection is None or not schema.is_ready(connection, self.path):
-                try:
-                    if not self._taken():
-                        raise _Busy
-                    made = self._make_file()
-                    if made is not None:
-                        seen = made
-                        if connection is not None:
-                            # It was deleted meanwhile.
-                            connection.close()
-                            connection = None
-                    connection = connection or self._opened()
-                    schema.create(connection, self.path)
-                finally:
-                    self._lock.free()
+            if not schema.is_ready(connection, self.path):
+                # It is empty: made by somebody else, or this library was killed before it could make the tables.
+                self._make_tables(connection)
             schema.use_log(connection, self.path)
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
             if seen != identity(self._name):
+                # Another file has taken its place since.
                 raise _Busy
         except BaseException:
-            if connection is not None:
-                connection.close()
+            connection.close()
             raise
         self._connection, self._identity, self._log = connection, seen, identity(f"{self._name}-wal")
 
-    def _make_file(self) -> Identity | None:
-        """Make the file for this user alone, unless it is there. Returns which file was made."""
+    def _make(self) -> None:
+        try:
+            if not self._taken():
+                raise _Busy
+            self._make_file()
+        finally:
+            self._lock.free()
+
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        try:
+            if not self._taken():
+                raise _Busy
+            schema.create(connection, self.path)
+        finally:
+            self._lock.free()
+
+    def _make_file(self) -> None:
+        """Make the file for this user alone, unless it is there."""
         try:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return None
+            return
         except OSError as error:
             raise failures.no_access(self.path, error) from None
         # Nobody has a lock on a file that was just made, so closing it loses none.
         os.close(descriptor)
         # What is left of a file that was deleted.
         self._remove_log()
-        return identity(self._name)
 
     def _remove_log(self) -> None:
         for name in (f"{self._name}-wal", f"{self._name}-shm"):

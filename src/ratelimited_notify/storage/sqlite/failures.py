@@ -54,7 +54,7 @@ def _code(error: sqlite3.Error) -> int:
 
 def _extended(error: sqlite3.Error) -> int:
     # Errors of the module itself have none.
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR))
 
 
 def no_access(path: Path, error: OSError) -> StorageError:

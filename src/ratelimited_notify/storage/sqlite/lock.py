@@ -9,6 +9,7 @@ SQLite's doing, even if somebody deletes the lock's file.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,10 +70,9 @@ class FileLock:
     def free(self) -> None:
         """Give up the lock. Does nothing if this object does not have it."""
         if self._descriptor != _CLOSED:
-            try:
+            # On Windows it is an error if it was not held.
+            with suppress(OSError):
                 _release(self._descriptor)
-            except OSError:  # pragma: no cover  # Windows: it was not held
-                pass
 
     def close(self) -> None:
         """Close the file. In a forked child, the parent keeps the lock: what a child closes is its copy."""

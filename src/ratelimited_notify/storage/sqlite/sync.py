@@ -21,7 +21,6 @@ from ratelimited_notify.storage.uri import parse, refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from sqlite3 import Cursor
-    from typing import Any
 
     from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
 
@@ -181,12 +180,12 @@ def options_of(uri: str) -> tuple[Path, bool]:
         NotifyError: the URI is not understood as it is written.
     """
     parsed = parse(uri, "sqlite")
-    options: dict[str, Any] = dict(parsed.options)  # Any: they are compared with what is allowed
+    options = dict(parsed.options)
     synchronous = options.pop("synchronous", "normal")
     if options or synchronous not in ("normal", "full"):
         raise refused("sqlite", "after the ? may stand synchronous=full or synchronous=normal, and nothing else")
     return Path(parsed.path or "").absolute(), synchronous == "full"
 
 
-def _nothing(cursor: Cursor) -> None:
+def _nothing(_: Cursor) -> None:
     """Change nothing."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakSet
 
 from ratelimited_notify.forking import in_children
@@ -65,10 +66,9 @@ class _Job(Generic[T]):
     def undo(self) -> None:
         """Undo what it did, in the worker's thread, after it has run."""
         if self._undo is not None and self._results:
-            try:
+            # Nobody is there to hear of an error, and a hit that stays counted lets nothing through.
+            with suppress(Exception):
                 self._undo(self._results.pop())
-            except Exception:  # noqa: BLE001  # nobody is there to hear of it, and what stays counted admits nothing too much
-                pass
 
     def _deliver(self, error: BaseException | None) -> None:
         if self._future.done():
@@ -145,7 +145,7 @@ class Worker:
         self._thread.start()
 
 
-def _run_all(jobs: SimpleQueue[Any]) -> None:  # Any: as in `Worker`
+def _run_all(jobs: SimpleQueue[Callable[[], object] | None]) -> None:
     while True:
         job = jobs.get()
         if job is None:
