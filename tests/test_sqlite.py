@@ -378,9 +378,7 @@ def test_a_read_only_folder(is_there: bool) -> None:
             path.with_name("windows.db-lock").unlink()
             path.chmod(0o444)
         path.parent.chmod(0o555)
-        run = subprocess.run(
-            [sys.executable, "-c", _READ_ONLY, str(path)], capture_output=True, text=True, check=False
-        )
+        run = subprocess.run([sys.executable, "-c", _READ_ONLY, str(path)], capture_output=True, text=True, check=False)
         left = [each.name for each in path.parent.iterdir()]
         path.parent.chmod(0o755)
 
@@ -446,7 +444,7 @@ def test_a_file_that_is_restored(path: Path, open_file: Callable[..., SQLiteStor
         source.backup(backup)
     first.acquire_many([Request([ONE], [f"test:{{{number}}}:news:m"], 1) for number in range(300)])
     assert [hit(first), hit(second)] == [True, True]
-    os.replace(f"{path}-backup", path)
+    Path(f"{path}-backup").replace(path)
     for each in (first, second):
         with pytest.raises(StorageError, match="was deleted or replaced"):
             hit(each)

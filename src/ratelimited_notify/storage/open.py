@@ -204,7 +204,9 @@ def _checked(uri: str, timeout: float, clock: Callable[[], float] | None) -> tup
     name = scheme.removeprefix("async+")
     kind = kind_of(name)
     if clock is not None and name not in _CLOCKS:
-        raise NotifyError(f"clock= is for windows in memory, on memcached and in an SQLite file; {name}:// has a clock of its own.")
+        raise NotifyError(
+            f"clock= is for windows in memory, on memcached and in an SQLite file; {name}:// has a clock of its own."
+        )
     if kind is not None:
         parse(uri, kind)
     return scheme, kind

@@ -112,7 +112,7 @@ def release(
     return bool(items.changed)
 
 
-def forget(cursor: Cursor, windows: Sequence[Window], keys: Sequence[str], now: int) -> int:
+def forget(cursor: Cursor, keys: Sequence[str], now: int) -> int:
     """Empty these windows. Returns how many held anything. A row that cannot be read is deleted as a whole."""
     items = _Items(cursor)
     forgotten = 0

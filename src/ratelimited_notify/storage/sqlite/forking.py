@@ -30,7 +30,7 @@ class Forked(Protocol):
         ...
 
     def inherited(self) -> None:
-        """This is a child, and `before_fork` returned False."""
+        """Called in a child instead, if `before_fork` returned False."""
         ...
 
 

@@ -14,7 +14,21 @@ Identity: TypeAlias = tuple[int, int]
 _MOUNTED: Final = "/proc/self/mountinfo"
 
 _ON_NETWORK: Final = frozenset(
-    ("afs", "beegfs", "ceph", "cifs", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "orangefs", "smb3", "smbfs")
+    (
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "orangefs",
+        "smb3",
+        "smbfs",
+    )
 )
 _BY_FUSE: Final = ("fuse.ceph", "fuse.davfs", "fuse.gcsfuse", "fuse.gluster", "fuse.rclone", "fuse.s3", "fuse.sshfs")
 

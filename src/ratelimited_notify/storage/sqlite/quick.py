@@ -26,9 +26,7 @@ _HIT = 24
 _USABLE = sys.byteorder == "little"
 
 
-def quick_take(
-    windows: Sequence[Window], places: Sequence[tuple[Item, str]], now: int, mark: int
-) -> Verdict | None:
+def quick_take(windows: Sequence[Window], places: Sequence[tuple[Item, str]], now: int, mark: int) -> Verdict | None:
     """Count a hit of cost 1.
 
     Arguments:

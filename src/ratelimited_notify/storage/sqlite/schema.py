@@ -18,7 +18,7 @@ APPLICATION = 0x724C6E57
 
 _TABLES = (
     "CREATE TABLE schema_of_windows (version INTEGER NOT NULL)",
-    f"INSERT INTO schema_of_windows VALUES ({VERSION})",
+    f"INSERT INTO schema_of_windows VALUES ({VERSION})",  # noqa: S608  # a number of ours
     # A row per recipient; see `item`.
     "CREATE TABLE items (head TEXT PRIMARY KEY, expires INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID",
     "CREATE INDEX items_by_expiry ON items (expires)",

@@ -95,7 +95,7 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
         return self._database.write(self.deadline(), self._release, windows, keys, cost, tokens)
 
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
-        return self._database.write(self.deadline(), self._forget, windows, keys)
+        return self._database.write(self.deadline(), self._forget, keys)
 
     def check(self) -> bool:
         """Whether the file can be used."""
@@ -147,8 +147,8 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
     ) -> bool:
         return decide.release(cursor, windows, keys, cost, tokens, self.now())
 
-    def _forget(self, cursor: Cursor, windows: Sequence[Window], keys: Sequence[str]) -> int:
-        return decide.forget(cursor, windows, keys, self.now())
+    def _forget(self, cursor: Cursor, keys: Sequence[str]) -> int:
+        return decide.forget(cursor, keys, self.now())
 
     def _sweep(self, cursor: Cursor, now: int, decisions: int) -> None:
         self._until_sweep -= decisions

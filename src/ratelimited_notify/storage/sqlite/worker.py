@@ -133,7 +133,7 @@ class Worker:
             self._jobs.put(None)
 
     def forget(self) -> None:
-        """This is a forked child: the thread and its jobs are the parent's."""
+        """Begin anew in a forked child: the thread and its jobs are the parent's."""
         self._jobs = SimpleQueue()
         self._thread = None
 
