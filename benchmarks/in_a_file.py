@@ -98,7 +98,7 @@ def four(effort: Effort) -> list[Figure]:
         storage = SQLiteStorage(uri)
         storage.probe()
         running = [
-            subprocess.Popen(
+            subprocess.Popen(  # noqa: S603  # our own program
                 [sys.executable, "-c", _WORKER, uri, log, str(seconds), str(seed), *paths],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

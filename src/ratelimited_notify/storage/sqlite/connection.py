@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from ratelimited_notify.forking import forkable, holds
@@ -18,7 +19,6 @@ from ratelimited_notify.storage.sqlite.place import identity, network_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from ratelimited_notify.storage.sqlite.place import Identity
 
@@ -274,7 +274,7 @@ class Database:
     def _remove_log(self) -> None:
         for name in (f"{self._name}-wal", f"{self._name}-shm"):
             with suppress(FileNotFoundError):
-                os.unlink(name)
+                Path(name).unlink()
 
     def _opened(self) -> sqlite3.Connection:
         # Without a time-out, and without transactions of Python's own.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.sqlite.item import Item
 from ratelimited_notify.storage.sqlite.quick import quick_take
 from ratelimited_notify.storage.sqlite.rows import load, save
 from ratelimited_notify.windows.keys import split
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from sqlite3 import Cursor
 
+    from ratelimited_notify.storage.sqlite.item import Item
     from ratelimited_notify.windows.strategies import Record, Request, Token, Verdict, Window
 
 GROUP = 250
