@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.sqlite.quick import quick_take
-from ratelimited_notify.storage.sqlite.rows import load, save
+from ratelimited_notify.storage.sqlite.rows import load, load_many, save
 from ratelimited_notify.windows.keys import split
 from ratelimited_notify.windows.strategies import look, take
 
@@ -41,7 +41,7 @@ class _Items:
 
     def take(self, windows: Sequence[Window], keys: Sequence[str], cost: int, now: int, mark: int) -> Verdict:
         """Count a hit in all windows or in none."""
-        places = [self.of(key) for key in keys]
+        places = self._places(keys)
         if cost == 1 and len(set(keys)) == len(keys):
             verdict = quick_take(windows, places, now, mark)
             if verdict is not None:
@@ -57,7 +57,21 @@ class _Items:
 
     def look(self, windows: Sequence[Window], keys: Sequence[str], cost: int, now: int) -> Verdict:
         """The verdict that `take` would return, without changing anything."""
-        return look(windows, self._records(windows, [self.of(key) for key in keys]), now, cost)
+        return look(windows, self._records(windows, self._places(keys)), now, cost)
+
+    def read(self, requests: Sequence[Request]) -> None:
+        """Read the rows of the first windows of many requests at once."""
+        heads = {split(keys[0])[0] for _, keys, _ in requests if keys}
+        self._read.update((item.head, item) for item in load_many(self._cursor, list(heads)))
+
+    def _places(self, keys: Sequence[str]) -> list[tuple[Item, str]]:
+        # What `of` does, for each key, without a call for each.
+        get, places = self._read.get, []
+        for key in keys:
+            head, brace, rest = key.partition("}:")
+            item = get(head + brace)
+            places.append(self.of(key) if item is None else (item, rest))
+        return places
 
     def _records(self, windows: Sequence[Window], places: Sequence[tuple[Item, str]]) -> list[Record]:
         return [item.record(rest, window, self._cursor) for window, (item, rest) in zip(windows, places, strict=True)]
@@ -82,6 +96,7 @@ def acquire_many(
 ) -> tuple[list[Verdict], bool]:
     """`acquire` for each request. Earlier requests count for later ones."""
     items = _Items(cursor)
+    items.read(requests)
     verdicts = [items.take(*request, now, next(marks)) for request in requests]
     items.save(now)
     return verdicts, bool(items.changed)

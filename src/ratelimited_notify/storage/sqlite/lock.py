@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 try:
@@ -24,20 +26,27 @@ except ImportError:  # pragma: no cover  # Windows
         os.lseek(descriptor, 0, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # there on Windows
 
-    def _release(descriptor: int) -> None:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # as above
+    def _freeing(descriptor: int) -> Callable[[], object]:
+        def free() -> None:
+            # It is an error if it is not held.
+            with suppress(OSError):
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # as above
+
+        return free
 
 else:
 
     def _try(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _release(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    def _freeing(descriptor: int) -> Callable[[], object]:
+        return partial(fcntl.flock, descriptor, fcntl.LOCK_UN)
 
 
 _CLOSED = -1
+
+_nothing: Callable[[], object] = partial(bool)
 
 
 class FileLock:
@@ -47,11 +56,16 @@ class FileLock:
         path: the file of the lock. It is made if it is not there, and stays.
     """
 
-    __slots__ = ("_descriptor", "_path")
+    __slots__ = ("_descriptor", "_path", "free")
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = _CLOSED
+        self.free = _nothing
+        """Gives up the lock. Does nothing if this object does not have it.
+
+        It is no function of Python, which a signal handler could interrupt before it begins.
+        """
 
     def take(self) -> bool:
         """Take the lock, without waiting. False if another process, or another lock of this one, has it.
@@ -60,22 +74,19 @@ class FileLock:
             OSError: the file cannot be opened, or not be locked.
         """
         if self._descriptor == _CLOSED:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            # In this order: what is locked can be freed.
+            self.free = _freeing(descriptor)
+            self._descriptor = descriptor
         try:
             _try(self._descriptor)
         except (BlockingIOError, PermissionError):
             return False
         return True
 
-    def free(self) -> None:
-        """Give up the lock. Does nothing if this object does not have it."""
-        if self._descriptor != _CLOSED:
-            # On Windows it is an error if it was not held.
-            with suppress(OSError):
-                _release(self._descriptor)
-
     def close(self) -> None:
         """Close the file. In a forked child, the parent keeps the lock: what a child closes is its copy."""
+        self.free = _nothing
         descriptor, self._descriptor = self._descriptor, _CLOSED
         if descriptor != _CLOSED:
             os.close(descriptor)
