@@ -66,7 +66,8 @@ class _Items:
 
     def _places(self, keys: Sequence[str]) -> list[tuple[Item, str]]:
         # What `of` does, for each key, without a call for each.
-        get, places = self._read.get, []
+        get = self._read.get
+        places: list[tuple[Item, str]] = []
         for key in keys:
             head, brace, rest = key.partition("}:")
             item = get(head + brace)

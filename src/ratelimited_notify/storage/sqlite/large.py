@@ -6,7 +6,7 @@ consecutive ids, oldest hits first. How much all of them cost is kept in the rec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ratelimited_notify.storage.sqlite import failures
 from ratelimited_notify.storage.sqlite.numbers import as_bytes, numbers
@@ -91,8 +91,8 @@ class LargeWindow:
         stamp, mark = token
         if now >= stamp + period:
             return False
-        for row, hits in self._rows("newest >= ?", stamp):
-            if hits.oldest > stamp:
+        for row, hits in self._rows(order="DESC"):
+            if hits.newest < stamp:
                 break
             if hits.remove(stamp, mark, cost):
                 if hits:
@@ -115,11 +115,11 @@ class LargeWindow:
     def _is_over(self, now: int, period: int) -> bool:
         return not self.total or self.newest + period <= now
 
-    def _rows(self, condition: str = "1 OR ?", stamp: int = 0) -> Iterator[tuple[int, Hits]]:
-        """The rows with their hits, oldest first, one by one."""
+    def _rows(self, order: Literal["ASC", "DESC"] = "ASC") -> Iterator[tuple[int, Hits]]:
+        """The rows with their hits, oldest first unless the order is descending. Those that nobody asks for are not read."""
         found = self._cursor.connection.execute(
-            f"SELECT id, hits FROM blocks WHERE id BETWEEN ? AND ? AND ({condition}) ORDER BY id",  # noqa: S608  # our own words
-            (self._first, self._last, stamp),
+            f"SELECT id, hits FROM blocks WHERE id BETWEEN ? AND ? ORDER BY id {order}",  # noqa: S608  # our own words
+            (self._first, self._last),
         )
         for row, stored in found:
             yield row, _hits(stored)
@@ -149,13 +149,19 @@ class LargeWindow:
 
     def _drop_until(self, stamp: int) -> None:
         """Delete the rows in which no hit is newer than this."""
-        execute, among = self._cursor.execute, (self._first, self._last, stamp)
-        ((dropped,),) = execute(
-            "SELECT coalesce(sum(total), 0) FROM blocks WHERE id BETWEEN ? AND ? AND newest <= ?", among
+        # No condition on `newest`: SQLite would look at all rows, and does not know that they are in order.
+        rows = self._cursor.connection.execute(
+            "SELECT id, newest, total FROM blocks WHERE id BETWEEN ? AND ? ORDER BY id", (self._first, self._last)
         )
-        if dropped:
-            execute("DELETE FROM blocks WHERE id BETWEEN ? AND ? AND newest <= ?", among)
-            self.total -= dropped
+        last = None
+        for row, newest, total in rows:
+            if newest > stamp:
+                break
+            last = row
+            self.total -= total
+        rows.close()
+        if last is not None:
+            self._cursor.execute("DELETE FROM blocks WHERE id BETWEEN ? AND ?", (self._first, last))
 
     def _write(self, row: int, hits: Hits, *, is_new: bool) -> None:
         block = hits.block()
