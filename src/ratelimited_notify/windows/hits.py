@@ -50,22 +50,6 @@ class Hits:
         for start in range(0, len(flat), _FULL):
             self._blocks.append(_block(flat[start : start + _FULL]))
 
-    @classmethod
-    def of_block(cls, block: array[int]) -> Hits:
-        """The hits of a block that `block` returned. They share the array: it changes with them."""
-        hits = cls()
-        if len(block) > _WIDTH:
-            hits._blocks.append(block)
-            hits.total = block[-1] - block[2]
-        return hits
-
-    def block(self) -> array[int] | None:
-        """All hits as one array: place 0 and 1 are free for the caller, then the sum before the first hit, then stamp, mark and
-        sum of each hit. None if there are no hits, more than about a thousand, or numbers of more than 64 bits.
-        """
-        only = self._blocks[0] if len(self._blocks) == 1 else None
-        return only if isinstance(only, array) else None
-
     def few_of_one(self, most: int) -> tuple[Sequence[int], Sequence[int]] | None:
         """Stamps and marks, if there are between 1 and `most` hits, all of cost 1; None otherwise."""
         # Every hit costs at least 1, so many hits have a large total.

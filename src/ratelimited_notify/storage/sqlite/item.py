@@ -19,7 +19,7 @@ import msgspec
 from ratelimited_notify.storage.sqlite import failures
 from ratelimited_notify.storage.sqlite.large import LargeWindow
 from ratelimited_notify.storage.sqlite.numbers import as_bytes, numbers
-from ratelimited_notify.windows.hits import Hits
+from ratelimited_notify.storage.sqlite.stored_hits import StoredHits
 from ratelimited_notify.windows.strategies import RECORDS, FixedWindow, MovingWindow, SlidingWindowCounter
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _unpacked(window: Window, stored: array[int], cursor: Cursor) -> Record:
     except ValueError:
         raise failures.unreadable(f"a count of the rule {window.rule!r}") from None
     moving = MovingWindow()
-    moving.hits = Hits.of_block(stored)
+    moving.hits = StoredHits.of_block(stored)
     return moving
 
 
@@ -146,7 +146,8 @@ def _packed(record: Record, end: int, cursor: Cursor) -> bytes:
         if len(record.hits) > MOST_HITS:
             record = LargeWindow.of(cursor, record.hits)
         else:
-            block = record.hits.block()
+            hits = record.hits if isinstance(record.hits, StoredHits) else StoredHits(record.hits)
+            block = hits.block()
             if block is None:
                 raise failures.too_large()
             block[0] = end

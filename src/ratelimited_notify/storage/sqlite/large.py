@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ratelimited_notify.storage.sqlite import failures
 from ratelimited_notify.storage.sqlite.numbers import as_bytes, numbers
-from ratelimited_notify.windows.hits import Hits
+from ratelimited_notify.storage.sqlite.stored_hits import StoredHits
 from ratelimited_notify.windows.strategies import FITS, NEVER
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from sqlite3 import Cursor
 
-    from ratelimited_notify.windows.hits import Hit
+    from ratelimited_notify.windows.hits import Hit, Hits
     from ratelimited_notify.windows.strategies import Token
 
 HITS_PER_ROW = 160
@@ -55,7 +55,7 @@ class LargeWindow:
         window = cls(cursor, last // _ROWS + 1, hits.total, hits.newest)
         all_hits: list[Hit] = list(hits)
         for row, start in enumerate(range(0, len(all_hits), HITS_PER_ROW)):
-            window._write(window._first + row, Hits(all_hits[start : start + HITS_PER_ROW]), is_new=True)
+            window._write(window._first + row, StoredHits(all_hits[start : start + HITS_PER_ROW]), is_new=True)
         return window
 
     def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
@@ -77,7 +77,7 @@ class LargeWindow:
         stamp = max(now, self.newest) if self.total else now
         row, hits = self._newest_row()
         if hits is None or len(hits) >= HITS_PER_ROW:
-            row, hits = (self._first if hits is None else row + 1), Hits()
+            row, hits = (self._first if hits is None else row + 1), StoredHits()
             is_new = True
         else:
             is_new = False
@@ -115,7 +115,7 @@ class LargeWindow:
     def _is_over(self, now: int, period: int) -> bool:
         return not self.total or self.newest + period <= now
 
-    def _rows(self, order: Literal["ASC", "DESC"] = "ASC") -> Iterator[tuple[int, Hits]]:
+    def _rows(self, order: Literal["ASC", "DESC"] = "ASC") -> Iterator[tuple[int, StoredHits]]:
         """The rows with their hits, oldest first unless the order is descending. Those that nobody asks for are not read."""
         found = self._cursor.connection.execute(
             f"SELECT id, hits FROM blocks WHERE id BETWEEN ? AND ? ORDER BY id {order}",  # noqa: S608  # our own words
@@ -124,7 +124,7 @@ class LargeWindow:
         for row, stored in found:
             yield row, _hits(stored)
 
-    def _newest_row(self) -> tuple[int, Hits | None]:
+    def _newest_row(self) -> tuple[int, StoredHits | None]:
         found = self._cursor.execute(
             "SELECT id, hits FROM blocks WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1", (self._first, self._last)
         ).fetchone()
@@ -163,7 +163,7 @@ class LargeWindow:
         if last is not None:
             self._cursor.execute("DELETE FROM blocks WHERE id BETWEEN ? AND ?", (self._first, last))
 
-    def _write(self, row: int, hits: Hits, *, is_new: bool) -> None:
+    def _write(self, row: int, hits: StoredHits, *, is_new: bool) -> None:
         block = hits.block()
         if block is None:
             raise failures.too_large()
@@ -174,8 +174,8 @@ class LargeWindow:
             self._cursor.execute("UPDATE blocks SET newest = ?, total = ?, hits = ? WHERE id = ?", values)
 
 
-def _hits(stored: bytes) -> Hits:
+def _hits(stored: bytes) -> StoredHits:
     block: array[int] = numbers(stored)
     if len(block) < 6 or len(block) % 3:
         raise failures.unreadable("a count")
-    return Hits.of_block(block)
+    return StoredHits.of_block(block)
