@@ -84,6 +84,9 @@ many. Above a few hundred, consider `sliding-window-counter`: it takes {sliding:
 fit into one item, 1 MB by default. When memory is short, memcached evicts items, and their hits are forgotten. Give it enough memory, and
 watch its evictions.
 
+**An SQLite file** is written by one process at a time, on one machine. [The guide](../how-to/sqlite.md) says what is shared, and how
+fairly. Several machines need one of the servers above.
+
 **Connections.** A process opens at most 50 connections to each server (`max_connections`), an event loop at most five: one for decisions
 and up to four for batches. A thousand processes with a thousand shards could open up to 50 million. Lower `max_connections` there, and
 decide in batches (`hit_many`, `send_many`), which need one connection.

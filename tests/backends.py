@@ -7,6 +7,8 @@ its own event loop, so one test covers both kinds.
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -266,6 +268,32 @@ def _async_sentinel(request: pytest.FixtureRequest) -> Backend:
     return RedisBackend(watched.master(), 15, make, asynchronous=True)
 
 
+class FileBackend(Backend):
+    """A storage in an SQLite file of its own."""
+
+    def __init__(self, make: Callable[[str, Callable[[], float]], Any], *, asynchronous: bool) -> None:
+        # In memory if the machine has such a folder: what is tested here is what a storage answers.
+        self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        uri = f"sqlite:///{self._folder.name}/windows.db"
+        super().__init__(lambda clock: make(uri, clock), asynchronous=asynchronous)
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()
+
+
+def _sqlite(request: pytest.FixtureRequest) -> Backend:
+    from ratelimited_notify.storage.sqlite.sync import SQLiteStorage
+
+    return FileBackend(lambda uri, clock: SQLiteStorage(uri, clock=clock, timeout=_PATIENCE), asynchronous=False)
+
+
+def _async_sqlite(request: pytest.FixtureRequest) -> Backend:
+    from ratelimited_notify.storage.sqlite.aio import AsyncSQLiteStorage
+
+    return FileBackend(lambda uri, clock: AsyncSQLiteStorage(uri, clock=clock, timeout=_PATIENCE), asynchronous=True)
+
+
 BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "memory": _memory,
     "async-memory": _async_memory,
@@ -273,6 +301,8 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
     "async-redis": _async_redis,
     "memcached": _memcached,
     "async-memcached": _async_memcached,
+    "sqlite": _sqlite,
+    "async-sqlite": _async_sqlite,
     "cluster": _cluster,
     "async-cluster": _async_cluster,
     "sentinel": _sentinel,

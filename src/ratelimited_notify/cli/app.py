@@ -110,8 +110,9 @@ def send_command(
     storage: Annotated[
         str,
         typer.Option(
-            help="Where hits are counted: memory:// forgets them when the command ends; redis://host:port/0, valkey:// "
-            "and memcached://host:port are shared with all programs that count there.",
+            help="Where hits are counted: memory:// forgets them when the command ends; sqlite:///windows.db "
+            "keeps them in a file; redis://host:port/0, valkey:// and memcached://host:port are shared with all programs that "
+            "count there.",
             envvar="RATELIMITED_NOTIFY_STORAGE",
             metavar="URI",
         ),

@@ -79,7 +79,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
                 counting. The log says so: at once, then once in 10 seconds with the number, and once when it is over.
             timeout: the longest time in seconds that a decision waits for the storage, 0.5 by default. It applies to a
                 storage that the limiter opens by its URI.
-            clock: a callable that returns seconds, for windows in memory and in memcached. By default this machine's
+            clock: a callable that returns seconds, for windows in memory, memcached and SQLite. By default this machine's
                 time. If it has a method `sleep(seconds)`, the limiter waits with it. `time.time` follows freezegun and
                 time-machine.
             enabled: False sends everything and counts nothing.

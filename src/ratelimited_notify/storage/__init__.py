@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage as RedisSentinelStorage
     from ratelimited_notify.storage.redis.sentinel_aio import AsyncRedisSentinelStorage as AsyncRedisSentinelStorage
     from ratelimited_notify.storage.redis.sync import RedisStorage as RedisStorage
+    from ratelimited_notify.storage.sqlite.aio import AsyncSQLiteStorage as AsyncSQLiteStorage
+    from ratelimited_notify.storage.sqlite.sync import SQLiteStorage as SQLiteStorage
 else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
         __name__,
@@ -49,6 +51,8 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
             "redis.sentinel": ("RedisSentinelStorage",),
             "redis.sentinel_aio": ("AsyncRedisSentinelStorage",),
             "redis.sync": ("RedisStorage",),
+            "sqlite.aio": ("AsyncSQLiteStorage",),
+            "sqlite.sync": ("SQLiteStorage",),
         },
     )
 
@@ -59,6 +63,7 @@ __all__ = [
     "AsyncRedisClusterStorage",
     "AsyncRedisSentinelStorage",
     "AsyncRedisStorage",
+    "AsyncSQLiteStorage",
     "AsyncStorage",
     "Circuit",
     "MemcachedStorage",
@@ -67,6 +72,7 @@ __all__ = [
     "RedisClusterStorage",
     "RedisSentinelStorage",
     "RedisStorage",
+    "SQLiteStorage",
     "Storage",
     "UnexpectedReply",
     "UnreadableWindow",

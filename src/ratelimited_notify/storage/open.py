@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.uri import Kind
 
-_CLOCKS = ("memory", "memcached")
+_CLOCKS = ("memory", "memcached", "sqlite")
 MEMORY = "memory://"
 """The URI for windows in memory, for which nothing of other URIs is loaded."""
 
@@ -28,13 +28,13 @@ def open_storage(
     circuit: Circuit | None = DEFAULT,
 ) -> Storage:
     """Open the storage that a URI names: `memory://`, `redis://host:port/0`, `redis+cluster://host:port,host:port`,
-    `redis+sentinel://host:port,host:port/service`, `memcached://host:port,host:port`, or any other scheme that `limits`
-    knows, with a weaker guarantee.
+    `redis+sentinel://host:port,host:port/service`, `memcached://host:port,host:port`, `sqlite:///windows.db`, or any
+    other scheme that `limits` knows, with a weaker guarantee.
 
     Arguments:
         uri: the URI, in the notation of `limits`.
         timeout: the longest time that a decision waits for the backend, in seconds, above 0 and below 3600.
-        clock: a callable that returns seconds, for windows in memory and on memcached. Redis uses the server's clock.
+        clock: a callable that returns seconds, for windows in memory, on memcached and in an SQLite file. Redis uses the server's clock.
         circuit: when to stop sending requests to a server that does not answer; None never stops.
 
     Raises:
@@ -65,6 +65,10 @@ def open_storage(
         from ratelimited_notify.storage.memcached.sync import MemcachedStorage
 
         return MemcachedStorage(uri, timeout=timeout, clock=clock, circuit=circuit)
+    if kind == "sqlite":
+        from ratelimited_notify.storage.sqlite.sync import SQLiteStorage
+
+        return SQLiteStorage(uri, timeout=timeout, clock=clock)
     return adopt(_of_limits(scheme, uri))
 
 
@@ -97,6 +101,10 @@ def open_async_storage(
         from ratelimited_notify.storage.memcached.aio import AsyncMemcachedStorage
 
         return AsyncMemcachedStorage(uri, timeout=timeout, clock=clock, circuit=circuit)
+    if kind == "sqlite":
+        from ratelimited_notify.storage.sqlite.aio import AsyncSQLiteStorage
+
+        return AsyncSQLiteStorage(uri, timeout=timeout, clock=clock)
     return adopt_async(_of_limits(f"async+{scheme.removeprefix('async+')}", uri))
 
 
@@ -177,7 +185,7 @@ def _of_limits(scheme: str, uri: str) -> object:
         raise NotifyError(
             f"limits cannot open {scheme.removeprefix('async+')}:// ({type(error).__name__}): the scheme is unknown, its client "
             "is not installed, or the rest of the URI is wrong. Supported are memory://, redis://, redis+cluster://, "
-            "redis+sentinel://, the same with valkey, memcached:// and every scheme that limits has a storage for."
+            "redis+sentinel://, the same with valkey, memcached://, sqlite:// and every scheme that limits has a storage for."
         ) from None
 
 
@@ -196,7 +204,9 @@ def _checked(uri: str, timeout: float, clock: Callable[[], float] | None) -> tup
     name = scheme.removeprefix("async+")
     kind = kind_of(name)
     if clock is not None and name not in _CLOCKS:
-        raise NotifyError(f"clock= is for windows in memory and on memcached; {name}:// has a clock of its own.")
+        raise NotifyError(
+            f"clock= is for windows in memory, on memcached and in an SQLite file; {name}:// has a clock of its own."
+        )
     if kind is not None:
         parse(uri, kind)
     return scheme, kind

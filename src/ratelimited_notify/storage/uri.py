@@ -18,7 +18,7 @@ from ratelimited_notify.errors import NotifyError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Kind: TypeAlias = Literal["memory", "redis", "cluster", "sentinel", "memcached"]
+Kind: TypeAlias = Literal["memory", "redis", "cluster", "sentinel", "memcached", "sqlite"]
 """The kinds of storage that this library has."""
 
 CLUSTER_EXAMPLE: Final = "redis+cluster://host:7000,host:7001"
@@ -35,6 +35,7 @@ _STORAGES: Final[Mapping[Kind, str]] = {
     "cluster": "Redis storage",
     "sentinel": "Redis storage",
     "memcached": "memcached storage",
+    "sqlite": "SQLite storage",
 }
 
 _EXAMPLES: Final[Mapping[Kind, str]] = {
@@ -46,6 +47,7 @@ _EXAMPLES: Final[Mapping[Kind, str]] = {
     "cluster": f"{CLUSTER_EXAMPLE}, with user:password@ before the first of them if needed",
     "sentinel": f"{SENTINEL_EXAMPLE}, with user:password@ before the first of them if needed",
     "memcached": "memcached://host:port, memcached://host:port,host:port or memcached:///path/to.sock",
+    "sqlite": "sqlite:///windows.db for a file in the current folder, or sqlite:////var/lib/app/windows.db",
 }
 
 _ENCODED = "in user name, password, path and options, write %23 for #, %2F for /, %3F for ? and %40 for @"
@@ -68,7 +70,7 @@ class Scheme(NamedTuple):
 
 
 def _schemes() -> dict[str, Scheme]:
-    found = {"memory": Scheme("memory"), "memcached": Scheme("memcached")}
+    found = {"memory": Scheme("memory"), "memcached": Scheme("memcached"), "sqlite": Scheme("sqlite")}
     for name, tls in (("redis", False), ("rediss", True), ("valkey", False), ("valkeys", True)):
         found[name] = Scheme("redis", tls)
         found[f"{name}+cluster"] = Scheme("cluster", tls)
@@ -99,7 +101,7 @@ class StorageURI:
     username: str | None
     password: str | None
     path: str | None
-    """The path of a Unix socket."""
+    """The path of a Unix socket, or of an SQLite file."""
     database: int | None
     service: str | None
     """The name under which Sentinels monitor the master."""
@@ -185,6 +187,9 @@ def _parsed(uri: str, kind: Kind) -> StorageURI:
         raise _NotUnderstood(f"an @ follows a / or a ?; {_ENCODED}")
     if kind == "memcached" and mark:
         raise _NotUnderstood("options are arguments of the storage, not part of its address")
+    if kind == "sqlite":
+        options = _options(query) if mark else {}
+        return StorageURI(kind, scheme.tls, (), None, None, _file(authority, path), None, None, options)
     credentials, at, named = authority.rpartition("@")
     if "@" in credentials and "," in credentials:
         raise _NotUnderstood(
@@ -274,6 +279,20 @@ def _socket(named: str, path: str, kind: Kind) -> str:
     decoded = _decoded(path)
     if _unprintable(decoded):
         raise _NotUnderstood("the path of the socket contains a character that cannot be printed")
+    return decoded
+
+
+def _file(named: str, path: str) -> str:
+    """The path of an SQLite file."""
+    if named:
+        raise _NotUnderstood("before the path of the file stand three slashes, or four if the path begins with one")
+    decoded = _decoded(path)
+    if not decoded or decoded.endswith("/"):
+        raise _NotUnderstood("it names no file")
+    if decoded == ":memory:":
+        raise _NotUnderstood("it names no file; the URI of windows in memory is memory://")
+    if _unprintable(decoded):
+        raise _NotUnderstood("the path of the file contains a character that cannot be printed")
     return decoded
 
 

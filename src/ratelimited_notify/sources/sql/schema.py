@@ -11,6 +11,7 @@ from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.sources.sql.database import Database, own_engine, place_of, url_of
 from ratelimited_notify.sources.sql.failures import failure_of
 from ratelimited_notify.sources.sql.postgresql import trigger_statements
+from ratelimited_notify.sources.sql.sqlite import holds_windows
 from ratelimited_notify.sources.sql.tables import metadata, version
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ def make_tables(url: str) -> tuple[str, bool]:
     engine = own_engine(parsed, create=True)
     try:
         with engine.begin() as connection:
+            if holds_windows(connection):
+                raise NotifyError(
+                    f"The file {place} holds the windows of a limiter (storage='sqlite:///…'), and nothing else may be in it. "
+                    "Give the rules a file of their own."
+                )
             metadata.create_all(connection)
             if connection.execute(version.select()).first() is None:
                 connection.execute(version.insert().values(id=1))

@@ -51,6 +51,12 @@ class DataVersion:
         return found.st_dev, found.st_ino
 
 
+def holds_windows(connection: Connection) -> bool:
+    """Whether this is a file of the SQLite storage, in which the windows are."""
+    query = "SELECT count(*) FROM sqlite_master WHERE name = 'schema_of_windows'"
+    return connection.dialect.name == "sqlite" and bool(connection.exec_driver_sql(query).scalar())
+
+
 def begin(connection: Connection) -> None:
     """Begin a transaction that sees one state of the database: its driver begins one only to write."""
     if not getattr(connection.connection.dbapi_connection, "in_transaction", False):

@@ -1,0 +1,175 @@
+"""The errors of a file, with messages for the person who has to fix it. No message ever contains a key."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.errors import StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOTHING = "Nothing was counted."
+
+_UNUSABLE = "Give the windows a file of their own, such as sqlite:///windows.db."
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another process has the file locked, so that a later attempt may succeed."""
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def of(path: Path, error: sqlite3.Error) -> StorageError:
+    """SQLite failed."""
+    code = _code(error)
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StorageError(
+            f"The file {path} is damaged, or no SQLite database ({error}). {NOTHING} Restore it from a backup, or delete it "
+            "together with its -wal and -shm files: the windows then begin anew."
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return _not_writable(path, str(error))
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _extended(error) in _WRITING):
+        return StorageError(
+            f"The file {path} could not be written ({error}). {NOTHING} Is the disk full, or a quota or the largest allowed "
+            "file size reached?"
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return StorageError(
+            f"Reading or writing the file {path} failed ({error}). {NOTHING} Is the disk all right, and is the file on a disk "
+            "of this machine?"
+        )
+    return StorageError(f"SQLite failed with the file {path}: {error}. {NOTHING}")
+
+
+_WRITING = frozenset(
+    (
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_TRUNCATE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_FSYNC,
+    )
+)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return _extended(error) & 0xFF
+
+
+def _extended(error: sqlite3.Error) -> int:
+    # Errors of the module itself have none.
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR))
+
+
+def no_access(path: Path, error: OSError) -> StorageError:
+    """The file, or the lock beside it, could not be opened."""
+    return _not_writable(path, error.strerror or type(error).__name__)
+
+
+def _not_writable(path: Path, said: str) -> StorageError:
+    return StorageError(
+        f"The file {path} could not be opened for writing: {said}. {NOTHING} The folder must exist, and this user must be "
+        "allowed to write to it: SQLite keeps two more files beside this one, and this library a lock."
+    )
+
+
+def on_network(path: Path, kind: str) -> StorageError:
+    """The file is on a network filesystem."""
+    return StorageError(
+        f"The file {path} is on a network filesystem ({kind}), where SQLite cannot coordinate several processes. {NOTHING} "
+        "Move it to a disk of this machine, or use Redis if several machines share the windows."
+    )
+
+
+def no_wal(path: Path) -> StorageError:
+    """The filesystem has no shared memory."""
+    return StorageError(
+        f"SQLite cannot keep a write-ahead log for the file {path}. {NOTHING} Is it on a network filesystem, or open in "
+        "another program? Move it to a disk of this machine."
+    )
+
+
+def foreign(path: Path) -> StorageError:
+    """The file is another program's."""
+    return StorageError(
+        f"The file {path} is a database of another program, or has rules or other tables in it. {NOTHING} {_UNUSABLE}"
+    )
+
+
+def later(path: Path, version: int, known: int) -> StorageError:
+    """A later release has written the file."""
+    return StorageError(
+        f"The file {path} has version {version} of the tables, and this release knows version {known} at most. {NOTHING} "
+        "Update ratelimited-notify in every program that shares the file."
+    )
+
+
+def replaced(path: Path) -> StorageError:
+    """The file was deleted or replaced."""
+    return StorageError(
+        f"The file {path} was deleted or replaced while it was open. {NOTHING} The next call opens the file that is there "
+        "then, or begins a new one. Stop all programs that use the file before you restore it."
+    )
+
+
+def locked(path: Path, seconds: float) -> StorageError:
+    """Another process did not give up the lock in time."""
+    return StorageError(
+        f"The file {path} stayed locked by another process for the {seconds:g} seconds of timeout=. {NOTHING} Is that "
+        "process stopped, or the disk very slow? A longer timeout= allows more time."
+    )
+
+
+def busy(path: Path, seconds: float) -> StorageError:
+    """Other threads of this process used the connection until the deadline."""
+    return StorageError(
+        f"Other threads of this process used the file {path} for the {seconds:g} seconds of timeout=. {NOTHING} Is the disk "
+        "very slow? A longer timeout= allows more time."
+    )
+
+
+def late(path: Path, seconds: float) -> StorageError:
+    """Under asyncio, the thread was not done in time."""
+    return StorageError(
+        f"The file {path} gave no answer within {seconds:g} seconds. Whether the hit was counted is unknown; if it was, it is "
+        "given back. Is another process stopped, the disk very slow, or do very many tasks decide at once? A longer timeout= "
+        "allows more time."
+    )
+
+
+def reentered(path: Path) -> StorageError:
+    """A call came from within a call."""
+    return StorageError(
+        f"The file {path} is already in use by this thread. {NOTHING} Is the limiter called from a signal handler, or from "
+        "its own clock?"
+    )
+
+
+def inherited(path: Path) -> StorageError:
+    """A connection was open and in use during a fork."""
+    return StorageError(
+        f"This process was forked while its parent was in the middle of a decision in the file {path}, which SQLite does not "
+        f"allow. {NOTHING} Fork before the first decision, or let this process begin afresh."
+    )
+
+
+def unreadable(what: str) -> StorageError:
+    """A row, or a window in it, cannot be decoded."""
+    return StorageError(
+        f"The SQLite file holds {what} that this release cannot read. {NOTHING} Did another program or another release write "
+        "it? `clear` empties the windows of a recipient."
+    )
+
+
+def too_large() -> StorageError:
+    """A number does not fit into 64 bits."""
+    return StorageError(
+        f"A count or an instant does not fit into the 64 bits that SQLite has for a number. {NOTHING} Are the cost and the "
+        "time of clock= what they should be?"
+    )
+
+
+def batch_counted(error: StorageError, requests: int) -> StorageError:
+    """A batch failed, and this number of its requests could not be given back."""
+    return StorageError(f"{error} {requests} earlier requests of the batch could not be given back and stay counted.")

@@ -1,0 +1,191 @@
+"""The SQLite storage for threads."""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+from pathlib import Path
+from secrets import randbits
+from typing import TYPE_CHECKING
+from weakref import finalize
+
+from limits.storage import Storage as LimitsStorage
+
+from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.engine import WALL_CLOCK, LimitsVerbs, bounded_clock
+from ratelimited_notify.storage.sqlite import decide, failures, rows
+from ratelimited_notify.storage.sqlite.connection import Database
+from ratelimited_notify.storage.timeout import checked_timeout
+from ratelimited_notify.storage.uri import parse, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from sqlite3 import Cursor
+
+    from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
+
+_SWEEP_EVERY = 16
+"""One transaction in this many looks for windows that are over."""
+
+_SWEPT = 64
+"""The most recipients whose windows are deleted then."""
+
+
+class SQLiteStorage(LimitsVerbs, LimitsStorage):
+    """Windows in an SQLite file, exact across the threads and processes of one machine.
+
+    The file is opened at the first call, and made if it is not there. It holds windows and nothing else.
+
+    Arguments:
+        uri: `sqlite:///windows.db` for a file in the current folder, `sqlite:////var/lib/app/windows.db` for an absolute
+            path. With `?synchronous=full` each decision waits until the disk has it.
+        timeout: the longest time that one call waits for its turn, in seconds; 0.5 by default. In `acquire_many` it applies to
+            each group of 250 requests. How long the disk takes has no limit.
+        clock: a callable that returns seconds; by default this machine's wall clock, which its other processes agree with.
+    """
+
+    STORAGE_SCHEME = ["notify+sqlite"]
+
+    exact = True
+
+    def __init__(
+        self,
+        uri: str,
+        wrap_exceptions: bool = False,
+        *,
+        timeout: float = 0.5,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__(uri, wrap_exceptions=wrap_exceptions)
+        self.path, full = options_of(uri)
+        """The file."""
+        self.timeout = checked_timeout(timeout)
+        # `MemcachedStorage` says why this is the wall clock: here, too, several processes write stamps into the same windows.
+        self.now = bounded_clock(clock or WALL_CLOCK)
+        self._database = Database(self.path, timeout, full=full)
+        # A random start, so that no hit of another process has the same mark.
+        self._marks = count(randbits(60))
+        # The first transaction sweeps, because it may be the only one of this process.
+        self._until_sweep = 0
+        finalize(self, self._database.close)
+
+    def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
+        return self._database.write(self.deadline(), self._acquire, windows, keys, cost)
+
+    def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        try:
+            for start in range(0, len(requests), decide.GROUP):
+                group = requests[start : start + decide.GROUP]
+                verdicts += self._database.write(self.deadline(), self._acquire_many, group)
+        except StorageError as error:
+            try:
+                self.abandon(requests, verdicts)
+            except StorageError:
+                raise failures.batch_counted(error, len(verdicts)) from error
+            raise
+        return verdicts
+
+    def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
+        return self._database.read(self.deadline(), self._peek, windows, keys, cost)
+
+    def release(
+        self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
+    ) -> bool:
+        return self._database.write(self.deadline(), self._release, windows, keys, cost, tokens)
+
+    def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
+        return self._database.write(self.deadline(), self._forget, keys)
+
+    def check(self) -> bool:
+        """Whether the file can be used."""
+        try:
+            self.probe()
+        except StorageError:
+            return False
+        return True
+
+    def probe(self) -> None:
+        """Check that the file can be written. Raises a `StorageError` that says why not."""
+        self._database.write(self.deadline(), _nothing)
+
+    def reset(self) -> int | None:
+        """Delete all windows. Returns how many recipients had some."""
+        return self._database.write(self.deadline(), rows.delete_all)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def deadline(self) -> float:
+        """The instant until which a call that begins now may wait, by `time.monotonic`."""
+        return time.monotonic() + self.timeout
+
+    def _acquire(self, cursor: Cursor, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
+        now = self.now()
+        verdict, changed = decide.acquire(cursor, windows, keys, cost, now, next(self._marks))
+        if changed:
+            self._sweep(cursor, now, 1)
+        return verdict
+
+    def _acquire_many(self, cursor: Cursor, requests: Sequence[Request]) -> list[Verdict]:
+        now = self.now()
+        verdicts, changed = decide.acquire_many(cursor, requests, now, self._marks)
+        if changed:
+            self._sweep(cursor, now, len(requests))
+        return verdicts
+
+    def _peek(self, cursor: Cursor, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
+        return decide.peek(cursor, windows, keys, cost, self.now())
+
+    def _release(
+        self,
+        cursor: Cursor,
+        windows: Sequence[Window],
+        keys: Sequence[str],
+        cost: int,
+        tokens: Sequence[Token | None],
+    ) -> bool:
+        return decide.release(cursor, windows, keys, cost, tokens, self.now())
+
+    def _forget(self, cursor: Cursor, keys: Sequence[str]) -> int:
+        return decide.forget(cursor, keys, self.now())
+
+    def _sweep(self, cursor: Cursor, now: int, decisions: int) -> None:
+        self._until_sweep -= decisions
+        if self._until_sweep <= 0:
+            self._until_sweep = _SWEEP_EVERY
+            rows.sweep(cursor, now, max(_SWEPT, 4 * decisions))
+
+    def abandon(
+        self, requests: Sequence[tuple[Sequence[Window], Sequence[str], int]], verdicts: Sequence[Verdict]
+    ) -> None:
+        """Give back the hits of the first requests of a batch."""
+        if verdicts:
+            self._database.write(self.deadline(), self._release_many, requests, verdicts)
+
+    def _release_many(
+        self,
+        cursor: Cursor,
+        requests: Sequence[tuple[Sequence[Window], Sequence[str], int]],
+        verdicts: Sequence[Verdict],
+    ) -> None:
+        for (windows, keys, cost), verdict in zip(requests, verdicts, strict=False):
+            self._release(cursor, windows, keys, cost, [reading.token for reading in verdict.readings])
+
+
+def options_of(uri: str) -> tuple[Path, bool]:
+    """The absolute path that a URI names, and whether each decision is to wait for the disk.
+
+    Raises:
+        NotifyError: the URI is not understood as it is written.
+    """
+    parsed = parse(uri, "sqlite")
+    options = dict(parsed.options)
+    synchronous = options.pop("synchronous", "normal")
+    if options or synchronous not in ("normal", "full"):
+        raise refused("sqlite", "after the ? may stand synchronous=full or synchronous=normal, and nothing else")
+    return Path(parsed.path or "").absolute(), synchronous == "full"
+
+
+def _nothing(_: Cursor) -> None:
+    """Change nothing."""

@@ -1,0 +1,163 @@
+"""The thread in which an asyncio storage waits for locks and disks, so that the event loop does not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Generic, TypeVar
+from weakref import WeakSet
+
+from ratelimited_notify.forking import in_children
+from ratelimited_notify.storage.event_loop import running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Late(Exception):
+    """A job was not done in time. Whatever it has changed is undone when it ends."""
+
+
+class _Job(Generic[T]):
+    """One call, made in the worker's thread and awaited in an event loop.
+
+    Arguments:
+        work: the call.
+        undo: is called with its result if nobody awaits it any more.
+    """
+
+    __slots__ = ("_claims", "_future", "_loop", "_results", "_undo", "_work")
+
+    def __init__(self, work: Callable[[], T], undo: Callable[[T], object] | None) -> None:
+        self._work = work
+        self._undo = undo
+        self._loop = running_loop()
+        self._future: asyncio.Future[T] = self._loop.create_future()
+        self._claims: dict[str, str] = {}
+        self._results: list[T] = []
+
+    def begin(self) -> bool:
+        """Whether it has not been given up. One of `begin` and `give_up` comes first, in one step of the interpreter."""
+        return self._claims.setdefault("first", "begun") == "begun"
+
+    def give_up(self) -> bool:
+        """Make sure that it never begins. False if it has begun."""
+        return self._claims.setdefault("first", "given up") == "given up"
+
+    def run(self) -> None:
+        """Make the call, in the worker's thread."""
+        if not self.begin():
+            return
+        error: BaseException | None = None
+        try:
+            self._results.append(self._work())
+        except BaseException as raised:  # noqa: BLE001  # it is raised where the result is awaited
+            error = raised
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, error)
+        except RuntimeError:
+            # The event loop is closed.
+            self.undo()
+
+    def undo(self) -> None:
+        """Undo what it did, in the worker's thread, after it has run."""
+        if self._undo is not None and self._results:
+            # Nobody is there to hear of an error, and a hit that stays counted lets nothing through.
+            with suppress(Exception):
+                self._undo(self._results.pop())
+
+    def _deliver(self, error: BaseException | None) -> None:
+        if self._future.done():
+            return
+        if error is None:
+            self._future.set_result(self._results[0])
+        else:
+            self._future.set_exception(error)
+
+    async def result(self, seconds: float) -> T:
+        """The result.
+
+        Raises:
+            TimeoutError: it was not there after so many seconds.
+        """
+        async with asyncio.timeout(seconds):
+            return await self._future
+
+
+_workers: WeakSet[Worker] = WeakSet()
+
+
+class Worker:
+    """A thread that runs jobs one after another. It begins with the first job, and keeps no process from exiting."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        _workers.add(self)
+
+    async def run(self, work: Callable[[], T], seconds: float, undo: Callable[[T], object] | None = None) -> T:
+        """The result of a call that is made in the thread.
+
+        If the caller is cancelled, or the time is over, before the call has begun, it is not made. Later, its result is undone.
+
+        Arguments:
+            work: the call. It raises what is to be raised here.
+            seconds: how long to wait for the result.
+            undo: takes the result, in the thread.
+
+        Raises:
+            Late: the result was not there in time.
+        """
+        job = _Job(work, undo)
+        self._jobs.put(job.run)
+        if self._thread is None:
+            self._start()
+        try:
+            return await job.result(seconds)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if not job.give_up():
+                # The thread does one after another, so this comes after the job.
+                self._jobs.put(job.undo)
+            if isinstance(error, TimeoutError):
+                raise Late from None
+            raise
+
+    def stop(self) -> None:
+        """End the thread after the jobs that wait. The next job begins another one."""
+        if self._thread is not None:
+            self._thread = None
+            self._jobs.put(None)
+
+    def forget(self) -> None:
+        """Begin anew in a forked child: the thread and its jobs are the parent's."""
+        self._jobs = SimpleQueue()
+        self._thread = None
+
+    def _start(self) -> None:
+        # The thread keeps the queue, not this object.
+        self._thread = threading.Thread(
+            target=_run_all, args=(self._jobs,), name="ratelimited-notify SQLite", daemon=True
+        )
+        self._thread.start()
+
+
+def _run_all(jobs: SimpleQueue[Callable[[], object] | None]) -> None:
+    while True:
+        job = jobs.get()
+        if job is None:
+            return
+        job()
+        # Not kept until the next one comes.
+        del job
+
+
+def _forget_all() -> None:
+    for worker in tuple(_workers):
+        worker.forget()
+
+
+in_children(_forget_all)
