@@ -80,6 +80,9 @@ class AsyncSQLiteStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return await self._run(partial(self._storage.forget, windows, keys))
 
+    async def pause(self, window: Window, key: str, duration: int) -> int:
+        return await self._run(partial(self._storage.pause, window, key, duration))
+
     async def check(self) -> bool:
         """Whether the file can be used."""
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.sqlite.quick import quick_take
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlite3 import Cursor
 
     from ratelimited_notify.storage.sqlite.item import Item
-    from ratelimited_notify.windows.strategies import Record, Request, Token, Verdict, Window
+    from ratelimited_notify.windows.strategies import Pause, Record, Request, Token, Verdict, Window
 
 GROUP = 250
 """How many requests of a batch are decided in one transaction, and share one deadline."""
@@ -126,6 +126,16 @@ def release(
             items.changed[item.head] = item
     items.save(now)
     return bool(items.changed)
+
+
+def pause(cursor: Cursor, window: Window, key: str, until: int, now: int) -> int:
+    """Pause a rule until this instant, or longer if it is paused for longer already. Returns the instant of the end."""
+    items = _Items(cursor)
+    item, rest = items.of(key)
+    until = cast("Pause", item.record(rest, window, cursor)).extend(until)
+    items.changed[item.head] = item
+    items.save(now)
+    return until
 
 
 def forget(cursor: Cursor, keys: Sequence[str], now: int) -> int:

@@ -6,7 +6,8 @@ window is over. Behind it, depending on the strategy:
 - moving-window: the rest of a block of `windows.hits`, so that no hit has to be looked at one by one; or, for a window with
   very many hits, its number, its total (see `large`) and a 0, which no other window has the length of;
 - fixed-window: count and mark;
-- sliding-window-counter: start, previous count, current count, mark.
+- sliding-window-counter: start, previous count, current count, mark;
+- pause: nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ratelimited_notify.storage.sqlite import failures
 from ratelimited_notify.storage.sqlite.large import LargeWindow
 from ratelimited_notify.storage.sqlite.numbers import as_bytes, numbers
 from ratelimited_notify.storage.sqlite.stored_hits import StoredHits
-from ratelimited_notify.windows.strategies import RECORDS, FixedWindow, MovingWindow, SlidingWindowCounter
+from ratelimited_notify.windows.strategies import RECORDS, FixedWindow, MovingWindow, Pause, SlidingWindowCounter
 
 if TYPE_CHECKING:
     from sqlite3 import Cursor
@@ -32,7 +33,7 @@ MOST_HITS = 500
 
 _DECODER = msgspec.msgpack.Decoder(dict[str, bytes])
 _ENCODER = msgspec.msgpack.Encoder()
-_SHORTEST = 24
+_SHORTEST = 8
 """The fewest bytes of a window."""
 
 _LARGE = 4
@@ -129,6 +130,9 @@ def _unpacked(window: Window, stored: array[int], cursor: Cursor) -> Record:
             sliding = SlidingWindowCounter()
             _, sliding.start, sliding.previous, sliding.current, sliding.mark = stored
             return sliding
+        if window.strategy == "pause":
+            (until,) = stored
+            return Pause(until)
         if len(stored) == _LARGE:
             end, number, total, _ = stored
             return LargeWindow(cursor, number, total, end - window.period)
@@ -156,6 +160,8 @@ def _packed(record: Record, end: int, cursor: Cursor) -> bytes:
         found = [end, record.count, record.mark]
     elif isinstance(record, SlidingWindowCounter):
         found = [end, record.start, record.previous, record.current, record.mark]
+    elif isinstance(record, Pause):
+        found = [end]
     elif isinstance(record, LargeWindow):
         found = [end, record.number, record.total, 0]
     else:

@@ -97,6 +97,9 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
     def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         return self._database.write(self.deadline(), self._forget, keys)
 
+    def pause(self, window: Window, key: str, duration: int) -> int:
+        return self._database.write(self.deadline(), self._pause, window, key, duration)
+
     def check(self) -> bool:
         """Whether the file can be used."""
         try:
@@ -146,6 +149,10 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
         tokens: Sequence[Token | None],
     ) -> bool:
         return decide.release(cursor, windows, keys, cost, tokens, self.now())
+
+    def _pause(self, cursor: Cursor, window: Window, key: str, duration: int) -> int:
+        now = self.now()
+        return decide.pause(cursor, window, key, now + duration, now)
 
     def _forget(self, cursor: Cursor, keys: Sequence[str]) -> int:
         return decide.forget(cursor, keys, self.now())
