@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
 import importing
+import in_a_file
 import in_memory
 import large_rule_sets
 import over_memcached
@@ -39,6 +40,7 @@ def measured(effort: Effort, wanted: str) -> Iterator[Figure]:
         (importing, None),
         (in_memory, None),
         (large_rule_sets, None),
+        (in_a_file, None),
         (over_redis, valkey_server),
         (over_memcached, memcached_server),
         (stopped_server, None),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from contenders import three_rules
 from measured import Figure
-from targets import Row
 
 from ratelimited_notify import Limiter
 from ratelimited_notify.storage import SQLiteStorage
@@ -21,16 +20,6 @@ from ratelimited_notify.windows import Request, Window
 
 if TYPE_CHECKING:
     from measured import Effort
-
-ROWS = (
-    Row("sqlite-one", "SQLite: one process, three rules", "", 10_000, "at least", "decisions a second"),
-    Row("sqlite-four", "SQLite: four processes together, three rules", "", 10_000, "at least", "decisions a second"),
-    Row("sqlite-four-fair", "SQLite: the slowest of four processes", "the fastest of them", 1 / 3, "at least"),
-    Row("sqlite-four-wait", "SQLite: 99.9% of decisions take no longer, four processes", "", 500, unit="ms"),
-    Row("sqlite-four-log", "SQLite: the log's largest size, four processes", "", 16, unit="MB"),
-    Row("sqlite-batch", "SQLite: batches of 250, three moving windows", "", 50_000, "at least", "decisions a second"),
-    Row("sqlite-once", "SQLite: open the file, decide, close it, median", "", 5, unit="ms"),
-)
 
 _PROCESSES = 4
 _PEOPLE = 10_000

@@ -103,4 +103,11 @@ ROWS = (
     Row("stopped-threads", "Redis hung for 1.2 s: from its return until one of 80 threads is counted again", "", 1000, unit="ms"),
     Row("stopped-tasks", "Redis hung for 1.2 s: from its return until one of 1,000 tasks is counted again", "", 1000, unit="ms"),
     Row("memcached-three", "memcached: `Limiter.hit`, three rules, allowed", "`limits`, three fixed-window `hit`s (it has no moving ones there)", None),
+    Row("sqlite-one", "SQLite: one process, three rules", "", 10_000, "at least", "decisions a second"),
+    Row("sqlite-four", "SQLite: four processes together, three rules", "", 10_000, "at least", "decisions a second"),
+    Row("sqlite-four-fair", "SQLite: the slowest of four processes", "the fastest of them", 1 / 3, "at least"),
+    Row("sqlite-four-wait", "SQLite: 99.9% of decisions take no longer, four processes", "", 500, unit="ms"),
+    Row("sqlite-four-log", "SQLite: the log's largest size, four processes", "", 16, unit="MB"),
+    Row("sqlite-batch", "SQLite: batches of 250, three moving windows", "", 50_000, "at least", "decisions a second"),
+    Row("sqlite-once", "SQLite: open the file, decide, close it, median", "", 5, unit="ms"),
 )  # fmt: skip

@@ -12,8 +12,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from ratelimited_notify.windows.hits import Hits
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -174,6 +172,9 @@ class MovingWindow:
     __slots__ = ("hits",)
 
     def __init__(self, hits: Iterable[Hit] = ()) -> None:
+        # Loaded with the first such window: in memory, most are kept as numbers.
+        from ratelimited_notify.windows.hits import Hits
+
         self.hits = Hits(hits)
         """The hits that count, and some expired ones: expired hits are dropped when the next hit is counted."""
 
