@@ -107,7 +107,7 @@ ROWS = (
     Row("sqlite-four", "SQLite: four processes together, three rules", "", 10_000, "at least", "decisions a second"),
     Row("sqlite-four-fair", "SQLite: the slowest of four processes", "the fastest of them", 1 / 3, "at least"),
     Row("sqlite-four-wait", "SQLite: 99.9% of decisions take no longer, four processes", "", 500, unit="ms"),
-    Row("sqlite-four-log", "SQLite: the log's largest size, four processes", "", 16, unit="MB"),
+    Row("sqlite-four-log", "SQLite: the log's largest size, four processes", "", 16, unit="megabytes"),
     Row("sqlite-batch", "SQLite: batches of 250, three moving windows", "", 50_000, "at least", "decisions a second"),
     Row("sqlite-once", "SQLite: open the file, decide, close it, median", "", 5, unit="ms"),
 )  # fmt: skip

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_FIRST_WAIT = 0.0002
-_WAIT = 0.001
+_FIRST_WAIT = 0.001
+_WAIT = 0.004
 """The longest pauses after the first attempt to take the lock, and after the fourth and later ones, in seconds. They grow no
 further: who has waited longer would get it less often. If they were shorter, processes would take more turns and decide less in
 each, and each turn begins with reading what the others wrote.
