@@ -719,7 +719,7 @@ def test_what_a_storage_of_others_raises_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        ("", "A string without '://' is not a storage URI; write 'memory://'"),
+        ("", "A string without '://' is not a storage URI; write 'memory://', 'sqlite:///windows.db', 'redis:"),
         ("user:secret@localhost", "A string without '://' is not a storage URI"),
         ("nowhere://user:secret@host", "limits cannot open nowhere:// (ConfigurationError): the scheme is unknown"),
         ("redis+cluster://user:secret@host", "each server needs a host and a port. Write redis+cluster://host:7000"),

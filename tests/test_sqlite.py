@@ -216,6 +216,7 @@ def test_durability_is_chosen_in_the_uri(path: Path, query: str, level: int) -> 
         ("sqlite://windows.db", "three slashes"),
         ("sqlite://host/windows.db", "three slashes"),
         ("sqlite:///windows.db?synchronous=off", "synchronous=full"),
+        ("sqlite:///windows.db?timeout=2", "timeout= is an argument of open_storage"),
         ("sqlite:///windows.db?mode=ro", "synchronous=full"),
         ("sqlite:///windows.db?synchronous=full&synchronous=full", "twice"),
         ("sqlite:///windows.db?", "options"),
@@ -384,6 +385,29 @@ def test_a_read_only_folder(is_there: bool) -> None:
 
     assert "could not be opened for writing" in run.stdout, run.stderr
     assert left == ["windows.db"] * is_there
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="Only root can act as two users.")
+def test_users_of_one_group_share_a_file() -> None:
+    """With the modes that the guide names; without them the error says what the other user must be allowed to do."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), Path(name, "windows.db")
+        folder.chmod(0o2777)
+        storage = SQLiteStorage(f"sqlite:///{path}")
+        hit(storage)
+        storage.close()
+        command = [sys.executable, "-c", _READ_ONLY, str(path)]
+        refusal = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        for each, mode in ((folder, 0o2770), (path, 0o660), (folder / "windows.db-lock", 0o660)):
+            os.chown(each, 0, 65534)
+            each.chmod(mode)
+        shared = subprocess.run(command, capture_output=True, text=True, check=False)
+        storage = SQLiteStorage(f"sqlite:///{path}")
+        counted = count(storage)
+        storage.close()
+
+    assert "to the file and to those beside it" in refusal
+    assert (shared.stdout, shared.stderr, counted) == ("", "", 2)
 
 
 _FULL = """

@@ -129,8 +129,8 @@ def scheme_of(uri: str) -> str:
     if not separator or not _name_of_scheme(name):
         # What stands there instead of a scheme may be part of a password.
         raise NotifyError(
-            "A string without '://' is not a storage URI; write 'memory://', 'redis://localhost:6379/0', "
-            "'memcached://localhost:11211', or pass a storage object."
+            "A string without '://' is not a storage URI; write 'memory://', 'sqlite:///windows.db', "
+            "'redis://localhost:6379/0', 'memcached://localhost:11211', or pass a storage object."
         )
     return prefix + name
 
@@ -269,7 +269,7 @@ def _is_ipv6(text: str) -> bool:
 def _socket(named: str, path: str, kind: Kind) -> str:
     if named:
         raise _NotUnderstood(
-            "before the path of a socket stands no host, so there are three slashes: redis+unix:///path"
+            "a socket has no host, so write three slashes before its path: redis+unix:///path"
         )
     if path in ("", "/"):
         raise _NotUnderstood("it names no path of a socket")
@@ -285,7 +285,7 @@ def _socket(named: str, path: str, kind: Kind) -> str:
 def _file(named: str, path: str) -> str:
     """The path of an SQLite file."""
     if named:
-        raise _NotUnderstood("before the path of the file stand three slashes, or four if the path begins with one")
+        raise _NotUnderstood("write three slashes before the path of the file, and four if the path is absolute")
     decoded = _decoded(path)
     if not decoded or decoded.endswith("/"):
         raise _NotUnderstood("it names no file")

@@ -25,8 +25,9 @@ def of(path: Path, error: sqlite3.Error) -> StorageError:
     code = _code(error)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StorageError(
-            f"The file {path} is damaged, or no SQLite database ({error}). {NOTHING} Restore it from a backup, or delete it "
-            "together with its -wal and -shm files: the windows then begin anew."
+            f"The file {path} is damaged, or is not an SQLite database ({error}). {NOTHING} If it belongs to another "
+            "program, name another file. If it is the file of the windows, restore it from a backup, or delete it together "
+            "with its -wal and -shm files; then the windows are empty again."
         )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return _not_writable(path, str(error))
@@ -70,7 +71,8 @@ def no_access(path: Path, error: OSError) -> StorageError:
 def _not_writable(path: Path, said: str) -> StorageError:
     return StorageError(
         f"The file {path} could not be opened for writing: {said}. {NOTHING} The folder must exist, and this user must be "
-        "allowed to write to it: SQLite keeps two more files beside this one, and this library a lock."
+        "allowed to write to it, to the file and to those beside it, whose names end in -wal, -shm and -lock. Did another user "
+        "make them?"
     )
 
 

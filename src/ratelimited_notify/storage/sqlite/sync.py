@@ -190,7 +190,8 @@ def options_of(uri: str) -> tuple[Path, bool]:
     options = dict(parsed.options)
     synchronous = options.pop("synchronous", "normal")
     if options or synchronous not in ("normal", "full"):
-        raise refused("sqlite", "after the ? may stand synchronous=full or synchronous=normal, and nothing else")
+        reason = "the only option after the ? is synchronous=full or synchronous=normal"
+        raise refused("sqlite", f"{reason}; timeout= is an argument of open_storage" if "timeout" in options else reason)
     return Path(parsed.path or "").absolute(), synchronous == "full"
 
 
