@@ -425,6 +425,8 @@ def test_a_function_that_cannot_be_told_about_changes_is_refused_at_once() -> No
         ("file://rules.toml", r"two slashes.*file:rules\.toml for a path, file:///etc"),
         ("file://host/etc/rules.toml", "two slashes"),
         ("file:rules.toml?intervall=1", "Is it meant to be interval"),
+        ("sqlite:rules.db", "not the URL of a database.*'sqlite:///rules.db'"),
+        ("sqlite://rules.db", "three slashes"),
         ("sqlite:///rules.db?intervall=1", "Is it meant to be interval"),
         ("sqlite:///rules.db?allowempty=true", "Is it meant to be allow_empty"),
         ("sqlite:///rules.db?cahce=shared", r"Is it meant to be cache\? SQLite has cache, .*has interval,"),

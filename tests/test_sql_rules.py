@@ -249,8 +249,11 @@ def sources_of_tables() -> list[str]:
     [
         (5, "needs a URL such as .* not a int"),
         ("nothing", "not the URL of a database"),
+        ("sqlite:rules.db", "not the URL of a database. .* 'sqlite:///rules.db'"),
+        ("sqlite://rules.db", "three slashes before its path"),
         ("postgresql://ana:sec/ret@host:port/x", "not the URL of a database"),
         ("nope+secret://x", "knows no database"),
+        ("redis://localhost/0", "Rules in Redis need no tables. .* RedisRules"),
         (lambda: 5, "returned a int"),
         ("postgresql://a..b/x", "failed with UnicodeError"),
         (lambda: create_async_engine("sqlite+aiosqlite:///x"), "not for asyncio"),

@@ -281,3 +281,12 @@ for missing in ("psycopg", "sqlalchemy"):
 def test_init_says_by_its_status_that_the_url_cannot_be_used(url: str) -> None:
     """As without a driver, and as with --sql."""
     assert invoke("rules", "init", url).exit_code == 2
+
+
+def test_init_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """It shows the URL as it was written."""
+    url = f"sqlite:///{tmp_path}/missing/rules.db"
+    result = invoke("rules", "init", url)
+
+    assert result.exit_code == 1
+    assert f"The rules in {url} cannot be loaded: the file cannot be opened" in " ".join(result.stderr.split())

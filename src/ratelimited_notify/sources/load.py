@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources.base import RuleSource
     from ratelimited_notify.sources.live import LiveRules
 
-_SCHEME = re.compile(r"(?:file:|[a-z][a-z0-9]+(?:\+[a-z0-9_]+)*:/)").match
+_SCHEME = re.compile(r"(?:file:|sqlite:|[a-z][a-z0-9]+(?:\+[a-z0-9_]+)*:/)").match
 """What begins like this is a source and no path."""
 
 _MOST_LOGGED = 1000

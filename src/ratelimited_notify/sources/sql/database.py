@@ -27,12 +27,17 @@ CONNECT_TIMEOUT = 10
 """Seconds until a connection must be open, unless the URL says something else."""
 
 _WAYS = (
-    "a URL such as 'postgresql+psycopg://user@host/database', an Engine of SQLAlchemy, or a function that returns one"
+    "a URL such as 'postgresql+psycopg://user@host/database' or 'sqlite:///rules.db', an Engine of SQLAlchemy, or a function "
+    "that returns one"
 )
 
 _IN_MEMORY = (
     "A database of SQLite in memory belongs to one connection, and the thread that keeps rules up to date needs another one. Use "
     "a file, or share the memory: 'sqlite:///file:rules?mode=memory&cache=shared&uri=true'."
+)
+
+_NO_HOST = (
+    "A SQLite file has no host. Write three slashes before its path, as in sqlite:///rules.db, and four if the path is absolute."
 )
 
 _DRIVERS = {
@@ -194,6 +199,14 @@ def url_of(given: str | URL) -> URL:
     return url.set(drivername=f"{backend}+{_DRIVERS[driver]}")
 
 
+def not_known(url: URL) -> str:
+    """What to say about a kind of database that SQLAlchemy does not know."""
+    said = f"SQLAlchemy knows no database {url.drivername!r}."
+    if url.drivername.startswith(("redis", "valkey")):
+        said += " Rules in Redis need no tables. Write them with rules push, and read them with RedisRules."
+    return said
+
+
 def own_engine(url: URL, *, create: bool = False) -> Engine:
     """An engine that keeps no connection, with time-outs where the driver has them.
 
@@ -205,6 +218,8 @@ def own_engine(url: URL, *, create: bool = False) -> Engine:
         NotifyError: there is no such kind of database, or its driver is not installed.
     """
     backend, _, driver = url.drivername.partition("+")
+    if backend == "sqlite" and url.host:
+        raise NotifyError(_NO_HOST)
     if backend == "sqlite" and not is_file(url) and url.query.get("cache") != "shared":
         raise NotifyError(_IN_MEMORY)
     if backend == "sqlite" and driver in ("", "pysqlite"):
@@ -224,7 +239,7 @@ def own_engine(url: URL, *, create: bool = False) -> Engine:
     try:
         return create_engine(url, poolclass=NullPool, connect_args=dict(options))
     except NoSuchModuleError:
-        missing = f"SQLAlchemy knows no database {url.drivername!r}."
+        missing = not_known(url)
     except ImportError as error:
         if backend == "postgresql" and driver in ("", "psycopg"):
             raise MissingExtra("postgresql", "A source of rules at postgresql+psycopg:// (or postgresql://)") from None

@@ -24,7 +24,7 @@ _BY_SQLSTATE = {
 }
 _BY_SQLITE_NAME = {
     "SQLITE_BUSY": "another program keeps the file locked",
-    "SQLITE_CANTOPEN": "the file cannot be opened",
+    "SQLITE_CANTOPEN": "the file cannot be opened; its path may be wrong, or this user may not be allowed to open it",
     "SQLITE_CORRUPT": "the file is damaged",
     "SQLITE_IOERR": "the file cannot be read",
     "SQLITE_LOCKED": "another connection keeps the tables locked",

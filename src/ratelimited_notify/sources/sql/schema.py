@@ -8,7 +8,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.schema import CreateTable
 
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.sources.sql.database import Database, own_engine, place_of, url_of
+from ratelimited_notify.sources.sql.database import Database, not_known, own_engine, place_of, url_of
 from ratelimited_notify.sources.sql.failures import failure_of
 from ratelimited_notify.sources.sql.postgresql import trigger_statements
 from ratelimited_notify.sources.sql.sqlite import holds_windows
@@ -37,7 +37,7 @@ def statements(url: str) -> list[str]:
     except (NoSuchModuleError, ArgumentError):
         dialect = None
     if dialect is None:
-        raise NotifyError(f"SQLAlchemy knows no database {parsed.drivername!r}.")
+        raise NotifyError(not_known(parsed))
     made = [
         str(CreateTable(table, if_not_exists=True).compile(dialect=dialect)).strip() for table in metadata.sorted_tables
     ]
@@ -71,7 +71,9 @@ def make_tables(url: str) -> tuple[str, bool]:
                 connection.execute(version.insert().values(id=1))
             return place, _announced(connection)
     except (SQLAlchemyError, UnicodeError) as error:
-        failure = failure_of(error, Database(engine))
+        database = Database(engine)
+        database.place = place
+        failure = failure_of(error, database)
     # Outside of the block, so that nothing is chained to it: the error of SQLAlchemy may contain a password.
     raise failure
 
