@@ -260,6 +260,11 @@ FIELDS = RuleSet(
             {"tenant": "a", "channel": "b", "recipient": "c"},
             "counts by tenant and channel. Leave out recipient.",
         ),
+        (
+            "pair",
+            {"tenant": "a", "chanel": "b"},
+            "counts by tenant and channel, so a pause needs channel=. Leave out chanel.",
+        ),
         ("types", {"ana@example.com": "x"}, "The rule 'types' counts by type. Leave out a name that is not shown."),
         ("pair", {"tenant": "", "channel": "b"}, "The tenant is empty."),
         ("types", {}, "The rule 'types' counts by type, so a pause needs type=."),

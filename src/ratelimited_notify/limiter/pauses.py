@@ -99,7 +99,9 @@ def _values(rules: Sequence[Rule], given: Mapping[str, Recipient]) -> dict[str, 
     if surplus:
         # What does not look like a name may be a recipient.
         names = [name if is_name(name) else "a name that is not shown" for name in surplus]
-        raise NotifyError(f"{counted}. Leave out {_listed(names)}.")
+        lacking = [f"{name}=" for name in rule.by if name not in given and name != "type"]
+        needed = f", so a pause needs {_listed(lacking)}" if lacking else ""
+        raise NotifyError(f"{counted}{needed}. Leave out {_listed(names)}.")
     values = {name: text_of(value, name) for name, value in given.items()}
     if "type" in rule.by and "type" not in values and len(types) == 1 and not set(rule.type) & set("*?["):
         values["type"] = rule.type
