@@ -75,7 +75,7 @@ def test_a_dry_run_writes_nothing(uri: str, path: Path, valkey: Valkey) -> None:
 
     assert first.stdout == (
         "news: added (1 per day)\n"
-        "Nothing was written. There are no rules there yet; --if-version 0 writes only as long as that is so.\n"
+        "Nothing was written. There are no rules there yet; with --if-version 0, push writes only if that is still so.\n"
     )
     assert second.stdout == (
         f"news: 1 per day -> 2 per hour, counting starts anew\nNothing was written. The rules there have version {before}.\n"

@@ -36,7 +36,8 @@ def target(text: str) -> WritableSource:
     if source is None or not isinstance(source, WritableSource):
         raise NotifyError(
             "--to must name where programs read rules and this command can write them, such as "
-            "redis://localhost/0?key=notify:rules or postgresql://… A file is replaced by copying."
+            "redis://localhost/0?key=notify:rules, sqlite:///rules.db or postgresql://… To replace a rules file, copy the new "
+            "one over it."
         )
     return source
 
@@ -72,7 +73,7 @@ def push(
         raise other_version(version, if_version)
     there = f"The rules there have version {version}."
     if version is None or is_empty:
-        there = f"There are no rules there yet; --if-version {NO_VERSION} writes only as long as that is so."
+        there = f"There are no rules there yet; with --if-version {NO_VERSION}, push writes only if that is still so."
     for change in differences(before or RuleSet(), rules):
         say(screen, plain(change))
     if before == rules:

@@ -17,8 +17,8 @@ def doubts(rules: RuleSet) -> list[Problem]:
     if rules.rules or rules.default is not None:
         return list(rules.warnings)
     said = (
-        "There are no rules, so nothing is limited. A program whose rules come from a source does not take this in the place of "
-        "its rules, unless it says allow_empty=True."
+        "There are no rules, so nothing is limited. A program that reads them from a source keeps the rules that it has, unless "
+        "it passes allow_empty=True."
     )
     return [Problem("", said)]
 
