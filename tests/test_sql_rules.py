@@ -317,7 +317,7 @@ def test_limits_of_a_rule_that_is_gone_are_a_problem(on_sqlite: Tables) -> None:
             "notify_overrides row 4, rule_id",
             "notify_tiers row 6, rule_id",
         ]
-        assert caught.value.problems[0].message.startswith("is 7 that no row of notify_rules has. Delete the row.")
+        assert caught.value.problems[0].message.startswith("is 7, which no row of notify_rules has. Delete the row.")
         assert "vip@" not in str(caught.value)
         on_sqlite.run("DELETE FROM notify_overrides WHERE id = 4", "DELETE FROM notify_tiers")
         limiter.source.refresh()

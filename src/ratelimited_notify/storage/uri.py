@@ -268,9 +268,7 @@ def _is_ipv6(text: str) -> bool:
 
 def _socket(named: str, path: str, kind: Kind) -> str:
     if named:
-        raise _NotUnderstood(
-            "a socket has no host, so write three slashes before its path: redis+unix:///path"
-        )
+        raise _NotUnderstood("a socket has no host, so write three slashes before its path: redis+unix:///path")
     if path in ("", "/"):
         raise _NotUnderstood("it names no path of a socket")
     *_, file, last = ("", *path.rstrip("/").split("/"))

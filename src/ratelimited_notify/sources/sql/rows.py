@@ -118,7 +118,7 @@ def _orphan(name: str, row: Row) -> Problem:
     """The problem of a row whose rule is gone. A new rule may get the same id, and its limits with it."""
     return Problem(
         f"{name} row {row[0]}, rule_id",
-        f"is {row[1] if isinstance(row[1], int) else 'an id'} that no row of notify_rules has. Delete the row. SQLite does that together with the rule only after PRAGMA "
+        f"is {row[1] if isinstance(row[1], int) else 'an id'}, which no row of notify_rules has. Delete the row. SQLite does that together with the rule only after PRAGMA "
         "foreign_keys = ON.",
     )
 

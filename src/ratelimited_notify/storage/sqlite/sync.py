@@ -191,7 +191,9 @@ def options_of(uri: str) -> tuple[Path, bool]:
     synchronous = options.pop("synchronous", "normal")
     if options or synchronous not in ("normal", "full"):
         reason = "the only option after the ? is synchronous=full or synchronous=normal"
-        raise refused("sqlite", f"{reason}; timeout= is an argument of open_storage" if "timeout" in options else reason)
+        raise refused(
+            "sqlite", f"{reason}; timeout= is an argument of open_storage" if "timeout" in options else reason
+        )
     return Path(parsed.path or "").absolute(), synchronous == "full"
 
 
