@@ -283,7 +283,7 @@ def _socket(named: str, path: str, kind: Kind) -> str:
 def _file(named: str, path: str) -> str:
     """The path of an SQLite file."""
     if named:
-        raise _NotUnderstood("write three slashes before the path of the file, and four if the path is absolute")
+        raise _NotUnderstood("the path of a file comes after three slashes, an absolute path after four")
     decoded = _decoded(path)
     if not decoded or decoded.endswith("/"):
         raise _NotUnderstood("it names no file")
