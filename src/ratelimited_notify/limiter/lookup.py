@@ -144,12 +144,14 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
 
     @property
     def _checks(self) -> Checks:
-        found: Checks | None = self.__dict__.get("_asked")
+        kept = vars(self)
+        found: Checks | None = kept.get("_asked")
         if found is None:
             from ratelimited_notify.limiter.checks import Checks
 
             # In one step: two threads may get here.
-            found = self.__dict__.setdefault("_asked", Checks())
+            made: Checks = kept.setdefault("_asked", Checks())
+            return made
         return found
 
     @property
