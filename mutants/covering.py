@@ -75,6 +75,10 @@ COVERING: dict[str, Tests] = {
         ("test_large_rule_sets.py", "test_memory_shortcut.py", "test_limiter_properties.py"), _MEMORY.keyword
     ),
     **{
+        f"storage/redis/{name}.lua": Tests(("test_pauses.py", "test_storage_properties.py"), "redis and not async")
+        for name in ("pause", "extend")
+    },
+    **{
         f"storage/redis/{name}.lua": _REDIS
         for name in ("clock", "begin", "moving", "fixed", "sliding", "decide", "give", "one", "many", "release", "forget", "undo")
     },

@@ -386,7 +386,11 @@ def test_where_no_thread_runs(how: str, monkeypatch: pytest.MonkeyPatch, caplog:
 
 
 async def _refreshed(source: Offered) -> bool:
-    return await AsyncLimiter(source).refresh_rules()
+    limiter = AsyncLimiter(source)
+    try:
+        return await limiter.refresh_rules()
+    finally:
+        await limiter.close()
 
 
 def _never() -> None:

@@ -23,7 +23,7 @@ _KEYS = (
     *("strategy", "tiers", "type", "unknown_type"),
 )
 _PAIR = re.compile(rf"""\b({"|".join(_KEYS)}) ?= ?("[^"\n]*"|\[[^\[\]\n]*\]|\{{[^{{}}\n]*\}})""")
-_INNER = re.compile(r"(\"[^\"]*\"|\w+) = ")
+_INNER = re.compile(r"(\"[^\"]*\"|\b\w+) = ")
 
 
 def noted(problem: Problem, kind: str) -> Problem:
