@@ -26,7 +26,7 @@ ELSEWHERE = {
     # A child makes a pool of its own at its first mail: the places of the parent's threads would never become free.
     "gateways/smtp/sync.py": {"Semaphore"},
     # A fork takes it itself, closes what it protects, and frees it in parent and child: `storage/sqlite/forking.py`.
-    "storage/sqlite/connection.py": {"Lock"},
+    "storage/sqlite/connection.py": {"RLock"},
     # The signal that ends a thread; a child has no such thread, and starts another one with a signal of its own.
     "sources/stop_signal.py": {"Lock"},
 }

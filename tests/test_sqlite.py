@@ -329,7 +329,18 @@ def test_a_row_that_cannot_be_read_is_an_error_until_it_is_cleared(
 ) -> None:
     """Whatever is in a row, it is never read as empty, and `forget` deletes it."""
     storage = open_file()
-    for spoiled in (b"", b"\xc1", b"\x81\xa1m", b"\x81\xa6news:m\xc4\x01x", b"\x81\xa6news:m\xc4\x10" + b"x" * 16):
+    spoiled: bytes | str | int
+    for spoiled in (
+        b"",
+        b"\xc1",
+        b"\x81\xa1m",
+        b"\x81\xa6news:m\xc4\x01x",
+        b"\x81\xa6news:m\xc4\x10" + b"x" * 16,
+        # As many numbers as a window has whose hits are elsewhere.
+        b"\x81\xa6news:m\xc4\x20" + b"x" * 32,
+        "text",
+        5,
+    ):
         hit(storage)
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("UPDATE items SET value = ?", (spoiled,))
@@ -339,6 +350,73 @@ def test_a_row_that_cannot_be_read_is_an_error_until_it_is_cleared(
         assert storage.forget([ONE], KEY) == 1
         assert hit(storage)
         storage.forget([ONE], KEY)
+
+
+def test_a_row_that_cannot_be_read_is_no_error_for_others(path: Path, open_file: Callable[..., SQLiteStorage]) -> None:
+    """It is swept when it is over, whatever is in it and under whatever instant it is indexed."""
+    storage = open_file()
+    storage.probe()
+    spoiled = ("text", 5, b"\xc1", b"\x81\xa6news:m\xc4\x20" + b"x" * 32)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executemany(
+            "INSERT INTO items VALUES (?, ?, ?)", [(f"test:{{{at}}}:", 0, each) for at, each in enumerate(spoiled)]
+        )
+        connection.commit()
+    for number in range(40):
+        assert storage.acquire([ONE], [f"test:{{{number + 10}}}:news:m"], 1).granted
+    assert _rows(path, "items") == 40
+
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE items SET expires = 'text'")
+        connection.commit()
+    assert storage.acquire([ONE], ["test:{10}:news:m"], 1).readings[0].count == 2
+
+
+@pytest.mark.parametrize("gone", ["-wal", "-shm"])
+def test_what_sqlite_keeps_beside_the_file_is_deleted(
+    path: Path, open_file: Callable[..., SQLiteStorage], gone: str
+) -> None:
+    """The next decision is an error, because nobody else would see it; the one after it opens the file anew."""
+    storage = open_file()
+    assert hit(storage)
+    Path(f"{path}{gone}").unlink()
+
+    with pytest.raises(StorageError, match="was deleted or replaced"):
+        hit(storage)
+    assert hit(storage)
+    assert count(storage) == 2
+
+
+def test_the_file_is_read_by_its_own_process(path: Path, open_file: Callable[..., SQLiteStorage]) -> None:
+    """It gives up its locks, so another process takes itself for the last one and deletes the log."""
+    storage = open_file()
+    assert hit(storage)
+    path.read_bytes()
+    program = f"""
+from ratelimited_notify import Limiter
+with Limiter({{"news": "1/day"}}, "sqlite:///{path}") as limiter:
+    assert limiter.hit("news", "ben")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+    with pytest.raises(StorageError, match="was deleted or replaced"):
+        hit(storage)
+    assert hit(storage)
+    other = open_file()
+    assert [count(storage), hit(other), count(storage)] == [2, True, 3]
+
+
+def test_a_file_that_another_program_has_taken_the_log_from(
+    path: Path, open_file: Callable[..., SQLiteStorage]
+) -> None:
+    """It gets one again when it is opened."""
+    storage = open_file()
+    assert hit(storage)
+    storage.close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+
+    assert [hit(storage), hit(storage), count(storage)] == [True, True, 3]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

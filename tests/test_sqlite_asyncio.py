@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -157,6 +157,27 @@ def test_a_call_that_takes_too_long_counts_nothing(
 
     asyncio.run(main())
     assert count(other) == 0
+
+
+def test_event_loops_that_begin_at_once_share_one_thread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs run one after another, so what is undone has been done before."""
+    make = threading.Thread.__init__
+
+    def slowly(thread: threading.Thread, *args: Any, **options: Any) -> None:  # Any: whatever a thread takes
+        if str(options.get("name")).endswith("SQLite"):
+            time.sleep(0.2)
+        make(thread, *args, **options)
+
+    monkeypatch.setattr(threading.Thread, "__init__", slowly)
+    storage = AsyncSQLiteStorage(f"sqlite:///{path}", timeout=10)
+    loops = [threading.Thread(target=lambda: asyncio.run(storage.check())) for _ in range(4)]
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join()
+
+    assert sum(thread.name.endswith("SQLite") for thread in threading.enumerate()) == 1
+    asyncio.run(storage.close())
 
 
 def test_close_ends_the_thread(path: Path) -> None:

@@ -334,6 +334,81 @@ print(status, said)
     assert whole(path)
 
 
+def test_no_limiter_of_such_a_child_uses_the_file(path: Path, storage: SQLiteStorage) -> None:
+    """SQLite would take the locks of the parent's connection for its own, and the parent could delete the log under it."""
+    program = """
+storage.acquire([one], key, 1)
+def fork(cursor):
+    global child
+    child = os.fork()
+child = None
+try:
+    storage._database.read(time.monotonic() + 9, fork)
+except StorageError:
+    pass
+if not child:
+    other = SQLiteStorage(sys.argv[1], timeout=9)
+    try:
+        other.acquire([one], key, 1)
+    except StorageError as error:
+        sys.exit("middle of a decision" not in str(error))
+    sys.exit(2)
+_, status = os.waitpid(child, 0)
+print(status)
+"""
+    assert output(start(path, program)) == "0\n"
+
+
+def test_an_interrupted_fork_leaves_nothing_locked(path: Path) -> None:
+    """A signal handler raises while a process is about to fork, or has just forked: parent and child go on."""
+    program = """
+import faulthandler
+faulthandler.dump_traceback_later(60, exit=True)
+class Interrupt(Exception):
+    pass
+sys.unraisablehook = lambda _: None
+parent = os.getpid()
+others = [SQLiteStorage(sys.argv[1], timeout=9) for _ in range(4)]
+# At each of the calls that a fork makes, one after another.
+moment = -1
+def trace(frame, event, argument):
+    global moment
+    if "sqlite" not in frame.f_code.co_filename:
+        return None
+    moment -= 1
+    if not moment:
+        raise Interrupt
+    return trace
+done = 0
+for moment_of_turn in range(1, 400):
+    for each in others:
+        each.acquire([one], ["many"], 1)
+    child = None
+    moment = moment_of_turn
+    try:
+        sys.settrace(trace)
+        child = os.fork()
+    except Interrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    if os.getpid() != parent:
+        os._exit(0)
+    if child:
+        os.waitpid(child, 0)
+    if moment > 0:
+        break
+    done += 1
+threads = [threading.Thread(target=each.acquire, args=([one], key, 1)) for each in others]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(done)
+"""
+    assert int(output(start(path, program))) > 50
+
+
 # --- Interrupts -------------------------------------------------------------------------------------------------------
 
 

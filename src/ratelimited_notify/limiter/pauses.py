@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, isfinite
+from math import ceil
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import NotifyError, is_name, type_text
@@ -34,7 +34,8 @@ def duration_of(seconds: object) -> int:
             f"The seconds of a pause must be a number, not a {type(seconds).__name__}. "
             "Write limiter.pause('provider', 30), or delay.total_seconds() for a timedelta."
         )
-    if not isfinite(seconds) or not 0 < seconds <= LONGEST:
+    # NaN is not above 0 either, and no number is converted: an int may be too large for that.
+    if not 0 < seconds <= LONGEST:
         raise NotifyError(
             f"The seconds of a pause must be above 0 and at most {LONGEST:,}, which is 366 days. "
             "To end a pause, call limiter.resume()."

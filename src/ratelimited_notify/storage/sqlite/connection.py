@@ -42,6 +42,8 @@ _PAGES = 1000
 """How many pages the log has when it is written into the database: 4 MB."""
 
 _inherited: list[sqlite3.Connection] = []
+_unusable: set[Identity] = set()
+"""The files of which this process has a connection of its parent."""
 
 
 class _Busy(Exception):
@@ -63,15 +65,17 @@ class Database:
         self._full = full
         self._uri: Final = f"{path.as_uri()}?mode=rw"
         self._name: Final = str(path)
+        self._log_name: Final = f"{path}-wal"
+        self._memory_name: Final = f"{path}-shm"
         # The thread whose turn it is. It may wait for other processes meanwhile.
         self._turn = forkable(threading.RLock())
         self._contended = False
-        # Held in a transaction only. A fork takes it, so what it protects needs no care in a child.
-        self._using = threading.Lock()
+        # Held in a transaction only. A fork takes it, so what it protects needs no care in a child. It is an RLock because that
+        # knows who has it, also if a signal handler raises at once; it is never taken twice.
+        self._using = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._identity: Identity | None = None
-        self._log: Identity | None = None
-        self._is_inherited = False
+        self._log: tuple[Identity | None, Identity | None] = None, None
         self._lock = FileLock(path.with_name(f"{path.name}-lock"))
         close_before_forks(self)
 
@@ -97,35 +101,46 @@ class Database:
 
     def close(self) -> None:
         """Close the connection. The next call opens another one."""
-        until = time.monotonic() + max(self.timeout, 1.0)
-        while self._using.locked() and time.monotonic() < until:
-            time.sleep(_YIELD)
-        if not self._using.locked():
-            # Only `with` on the lock itself is sure to free it when a signal handler raises.
-            with self._using:
+        using = self._using
+        if holds(using):
+            # A signal handler closes in the middle of a transaction.
+            return
+        try:
+            if using.acquire(timeout=max(self.timeout, 1.0)):
                 self._disconnect()
+        finally:
+            # As in `_in_turn`.
+            try:  # noqa: SIM105  # as there
+                using.release()
+            except RuntimeError:
+                pass
 
-    def before_fork(self, seconds: float) -> bool:
-        if holds(self._turn) or not self._using.acquire(timeout=seconds):
-            return False
-        self._disconnect()
-        return True
+    def is_used_here(self) -> bool:
+        return holds(self._turn) or holds(self._using)
+
+    def before_fork(self, seconds: float) -> None:
+        if self._using.acquire(timeout=seconds):
+            self._disconnect()
 
     def after_fork(self) -> None:
-        self._using.release()
+        if holds(self._using):
+            self._using.release()
 
-    def inherited(self) -> None:
-        # A transaction of the parent is half done. Nothing of it is touched, and the connection is never freed, which would
-        # close it.
+    def in_child(self) -> None:
         self._lock.close()
-        self._using = threading.Lock()
+        self._using = threading.RLock()
+        if self._identity is None:
+            return
+        # A transaction of the parent is half done. Nothing of it is touched, and the connection is never freed, which would
+        # close it. In this process, SQLite would take the parent's locks for those of any other connection to the file.
+        _unusable.add(self._identity)
+        self._identity = None
         if self._connection is not None:
             import ctypes
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
             _inherited.append(self._connection)
             self._connection = None
-            self._is_inherited = True
 
     def _in_turn(self, deadline: float, begin: str, work: Callable[[sqlite3.Cursor], T]) -> T:
         turn = self._turn
@@ -183,10 +198,14 @@ class Database:
             self._connect()
         elif identity(self._name) != self._identity:
             self._disconnect()
-            if identity(f"{self._name}-wal") == self._log:
+            if identity(self._log_name) == self._log[0]:
                 # It is the log of the file that was replaced. SQLite would write it into the one that is there now.
                 self._remove_log()
             raise failures.replaced(self.path)
+        elif self._log_there() != self._log:
+            # What is written to the log from now on, nobody else would see.
+            self._disconnect()
+            raise failures.log_deleted(self.path)
         connection = self._connection
         if connection is None:  # pragma: no cover  # for the type checker
             raise _Busy
@@ -224,8 +243,6 @@ class Database:
             sqlite3.Error: SQLite failed, perhaps because another process has the lock.
             _Busy: another process has the lock.
         """
-        if self._is_inherited:
-            raise failures.inherited(self.path)
         network = network_of(self.path.parent)
         if network is not None:
             raise failures.on_network(self.path, network)
@@ -233,12 +250,27 @@ class Database:
         if seen is None:
             self._make()
             seen = identity(self._name)
+        if seen in _unusable:
+            raise failures.inherited(self.path)
+        # For forks, from here until it is closed.
+        self._identity = seen
+        try:
+            connection = self._ready(seen)
+            self._connection, self._log = connection, self._log_there()
+        except BaseException:
+            self._identity = None
+            raise
+
+    def _ready(self, seen: Identity | None) -> sqlite3.Connection:
+        """A new connection to the file, with its tables and its log."""
         connection = self._opened()
         try:
             if not schema.is_ready(connection, self.path):
                 # It is empty: made by somebody else, or this library was killed before it could make the tables.
                 self._make_tables(connection)
             schema.use_log(connection, self.path)
+            # The first read opens the log. Before that, there may be none.
+            connection.execute("SELECT version FROM schema_of_windows").fetchall()
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
             if seen != identity(self._name):
@@ -247,7 +279,11 @@ class Database:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._identity, self._log = connection, seen, identity(f"{self._name}-wal")
+        return connection
+
+    def _log_there(self) -> tuple[Identity | None, Identity | None]:
+        """The log and the memory that processes share beside it. SQLite deletes them with the last connection, no earlier."""
+        return identity(self._log_name), identity(self._memory_name)
 
     def _make(self) -> None:
         try:
@@ -279,7 +315,7 @@ class Database:
         self._remove_log()
 
     def _remove_log(self) -> None:
-        for name in (f"{self._name}-wal", f"{self._name}-shm"):
+        for name in (self._log_name, self._memory_name):
             with suppress(FileNotFoundError):
                 Path(name).unlink()
 
@@ -291,4 +327,5 @@ class Database:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+        self._identity = None
         self._lock.close()

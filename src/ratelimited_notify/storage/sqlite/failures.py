@@ -115,6 +115,15 @@ def replaced(path: Path) -> StorageError:
     )
 
 
+def log_deleted(path: Path) -> StorageError:
+    """The log beside the file was deleted."""
+    return StorageError(
+        f"The -wal or -shm file beside {path} was deleted or replaced while it was open. {NOTHING} The next call opens the file anew. "
+        "Leave the -wal and -shm files alone while a program runs, and copy the file with .backup of sqlite3: a program that "
+        "opens and closes it in another way gives up its locks."
+    )
+
+
 def locked(path: Path, seconds: float) -> StorageError:
     """Another process did not give up the lock in time."""
     return StorageError(

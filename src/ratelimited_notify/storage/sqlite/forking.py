@@ -21,22 +21,26 @@ _LONGEST = 0.5
 class Forked(Protocol):
     """What has a connection."""
 
-    def before_fork(self, seconds: float) -> bool:
-        """Close the connection, and open none until `after_fork`. False if a transaction did not end within these seconds."""
+    def is_used_here(self) -> bool:
+        """Whether this thread is in the middle of using it: a signal handler forks."""
+        ...
+
+    def before_fork(self, seconds: float) -> None:
+        """Close the connection, and open none until `after_fork`, unless a transaction does not end within these seconds."""
         ...
 
     def after_fork(self) -> None:
-        """Allow connections again. Called in parent and child, if `before_fork` returned True."""
+        """Allow connections again, in the parent. Does nothing if `before_fork` was not called or did nothing."""
         ...
 
-    def inherited(self) -> None:
-        """Called in a child instead, if `before_fork` returned False."""
+    def in_child(self) -> None:
+        """Allow connections again, in the child. If there is a connection, it is the parent's, and is left alone."""
         ...
 
 
 _all: WeakSet[Forked] = WeakSet()
-# By thread, because several may fork at once.
-_closed: dict[int, list[Forked]] = {}
+# By thread, because several may fork at once. The newest is last: a signal handler may fork while this thread is about to.
+_forks: dict[int, list[list[Forked]]] = {}
 
 
 def close_before_forks(forked: Forked) -> None:
@@ -46,23 +50,40 @@ def close_before_forks(forked: Forked) -> None:
 
 def _before() -> None:
     until = time.monotonic() + _LONGEST
-    _closed[get_ident()] = [each for each in tuple(_all) if each.before_fork(max(0.0, until - time.monotonic()))]
+    closing = [each for each in tuple(_all) if not each.is_used_here()]
+    # First, so that all are freed afterwards even if a signal handler raises in between.
+    _forks.setdefault(get_ident(), []).append(closing)
+    for each in closing:
+        each.before_fork(max(0.0, until - time.monotonic()))
 
 
 def _in_parent() -> None:
-    for each in _closed.pop(get_ident(), ()):
+    try:
+        _free()
+    except BaseException:
+        # A signal handler raised. Nothing may stay locked.
+        _free()
+        raise
+
+
+def _free() -> None:
+    forks = _forks.get(get_ident())
+    if not forks:
+        return
+    for each in forks[-1]:
         each.after_fork()
+    forks.pop()
+    if not forks:
+        _forks.pop(get_ident(), None)
 
 
 def _in_child() -> None:
-    closed = _closed.pop(get_ident(), [])
-    _closed.clear()
+    _forks.clear()
     for each in tuple(_all):
-        if each in closed:
-            each.after_fork()
-        else:
-            each.inherited()
+        each.in_child()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    # Once more, for a signal handler that raises as soon as they begin. They do nothing the second time.
+    os.register_at_fork(after_in_parent=_in_parent, after_in_child=_in_child)

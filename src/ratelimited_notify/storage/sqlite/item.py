@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ratelimited_notify.storage.sqlite import failures
-from ratelimited_notify.storage.sqlite.large import LargeWindow
+from ratelimited_notify.storage.sqlite.large import MOST_WINDOWS, LargeWindow
 from ratelimited_notify.storage.sqlite.numbers import as_bytes, numbers
 from ratelimited_notify.storage.sqlite.stored_hits import StoredHits
 from ratelimited_notify.windows.strategies import RECORDS, FixedWindow, MovingWindow, Pause, SlidingWindowCounter
@@ -110,13 +110,15 @@ def _drop_hits(stored: bytes, cursor: Cursor) -> None:
     """Delete the hits of a window that has them elsewhere."""
     if len(stored) == 8 * _LARGE:
         _, number, _, _ = numbers(stored)
-        LargeWindow(cursor, number, 0, 0).drop()
+        # Of another number there are no hits: another program wrote it. Whoever sweeps or clears must not fail because of it.
+        if 0 < number < MOST_WINDOWS:
+            LargeWindow(cursor, number, 0, 0).drop()
 
 
 def _decoded(value: bytes) -> dict[str, bytes]:
     try:
         return _DECODER.decode(value)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, TypeError):
         raise failures.unreadable("a row") from None
 
 
@@ -135,6 +137,8 @@ def _unpacked(window: Window, stored: array[int], cursor: Cursor) -> Record:
             return Pause(until)
         if len(stored) == _LARGE:
             end, number, total, _ = stored
+            if not 0 < number < MOST_WINDOWS:
+                raise ValueError
             return LargeWindow(cursor, number, total, end - window.period)
         if len(stored) < 6 or len(stored) % 3:
             raise ValueError

@@ -27,6 +27,9 @@ HITS_PER_ROW = 160
 _ROWS = 1 << 32
 """More rows than a window ever has: its rows have the ids from its number times this."""
 
+MOST_WINDOWS = 1 << 31
+"""The numbers of windows are below this, because SQLite's ids have 63 bits."""
+
 
 class LargeWindow:
     """A `Record` of `windows.strategies` whose hits are read and written in rows.

@@ -86,7 +86,8 @@ class FileLock:
 
     def close(self) -> None:
         """Close the file. In a forked child, the parent keeps the lock: what a child closes is its copy."""
-        self.free = _nothing
+        # In this order: what is locked later can be freed.
         descriptor, self._descriptor = self._descriptor, _CLOSED
+        self.free = _nothing
         if descriptor != _CLOSED:
             os.close(descriptor)

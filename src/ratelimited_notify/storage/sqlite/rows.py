@@ -26,6 +26,9 @@ _LATER = 8
 """A row is indexed under an instant later than its end by one part in this many of the time until then. So most decisions leave
 the index as it is."""
 
+_LATEST = (1 << 63) - 1
+"""The latest instant that SQLite has a number for."""
+
 
 def load(cursor: Cursor, head: str) -> Item:
     """The windows under a key head."""
@@ -54,10 +57,15 @@ def save(cursor: Cursor, items: Iterable[Item], now: int) -> None:
             cursor.execute(_DELETE, (item.head,))
             continue
         value, end = encoded
-        if item.expires is not None and end <= item.expires:
+        try:
+            is_indexed = item.expires is not None and end <= item.expires
+        except TypeError:
+            # Another program wrote it.
+            is_indexed = False
+        if is_indexed:
             updated.append((value, item.head))
         else:
-            item.expires = end + (end - now) // _LATER
+            item.expires = min(end + (end - now) // _LATER, _LATEST)
             replaced.append((value, item.head, item.expires))
     for statement, rows in ((_UPDATE, updated), (_REPLACE, replaced)):
         if len(rows) == 1:

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakSet
 
-from ratelimited_notify.forking import in_children
+from ratelimited_notify.forking import forkable, in_children
 from ratelimited_notify.storage.event_loop import running_loop
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class Worker:
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        # Several event loops may begin or end the thread at once.
+        self._changing = forkable(threading.RLock())
         _workers.add(self)
 
     async def run(self, work: Callable[[], T], seconds: float, undo: Callable[[T], object] | None = None) -> T:
@@ -128,9 +130,10 @@ class Worker:
 
     def stop(self) -> None:
         """End the thread after the jobs that wait. The next job begins another one."""
-        if self._thread is not None:
-            self._thread = None
-            self._jobs.put(None)
+        with self._changing:
+            if self._thread is not None:
+                self._thread = None
+                self._jobs.put(None)
 
     def forget(self) -> None:
         """Begin anew in a forked child: the thread and its jobs are the parent's."""
@@ -138,11 +141,15 @@ class Worker:
         self._thread = None
 
     def _start(self) -> None:
-        # The thread keeps the queue, not this object.
-        self._thread = threading.Thread(
-            target=_run_all, args=(self._jobs,), name="ratelimited-notify SQLite", daemon=True
-        )
-        self._thread.start()
+        with self._changing:
+            if self._thread is not None:
+                return
+            # The thread keeps the queue, not this object.
+            thread = threading.Thread(
+                target=_run_all, args=(self._jobs,), name="ratelimited-notify SQLite", daemon=True
+            )
+            thread.start()
+            self._thread = thread
 
 
 def _run_all(jobs: SimpleQueue[Callable[[], object] | None]) -> None:
