@@ -415,5 +415,7 @@ def test_every_rule_set_that_is_accepted_makes_windows_of_any_notification(
 
     found, keys = made.of(type).windows(Subject(type, recipient, made.fields(given_fields)), name, name)
 
-    assert len(found) == len(keys) == len(set(keys))
+    # Rules with one name and the same fields have one pause.
+    counting = [key for window, key in zip(found, keys, strict=True) if window.strategy != "pause"]
+    assert len(counting) == len(set(counting))
     assert all(len(key) <= 200 and key.isascii() and key.isprintable() and " " not in key for key in keys)

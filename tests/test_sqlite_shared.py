@@ -440,6 +440,9 @@ def test_an_interrupt_leaves_nothing_locked(path: Path, storage: SQLiteStorage) 
             if turn % 20 == 0:
                 other.acquire([ONE], ["other"], 1)
     finally:
+        # An exception in the last turn may have left the alarm on.
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     other.close()
 
