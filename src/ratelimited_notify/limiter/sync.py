@@ -71,10 +71,15 @@ class Limiter(BaseLimiter["Storage"]):
             StorageError: the storage failed, and `on_storage_error` is `"raise"`.
         """
         # The same as `_decide_by_shortcut` and `decided`, without the calls. Most hits end here.
-        if cost is ONE and priority is None and not fields and type.__class__ is recipient.__class__ is str:
-            shortcut = None if switch.off else self.plans.shortcuts.get(type)
-            outcome = None if shortcut is None else shortcut.decide(recipient)  # pyright: ignore[reportArgumentType]  # a text
-            if outcome is not None:
+        if (
+            cost is ONE
+            and priority is None
+            and not fields
+            and type.__class__ is recipient.__class__ is str
+            and not switch.off
+        ):
+            shortcut = self.plans.shortcuts.get(type)
+            if shortcut is not None and (outcome := shortcut.decide(recipient)) is not None:  # pyright: ignore[reportArgumentType]  # a text
                 decision = new(Decision)
                 decision.type, decision.recipient, decision.limiter = type, recipient, self
                 decision.outcome, decision.allowed = outcome, outcome[0]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _ARGUMENTS = {argument: column for column, argument in NAMES.items()}
 _TEXTS = ("strategy", "name", "on_limit")
-_MOST_AT_ONCE = 1000
+_MOST_AT_ONCE = 250
+"""Rows of one statement. Old releases of SQLite take less than a thousand values."""
 
 
 def write(
@@ -85,7 +86,8 @@ def _replace(connection: Connection, document: Mapping[str, object]) -> None:
             for key, limit in cast("Mapping[object, object]", table.get(argument) or {}).items()
         ]
         for start in range(0, len(found), _MOST_AT_ONCE):
-            connection.execute(target.insert(), found[start : start + _MOST_AT_ONCE])
+            # In one statement: PostgreSQL runs a trigger for each.
+            connection.execute(target.insert().values(found[start : start + _MOST_AT_ONCE]))
     settings = {name: value for name, value in document.items() if name != "rules"} or None
     changed = {"settings": settings, "version": version.c.version + 1, "changed_at": func.current_timestamp()}
     if not connection.execute(version.update().where(version.c.id == 1).values(changed)).rowcount:
