@@ -9,10 +9,10 @@ from ratelimited_notify._lazy import lazily
 if TYPE_CHECKING:
     from ratelimited_notify.decorator.configuration import Configured as Configured, configure as configure
     from ratelimited_notify.decorator.deciding import limiter_of as limiter_of
-    from ratelimited_notify.decorator.decorator import (
+    from ratelimited_notify.decorator.decorator import rate_limited as rate_limited
+    from ratelimited_notify.decorator.signatures import (
         DroppingDecorator as DroppingDecorator,
         RaisingDecorator as RaisingDecorator,
-        rate_limited as rate_limited,
     )
 else:  # hidden from type checkers, which would accept every misspelt name because of it
     __getattr__ = lazily(
@@ -20,7 +20,8 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
         {
             "configuration": ("Configured", "configure"),
             "deciding": ("limiter_of",),
-            "decorator": ("DroppingDecorator", "RaisingDecorator", "rate_limited"),
+            "decorator": ("rate_limited",),
+            "signatures": ("DroppingDecorator", "RaisingDecorator"),
         },
     )
 

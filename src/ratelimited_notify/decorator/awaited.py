@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.failed import Failure
     from ratelimited_notify.limiter.sync import Limiter
+    from ratelimited_notify.limiter.watching import Attempt
 
 
 class Pending:
@@ -25,9 +26,10 @@ class Pending:
         decision: the decision.
         refunded: whether an exception gives the hit back.
         failure: makes an exception of a result that is a failure, or None.
+        attempt: is told how it ended, if somebody watches.
     """
 
-    __slots__ = ("_decision", "_failure", "_limiter", "_refunded")
+    __slots__ = ("_attempt", "_decision", "_failure", "_limiter", "_refunded")
 
     def __init__(
         self,
@@ -35,7 +37,9 @@ class Pending:
         decision: Decision | None,
         refunded: Callable[[BaseException], bool],
         failure: Failure | None,
+        attempt: Attempt | None,
     ) -> None:
+        self._attempt = attempt
         self._limiter = limiter
         self._decision = decision
         self._refunded = refunded
@@ -43,6 +47,8 @@ class Pending:
 
     def failed(self, error: BaseException | None) -> None:
         """It failed with this exception; with None it was closed or cancelled before its first step, so nothing was sent."""
+        if self._attempt is not None:
+            self._attempt.failed(error)
         if error is None or self._refunded(error):
             give_back(self._limiter, [self._decision])
 
@@ -51,6 +57,8 @@ class Pending:
         failed = None if self._failure is None else self._failure(result)
         if failed is not None:
             self.failed(failed)
+        elif self._attempt is not None:
+            self._attempt.sent()
 
 
 def ends_later(kind: type) -> bool:

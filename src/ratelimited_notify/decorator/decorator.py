@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import currentframe
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from ratelimited_notify.callables import (
     PLAIN,
@@ -31,47 +31,15 @@ from ratelimited_notify.rules.rule import Rule
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
+    from ratelimited_notify.decorator.signatures import DroppingDecorator, RaisingDecorator
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.refund import Refund
+    from ratelimited_notify.limiter.watching import Attempt, Watching
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.annotations import LimitNotation
     from ratelimited_notify.rules.ruleset import RuleSet
 
-    _Later: TypeAlias = Coroutine[Any, Any, "R"]  # Any: what a coroutine yields belongs to the event loop
-    _ClassMethod: TypeAlias = classmethod[Any, "P", "R"]  # Any: of any class
-
-P = ParamSpec("P")
-R = TypeVar("R")
-F = TypeVar("F", bound="Callable[..., object] | _ClassMethod[..., object] | staticmethod[..., object]")
 _L = TypeVar("_L", bound="Limiter | AsyncLimiter")
-
-
-class DroppingDecorator(Protocol):
-    """A decorator whose functions return None if a rule refuses."""
-
-    @overload
-    def __call__(self, function: staticmethod[P, _Later[R]], /) -> staticmethod[P, _Later[R | None]]: ...
-
-    @overload
-    def __call__(self, function: staticmethod[P, R], /) -> staticmethod[P, R | None]: ...  # type: ignore[overload-overlap]  # it is callable, and stays a static method
-
-    @overload
-    def __call__(self, function: Callable[P, _Later[R]], /) -> Callable[P, _Later[R | None]]: ...
-
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Callable[P, R | None]: ...
-
-    @overload
-    def __call__(self, function: _ClassMethod[P, _Later[R]], /) -> _ClassMethod[P, _Later[R | None]]: ...
-
-    @overload
-    def __call__(self, function: _ClassMethod[P, R], /) -> _ClassMethod[P, R | None]: ...
-
-
-class RaisingDecorator(Protocol):
-    """A decorator whose functions keep their type, because a refusal raises."""
-
-    def __call__(self, function: F, /) -> F: ...
 
 
 @overload
@@ -297,14 +265,16 @@ class _Decorator:
             return None
         raise RateLimitExceeded(decision)
 
-    def _called(self, function: Callable[..., object], call: Call, name: str) -> Callable[..., object]:
+    def _called(  # noqa: C901  # as `limited` in it
+        self, function: Callable[..., object], call: Call, name: str
+    ) -> Callable[..., object]:
         fixed = cast("Limiter | None", self.limiter)
         policy, refunded, failure, read = self.policy, self.refunded, self.failure, call.read
         plain, position, parameter = call.plain, call.position, call.parameter
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
 
-        def limited(*args: object, **kwargs: object) -> object:
+        def limited(*args: object, **kwargs: object) -> object:  # noqa: C901  # a call takes a twentieth of a decision
             nonlocal checked
             limiter = configuration.limiter() if fixed is None else fixed
             if limiter is not checked:
@@ -320,28 +290,35 @@ class _Decorator:
                     outcome = shortcut.decide(recipient)
             if outcome is None or not outcome[0]:
                 if outcome is not None and policy.drops(outcome[-1].windows):
+                    if limiter.watching is not None:
+                        limiter.watching.suppressed(plain, cast("str", recipient))
                     return None
                 decision = limiter.decision_from(plain, recipient, outcome)
                 decision = admit(limiter, policy, *read(args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
+            watching = limiter.watching
+            attempt = None if watching is None else _attempt(watching, plain, recipient, decision)
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
+                _tell_failure(attempt, error)
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, outcome)
                     give_back(limiter, [decision])
                 raise
             kind = type(result)
             if failure is None and (kind in PLAIN or not ends_later(kind)):
+                if attempt is not None:
+                    attempt.sent()
                 return result
             decision = decision or limiter.decision_from(plain, recipient, outcome)
-            return ended(result, Pending(limiter, decision, refunded, failure))
+            return ended(result, Pending(limiter, decision, refunded, failure, attempt))
 
         decided_by(limited, fixed, awaited=False)
         return limited
 
-    def _awaited(
+    def _awaited(  # noqa: C901  # as `limited` in it
         self, function: Callable[..., Awaitable[object]], call: Call, name: str
     ) -> Callable[..., Coroutine[object, object, object]]:
         fixed = cast("AsyncLimiter | None", self.limiter)
@@ -350,7 +327,7 @@ class _Decorator:
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
 
-        async def limited(*args: object, **kwargs: object) -> object:
+        async def limited(*args: object, **kwargs: object) -> object:  # noqa: C901  # the same as above, with two awaits
             nonlocal checked
             limiter = configuration.async_limiter() if fixed is None else fixed
             if limiter is not checked:
@@ -366,24 +343,47 @@ class _Decorator:
                     outcome = shortcut.decide(recipient)
             if outcome is None or not outcome[0]:
                 if outcome is not None and policy.drops(outcome[-1].windows):
+                    if limiter.watching is not None:
+                        limiter.watching.suppressed(plain, cast("str", recipient))
                     return None
                 decision = limiter.decision_from(plain, recipient, outcome)
                 decision = await admit_async(limiter, policy, *read(args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
+            watching = limiter.watching
+            attempt = None if watching is None else _attempt(watching, plain, recipient, decision)
             try:
                 result = await function(*args, **kwargs)
             except BaseException as error:
+                _tell_failure(attempt, error)
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, outcome)
                     await give_back_async(limiter, [decision])
                 raise
-            if failure is not None and (failed := failure(result)) is not None and refunded(failed):
+            failed = None if failure is None else failure(result)
+            if failed is None:
+                if attempt is not None:
+                    attempt.sent()
+                return result
+            _tell_failure(attempt, failed)
+            if refunded(failed):
                 await give_back_async(limiter, [decision or limiter.decision_from(plain, recipient, outcome)])
             return result
 
         decided_by(limited, fixed, awaited=True)
         return limited
+
+
+def _attempt(watching: Watching, plain: str | None, recipient: object, decision: Decision | None) -> Attempt:
+    """The beginning of a delivery, of which a shortcut knew the type and the recipient, or else the decision knows them."""
+    if decision is None:
+        return watching.attempt(cast("str", plain), cast("str", recipient))
+    return watching.attempt(decision.type, decision.recipient)
+
+
+def _tell_failure(attempt: Attempt | None, error: BaseException) -> None:
+    if attempt is not None:
+        attempt.failed(error)
 
 
 def _rejecting_coroutines(function: Callable[..., object]) -> Callable[..., object]:

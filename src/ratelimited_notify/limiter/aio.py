@@ -93,7 +93,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
     ) -> list[Decision]:
         """Like `Limiter.hit_many`."""
         if self._is_off():
-            return [Decision(type, recipient, cost, True) for recipient in recipients]
+            return [self._off_decision(type, recipient, cost) for recipient in recipients]
         queries = self._query_each(type, recipients, cost, priority, fields)
         try:
             verdicts = await self._acquire_many(queries)
@@ -131,9 +131,12 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
             return False
         try:
             decision.released = await self.storage.release(*receipt)
+        except StorageError as error:
+            self._tell_failure(error)
+            raise
         finally:
             self._changed(receipt.windows, receipt.keys)
-        return decision.released
+        return self._tell_release(decision)
 
     @asynccontextmanager
     async def reserve(

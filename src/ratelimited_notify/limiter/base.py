@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.limiter.answers import Answers
 from ratelimited_notify.limiter.decision import Decision, decided
 from ratelimited_notify.limiter.failures import StorageFailures, failures_at
 from ratelimited_notify.limiter.options import check_options
-from ratelimited_notify.limiter.places import Places
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.notification.cost import ONE
 from ratelimited_notify.notification.recipient import counting_as, text_of
@@ -22,7 +22,6 @@ from ratelimited_notify.storage.circuit import DEFAULT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ratelimited_notify.errors import StorageError
     from ratelimited_notify.limiter.decision import Explanation, Receipt
     from ratelimited_notify.limiter.options import OnStorageError
     from ratelimited_notify.limiter.query import Query
@@ -35,12 +34,12 @@ if TYPE_CHECKING:
     from ratelimited_notify.sources.annotations import Rules
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.storage.circuit import Circuit
-    from ratelimited_notify.windows.strategies import ExplainingShortcut, Outcome, Shortcut, VerdictLike
+    from ratelimited_notify.windows.strategies import ExplainingShortcut, Outcome, Shortcut
 
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
 
-class BaseLimiter(Places[_S], Generic[_S]):
+class BaseLimiter(Answers[_S], Generic[_S]):
     """The base of both limiters. It makes queries from notifications, and decisions from what the storage answers."""
 
     def __init__(
@@ -101,6 +100,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
             enabled=enabled, remember_refusals=remember_refusals, circuit=circuit,
         )  # fmt: skip
         counted_as = counting_as(normalize, pseudonymize)
+        self._begin_unwatched()
         self._on_storage_error: OnStorageError = on_storage_error
         self._timeout = timeout
         self._clock = clock
@@ -125,6 +125,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
         # If limiting is off, nothing is opened, so nothing has to be installed or running.
         self._to: Callable[..., Shortcut | None] | None = None
         self._storage: _S | None = None if unused else self._open_storage()
+        self._enroll()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary()}>"
@@ -178,19 +179,20 @@ class BaseLimiter(Places[_S], Generic[_S]):
         if to is None:
             return None
         shortcut = to(common.windows, common.key_parts)
-        if shortcut is None or (self._counted_as is text_of and not plan.overriding and not plan.tiers):
-            return shortcut
-        # Most programs need none of this.
-        from ratelimited_notify.limiter.shortcuts import choosing
+        if shortcut is not None and (self._counted_as is not text_of or plan.overriding or plan.tiers):
+            # Most programs need none of this.
+            from ratelimited_notify.limiter.shortcuts import choosing
 
-        return choosing(plan, shortcut, to, self._counted_as, self._tiers.plain)
+            shortcut = choosing(plan, shortcut, to, self._counted_as, self._tiers.plain)
+        watching = self.watching
+        return shortcut if watching is None or shortcut is None else watching.shortcut(plan.type, shortcut)
 
     def _decide_by_shortcut(
         self, type: str, recipient: Recipient, cost: int, priority: str | None, fields: Mapping[str, Recipient | None]
     ) -> Decision | None:
         """The decision about a hit if limiting is off or a shortcut knows it; otherwise None."""
         if self._is_off():
-            return Decision(type, recipient, cost, True)
+            return self._off_decision(type, recipient, cost)
         # Any other cost takes the long way, which also checks it.
         if cost is not ONE or fields or priority is not None or type.__class__ is not str:
             return None
@@ -219,11 +221,6 @@ class BaseLimiter(Places[_S], Generic[_S]):
             (self.storage, None) if outcome[0] else None,
         )
 
-    @property
-    def raises(self) -> bool:
-        """Whether a failure of the storage raises an error. If not, `on_storage_error` decides."""
-        return self._on_storage_error == "raise"
-
     def _is_off(self) -> bool:
         if self._off or switch.off:
             switch.log_once()
@@ -245,84 +242,30 @@ class BaseLimiter(Places[_S], Generic[_S]):
         There is nothing to ask if limiting is off, or no rule applies, or if a hit was refused a moment ago and that is
         remembered.
         """
+        watching = self.watching if hit else None
         if self._is_off():
-            return Decision(type, recipient, cost, True)
+            return self._off_decision(type, recipient, cost) if hit else Decision(type, recipient, cost, True)
         query = self._query(type, recipient, cost, priority, fields)
         if not query.windows:
-            return self._unlimited(query)
+            unlimited = self._unlimited(query)
+            if watching is not None:
+                watching.decided(unlimited)
+            return unlimited
         if hit and self._refusals is not None:
             refusal = self._refusals.find(query.windows, query.keys, query.cost)
             if refusal is not None:
-                return self._decision(query, refusal)
+                refused = self._decision(query, refusal)
+                if watching is not None:
+                    watching.decided(refused)
+                return refused
             query.asked = self._refusals.asked_at()
+        if watching is not None:
+            query.began = watching.now()
         return query
 
-    def _hit_decision(self, query: Query, verdict: VerdictLike) -> Decision:
-        """The decision about a hit. A refusal is remembered if `remember_refusals` is on."""
-        if self._failures.uncounted.event.ongoing:
-            self._log_counted_again()
-        if self._refusals is not None and query.asked is not None:
-            self._refusals.remember(query.windows, query.keys, query.cost, verdict, query.asked)
-        return self._decision(query, verdict)
-
-    def _decision(self, query: Query, verdict: VerdictLike) -> Decision:
-        """The decision from the verdict on a hit."""
-        granted = verdict.granted
-        return Decision(
-            query.subject.type, query.recipient, query.cost, granted,
-            subject=query.subject, windows=query.windows, verdict=verdict,
-            receipt=(self.storage, query.keys) if granted else None,
-        )  # fmt: skip
-
-    def _test_decision(self, query: Query, verdict: VerdictLike) -> Decision:
-        """The decision from the verdict on a test, which took nothing that could be given back."""
-        subject = query.subject
-        return Decision(
-            subject.type, query.recipient, query.cost, verdict.granted,
-            subject=subject, windows=query.windows, verdict=verdict,
-        )  # fmt: skip
-
-    def _unlimited(self, query: Query) -> Decision:
-        return Decision(query.subject.type, query.recipient, query.cost, True, subject=query.subject)
-
-    def _failed(self, queries: Sequence[Query], error: StorageError, *, tested: bool = False) -> list[Decision]:
-        """The decisions that `on_storage_error` makes when the storage failed. Those about tests are not logged."""
-        if self.raises:
-            try:
-                raise error
-            finally:
-                del error  # Otherwise it and this frame, which is in its traceback, keep each other alive.
-        allowed = self._on_storage_error == "allow"
-        if not tested:
-            self._log_uncounted(sum(1 for query in queries if query.windows), str(error))
-        return [
-            Decision(query.subject.type, query.recipient, query.cost, allowed, subject=query.subject, error=str(error))
-            if query.windows
-            else self._unlimited(query)
-            for query in queries
-        ]
-
-    def _log_uncounted(self, number: int, cause: str) -> None:
-        if number:
-            self._failures.uncounted.happened(cause, number)
-            self._go_the_long_way()
-
-    def _log_counted_again(self) -> None:
-        uncounted = self._failures.uncounted
-        uncounted.ended()
-        if uncounted.event.ongoing:
-            # It is too early for another line.
-            self._go_the_long_way()
-
-    def _go_the_long_way(self) -> None:
-        # A decision by the shortcut of a storage cannot notice that it is the first one that is counted again.
-        if self._to is not None:
-            self.plans.forget()
-
-    @property
-    def failures(self) -> StorageFailures:
-        """What the log says while the storage fails."""
-        return self._failures
+    def _off_decision(self, type: str, recipient: Recipient, cost: int) -> Decision:
+        """The decision while limiting is off."""
+        return self._told([Decision(type, recipient, cost, True)])[0]
 
     def _rules_changed(self) -> None:
         if self._refusals is not None:
@@ -349,7 +292,7 @@ class BaseLimiter(Places[_S], Generic[_S]):
     def _query_for(self, notification: Notification) -> Query | Decision | Exception:
         """The query about a notification, or what is known without asking the storage."""
         if self._is_off():
-            return Decision(notification.type, notification.recipient, notification.cost, True)
+            return self._off_decision(notification.type, notification.recipient, notification.cost)
         try:
             query = self._query(
                 notification.type,
@@ -376,22 +319,3 @@ class BaseLimiter(Places[_S], Generic[_S]):
                 if isinstance(queries, UniformBatch):
                     return queries
         return [self._query_for(notification) for notification in batch]
-
-    def _decisions(self, queries: Iterable[Query], verdicts: Iterable[VerdictLike]) -> list[Decision]:
-        """The decisions about all queries. There are verdicts only for those that have windows."""
-        if self._failures.uncounted.event.ongoing and any(query.windows for query in queries):
-            self._log_counted_again()
-        from ratelimited_notify.limiter.batch import UniformBatch
-
-        if isinstance(queries, UniformBatch):
-            return queries.answers(verdicts, self.storage)
-        upcoming = iter(verdicts)
-        return [self._decision(query, next(upcoming)) if query.windows else self._unlimited(query) for query in queries]
-
-    def _decisions_without_storage(
-        self, queries: Sequence[Query], error: StorageError
-    ) -> Sequence[Decision | Exception]:
-        """The result of each query when the storage failed."""
-        if not self.raises:
-            return self._failed(queries, error)
-        return [error if query.windows else self._unlimited(query) for query in queries]

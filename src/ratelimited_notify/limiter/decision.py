@@ -256,6 +256,11 @@ class Decision:
             "windows": [state.to_dict() for state in self.windows if state.enforced],
         }
 
+    def grounds(self) -> tuple[Sequence[Counter], VerdictLike | None]:
+        """The windows, and the verdict on them; None if no storage was asked."""
+        verdict = self._answer()
+        return self._windows, verdict
+
     @property
     def granted_by(self) -> Storage | AsyncStorage | None:
         """The storage that holds the hit; None if there is nothing to give back."""

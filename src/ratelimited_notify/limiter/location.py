@@ -17,6 +17,17 @@ def place_of(storage: object, argument: object) -> str:
     return f"{text} {id(storage.storage if isinstance(storage, (Adapter, AsyncAdapter)) else storage)}"
 
 
+def backend_of(storage: object) -> str:
+    """What holds the windows, in a word: `redis`, or the class of a storage that others wrote. Empty without a storage."""
+    if storage is None:
+        return ""
+    kept = storage.storage if isinstance(storage, (Adapter, AsyncAdapter)) else storage
+    schemes: object = getattr(kept, "STORAGE_SCHEME", None)
+    if isinstance(schemes, list) and schemes and isinstance(schemes[0], str):
+        return schemes[0].removeprefix("async+").removeprefix("notify+")
+    return type(kept).__name__
+
+
 def storage_text(storage: object) -> str:
     """The class of a storage, and where its servers are. It uses no repr that others wrote: it may show a password."""
     if getattr(type(storage).__repr__, "__module__", "").startswith("ratelimited_notify."):

@@ -23,6 +23,7 @@ from ratelimited_notify.sources.load import live_rules_from, rules_from, usable_
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from ratelimited_notify.instrumentation.watcher import Watcher
     from ratelimited_notify.limiter.checks import Check, Checks
     from ratelimited_notify.limiter.following import Following
     from ratelimited_notify.limiter.tiers import TierOf, Tiers
@@ -108,6 +109,11 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         with self._editing:
             self.prepared(configured)()
         self.changed()
+
+    @property
+    def watchers(self) -> Sequence[Watcher]:
+        """Those who watch this limiter alone."""
+        return ()
 
     @property
     def source(self) -> LiveRules:
@@ -305,6 +311,10 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             from ratelimited_notify.limiter.remarks import log_unlimited
 
             log_unlimited(type, windows)
+            self._met_unknown_type(type)
+
+    def _met_unknown_type(self, type: str) -> None:
+        """Note a type that no rule names, the first time."""
 
     def _is_new(self, about: tuple[str, ...]) -> bool:
         """Whether nothing has been logged about this yet. At most so much is logged that it fills neither log nor memory."""

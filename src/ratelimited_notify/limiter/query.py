@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Query:
     """What to ask the storage about one notification."""
 
-    __slots__ = ("asked", "cost", "keys", "recipient", "subject", "windows")
+    __slots__ = ("asked", "began", "cost", "keys", "recipient", "subject", "windows")
 
     def __init__(
         self, subject: Subject, recipient: Recipient, cost: int, windows: tuple[Counter, ...], keys: list[str]
@@ -28,6 +28,8 @@ class Query:
         self.keys = keys
         self.asked: AskedAt | None = None
         """When the storage is asked. Set only if refusals are remembered."""
+        self.began = 0.0
+        """When the storage is asked, by `Watching.now`. Set only if somebody watches."""
 
     def request(self) -> Request:
         return Request(self.windows, self.keys, self.cost)

@@ -128,7 +128,7 @@ class Limiter(BaseLimiter["Storage"]):
         Arguments that cannot be used raise before anything is counted. Same arguments and errors as `hit`.
         """
         if self._is_off():
-            return [Decision(type, recipient, cost, True) for recipient in recipients]
+            return [self._off_decision(type, recipient, cost) for recipient in recipients]
         queries = self._query_each(type, recipients, cost, priority, fields)
         try:
             verdicts = self._acquire_many(queries)
@@ -171,9 +171,12 @@ class Limiter(BaseLimiter["Storage"]):
             return False
         try:
             decision.released = self.storage.release(*receipt)
+        except StorageError as error:
+            self._tell_failure(error)
+            raise
         finally:
             self._changed(receipt.windows, receipt.keys)
-        return decision.released
+        return self._tell_release(decision)
 
     @contextmanager
     def reserve(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import closing
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.limiter.decision import Decision
+from ratelimited_notify.limiter.exceeded import RateLimitExceeded
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.waiters import changes, lines
 from ratelimited_notify.notifier.signals import TaskSignal, ThreadSignal
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.aio import AsyncLimiter
     from ratelimited_notify.limiter.sync import Limiter
     from ratelimited_notify.limiter.waiters import Place
+    from ratelimited_notify.limiter.watching import Watching
     from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.notifier.policy import Policy
     from ratelimited_notify.notifier.turns import Step, Steps
@@ -51,31 +54,38 @@ def admit(
     Raises:
         RateLimitExceeded: the notification was refused, and the policy is to raise, or the wait would be too long.
     """
-    line: Place | None = None
-    seen = changes.latest
-    # Others in the batch may have waited since this decision was made, so it may have changed: ask again before waiting.
-    if decision is None or policy.waits(decision):
-        if lines and policy.max_wait is not None:
-            line = limiter.line_for(policy.on_limit, type, recipient, cost, priority, fields)
-        decision = None
-        if line is None:
-            decision = limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
-    if decision is not None and policy.pause(decision, 0.0) is None:
-        return decision
-    signal = ThreadSignal()
-    with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake, seen)) as steps:
-        step = _next(steps, None)
-        while not isinstance(step, Decision):
-            answer: Decision | bool | None = None
-            if isinstance(step, Pause) and step.by_clock:
-                limiter.wait(step.seconds)
-            elif isinstance(step, Pause):
-                answer = signal.wait(step.seconds)
-            else:
-                ask = limiter.hit if step == "hit" else limiter.test
-                answer = ask(type, recipient, cost=cost, priority=priority, **fields)
-            step = _next(steps, answer)
-        return step
+    since: float | None = None
+    try:
+        line: Place | None = None
+        seen = changes.latest
+        # Others in the batch may have waited since this decision was made, so it may have changed: ask again before waiting.
+        if decision is None or policy.waits(decision):
+            if lines and policy.max_wait is not None:
+                line = limiter.line_for(policy.on_limit, type, recipient, cost, priority, fields)
+            decision = None
+            if line is None:
+                decision = limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
+        if decision is not None and policy.pause(decision, 0.0) is None:
+            return decision if decision.allowed else _refused(limiter, decision)
+        since = perf_counter()
+        signal = ThreadSignal()
+        with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake, seen)) as steps:
+            step = _next(steps, None)
+            while not isinstance(step, Decision):
+                answer: Decision | bool | None = None
+                if isinstance(step, Pause) and step.by_clock:
+                    limiter.wait(step.seconds)
+                elif isinstance(step, Pause):
+                    answer = signal.wait(step.seconds)
+                else:
+                    ask = limiter.hit if step == "hit" else limiter.test
+                    answer = ask(type, recipient, cost=cost, priority=priority, **fields)
+                step = _next(steps, answer)
+            return _waited(limiter, step, since)
+    except BaseException as error:
+        if limiter.watching is not None:
+            _tell_failure(limiter.watching, type, recipient, error, since)
+        raise
 
 
 async def admit_async(
@@ -89,32 +99,66 @@ async def admit_async(
     decision: Decision | None = None,
 ) -> Decision:
     """`admit` for asyncio."""
-    line: Place | None = None
-    seen = changes.latest
-    if decision is None or policy.waits(decision):
-        if lines and policy.max_wait is not None:
-            line = limiter.line_for(policy.on_limit, type, recipient, cost, priority, fields)
-        decision = None
-        if line is None:
-            decision = await limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
-    if decision is not None and policy.pause(decision, 0.0) is None:
-        return decision
-    from ratelimited_notify.storage.event_loop import running_loop
+    since: float | None = None
+    try:
+        line: Place | None = None
+        seen = changes.latest
+        if decision is None or policy.waits(decision):
+            if lines and policy.max_wait is not None:
+                line = limiter.line_for(policy.on_limit, type, recipient, cost, priority, fields)
+            decision = None
+            if line is None:
+                decision = await limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
+        if decision is not None and policy.pause(decision, 0.0) is None:
+            return decision if decision.allowed else _refused(limiter, decision)
+        since = perf_counter()
+        from ratelimited_notify.storage.event_loop import running_loop
 
-    signal = TaskSignal(running_loop())
-    with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake, seen)) as steps:
-        step = _next(steps, None)
-        while not isinstance(step, Decision):
-            answer: Decision | bool | None = None
-            if isinstance(step, Pause) and step.by_clock:
-                await limiter.wait(step.seconds)
-            elif isinstance(step, Pause):
-                answer = await signal.wait(step.seconds)
-            else:
-                ask = limiter.hit if step == "hit" else limiter.test
-                answer = await ask(type, recipient, cost=cost, priority=priority, **fields)
-            step = _next(steps, answer)
-        return step
+        signal = TaskSignal(running_loop())
+        with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake, seen)) as steps:
+            step = _next(steps, None)
+            while not isinstance(step, Decision):
+                answer: Decision | bool | None = None
+                if isinstance(step, Pause) and step.by_clock:
+                    await limiter.wait(step.seconds)
+                elif isinstance(step, Pause):
+                    answer = await signal.wait(step.seconds)
+                else:
+                    ask = limiter.hit if step == "hit" else limiter.test
+                    answer = await ask(type, recipient, cost=cost, priority=priority, **fields)
+                step = _next(steps, answer)
+            return _waited(limiter, step, since)
+    except BaseException as error:
+        if limiter.watching is not None:
+            _tell_failure(limiter.watching, type, recipient, error, since)
+        raise
+
+
+def _refused(limiter: Limiter | AsyncLimiter, decision: Decision) -> Decision:
+    """The refusal, after it was told that nothing is sent."""
+    if limiter.watching is not None:
+        limiter.watching.suppressed(decision.type, decision.recipient)
+    return decision
+
+
+def _waited(limiter: Limiter | AsyncLimiter, decision: Decision, since: float) -> Decision:
+    """The decision at the end of a wait, after it was told."""
+    watching = limiter.watching
+    if watching is not None:
+        watching.waited(decision.type, decision.recipient, perf_counter() - since, allowed=decision.allowed)
+    return decision if decision.allowed else _refused(limiter, decision)
+
+
+def _tell_failure(
+    watching: Watching, type: str, recipient: Recipient, error: BaseException, since: float | None
+) -> None:
+    """Tell that nothing is sent, because of this error."""
+    if since is not None:
+        watching.waited(type, recipient, perf_counter() - since, allowed=False)
+    if isinstance(error, RateLimitExceeded):
+        watching.suppressed(type, recipient)
+    else:
+        watching.undecided(type, recipient, error)
 
 
 def _next(steps: Steps, answer: Decision | bool | None) -> Step | Decision:

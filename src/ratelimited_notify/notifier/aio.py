@@ -206,16 +206,24 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         )  # fmt: skip
 
     async def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
+        watching = self.limiter.watching
+        attempt = None if watching is None else watching.attempt(notification.type, decision.recipient)
         try:
             result = await self._send(notification)
         except BaseException as error:
+            if attempt is not None:
+                attempt.failed(error)
             if self._refunded(error):
                 await give_back_async(self.limiter, [decision])
             raise_misplaced(error, self._gateway, notification.kwargs, self.limiter.rules)
             raise
         failure = None if self._failure is None else self._failure(result)
         if failure is None:
+            if attempt is not None:
+                attempt.sent()
             return Delivery(Status.SENT, decision, notification, result)
+        if attempt is not None:
+            attempt.failed(failure)
         if self._refunded(failure):
             await give_back_async(self.limiter, [decision])
         return Delivery(Status.FAILED, decision, notification, error=failure)

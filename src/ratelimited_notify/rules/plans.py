@@ -164,10 +164,12 @@ class Plans:
 
     def named(self, name: str) -> list[Rule]:
         """The rules with this name, in order. The default and the limits of decorators that apply are among them."""
+        return [rule for rule in self.every_rule() if rule.name == name]
+
+    def every_rule(self) -> list[Rule]:
+        """The rules in order, the limits of decorators that apply, and the default."""
         every = [*self.rules, *(compiled.rule for _, compiled in _snapshot(self._standing_in))]
-        if self.rules.default is not None:
-            every.append(self.rules.default)
-        return [rule for rule in every if rule.name == name]
+        return every if self.rules.default is None else [*every, self.rules.default]
 
     def of(self, type: str) -> Plan:
         """The plan of this type.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.callables import check_is_called_only
@@ -32,6 +33,7 @@ class Callbacks:
         self._locks = locks
         self._callbacks: list[OnChange] = []
         self._untold: deque[tuple[RuleSet, RuleSet]] = deque()
+        self._rejections: deque[Callable[[], object]] = deque()
 
     def add(self, callback: OnChange) -> Callable[[], None]:
         """Call this function from now on. What you get ends this.
@@ -62,6 +64,10 @@ class Callbacks:
         """Note a change. `tell` tells about it."""
         self._untold.append((before, rules))
 
+    def note_rejection(self, tell: Callable[[], object]) -> None:
+        """Note that rules cannot be used or loaded. `tell` calls this function, which raises nothing."""
+        self._rejections.append(tell)
+
     def tell(self, caught: type[BaseException]) -> None:
         """Call all of them about each change that was noted. What one raises is logged.
 
@@ -70,6 +76,9 @@ class Callbacks:
         Arguments:
             caught: what a callback may raise.
         """
+        while self._rejections and not any(map(holds, self._locks)):
+            with suppress(IndexError):  # another thread tells about it
+                self._rejections.popleft()()
         while self._untold and not any(map(holds, self._locks)):
             try:
                 before, rules = self._untold.popleft()

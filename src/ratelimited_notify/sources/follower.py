@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from weakref import ref
 
+    from ratelimited_notify.instrumentation.watcher import Watcher
     from ratelimited_notify.rules.ruleset import RuleSet
 
 
@@ -22,6 +23,11 @@ class Follower(Protocol):
     @property
     def reconsiders(self) -> bool:
         """Whether the rules that it refused last may be usable by now."""
+        ...
+
+    @property
+    def watchers(self) -> Sequence[Watcher]:
+        """Those who watch this limiter alone."""
         ...
 
     def prepared(self, rules: RuleSet) -> Callable[[], None]:

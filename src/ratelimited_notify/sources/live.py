@@ -25,6 +25,7 @@ from ratelimited_notify.sources.explaining import explained_by, explained_in_for
 from ratelimited_notify.sources.follower import may_accept
 from ratelimited_notify.sources.load import fallback_from
 from ratelimited_notify.sources.refreshing import Refresher
+from ratelimited_notify.sources.rejection import tell_rejection
 from ratelimited_notify.sources.status import LiveState
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class LiveRules(RefreshedHere):
                         raise
                     self._fail(error)
                     self._state = self._state._replace(rules=fallback or _NO_RULES)
-            return self.rules
+        self._callbacks.tell(Exception)
+        return self.rules
 
     def refresh(self) -> bool:
         """Ask the source now, in this thread.
@@ -185,8 +187,7 @@ class LiveRules(RefreshedHere):
             self._begin()
         with explained_in_force(self.source, self.status), self.editing:
             self._followers = *(each for each in self._followers if each() not in (None, follower)), ref(follower)
-            late = follower.rules is not self.rules
-            if late:
+            if late := follower.rules is not self.rules:
                 follower.prepared(self.rules)()
         if late:
             follower.changed()
@@ -368,6 +369,7 @@ class LiveRules(RefreshedHere):
         said, failures = str(error), self._state.failures + 1
         problems = error.problems if isinstance(error, RuleError) else ()
         self._state = self._state._replace(error=said, problems=problems, failures=failures)
+        self._callbacks.note_rejection(lambda: tell_rejection(self.source, self._following, said, len(problems)))
         if said != self._said and failures > self.source.patience:
             # Once per change, however long it lasts.
             self._said = said

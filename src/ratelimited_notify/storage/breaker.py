@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from weakref import ref
 
 from ratelimited_notify.forking import in_children
+from ratelimited_notify.instrumentation import registry
 
 if TYPE_CHECKING:
+    from ratelimited_notify.instrumentation.events import Event
     from ratelimited_notify.storage.circuit import Circuit
 
 State: TypeAlias = Literal["closed", "open", "half-open"]
@@ -51,6 +53,7 @@ class Breaker:
 
     Arguments:
         circuit: when to open and when to try again; None never opens.
+        server: the address of the server, for those who watch.
     """
 
     __slots__ = (
@@ -62,14 +65,17 @@ class Breaker:
         "_probe_at",
         "_probing",
         "_refused_last",
+        "_told_open",
         "_yielding",
         "failures",
         "hint",
         "is_open",
+        "server",
     )
 
-    def __init__(self, circuit: Circuit | None) -> None:
+    def __init__(self, circuit: Circuit | None, server: str = "") -> None:
         self._circuit = circuit
+        self.server = server
         self.failures = 0
         """How many calls in a row got no reply."""
         self.is_open = False
@@ -82,6 +88,8 @@ class Breaker:
         self._yielding: set[int] = set()
         self._pings = 0
         self._claims: dict[float, _Claim] = {}
+        # Holds what claimed to tell that the circuit opened, until it is told that it closed.
+        self._told_open: dict[None, object] = {}
 
     @property
     def state(self) -> State:
@@ -110,6 +118,9 @@ class Breaker:
             # After a lost connection the server may be fine, and trying again takes no time.
             self._probe_at = time.monotonic() + (circuit.pause if timed_out else 0)
             self.is_open = True
+            mine = object()
+            if self._told_open.setdefault(None, mine) is mine:
+                registry.tell_of_server(self.server, self._opened)
 
     def answered(self) -> None:
         """Note that the server replied, with whatever content. Only needed if there are `failures`."""
@@ -118,6 +129,18 @@ class Breaker:
             self.is_open = self._probing = False
         # Last: an interrupt before this line leaves failures in place, so the next reply calls this again.
         self.failures = 0
+        if self._told_open and self._told_open.pop(None, None) is not None:
+            registry.tell_of_server(self.server, self._closed)
+
+    def _opened(self) -> Event:
+        from ratelimited_notify.instrumentation.events import CircuitOpened
+
+        return CircuitOpened(self.server)
+
+    def _closed(self) -> Event:
+        from ratelimited_notify.instrumentation.events import CircuitClosed
+
+        return CircuitClosed(self.server)
 
     def may_probe(self) -> bool:
         """Whether this caller has to send a PING now. If so, the pause until the next PING begins."""
@@ -201,14 +224,15 @@ class Breaker:
 _breakers: dict[tuple[str, Circuit], ref[Breaker]] = {}
 
 
-def breaker_for(server: str, circuit: Circuit | None) -> Breaker:
+def breaker_for(server: str, circuit: Circuit | None, address: str | None = None) -> Breaker:
     """The breaker of this process for a server. Limiters with the same settings share it.
 
     Arguments:
-        server: the address of the server.
+        server: the server: its address, and what else tells it from others.
         circuit: the settings; None makes a breaker that never opens.
+        address: its address, if that is something else.
     """
-    made = Breaker(circuit)
+    made = Breaker(circuit, server if address is None else address)
     if circuit is None:
         return made
     for gone in [key for key, reference in _breakers.copy().items() if reference() is None]:

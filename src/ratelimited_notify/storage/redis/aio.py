@@ -151,7 +151,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         )
         self._most = server_options.places(pool)
         self._uses_tls = issubclass(pool.connection_class, redis_connection.SSLConnection)
-        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit)
+        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit, self._where)
         self.circuits = Circuits({self._where: self.breaker})
         """The state of the server's circuit, by its address."""
         self._lanes: dict[asyncio.AbstractEventLoop, Lanes] = {}

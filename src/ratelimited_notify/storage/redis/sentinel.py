@@ -71,7 +71,7 @@ class RedisSentinelStorage(RedisStorage):
         super().__init__(wrap_exceptions=wrap_exceptions, timeout=timeout, connection_pool=pool, circuit=None)
         self._connections = Connections(_Master(sentinels, pool), server_options.places(pool))
         self._where = server_options.watched(parts, service)
-        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit)
+        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit, self._where)
         self.circuits = Circuits({self._where: self.breaker})
 
     def _refused(self, answer: ResponseError) -> None:

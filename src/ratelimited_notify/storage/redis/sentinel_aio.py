@@ -66,7 +66,7 @@ class AsyncRedisSentinelStorage(AsyncRedisStorage):
         super().__init__("redis://", wrap_exceptions, timeout=timeout, connection_pool=pool, circuit=None)
         self._reach = _Master(sentinels, pool)
         self._where = server_options.watched(parts, service)
-        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit)
+        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit, self._where)
         self.circuits = Circuits({self._where: self.breaker})
 
     def _refused(self, answer: ResponseError) -> None:

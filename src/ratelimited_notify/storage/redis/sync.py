@@ -86,7 +86,7 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
         # No reference to this object, so that it is freed as soon as it is dropped, without the garbage collector.
         reach = partial(connected, pool.connection_class, server_options.once(pool.connection_kwargs))
         self._connections = Connections(reach, server_options.places(pool))
-        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit)
+        self.breaker = breaker_for(server_options.circuit_of(self._where, pool, redis_connection), circuit, self._where)
         self.circuits = Circuits({self._where: self.breaker})
         """The state of the server's circuit, by its address."""
 

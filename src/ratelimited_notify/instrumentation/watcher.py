@@ -1,0 +1,159 @@
+"""A callback that is told about events, and how it is kept from doing harm."""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import ref
+
+from ratelimited_notify.callables import check_is_called_only
+from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.instrumentation import registry
+from ratelimited_notify.log import warning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import CodeType
+    from typing import Self
+
+    from ratelimited_notify.instrumentation.events import Event
+    from ratelimited_notify.rules.rule import Rule
+
+    Callback: TypeAlias = Callable[[Event], object]
+
+
+def watch(callback: Callback, *, recipients: bool = False) -> Handle:
+    """Call a function for each event of all limiters of the process, also of those that are made later.
+
+    It is called in the thread of the sender, before the sender goes on, so it should be quick. What it raises is logged once and
+    never reaches the sender. If it asks a limiter itself, it is not called about that.
+
+    Arguments:
+        callback: takes an event, such as `Decided` or `Delivered`. There may be more kinds of events in later versions.
+        recipients: True tells the recipient too, as it is counted: normalized, and pseudonymized if the limiter does that.
+
+    Returns:
+        A handle. Its `close()` ends the watching.
+
+    Raises:
+        NotifyError: the callback cannot be called, or is a coroutine function.
+    """
+    return Handle.begun(Watcher(callback, recipients=recipients), registry.begin, registry.end)
+
+
+class Handle:
+    """What ends the watching: `close()`, or a `with` block."""
+
+    __slots__ = ("_end", "watcher")
+
+    def __init__(self, watcher: Watcher, end: Callable[[Watcher], None]) -> None:
+        self.watcher = watcher
+        self._end = end
+
+    @classmethod
+    def begun(cls, watcher: Watcher, begin: Callable[[Watcher], None], end: Callable[[Watcher], None]) -> Self:
+        """Begin to watch, and return what ends it."""
+        handle = cls(watcher, end)
+        begin(watcher)
+        return handle
+
+    def close(self) -> None:
+        """End the watching. You can call this more than once."""
+        self._end(self.watcher)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Call:
+    """A running call of a callback. It is gone when the call is over, however that ended."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Watcher:
+    """Tells events to a callback.
+
+    Arguments:
+        callback: takes an event.
+        recipients: whether it is told the recipients too.
+
+    Raises:
+        NotifyError: the callback cannot be called, or is a coroutine function.
+    """
+
+    times_deliveries = True
+    """Whether it wants to know how long gateways take."""
+
+    times_decisions = True
+    """Whether it wants to know how long storages take."""
+
+    def __init__(self, callback: Callback, *, recipients: bool = False) -> None:
+        if not callable(callback):
+            raise NotifyError(f"The callback that watches is a {type(callback).__name__}, not a function.")
+        check_is_called_only(callback, "The callback that watches")
+        if not isinstance(recipients, bool):
+            raise NotifyError("recipients= must be True or False.")
+        self.recipients = recipients
+        self._callback = callback
+        self._running: dict[int, ref[_Call]] = {}
+        self._has_raised = False
+
+    def tell(self, event: Event) -> None:
+        """Call the callback, unless it is what led here. It raises nothing but what a signal handler raised."""
+        thread = get_ident()
+        running = self._running.get(thread)
+        if running is not None and running() is not None:
+            return
+        call = _Call()
+        try:
+            self._running[thread] = ref(call)
+            self._callback(event)
+        except Exception as error:  # noqa: BLE001  # the callback is somebody else's code and may raise anything
+            self.raised(error)
+        finally:
+            self._running.pop(thread, None)
+
+    def prepared(self, event: Event) -> Callable[[], object]:
+        """A function that tells this event, which happens often."""
+        return partial(self.tell, event)
+
+    def rules_in_force(self, rules: Sequence[Rule]) -> None:
+        """Note the rules of a limiter, those of decorators too: when the watching begins, when it is made, and when they change.
+        It raises nothing.
+        """
+
+    def raised(self, error: Exception) -> None:
+        """Log the first exception of the callback. The exception of a signal handler is not its fault, and is passed on."""
+        if _by_signal_handler(error):
+            raise error
+        if not self._has_raised:
+            self._has_raised = True
+            warning(
+                "A callback that watches, %s, raised %s. It is still called, and what else it raises is not logged.",
+                getattr(self._callback, "__qualname__", type(self._callback).__name__),
+                type(error).__name__,
+            )
+
+
+def _by_signal_handler(error: BaseException) -> bool:
+    """Whether a signal handler raised this, which ran in the middle of something else."""
+    handlers = {code for number in signal.valid_signals() if (code := _code_of(signal.getsignal(number))) is not None}
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code in handlers:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _code_of(handler: object) -> CodeType | None:
+    while isinstance(handler, partial):
+        handler = handler.func
+    code: CodeType | None = getattr(getattr(handler, "__func__", handler), "__code__", None)
+    return code
