@@ -208,9 +208,9 @@ def test_the_import_loads_nothing_but_itself() -> None:
     assert other - _loaded("import typing") <= {"__future__"}
 
 
-def test_what_is_used_loads_less_than_half_of_what_limits_loads() -> None:
+def test_what_is_used_loads_less_than_two_thirds_of_what_limits_loads() -> None:
     """Also when a decorator and a limiter are taken from it. Code is what takes time to load, in however many files it is."""
-    assert _code_of("from ratelimited_notify import Limiter, rate_limited") < _code_of("import limits") / 2
+    assert _code_of("from ratelimited_notify import Limiter, rate_limited") < _code_of("import limits") * 2 / 3
 
 
 def test_windows_in_memory_load_no_client_of_a_server() -> None:

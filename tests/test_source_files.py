@@ -469,7 +469,11 @@ print("all", status)
 def test_a_forked_child_watches_on_its_own(written: Path) -> None:
     """And the parent goes on when the child has ended; both exit without a word."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(written)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", CHILD, str(written)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
     assert (done.stdout, done.stderr, done.returncode) == ("all 0\n", "", 0)

@@ -17,7 +17,7 @@ import pytest
 import ratelimited_notify
 from offering import WITHIN, Offered, amount, limits, threads, until
 from ratelimited_notify import Limiter, NotifyError, Rule
-from striking import Striking, Struck, StruckHard
+from striking import Striking, Struck, StruckHard, only_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class Strike(Striking):
         super().__init__(at, error, OURS)
 
     def spares(self, frame: FrameType) -> bool:
-        return _is_spared(frame)
+        return only_traced(frame) or _is_spared(frame)
 
 
 class Scene:

@@ -64,7 +64,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def run(program: str, *arguments: object, within: float = 60) -> str:
     """What a program prints, which must exit, and have nothing to complain about."""
     done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *map(str, arguments)],
         capture_output=True, text=True, check=False, timeout=within,
     )  # fmt: skip
     assert (done.stderr, done.returncode) == ("", 0)

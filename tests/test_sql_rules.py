@@ -255,7 +255,7 @@ def sources_of_tables() -> list[str]:
         ("nope+secret://x", "knows no database"),
         ("redis://localhost/0", "Rules in Redis need no tables. .* RedisRules"),
         (lambda: 5, "returned a int"),
-        ("postgresql://a..b/x", "failed with UnicodeError"),
+        ("postgresql://a..b/x", "failed with Unicode(Encode)?Error"),
         (lambda: create_async_engine("sqlite+aiosqlite:///x"), "not for asyncio"),
         ("mssql+pyodbc://ana:secret@host/x", "need the package pyodbc"),
     ],

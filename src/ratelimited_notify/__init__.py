@@ -41,7 +41,7 @@ else:  # hidden from type checkers, which would accept every misspelt name becau
             "limiter.sync": ("Limiter",),
             "limiter.window_state": ("WindowState",),
             "notification.notification": ("Notification",),
-            "notification.recipient": ("Recipient",),
+            "notification.annotations": ("Recipient",),
             "notifier.aio": ("AsyncNotifier",),
             "notifier.delivery": ("Delivery", "Status"),
             "notifier.sync": ("Notifier",),

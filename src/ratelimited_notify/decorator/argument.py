@@ -7,18 +7,17 @@ from contextlib import suppress
 from inspect import Parameter, signature
 from types import FunctionType
 from typing import TYPE_CHECKING, TypeAlias, cast
-from uuid import UUID
 
 from ratelimited_notify.callables import check_is_called_only
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.notification.cost import checked_cost
-from ratelimited_notify.notification.recipient import check_field_names
+from ratelimited_notify.notification.recipient import check_field_names, is_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from inspect import Signature
 
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
 
     Reader: TypeAlias = Callable[[tuple[object, ...], dict[str, object]], object]
 
@@ -210,7 +209,7 @@ class Call:
         self._name = name
         try:
             self._signature = found = signature(function)
-        except (TypeError, ValueError):
+        except Exception:  # noqa: BLE001  # since Python 3.13, a callable __signature__ is called, which may do and raise anything
             raise NotifyError(
                 f"The parameters of {name} cannot be found out; wrap it in a function that declares them."
             ) from None
@@ -304,7 +303,8 @@ def _reads_or_is(value: object, signature: Signature, option: str) -> object:
         if dot:
             _check_spelling(name, value, signature, option)
         return value
-    if value is None or (isinstance(value, (int, UUID)) and not isinstance(value, bool) and option != "priority"):
+    is_identifier = (isinstance(value, int) and not isinstance(value, bool)) or is_uuid(value)
+    if value is None or (is_identifier and option != "priority"):
         return value
     raise NotifyError(
         f"{option}= is a {value.__class__.__name__}; it must be a string, name a parameter, or be a callable that "

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.refund import Refund
     from ratelimited_notify.limiter.watching import Attempt, Watching
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.annotations import LimitNotation
     from ratelimited_notify.rules.ruleset import RuleSet
 

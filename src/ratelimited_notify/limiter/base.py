@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.refusals import RefusalCache
     from ratelimited_notify.limiter.tiers import TierOf
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.notification.notification import Notification
-    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
     from ratelimited_notify.sources.annotations import Rules

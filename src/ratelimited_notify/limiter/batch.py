@@ -15,8 +15,8 @@ from ratelimited_notify.windows.strategies import Request
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.notification.notification import Notification
-    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.rules.plan import Variant
     from ratelimited_notify.storage.base import AsyncStorage, Storage
     from ratelimited_notify.windows.strategies import VerdictLike

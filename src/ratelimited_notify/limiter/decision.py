@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ratelimited_notify.limiter.window_state import WindowState
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage

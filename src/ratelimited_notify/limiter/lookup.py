@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.checks import Check, Checks
     from ratelimited_notify.limiter.following import Following
     from ratelimited_notify.limiter.tiers import TierOf, Tiers
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Plan
     from ratelimited_notify.rules.rule import Rule

@@ -13,7 +13,7 @@ from ratelimited_notify.windows.strategies import MICROSECONDS, Mode
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plans import Plans
     from ratelimited_notify.rules.rule import Rule

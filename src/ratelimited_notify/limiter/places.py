@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.waiters import Place
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
 

@@ -8,7 +8,7 @@ from ratelimited_notify.windows.strategies import Request
 
 if TYPE_CHECKING:
     from ratelimited_notify.limiter.refusals import AskedAt
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.plan import Subject
 

@@ -12,7 +12,7 @@ from ratelimited_notify.windows.keys import plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.plan import Plan, Variant
     from ratelimited_notify.windows.strategies import Outcome, Shortcut
 

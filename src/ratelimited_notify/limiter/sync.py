@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.failure_budget import FailureBudget
     from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.window_state import WindowState
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.notification.notification import Notification
-    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.storage.base import Storage
     from ratelimited_notify.windows.strategies import VerdictLike
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from ratelimited_notify.callables import close_coroutine
 from ratelimited_notify.errors import NotifyError, Problem
-from ratelimited_notify.notification.recipient import Recipient
+from ratelimited_notify.notification.annotations import Recipient
 
 if TYPE_CHECKING:
     from ratelimited_notify.rules.ruleset import RuleSet
@@ -121,7 +121,7 @@ def _kind_of_fields(tier_of: object) -> object:
         parameter = signature(tier_of).parameters.get("fields")
         # A wrapper may take other arguments than the function that it wraps.
         called = signature(tier_of, follow_wrapped=False)
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  # since Python 3.13, a callable __signature__ is called, which may do and raise anything
         # Some callables that are written in C have no signature.
         return None
     kind = None if parameter is None else parameter.kind

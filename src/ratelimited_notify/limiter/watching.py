@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.instrumentation.events import Event
     from ratelimited_notify.instrumentation.watcher import Watcher
     from ratelimited_notify.limiter.decision import Decision
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.windows.strategies import Outcome, Shortcut
 

@@ -10,7 +10,7 @@ from ratelimited_notify.notification.recipient import check_field_names
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
 
 
 class Notification:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections.abc import Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeAlias, cast
-from uuid import UUID
+from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.windows.keys import digest
@@ -14,9 +14,7 @@ from ratelimited_notify.windows.keys import digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-Recipient: TypeAlias = str | int | UUID
-"""A recipient, or the value of any other field. `5` and `"5"` are the same."""
-
+    from ratelimited_notify.notification.annotations import Recipient
 
 # Up to this length, `unicodedata` puts combining marks in order fast enough.
 _SHORT = 500
@@ -55,6 +53,12 @@ def check_field_names(fields: object) -> None:
             raise NotifyError(f"{name!r} is not a field; pass it as the argument {name}=.")
 
 
+def is_uuid(value: object) -> bool:
+    """Whether this is a UUID. If nobody has loaded `uuid`, which takes long, there is none."""
+    kind: type | None = getattr(sys.modules.get("uuid"), "UUID", None)
+    return kind is not None and isinstance(value, kind)
+
+
 def text_of(value: Recipient, field: str = "recipient") -> str:
     """The value as a string.
 
@@ -77,7 +81,7 @@ def text_of(value: Recipient, field: str = "recipient") -> str:
             raise NotifyError(
                 f"The {field} has too many digits. Pass a value that identifies it, such as an address or an id."
             ) from None
-    elif isinstance(value, UUID):
+    elif is_uuid(value):
         text = str(value)
     else:
         from ratelimited_notify.callables import if_unawaited

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.sync import Limiter
     from ratelimited_notify.limiter.waiters import Place
     from ratelimited_notify.limiter.watching import Watching
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.notifier.policy import Policy
     from ratelimited_notify.notifier.turns import Step, Steps
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.refund import Refund
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.notification.notification import Notification
-    from ratelimited_notify.notification.recipient import Recipient
     from ratelimited_notify.notifier.policy import Policy
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.sources.annotations import Rules

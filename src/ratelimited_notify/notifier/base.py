@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.options import LimiterOptions
     from ratelimited_notify.limiter.refund import Refund
     from ratelimited_notify.limiter.sync import Limiter
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.sources.annotations import Rules
@@ -201,7 +201,7 @@ def _takes_keyword(function: Callable[..., object], name: str) -> bool:
     """Whether a call can pass an argument by this name; False if that cannot be found out."""
     try:
         parameters = signature(function).parameters
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  # since Python 3.13, a callable __signature__ is called, which may do and raise anything
         return False
     if any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values()):
         return True

@@ -15,7 +15,7 @@ from ratelimited_notify.rules.overrides import Overrides
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
 
     Limits: TypeAlias = tuple[RateLimitItem, ...]
 

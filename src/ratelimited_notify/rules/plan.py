@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from limits import RateLimitItem
 
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.rule import Rule
 
     _Limits: TypeAlias = tuple[RateLimitItem, ...]

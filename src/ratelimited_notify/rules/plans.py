@@ -13,7 +13,7 @@ from ratelimited_notify.rules.plan import CompiledRule, Plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.rules.ruleset import RuleSet
     from ratelimited_notify.windows.strategies import Shortcut

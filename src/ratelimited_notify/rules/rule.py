@@ -17,7 +17,7 @@ from ratelimited_notify.windows.strategies import StrategyName
 if TYPE_CHECKING:
     from limits import RateLimitItem
 
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.annotations import LimitNotation
 
 OnLimit: TypeAlias = Literal["raise", "drop", "wait"]

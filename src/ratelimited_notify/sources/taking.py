@@ -24,7 +24,7 @@ def check_takes(function: object, number: int, what: str) -> None:
     """
     try:
         taken = signature(cast("Callable[..., object]", function), follow_wrapped=False)
-    except (TypeError, ValueError):
+    except Exception:  # noqa: BLE001  # since Python 3.13, a callable __signature__ is called, which may do and raise anything
         # Some callables that are written in C have none.
         return
     try:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.gateways.smtp.mailbox import Addresses
     from ratelimited_notify.gateways.smtp.message import Letter
-    from ratelimited_notify.notification.recipient import Recipient
+    from ratelimited_notify.notification.annotations import Recipient
 
 TLS: TypeAlias = Literal["starttls", "implicit"]
 """Encryption: `"starttls"` from the STARTTLS command on, `"implicit"` from the first byte."""
