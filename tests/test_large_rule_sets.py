@@ -346,6 +346,9 @@ def test_shortcuts_decide_as_the_long_way(
     clock = Clock()
     quick = Limiter(rules, clock=clock, tier_of=tier_of, normalize=normalize)
     long = Limiter(rules, clock=clock, tier_of=tier_of, normalize=normalize)
+    # Otherwise its first decision would take the shortcut that is made for it.
+    with contextlib.suppress(NotifyError):
+        long.plans.of("news")
     given_back: list[Any] = []
     for name, step in steps:
         if step == "tick":
@@ -368,6 +371,37 @@ def test_shortcuts_decide_as_the_long_way(
             one, other = given_back[len(given_back) // 2]
             assert quick.release(one) == long.release(other)
         assert quick.windows("news", name) == long.windows("news", name)
+
+
+@pytest.mark.parametrize("way", ["hit", "asyncio"])
+def test_the_first_decision_about_a_type_takes_the_shortcut(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With overrides or tiers, for a name, a glob or the default. The long way takes longer than to find the rules."""
+    options: dict[str, Any] = {"tier_of": {"gil": "gold"}.get}
+    rules = RuleSet(
+        [
+            Rule("news", "1/day", overrides={"vip": "2/day"}),
+            Rule("shop.*", "1/day; 5 per 7 days", tiers={"gold": "2/day"}),
+            Rule("*", "100/day", by="recipient"),
+        ],
+        default="1/day",
+    )
+    limiter: Any = AsyncLimiter(rules, **options) if way == "asyncio" else Limiter(rules, **options)
+    monkeypatch.setattr(type(limiter.storage), "acquire", None)
+    for kind, name, amount in (("news", "vip", 2), ("shop.one", "gil", 2), ("shop.two", "ana", 1), ("other", "ana", 1)):
+        decisions = [limiter.hit(kind, name) for _ in range(amount + 1)]
+        if way == "asyncio":
+            decisions = [asyncio.run(decision) for decision in decisions]
+        assert [decision.allowed for decision in decisions] == [True] * amount + [False]
+
+
+def test_the_first_decision_about_an_unknown_type_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where a cap has a shortcut, which does not log."""
+    limiter = Limiter([Rule("*", "5/day", by="recipient")])
+    for _ in range(2):
+        assert limiter.hit("news", "ana")
+
+    assert len(caplog.records) == 1
+    assert "news" in limiter.plans.shortcuts
 
 
 def test_one_shortcut_serves_all_who_have_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,13 +196,23 @@ class BaseLimiter(Answers[_S], Generic[_S]):
         # Any other cost takes the long way, which also checks it.
         if cost is not ONE or fields or priority is not None or type.__class__ is not str:
             return None
-        shortcut = self.plans.shortcuts.get(type)
-        if shortcut is None or recipient.__class__ is not str:
+        if recipient.__class__ is not str:
             return None
+        shortcut = self.plans.shortcuts.get(type)
+        if shortcut is None:
+            return self._decide_first(type, recipient)  # pyright: ignore[reportArgumentType]  # a text
         outcome = shortcut.decide(recipient)  # pyright: ignore[reportArgumentType]  # a text
         if outcome is None:
             return None
         return decided(type, recipient, self, outcome)  # pyright: ignore[reportArgumentType]  # a text
+
+    def _decide_first(self, type: str, recipient: str) -> Decision | None:
+        """The decision about the first hit of a type, if its plan has a shortcut to the storage."""
+        # While the storage fails, the long way notices that it works again.
+        if self._to is None or self._failures.uncounted.event.ongoing:
+            return None
+        shortcut = self._first_shortcut(type)
+        return None if shortcut is None else self.decision_from(type, recipient, shortcut.decide(recipient))
 
     def decision_from(self, type: str, recipient: object, outcome: Outcome | None) -> Decision | None:
         """The decision from the outcome of a shortcut; None if there is no outcome."""
@@ -214,12 +224,7 @@ class BaseLimiter(Answers[_S], Generic[_S]):
         """The reasons for a decision by a shortcut."""
         shortcut: ExplainingShortcut = outcome[-1]
         text = recipient if self._counted_as is text_of else self._counted_as(recipient)
-        return (
-            text,
-            shortcut.windows,
-            shortcut.explain(outcome),
-            (self.storage, None) if outcome[0] else None,
-        )
+        return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
 
     def _is_off(self) -> bool:
         if self._off or switch.off:
@@ -295,11 +300,7 @@ class BaseLimiter(Answers[_S], Generic[_S]):
             return self._off_decision(notification.type, notification.recipient, notification.cost)
         try:
             query = self._query(
-                notification.type,
-                notification.recipient,
-                notification.cost,
-                notification.priority,
-                notification.fields,
+                notification.type, notification.recipient, notification.cost, notification.priority, notification.fields
             )
         except Exception as error:  # noqa: BLE001  # normalize and tier_of are the user's code and may raise anything
             return error

@@ -226,7 +226,7 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
             self._following.leave(self)
 
     def forget_shortcuts(self) -> None:
-        """Decide the next notification of each type the long way."""
+        """Make all shortcuts anew. The next decision about each type starts the thread of a source before that."""
         self.plans.forget()
 
     def register(self, check: Check) -> None:
@@ -266,6 +266,13 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         if self._following is not None and not self._following.runs:
             self._following.begin(self)
         return self.plans
+
+    def _first_shortcut(self, type: str) -> Shortcut | None:
+        """The shortcut for a type that has no plan yet. None if it has one, or if there is something to log about it."""
+        plans = self._current_plans()
+        if type in plans:
+            return None
+        return plans.shortcuts.get(type) if plans.of(type).known else None
 
     def _query_each(
         self,

@@ -84,6 +84,8 @@ class Limiter(BaseLimiter["Storage"]):
                 decision.type, decision.recipient, decision.limiter = type, recipient, self
                 decision.outcome, decision.allowed = outcome, outcome[0]
                 return decision
+            if shortcut is None and (first := self._decide_first(type, recipient)) is not None:  # pyright: ignore[reportArgumentType]  # a text
+                return first
         query = self._prepare(type, recipient, cost, priority, fields, hit=True)
         if isinstance(query, Decision):
             return query

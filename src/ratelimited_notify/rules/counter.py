@@ -79,7 +79,7 @@ def keyed_item(
 class Counter(Window):
     """One limit of one rule in one mode: the fields that it counts by, and the keys of its windows."""
 
-    __slots__ = ("by", "item", "on_limit", "rule_strategy")
+    __slots__ = ("_item", "_limit", "_namespace", "by", "on_limit", "rule_strategy")
 
     def __init__(
         self, namespace: str, rule: Rule, item: RateLimitItem, mode: Mode, kind: WindowKind | None = None
@@ -94,23 +94,38 @@ class Counter(Window):
         )
         self.by: tuple[str, ...] = rule.by
         self.on_limit: OnLimit | None = rule.on_limit
-        self.item: RateLimitItem = keyed_item(item, namespace, rule.name, rule.by, self.strategy)
+        self._namespace = namespace
+        self._limit = item
+        # Made when it is first needed: most decisions need only its keys.
+        self._item: RateLimitItem | None = None
         self.rule_strategy: StrategyName = rule.strategy
+
+    def __getstate__(self) -> tuple[None, dict[str, object]]:
+        # A copy elsewhere makes the item itself.
+        kept = {name: getattr(self, name) for name in (*Window.__slots__, *self.__slots__)}
+        return None, {**kept, "_item": None}
+
+    @property
+    def item(self) -> RateLimitItem:
+        """The limit, as an item of `limits` that builds the keys of the windows."""
+        if self._item is None:
+            self._item = keyed_item(self._limit, self._namespace, self.rule, self.by, self.strategy)
+        return self._item
 
     def key_parts(self, type: str) -> tuple[str, str]:
         """The parts of the keys of a type before and after the recipient, as it is written in keys. If keys do not depend on
         the recipient, the first part is the whole key.
         """
-        item = cast("_Keyed", self.item)
-        types = [type] if "type" in self.by else []
+        by = self.by
         if self.shared:
-            return item.key_for(*types), ""
-        parts = (item.rule, f"{self.period // MICROSECONDS}{_layout(self.by)[2]}", *types)
-        return f"{item.namespace}:{{", f"}}:{rest_of(parts, item.strategy)}"
+            return self.item.key_for(*(type,) if "type" in by else ()), ""
+        period = f"{self.period // MICROSECONDS}{_layout(by)[2]}"
+        parts = (self.rule, period, type) if "type" in by else (self.rule, period)
+        return f"{self._namespace}:{{", f"}}:{rest_of(parts, self.strategy)}"
 
     def key(self, identifiers: Sequence[str]) -> str:
         """The storage key of the window with these values of `by`."""
-        return self.item.key_for(*identifiers)
+        return (self._item or self.item).key_for(*identifiers)
 
 
 def pause_of(namespace: str, rule: Rule, mode: Mode) -> Counter:

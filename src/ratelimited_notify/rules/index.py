@@ -69,16 +69,20 @@ class TypeIndex:
         found: list[int] = []
         asked = list(self._always)
         _extend(found, self._named.get(type))
+        # Most are not there.
         for length, beginnings in self._beginnings:
-            _extend(asked, beginnings.get(type[:length]))
+            if (more := beginnings.get(type[:length])) is not None:
+                _extend(asked, more)
         for length, endings in self._endings:
-            _extend(asked, endings.get(type[-length:]))
+            if (more := endings.get(type[-length:])) is not None:
+                _extend(asked, more)
         for length, grams in self._grams:
             texts = {type[place : place + length] for place in range(len(type) - length + 1)}
             for text in texts & grams.keys():
                 _extend(asked, grams[text])
-        found += (position for position in asked if self._glob(position).matches(type))
-        found.sort()
+        if asked:
+            found += [position for position in asked if self._glob(position).matches(type)]
+            found.sort()
         return found
 
     def _glob(self, position: int) -> Glob:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     _Limits: TypeAlias = tuple[RateLimitItem, ...]
 
+_NOTHING = frozenset[str]()
 _ALWAYS = frozenset({"type", "recipient"})
 """The fields that each notification has."""
 
@@ -51,6 +53,15 @@ class Subject:
         return tuple(values)
 
 
+@lru_cache(maxsize=1024)
+def _kind_of(by: tuple[str, ...]) -> tuple[bool, str | None, int]:
+    """Whether a rule that counts by these fields counts by nothing but type and recipient, the field whose values overrides are
+    for, and its place.
+    """
+    field = overridden_field(by)
+    return _ALWAYS.issuperset(by), field, 0 if field is None else by.index(field)
+
+
 class CompiledRule:
     """A rule, with what must be known to find its windows quickly.
 
@@ -65,18 +76,17 @@ class CompiledRule:
 
     __slots__ = ("_counters", "_namespace", "_overridden", "overrides", "plain", "rule")
 
+    plain: bool
+    """Whether the rule counts by nothing but type and recipient."""
+
     def __init__(self, namespace: str, rule: Rule, counted_as: Callable[[Recipient], str]) -> None:
         self._namespace = namespace
         self.rule = rule
-        self.plain = _ALWAYS.issuperset(rule.by)
-        """Whether the rule counts by nothing but type and recipient."""
-        field = overridden_field(rule.by)
+        self.plain, field, self._overridden = _kind_of(rule.by)
         self.overrides = rule.overrides
         """Other limits, by the recipient as it is counted, or by the value of another field."""
         if rule.overrides and field == "recipient" and counted_as is not text_of:
             self.overrides = _normalized(rule, counted_as)
-        # Where the value that has overrides is among the values of `by`.
-        self._overridden = 0 if field is None else rule.by.index(field)
         # By the identity of the limits, which the rule keeps alive: thousands of overrides usually have few distinct limits.
         self._counters: dict[tuple[int, bool], tuple[Counter, ...]] = {}
 
@@ -95,7 +105,7 @@ class CompiledRule:
         counters = self._counters.get((id(limits), forced))
         if counters is None:
             mode = Mode.FORCE if forced else Mode.ENFORCE if self.rule.enforce else Mode.SHADOW
-            made = tuple(Counter(self._namespace, self.rule, item, mode) for item in limits)
+            made = tuple([Counter(self._namespace, self.rule, item, mode) for item in limits])
             if can_be_paused(self.rule):
                 made += (pause_of(self._namespace, self.rule, mode),)
             # Of two threads, both get what the first one made.
@@ -139,7 +149,7 @@ class Variant:
 
     def __init__(self, type: str, windows: tuple[Counter, ...]) -> None:
         self.windows = windows
-        self.key_parts = tuple(window.key_parts(type) for window in windows)
+        self.key_parts = tuple([window.key_parts(type) for window in windows])
         """For each of these windows, the parts of its key before and after the recipient."""
 
     def keys(self, recipient: str) -> list[str]:
@@ -177,29 +187,43 @@ class Plan:
         self.type = type
         self.known = known
         self.compiled_rules = compiled_rules
-        self.required = tuple(
-            (name, compiled.rule)
-            for compiled in compiled_rules
-            for name in compiled.rule.required
-            if name not in _ALWAYS
-        )
+        required: list[tuple[str, Rule]] = []
+        exempt = tiers = fields = _NOTHING
+        plain: list[CompiledRule] = []
+        overriding: list[Mapping[str, int]] = []
+        windows: list[Counter] = []
+        for compiled in compiled_rules:
+            rule = compiled.rule
+            # Most rules have none of these.
+            if rule.required:
+                required += ((name, rule) for name in rule.required if name not in _ALWAYS)
+            if rule.exempt:
+                exempt |= rule.exempt
+            if rule.tiers:
+                tiers = tiers.union(rule.tiers)
+            if not compiled.plain:
+                fields = fields.union(rule.by) - _ALWAYS
+                continue
+            plain.append(compiled)
+            if compiled.overrides.numbers:
+                overriding.append(compiled.overrides.numbers)
+            windows += compiled.counters(rule.limits)
+        self.required = tuple(required)
         """Fields that a notification must have, each with the rule that requires it."""
-        self._exempt = frozenset[str]().union(*(compiled.rule.exempt for compiled in compiled_rules))
-        self._fields = frozenset[str]().union(*(compiled.rule.by for compiled in compiled_rules)) - _ALWAYS
-        # A notification without any of these fields is counted by the other rules alone.
-        plain = [compiled for compiled in compiled_rules if compiled.plain]
-        self._plain_rules = plain if len(plain) < len(compiled_rules) else compiled_rules
-        self.tiers = frozenset[str]().union(*(compiled.rule.tiers for compiled in compiled_rules))
+        self.tiers = tiers
         """The tiers that the windows depend on."""
-        self.overriding = [compiled.overrides.numbers for compiled in self._plain_rules if compiled.overrides.numbers]
+        self.overriding = overriding
         """For each rule with overrides, which of them a recipient has. Recipients with the same ones have the same windows."""
-        windows = tuple(window for compiled in self._plain_rules for window in compiled.counters(compiled.rule.limits))
-        self.common = Variant(type, windows)
+        self._exempt = exempt
+        self._fields = fields
+        # A notification without any of these fields is counted by the other rules alone.
+        self._plain_rules = plain if fields else compiled_rules
+        self.common = Variant(type, tuple(windows))
         """The windows of a notification without fields, for recipients without an override or a tier, unless the priority
         is exempt."""
         # By the identity of the limits of each rule, which keeps them alive.
         self._variants: dict[tuple[int, ...], Variant] = {}
-        if self.overriding or self.tiers:
+        if overriding or tiers:
             self._variants[tuple(id(compiled.rule.limits) for compiled in self._plain_rules)] = self.common
 
     def variant(self, recipient: str, tier: str | None) -> Variant:

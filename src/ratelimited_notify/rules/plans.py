@@ -107,8 +107,11 @@ class Plans:
         """The compiled rule, taken from those that are known by name if one of them is for an equal rule."""
         compiled = self._compiled_rules.get(position)
         if compiled is None:
-            same = (each for each in known.get(rule.name, ()) if each.rule is rule or each.rule == rule)
-            made = next(same, None) or CompiledRule(self._namespace, rule, self._counted_as)
+            made: CompiledRule | None = None
+            if known:
+                made = next((each for each in known.get(rule.name, ()) if each.rule is rule or each.rule == rule), None)
+            if made is None:
+                made = CompiledRule(self._namespace, rule, self._counted_as)
             # Of two threads, both get what the first one made.
             compiled = self._compiled_rules.setdefault(position, made)
         return compiled
@@ -171,6 +174,10 @@ class Plans:
         every = [*self.rules, *(compiled.rule for _, compiled in _snapshot(self._standing_in))]
         return every if self.rules.default is None else [*every, self.rules.default]
 
+    def __contains__(self, type: str) -> bool:
+        """Whether the plan of this type is made."""
+        return type in self._plans
+
     def of(self, type: str) -> Plan:
         """The plan of this type.
 
@@ -211,8 +218,9 @@ class Plans:
         standing_in = self._standing_in.get(type)
         if standing_in is not None:
             return [*found, standing_in], True
-        if not all(compiled.rule.is_cap for compiled in found):
-            return found, True
+        for compiled in found:
+            if not compiled.rule.is_cap:
+                return found, True
         if rules.default is not None:
             return [*found, self._compiled(len(rules), rules.default, known)], True
         return found, False

@@ -39,6 +39,8 @@ plain = re.compile(r"[A-Za-z0-9@._+=-]{1,64}").fullmatch
 
 _PLAIN_PARTS = re.compile(r"[A-Za-z0-9@._+=:-]*").fullmatch
 _PLAIN_BYTES = (ascii_letters + digits + "@._+=-").encode()
+# What `quote` makes of ASCII characters.
+_ESCAPES = {code: f"%{code:02X}" for code in range(128) if chr(code) not in ascii_letters + digits + "@._+=-~"}
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,32}").fullmatch
 _OURS = re.compile(r"[A-Za-z0-9._-]{1,32}:\{[^{}]+\}:[^{}]+:[mfsp]").fullmatch
 # Escaping never produces this, so a hashed part cannot be mistaken for an escaped one. Both contain a %; a plain part does not.
@@ -52,7 +54,7 @@ def valid_namespace(namespace: str) -> bool:
 
 def digest(text: str, secret: bytes = b"") -> str:
     """The text's digest, 32 hexadecimal digits (BLAKE2b, RFC 7693); keyed if a secret is given."""
-    # Imported here, as in `escape`: most programs never need it.
+    # Imported here, as `quote` in `escape`: most programs never need it.
     from hashlib import blake2b
 
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=secret).hexdigest()
@@ -67,6 +69,8 @@ def escape(part: str) -> str:
     """The part in plain ASCII without separators, braces, spaces or control characters."""
     if plain(part):
         return part
+    if part.isascii():
+        return part.translate(_ESCAPES)
     from urllib.parse import quote
 
     return quote(part, safe="@+=", errors="surrogatepass")

@@ -11,6 +11,7 @@ methods: a loop over three windows would take a fifth longer.
 from __future__ import annotations
 
 from functools import lru_cache
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.storage.memory.clock import IrregularClock
@@ -20,8 +21,7 @@ from ratelimited_notify.windows.keys import is_plain
 from ratelimited_notify.windows.strategies import Mode, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import CodeType
+    from collections.abc import Callable, Sequence
 
     from ratelimited_notify.storage.memory.clock import MemoryClock
     from ratelimited_notify.storage.memory.packed import Value
@@ -37,13 +37,9 @@ _RARELY = 61
 # A recipient with a % needs escaping: the key made here could be the escaped key of another recipient. A window that is not
 # stored as an integer (hence the TypeError) is decided by the general path, under the same lock. Looking at a few windows now
 # and then costs less than looking at one each time.
-# What every call uses is an argument with a default: Python remembers where the globals of a code are, but only those of one
-# function, and thousands of functions have the same code.
+# What every call uses is an argument: one look-up less than a global. Its value is the default, in this order.
 _FUNCTION = """
-def decide(
-    recipient, before=before, {arguments},
-    by_hash=by_hash, guard=guard, hash=hash, lock=lock, origin=origin, shortcut=shortcut, ticks=ticks,
-):
+def decide(recipient, by_hash, guard, hash, lock, origin, ticks, shortcut, before, {arguments}):
     if "%" in recipient or (lock.locked() and not wait_until_open()):
         return None
     {keys}
@@ -58,7 +54,7 @@ def decide(
                 added = 0
                 {windows}
             except TypeError:
-                return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick, shortcut)
+                return as_outcome(shortcut.decided(shortcut.windows, ({all_keys},), 1, tick + origin), tick, shortcut)
             if added and not is_plain(recipient):
                 return None
             {stored}
@@ -72,7 +68,7 @@ def decide(
     return True, tick, {values}, shortcut
 """
 
-_ARGUMENTS = "after{n}=after{n}, full{n}=full{n}, last{n}=last{n}, lasting{n}=lasting{n}"
+_ARGUMENTS = "after{n}, full{n}, last{n}, lasting{n}"
 _ONE_KEY = 'key0 = f"{before}{recipient}{after0}"'
 _SEVERAL_KEYS = "head = before + recipient; "
 
@@ -84,7 +80,7 @@ _MOVING = """
                 elif value{n} < full{n}:
                     value{n} = value{n} << {digit} | tick + lasting{n}
                 elif last{n} < 0:
-                    return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick, shortcut)
+                    return as_outcome(shortcut.decided(shortcut.windows, ({all_keys},), 1, tick + origin), tick, shortcut)
                 elif (value{n} >> last{n} & {lowest}) // {marks} > (tick + origin) // {marks}:
                     {refused}
                 else:
@@ -111,7 +107,7 @@ _REFUSED = """outcome = False, tick, {found}, shortcut
 # An integer is immutable and can be explained later. A record has to be read now, under the lock. The windows up to this one
 # are integers; otherwise the comparison would have raised.
 _REFUSED_UNLESS_KEPT = """if {kept}:
-                        return as_outcome(decided(windows, ({all_keys},), 1, tick + origin), tick, shortcut)
+                        return as_outcome(shortcut.decided(shortcut.windows, ({all_keys},), 1, tick + origin), tick, shortcut)
                     """
 _SWEPT = "not tick % {rarely} and sweep((tick + origin) // {marks}, 8)"
 
@@ -120,8 +116,7 @@ class MemoryShortcut:
     """A fast path to the windows that every recipient has.
 
     Arguments:
-        shared: what all shortcuts of a storage use, see `shared_names`.
-        clock: the clock.
+        shared: what all shortcuts of a storage use.
         decided: the general path: decides at a tick, while the caller holds the lock.
         windows: the windows, for all of which `can_have_shortcut` is true.
         key_parts: for each window, what its key has before and after the recipient; the part before is the same for all.
@@ -129,16 +124,15 @@ class MemoryShortcut:
 
     def __init__(
         self,
-        shared: Mapping[str, object],
-        clock: MemoryClock,
+        shared: Shared,
         decided: Callable[[Sequence[Window], Sequence[str], int, int], Verdict],
         windows: Sequence[Window],
         key_parts: Sequence[tuple[str, str]],
     ) -> None:
         self.windows = windows
-        self._origin = clock.origin
-        shared = {**shared, "decided": decided, "shortcut": self}
-        self.decide: Callable[[str], Outcome | None] = _compiled(shared, clock, windows, key_parts)
+        self.decided = decided
+        self._origin = shared.origin
+        self.decide: Callable[[str], Outcome | None] = _compiled(shared, self, key_parts)
 
     def explain(self, outcome: Outcome) -> VerdictLike:
         """The verdict that the general path would have returned."""
@@ -159,7 +153,7 @@ def can_have_shortcut(window: Window) -> bool:
     )
 
 
-def shared_names(shards: Shards, guard: YieldingLock, clock: MemoryClock) -> Mapping[str, object]:
+class Shared:
     """What all shortcuts of a storage use: the same objects, since there may be thousands of shortcuts.
 
     Arguments:
@@ -167,23 +161,26 @@ def shared_names(shards: Shards, guard: YieldingLock, clock: MemoryClock) -> Map
         guard: the lock that protects them.
         clock: the clock.
     """
-    return {
-        # Tells a fork that the code made here belongs to this package.
-        "__name__": __name__,
-        "UnpackedRecord": UnpackedRecord,
-        "IrregularClock": IrregularClock,
-        "by_hash": shards.by_hash,
-        "is_plain": is_plain,
-        "lock": guard.lock,
-        "shards": shards,
-        "yield_to_others": guard.yield_to_others,
-        "wait_until_open": guard.wait_until_open,
-        "origin": clock.origin,
-        "sweep": shards.sweep,
-        "ticks": clock.forward,
-        "guard": guard,
-        "as_outcome": _as_outcome,
-    }
+
+    __slots__ = ("arguments", "names", "origin")
+
+    def __init__(self, shards: Shards, guard: YieldingLock, clock: MemoryClock) -> None:
+        self.origin = clock.origin
+        self.arguments = (shards.by_hash, guard, hash, guard.lock, clock.origin, clock.forward)
+        """The first arguments after the recipient."""
+        self.names: dict[str, object] = {
+            # Tells a fork that the code made here belongs to this package.
+            "__name__": __name__,
+            "UnpackedRecord": UnpackedRecord,
+            "IrregularClock": IrregularClock,
+            "is_plain": is_plain,
+            "shards": shards,
+            "yield_to_others": guard.yield_to_others,
+            "wait_until_open": guard.wait_until_open,
+            "sweep": shards.sweep,
+            "as_outcome": _as_outcome,
+        }
+        """The globals of the deciding functions."""
 
 
 def _as_outcome(verdict: Verdict, tick: int, shortcut: MemoryShortcut) -> Outcome:
@@ -192,18 +189,14 @@ def _as_outcome(verdict: Verdict, tick: int, shortcut: MemoryShortcut) -> Outcom
 
 
 def _compiled(
-    shared: Mapping[str, object],
-    clock: MemoryClock,
-    windows: Sequence[Window],
-    key_parts: Sequence[tuple[str, str]],
+    shared: Shared, shortcut: MemoryShortcut, key_parts: Sequence[tuple[str, str]]
 ) -> Callable[[str], Outcome | None]:
-    known: dict[str, object] = {**shared, "before": key_parts[0][0], "windows": windows}
-    for n, (window, (_, after)) in enumerate(zip(windows, key_parts, strict=True)):
-        known[f"after{n}"] = after
-        known[f"lasting{n}"] = window.period * MARKS + clock.origin
-        known[f"full{n}"], known[f"last{n}"] = _bounds(window)
-    exec(_code(tuple(window.strategy for window in windows)), known)  # noqa: S102  # the text above, in which only numbers differ
-    return cast("Callable[[str], Outcome | None]", known["decide"])
+    windows = shortcut.windows
+    arguments: list[object] = [*shared.arguments, shortcut, key_parts[0][0]]
+    for window, (_, after) in zip(windows, key_parts, strict=True):
+        arguments += (after, *_bounds(window), window.period * MARKS + shared.origin)
+    code = _code(tuple([window.strategy for window in windows]))
+    return FunctionType(code, shared.names, "decide", tuple(arguments))
 
 
 @lru_cache(maxsize=64)
@@ -237,7 +230,8 @@ def _code(strategies: tuple[WindowKind, ...]) -> CodeType:
         swept=swept,
         **constants,
     )
-    return compile(text, f"<windows in memory: {', '.join(strategies)}>", "exec")
+    module = compile(text, f"<windows in memory: {', '.join(strategies)}>", "exec")
+    return next(each for each in module.co_consts if isinstance(each, CodeType))
 
 
 def _bounds(window: Window) -> tuple[int, int]:

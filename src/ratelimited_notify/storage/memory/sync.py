@@ -15,7 +15,7 @@ from ratelimited_notify.storage.engine import LimitsVerbs
 from ratelimited_notify.storage.memory.clock import MemoryClock
 from ratelimited_notify.storage.memory.packed import MARKS, is_over, packed, unpacked
 from ratelimited_notify.storage.memory.shards import Shards
-from ratelimited_notify.storage.memory.shortcut import MemoryShortcut, can_have_shortcut, shared_names
+from ratelimited_notify.storage.memory.shortcut import MemoryShortcut, Shared, can_have_shortcut
 from ratelimited_notify.storage.memory.yielding_lock import YieldingLock
 from ratelimited_notify.storage.timeout import checked_timeout
 from ratelimited_notify.storage.uri import parse
@@ -56,7 +56,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         self.ticking = MemoryClock(clock)
         self.guard = YieldingLock(timeout)
         self.shards = Shards()
-        self._shared = shared_names(self.shards, self.guard, self.ticking)
+        self._shared = Shared(self.shards, self.guard, self.ticking)
 
     def now(self) -> int:
         """The current instant, in microseconds."""
@@ -73,7 +73,7 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         # A subclass may decide in another way.
         if type(self) is not MemoryStorage or not windows or not all(map(can_have_shortcut, windows)):
             return None
-        return MemoryShortcut(self._shared, self.ticking, self._decided, windows, key_parts)
+        return MemoryShortcut(self._shared, self._decided, windows, key_parts)
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         with self._free():
