@@ -482,3 +482,108 @@ if lock.lock.locked():
 def test_two_threads_that_fork_at_once() -> None:
     """Each fork has its own locks: the end of the first one does not release what the second one has taken."""
     _run(TWO_THREADS)
+
+
+STRUCK = """
+import os, sys
+from ratelimited_notify import Limiter, forking
+
+class Alarm(BaseException):
+    pass
+
+limiters = [Limiter({"news": "1000000/day"}, timeout=0.05) for _ in range(3)]
+sys.unraisablehook = lambda what: what.exc_type is Alarm or sys.__unraisablehook__(what)
+
+def decide_all():
+    for limiter in limiters:
+        if not limiter.hit("news", "ana"):
+            raise AssertionError("refused")
+
+def fork_and_decide(where):
+    # `where` is called in parent and child, as soon as they are alone.
+    try:
+        child = os.fork()
+    except Alarm:
+        child = None
+    where()
+    if os.getpid() != PARENT:
+        try:
+            decide_all()
+        except BaseException as error:
+            print("child:", repr(error), flush=True)
+            os._exit(1)
+        os._exit(0)
+    os.waitpid(-1, 0)
+    decide_all()
+    if forking._taken:
+        raise AssertionError("something is left")
+
+PARENT = os.getpid()
+decide_all()
+"""
+
+AT_EACH_STEP = (
+    STRUCK
+    + """
+def fork_struck_at(at, in_child):
+    seen = 0
+    def trace(frame, event, argument):
+        nonlocal seen
+        if frame.f_code.co_filename != forking.__file__:
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        if event == "opcode" and (os.getpid() != PARENT) == in_child:
+            seen += 1
+            if seen == at:
+                raise Alarm
+        return trace
+    sys.settrace(trace)
+    try:
+        fork_and_decide(lambda: sys.settrace(None))
+    except BaseException as error:
+        sys.settrace(None)
+        print("parent, struck at", at, repr(error))
+        raise SystemExit(1)
+    return seen
+
+steps = fork_struck_at(0, False)
+if steps < 50:
+    print("too few steps:", steps)
+for at in range(1, steps + 1):
+    fork_struck_at(at, False)
+for at in range(1, 1000, 7):
+    fork_struck_at(at, True)
+"""
+)
+
+ALARMED = (
+    STRUCK
+    + """
+import random, signal
+
+def ring(*_):
+    raise Alarm
+
+signal.signal(signal.SIGALRM, ring)
+for number in range(600):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-5, 1.5e-3))
+        fork_and_decide(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
+    except Alarm:
+        # Before or after the fork.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if os.getpid() != PARENT:
+            os._exit(0)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
+        decide_all()
+"""
+)
+
+
+@pytest.mark.parametrize("program", [AT_EACH_STEP, ALARMED], ids=["at each step", "alarms"])
+def test_a_signal_that_raises_during_a_fork_leaves_no_lock_behind(program: str) -> None:
+    """Python goes on with the fork, and decisions go on in parent and child."""
+    _run(program)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import deque
+from contextlib import suppress
+from operator import methodcaller
 from threading import get_ident
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 _LONGEST = 0.5
@@ -30,16 +33,12 @@ _packages: set[str] = set()
 _in_children: list[Callable[[], object]] = []
 
 
-class _Fork(NamedTuple):
-    """A fork that is under way."""
-
-    taken: list[threading.Lock]
-    missed: list[threading.Lock]
-    """The locks that could not be taken in time."""
-
-
-# By thread, because several may fork at once. The newest is last: a signal handler may fork while this thread is about to.
-_forks: dict[int, list[_Fork]] = {}
+# The locks that were taken for a fork that is under way, and are not released yet. By the call that forks: several threads may
+# fork at once, and a signal handler may fork while its thread is about to.
+_taken: dict[tuple[int, int], list[threading.Lock]] = {}
+# This process, as soon as its locks are free after its fork.
+_ready: set[int] = set()
+_release_one = methodcaller("release")
 
 
 def forkable(lock: _L) -> _L:
@@ -77,48 +76,65 @@ def holds(lock: Any) -> bool:  # Any: the type of an RLock has no public name fo
     return bool(lock._is_owned())
 
 
+# A signal handler may raise at any step of what follows. Python then goes on with the fork, and calls what is left to call. So
+# a lock is taken and noted in one step, and noted as released and released in one step: Python runs no handler within a call
+# of functions that are written in C.
+
+
 def _before_fork() -> None:
-    fork = _Fork([], [])
-    _forks.setdefault(get_ident(), []).append(fork)
+    taken = _taken.setdefault(_calling(), [])
+    locks = _alive(_whole)
+    taken.extend(filter(methodcaller("acquire", False), locks))
     until = time.monotonic() + _LONGEST
-    for reference in _whole.valuerefs():
-        lock = reference()
-        if lock is not None:
-            taken = lock.acquire(timeout=max(0.0, until - time.monotonic()))
-            (fork.taken if taken else fork.missed).append(lock)
+    for lock in _others(taken, locks):
+        taken.extend(filter(methodcaller("acquire", True, max(0.0, until - time.monotonic())), [lock]))
 
 
 def _in_parent() -> None:
-    _release(_ended())
+    _release(_calling())
 
 
 def _in_child() -> None:
+    if os.getpid() in _ready:
+        return
+    _ready.clear()
     _forget_unfinished_imports()
-    fork = _ended()
-    _forks.clear()
-    if not (fork.missed and _is_holding()):
-        for lock in fork.missed:
+    calling = _calling()
+    missed = _others(_taken.get(calling, ()), _alive(_whole))
+    if not (missed and _is_holding()):
+        for lock in missed:
             _renew(lock)
-    _release(fork)
-    for each in _locks.valuerefs():
-        forkable_lock = each()
-        if forkable_lock is not None:
-            _renew(forkable_lock)
+    _release(calling)
+    _taken.clear()
+    for lock in _alive(_locks):
+        _renew(lock)
     for function in _in_children:
         function()
+    _ready.add(os.getpid())
 
 
-def _ended() -> _Fork:
-    forks = _forks.get(get_ident())
-    fork = forks.pop() if forks else _Fork([], [])
-    if not forks:
-        _forks.pop(get_ident(), None)
-    return fork
+def _calling() -> tuple[int, int]:
+    """What distinguishes the call of `os.fork` from all others that are under way. It is the same before and after the fork."""
+    return get_ident(), id(sys._getframe(1).f_back)  # pyright: ignore[reportPrivateUsage]  # it is documented
 
 
-def _release(fork: _Fork) -> None:
-    for lock in fork.taken:
-        lock.release()
+def _alive(locks: WeakValueDictionary[int, _L]) -> list[_L]:
+    return [lock for reference in locks.valuerefs() if (lock := reference()) is not None]
+
+
+def _others(taken: Iterable[threading.Lock], locks: Iterable[threading.Lock]) -> list[threading.Lock]:
+    """The locks that were not taken."""
+    known = set(map(id, taken))
+    return [lock for lock in locks if id(lock) not in known]
+
+
+def _release(calling: tuple[int, int]) -> None:
+    taken = _taken.get(calling)
+    if taken:
+        with suppress(IndexError):
+            # Until there is none left.
+            deque(map(_release_one, iter(taken.pop, None)), 0)
+    _taken.pop(calling, None)
 
 
 def _renew(lock: Any) -> None:  # Any: as above
@@ -161,3 +177,5 @@ def _is_holding() -> bool:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
+    # Once more, for a signal handler that raises in the first ones. Otherwise there is nothing left for them to do.
+    os.register_at_fork(after_in_parent=_in_parent, after_in_child=_in_child)
