@@ -147,6 +147,55 @@ if people.wrong or failed or struck < 100 or done < 30:
 """
 
 
+LOADING = """
+import os, sys
+from ratelimited_notify import Limiter
+
+class Alarm(BaseException):
+    pass
+
+limiter = Limiter({"news": "5/day"})
+decision = limiter.hit("news", "ana")
+
+def struck_at(at):
+    # The result in a child, which has not loaded anything more than this process.
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    calls = 0
+    def strike(frame, event, argument):
+        nonlocal calls
+        # A signal handler runs as soon as a function of Python begins.
+        if "dataclasses" in frame.f_code.co_filename or "window_state" in frame.f_code.co_filename:
+            calls += 1
+            if calls == at:
+                raise Alarm
+    sys.settrace(strike)
+    raised = None
+    try:
+        decision.windows
+    except BaseException as error:
+        raised = error
+    sys.settrace(None)
+    if (calls >= at) != isinstance(raised, Alarm):
+        print(at, repr(raised), flush=True)
+    if len(limiter.hit("news", "ana").windows) != 1:
+        print("no window", flush=True)
+    os._exit(calls < at)
+
+at = 1
+while struck_at(at) == 0:
+    at += 1
+if at < 50:
+    print("too few calls", at)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="There is no fork here.")
+def test_an_exception_while_the_states_of_windows_are_loaded() -> None:
+    """It is raised as it is, and the next call loads them."""
+    in_a_child(LOADING)
+
+
 @pytest.mark.parametrize("keeping", ["kept", "dropped"])
 @pytest.mark.parametrize("backend", SERVERS)
 def test_an_alarm_every_1300_microseconds(uri: Callable[..., str], backend: str, keeping: str) -> None:

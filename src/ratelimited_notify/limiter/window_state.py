@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ class WindowState:
     """The name of the rule."""
     item: RateLimitItem
     """The limit, a `RateLimitItem` of `limits`."""
-    identifiers: tuple[str, ...] = field(repr=False)
+    identifiers: tuple[str, ...]
     """The values that the rule counts by."""
     strategy: StrategyName
     remaining: int
@@ -47,6 +47,12 @@ class WindowState:
     paused: bool = False
     """True if this is no limit but a pause of the rule, by `limiter.pause`. It lasts until `reset_at`. `item` has the amount
     0, and `limits` does not know the pause."""
+
+    # Not by `field(repr=False)`: this module is loaded during a decision, and if a signal handler raises while a class with a
+    # field is made, Python up to 3.11 raises a RuntimeError instead.
+    def __repr__(self) -> str:
+        shown = [f"{name}={getattr(self, name)!r}" for name in self.__match_args__ if name != "identifiers"]
+        return f"WindowState({', '.join(shown)})"
 
     def to_dict(self) -> dict[str, object]:
         """The window as a JSON object, as in `Decision.to_dict`: `rule`, `limit` (`"paused"` for a pause), `remaining`,
