@@ -157,7 +157,7 @@ def test_the_reference_of_limiters_shows_what_is_for_users() -> None:
     assert [{name for name in dir(limiter) if not name.startswith("_")} - names for names in excluded] == [
         {
             "clear", "close", "hit", "hit_many", "pause", "release", "reserve", "resume", "rules", "source", "storage", "test",
-            "windows",
+            "watch", "windows",
         }
     ] * 2  # fmt: skip
 

@@ -9,7 +9,7 @@ from ratelimited_notify.limiter.decision import Decision
 from ratelimited_notify.limiter.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.limiter.failures import StorageFailures
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.refusals import RefusalCache
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import VerdictLike
+    from ratelimited_notify.windows.strategies import Shortcut, VerdictLike
 
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
@@ -28,7 +28,7 @@ class Answers(Watched[_S], Generic[_S]):
     _on_storage_error: OnStorageError
     _failures: StorageFailures
     _refusals: RefusalCache | None
-    _to: object
+    _to: Callable[..., Shortcut | None] | None
     """Returns shortcuts, if the storage has some; otherwise None."""
 
     @property

@@ -123,7 +123,7 @@ class BaseLimiter(Answers[_S], Generic[_S]):
         self._storage_argument: str | _S | Storage = storage
         self._owned = isinstance(storage, str)
         # If limiting is off, nothing is opened, so nothing has to be installed or running.
-        self._to: Callable[..., Shortcut | None] | None = None
+        self._to = None
         self._storage: _S | None = None if unused else self._open_storage()
         self._enroll()
 
