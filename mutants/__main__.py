@@ -51,7 +51,7 @@ class Workshop:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.running: subprocess.Popen[bytes] | None = None
-        for name in ("src", "tests", "benchmarks"):
+        for name in ("src", "tests", "benchmarks", "docs"):
             shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / name, place)
