@@ -584,6 +584,7 @@ for number in range(600):
 
 
 @pytest.mark.parametrize("program", [AT_EACH_STEP, ALARMED], ids=["at each step", "alarms"])
+@pytest.mark.slow
 def test_a_signal_that_raises_during_a_fork_leaves_no_lock_behind(program: str) -> None:
     """Python goes on with the fork, and decisions go on in parent and child."""
     _run(program)
