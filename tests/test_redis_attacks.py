@@ -204,6 +204,7 @@ def test_an_interrupt_while_everybody_is_told() -> None:
             class _writer:  # noqa: N801  # the name in redis-py
                 class transport:  # noqa: N801  # as above
                     abort = staticmethod(lambda: None)
+                    set_protocol = staticmethod(lambda _: None)
 
                 write = staticmethod(lambda _: None)
 

@@ -503,6 +503,7 @@ def test_an_interrupted_write_ends_the_connection() -> None:
         class _writer:  # noqa: N801  # the name in redis-py
             class transport:  # noqa: N801  # as above
                 abort = staticmethod(lambda: None)
+                set_protocol = staticmethod(lambda _: None)
 
             @staticmethod
             def write(_: bytes) -> None:
@@ -512,6 +513,8 @@ def test_an_interrupted_write_ends_the_connection() -> None:
             _buffer = b""
             at_eof = staticmethod(lambda: False)
             exception = staticmethod(lambda: None)
+
+        _parser = None
 
     async def main() -> bool:
         async def reach(_: float) -> Any:

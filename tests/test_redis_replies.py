@@ -129,6 +129,49 @@ def test_valid_replies_are_read(made: Subject) -> None:
 
     assert read_all(made, encode(made.reply)) == made.verdicts
     assert decided.verdict(encode(made.single), last, taking=made.taking[-1]) == made.verdicts[-1]
+    assert decided.reader(last, taking=made.taking[-1])(encode(made.single)) == made.verdicts[-1]
+
+
+@given(made=asked(), data=st.data())
+@settings(max_examples=300)
+def test_the_short_way_to_read_refuses_what_the_long_way_refuses(made: Subject, data: st.DataObject) -> None:
+    """A reply that says that everything was counted is checked in one step, as strictly as any other."""
+    windows, numbers = made.requests[-1].windows, made.single
+    for _ in range(data.draw(st.integers(0, 2))):
+        at = data.draw(st.integers(0, len(numbers) - 1))
+        numbers[at] = data.draw(st.one_of(st.integers(-30, 30), st.sampled_from([2**53, 2**53 + 1, True, 0.0])))
+    if data.draw(st.booleans()):
+        numbers.append(0)
+
+    def outcome(read: Callable[[object], Verdict]) -> object:
+        try:
+            return read(encode(numbers))
+        except StorageError as error:
+            return type(error), str(error)
+
+    for taking in (True, False):
+        long = outcome(lambda reply, taking=taking: decided.verdict(reply, windows, taking=taking))  # type: ignore[misc]
+        assert outcome(decided.reader(windows, taking=taking)) == long
+
+
+def test_readings_that_are_made_when_they_are_read() -> None:
+    """They are a sequence like any other."""
+    windows = [window(amount=3), window("fixed-window", amount=4)]
+    reply = encode([NOW, 11, 1, 0, NOW + 5, NOW, 0, 2, 0, NOW + 6, NOW + 6, 0])
+    readings = decided.reader(windows, taking=True)(reply).readings
+
+    assert isinstance(readings, decided.CountedReadings)
+    assert (len(readings), readings[1], readings[-2:], list(readings)) == (
+        2,
+        list(readings)[1],
+        list(readings),
+        [*readings],
+    )
+    assert readings == decided.verdict(reply, windows).readings
+    assert readings != []
+    assert readings != 5
+    assert repr(readings) == repr(list(readings))
+    assert pickle.loads(pickle.dumps(readings)) == readings
 
 
 def makes_sense(verdict: Verdict, windows: list[Window], *, taking: bool) -> bool:

@@ -22,6 +22,7 @@ from ratelimited_notify.storage.redis.replies import UnreadableWindow
 from ratelimited_notify.storage.timeout import checked_timeout
 from ratelimited_notify.storage.uri import parse
 from ratelimited_notify.windows.lazy_verdicts import GroupedVerdicts
+from ratelimited_notify.windows.strategies import Verdict
 
 # After `options`, which says what to install where redis is missing.
 import redis.asyncio.connection as redis_connection  # isort: skip
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.storage.circuit import Circuit
     from ratelimited_notify.storage.redis.multiplexed import Slot
-    from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
+    from ratelimited_notify.windows.strategies import Request, Token, Window
 
 T = TypeVar("T")
 
@@ -161,7 +162,16 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
 
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         call = self._scripts.acquire(windows, cost)
-        return await self._run(call, keys, call.read)
+        loop = running_loop()
+        deadline = loop.time() + self.timeout
+        # Not by `_run`, whose coroutine a thousand tasks would keep alive a thousand times.
+        slot = self._put_at_once(loop, call, keys, call.reads, deadline)
+        if slot is None:
+            return await self._run(call, keys, call.reads)
+        answer = await slot.answer
+        if isinstance(answer, list) and isinstance(answer[0], Verdict):
+            return answer[0]
+        return await self._answered(answer, call, keys, call.reads, deadline)
 
     async def acquire_many(self, requests: Sequence[Request]) -> GroupedVerdicts:
         """`acquire` for each request, in the given order, `scripts.REQUESTS_PER_CALL` in one round trip.
@@ -175,7 +185,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
                 return GroupedVerdicts(())
             read = partial(scripts.answers, requests=batch)
             call = self._scripts.acquire_many(batch)
-            return GroupedVerdicts((await self._run(call, scripts.keys_of(batch), read, batch=True),))
+            return GroupedVerdicts((await self._run(call, scripts.keys_of(batch), (read,), batch=True),))
         groups: list[decided.Replies] = []
         for batches in scripts.round_trips(requests):
             groups += await self._converse(scripts.conversation(self._scripts, batches))
@@ -183,7 +193,7 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         call = self._scripts.peek(windows, cost)
-        return await self._run(call, keys, call.read)
+        return await self._run(call, keys, call.reads)
 
     async def release(
         self, windows: Sequence[Window], keys: Sequence[str], cost: int, tokens: Sequence[Token | None]
@@ -192,16 +202,16 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         if not hit.keys:
             return False
         read = partial(replies.given, windows=hit.windows)
-        return await self._run(self._scripts.release(hit, cost), hit.keys, read) > 0
+        return await self._run(self._scripts.release(hit, cost), hit.keys, (read,)) > 0
 
     async def forget(self, windows: Sequence[Window], keys: Sequence[str]) -> int:
         if not keys:
             return 0
-        return await self._run(self._scripts.forget(windows), keys, partial(replies.number, most=len(keys)))
+        return await self._run(self._scripts.forget(windows), keys, (partial(replies.number, most=len(keys)),))
 
     async def pause(self, window: Window, key: str, duration: int) -> int:
         read = partial(replies.paused_until, window=window)
-        return await self._run(self._scripts.pause(window, duration), [key], read)
+        return await self._run(self._scripts.pause(window, duration), [key], (read,))
 
     async def check(self) -> bool:
         """Whether the server replies."""
@@ -233,29 +243,54 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
         self,
         call: scripts.Call,
         keys: Sequence[str],
-        read: Callable[[Any], T],  # Any: a reply
+        reads: tuple[Callable[[Any], T]],  # Any: a reply
         *,
         batch: bool = False,
-    ) -> T:  # Any: a reply
+    ) -> T:
         loop = running_loop()
         deadline = loop.time() + self.timeout
-        lanes = self._lanes.get(loop)
-        slot = None
-        if lanes is not None and not batch and not self.breaker.is_open:
-            # The same as `_exchange`, without its coroutines: a thousand tasks would keep thousands of them alive.
-            slot = lanes.decisions.put_at_once(call.by_name(keys), (read,), deadline)
+        slot = None if batch else self._put_at_once(loop, call, keys, reads, deadline)
         if slot is None:
-            (answer,) = await self._exchange(call.by_name(keys), (read,), deadline, batch=batch)
-        else:
-            checked_reply = await slot.answer
-            if not isinstance(checked_reply, list):
-                raise checked_reply
-            (answer,) = checked_reply
-        if isinstance(answer, NoScriptError):
+            answer = await self._exchange(call.by_name(keys), reads, deadline, batch=batch)
+            return await self._answered(answer, call, keys, reads, deadline, batch=batch)
+        return await self._answered(await slot.answer, call, keys, reads, deadline)
+
+    def _put_at_once(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        call: scripts.Call,
+        keys: Sequence[str],
+        reads: tuple[Callable[[Any], T]],  # Any: a reply
+        deadline: float,
+    ) -> Slot | None:
+        """Send a script call without waiting; None if it would have to connect, or to wait, first.
+
+        This is the same as `_exchange`, without its coroutines.
+        """
+        lanes = self._lanes.get(loop)
+        if lanes is None or self.breaker.is_open:
+            return None
+        return lanes.decisions.put_at_once(call.by_name(keys), reads, deadline)
+
+    async def _answered(
+        self,
+        answer: list[Any] | StorageError,  # Any: what was parsed from the reply
+        call: scripts.Call,
+        keys: Sequence[str],
+        reads: tuple[Callable[[Any], T]],  # Any: a reply
+        deadline: float,
+        *,
+        batch: bool = False,
+    ) -> T:
+        """The answer to a script call, which is sent once more if the server does not know the script yet."""
+        if not isinstance(answer, list):
+            raise answer
+        (found,) = answer
+        if isinstance(found, NoScriptError):
             # Refused before the script ran, so it is safe to send it again.
-            (answer,) = await self._exchange(call.by_text(keys), (read,), deadline, batch=batch)
-        found: T = self._checked(answer)
-        return found
+            (found,) = await self._exchange(call.by_text(keys), reads, deadline, batch=batch)
+        checked: T = self._checked(found)
+        return checked
 
     async def _ask(self, command: bytes, read: Callable[[Any], T]) -> T:  # Any: as above
         """Send one command and return its answer."""

@@ -6,8 +6,10 @@ usually the replies to all of its requests have the same shape, and are checked 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache, partial
 from itertools import repeat
-from typing import TYPE_CHECKING, Annotated, NoReturn, overload
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, overload
 
 import msgspec
 
@@ -17,7 +19,7 @@ from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
 from ratelimited_notify.windows.strategies import FITS, NEVER, Mode, Reading, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from ratelimited_notify.windows.strategies import Request, Token, Window
 
@@ -35,9 +37,80 @@ _ENFORCE, _FORCE = Mode.ENFORCE, Mode.FORCE
 
 # This takes a third less time than the constructor of a named tuple; the saving is as much as the checks cost.
 _made: Callable[[type[Reading], tuple[int, int, int, Token | None]], Reading] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # it is for any tuple
+_verdict: Callable[[type[Verdict], tuple[bool, int, Sequence[Reading]]], Verdict] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # as above
 
 # Lua's numbers are exact up to here.
 _decode = msgspec.msgpack.Decoder(list[Annotated[int, msgspec.Meta(ge=-_EXACT, le=_EXACT)]]).decode
+
+
+@cache
+def _counted(windows: int) -> Callable[[bytes], tuple[int, ...]]:
+    """Parses a reply that says that the hit was counted in all of so many windows, and checks it completely."""
+    number, fits, size = _between(0, _EXACT), _between(_FITS, _FITS), 1 + _FULL * windows
+    numbers = (number, _between(size, size), *(number, fits, number, number, number) * windows)
+    shape: Any = tuple.__class_getitem__(numbers)  # Any: a type that is made here
+    decode: Callable[[bytes], tuple[int, ...]] = msgspec.msgpack.Decoder(shape).decode
+    return decode
+
+
+def _between(least: int, most: int) -> Any:  # Any: a type that is made here
+    return Annotated[int, msgspec.Meta(ge=least, le=most)]
+
+
+class CountedReadings(Sequence[Reading]):
+    """The readings of a hit that was counted in all its windows, made from the reply when a caller reads them."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self, numbers: tuple[int, ...]) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers) // _FULL
+
+    def __iter__(self) -> Iterator[Reading]:
+        numbers = self._numbers
+        for at in range(2, len(numbers), _FULL):
+            count, _, reset_at, instant, sequence = numbers[at : at + _FULL]
+            yield _made(Reading, (count, FITS, reset_at, (instant, sequence)))
+
+    @overload
+    def __getitem__(self, at: int) -> Reading: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Reading]: ...
+
+    def __getitem__(self, at: int | slice) -> Reading | list[Reading]:
+        return list(self)[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)  # pyright: ignore[reportUnknownArgumentType]  # whatever it holds
+
+    __hash__ = None  # type: ignore[assignment]  # like a list
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
+def reader(windows: Sequence[Window], *, taking: bool) -> Callable[[object], Verdict]:
+    """The parser of the reply to one request; arguments and errors as for `verdict`."""
+    exactly = partial(verdict, windows=windows, taking=taking)
+    if not taking or any(window.strategy == "pause" for window in windows):
+        return exactly
+    decode = _counted(len(windows))
+
+    def read(reply: object) -> Verdict:
+        # The usual reply is checked in one step.
+        if type(reply) is bytes:
+            try:
+                numbers = decode(reply)
+            except msgspec.MsgspecError:
+                pass
+            else:
+                return _verdict(Verdict, (True, numbers[0], CountedReadings(numbers)))
+        return exactly(reply)
+
+    return read
 
 
 def verdict(reply: object, windows: Sequence[Window], *, taking: bool = True) -> Verdict:

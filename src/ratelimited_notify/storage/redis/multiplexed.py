@@ -7,9 +7,10 @@ Commands are pipelined: commands that come together go out in one write, and rep
 2. When the oldest slot is older than the time-out, when a reply is not understood or when the connection breaks, the
    connection is dropped, and all waiting callers get an error that says that the outcome is unknown. A dropped connection
    is never used again.
-3. No task is left behind: one task reads while there are slots, and ends with the last of them.
+3. No task is left behind: replies are split off as they arrive (see `incoming`), and a task waits only for redis-py's parser,
+   if a reply needs it. It ends with the last byte that has arrived.
 
-redis-py's `Connection` connects (TLS, AUTH, SELECT) and parses.
+redis-py's `Connection` connects (TLS, AUTH, SELECT).
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ratelimited_notify.storage.redis import failures, replies
-from ratelimited_notify.storage.redis.dial_aio import abort
+from ratelimited_notify.storage.redis import failures
+from ratelimited_notify.storage.redis.incoming import Incoming
+from ratelimited_notify.storage.redis.replies import checked_reply
 
 # After `failures`, which says what to install where redis is missing.
-from redis.exceptions import ConnectionError as RedisConnectionError, ResponseError, TimeoutError as RedisTimeoutError  # isort: skip
+from redis.exceptions import ConnectionError as RedisConnectionError, TimeoutError as RedisTimeoutError  # isort: skip
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -38,29 +40,25 @@ _GRACE = 0.02
 _TOGETHER = 64
 """The most commands in one write: the server processes them while this process builds the next ones."""
 
-_READING: set[asyncio.Task[None]] = set()
-
 
 class Slot:
     """The place of some commands' replies, whether or not their caller still waits for them."""
 
-    __slots__ = ("answer", "began", "counted", "reads", "replies", "until")
+    __slots__ = ("answer", "counted", "reads", "replies", "until")
 
     def __init__(
         self,
         answer: asyncio.Future[list[Any] | StorageError],  # Any: parsed replies
         reads: Sequence[Callable[[Any], Any]],  # Any: a reply, and what is parsed from it
-        began: float,
         until: float,
     ) -> None:
         self.answer = answer
         self.reads = reads
         """The parser of each reply; it raises an `UnexpectedReply` if the reply does not match."""
-        self.replies: list[Any] = []  # Any: as above
-        self.began = began
-        """By `time.monotonic`."""
+        self.replies: list[Any] | None = None  # Any: as above
+        """Those that have come; None before the first."""
         self.until = until
-        """By the clock of the event loop."""
+        """When its time-out ends, by the clock of the event loop."""
         self.counted = False
         """Whether its time-out has been reported to the circuit breaker."""
 
@@ -94,20 +92,27 @@ class MultiplexedConnection:
         self._failed = failed
         self._uses_tls = uses_tls
         self._inner: Any = None  # Any: as above
+        self._incoming: Incoming | None = None
         self._is_unproven = False
         """Whether the connection has no TLS, and the server has sent nothing on it yet: it may expect TLS."""
         self._slots: deque[Slot] = deque()
         self._unsent: list[bytes] = []
+        self._lost: Exception | None = None
+        """What ended the last connection before anything was sent on it."""
         self._opening: asyncio.Task[Exception | None] | None = None
         self._joining = 0
         self._reference: ref[MultiplexedConnection] = ref(self)
-        self._reading: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
         """How many callers are ahead of the next one."""
         return len(self._slots) + self._joining
+
+    @property
+    def expects_replies(self) -> bool:
+        """Whether a command was sent whose reply has not come."""
+        return bool(self._slots)
 
     async def ask(
         self,
@@ -132,7 +137,7 @@ class MultiplexedConnection:
         deadline: float,
     ) -> Slot:  # Any: as in `Slot`
         """Send commands. The returned slot receives their replies."""
-        if self._inner is None or self._is_stale():
+        if self._inner is None:
             self._joining += 1
             try:
                 await self._open(deadline)
@@ -152,7 +157,7 @@ class MultiplexedConnection:
             until: when the time-out that begins now ends, by the clock of the event loop. The connection makes sure that the
                 slot has an answer by then.
         """
-        return None if self._inner is None or self._is_stale() else self._send(command, reads, until)
+        return None if self._inner is None else self._send(command, reads, until)
 
     def _send(
         self,
@@ -161,7 +166,7 @@ class MultiplexedConnection:
         until: float,
     ) -> Slot:
         loop, slots = self._loop, self._slots
-        slot = Slot(loop.create_future(), reads, time.monotonic(), until)
+        slot = Slot(loop.create_future(), reads, until)
         try:
             slots.append(slot)
             if self._unsent:
@@ -175,13 +180,6 @@ class MultiplexedConnection:
                 # No other caller is waiting, so waiting for more commands would gain nothing.
                 inner: Any = self._inner  # Any: as above
                 inner._writer.write(command)  # redis-py has no public name for it
-            if self._reading is None:
-                reading = loop.create_task(self._read(self._inner))
-                # An eager task may be done by now.
-                self._reading = None if reading.done() else reading
-                # A reference to the task is needed even if the storage is dropped in the meantime.
-                _READING.add(reading)
-                reading.add_done_callback(_READING.discard)
             if self._timer is None:
                 self._timer = loop.call_at(slot.until, _look, self._reference, None)
         except BaseException:
@@ -202,7 +200,7 @@ class MultiplexedConnection:
             except TimeoutError:
                 if not slot.answer.done() or slot.answer.cancelled():
                     slot.counted = True
-                    self._breaker.failed(slot.began, timed_out=True)
+                    self._breaker.failed(self._began(slot), timed_out=True)
                     raise self._failed(RedisTimeoutError(), True) from None
                 found = slot.answer.result()
         if isinstance(found, list):
@@ -211,23 +209,20 @@ class MultiplexedConnection:
 
     def drop(self, error: Exception, *, ours: bool = False) -> None:
         """Close the connection and pass the error to all waiting callers. `ours`: the server is not the cause."""
-        inner, self._inner = self._inner, None
+        incoming, self._incoming, self._inner = self._incoming, None, None
         slots = self._slots
         self._unsent.clear()
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
         if ours and self._opening is not None:
             self._opening.cancel()
-        if inner is not None:
-            abort(inner)
+        if incoming is not None:
+            incoming.close()
         silent, late = failures.is_silence(error) and not ours, failures.has_timed_out(error)
         # One by one, so that after an interrupt the remaining slots are still in the queue.
         while slots:
             slot = slots[0]
             if silent and not slot.counted:
                 slot.counted = True
-                self._breaker.failed(slot.began, timed_out=late, hint=failures.hint(error))
+                self._breaker.failed(self._began(slot), timed_out=late, hint=failures.hint(error))
                 # A lost connection counts once, however many callers used it.
                 silent = late
             if not slot.answer.done():
@@ -236,46 +231,43 @@ class MultiplexedConnection:
             slots.popleft()
         self._slots = deque()
 
-    def _is_stale(self) -> bool:
-        """Whether the connection cannot be reused: it is closed, or the server sent data without a request."""
-        if self._slots:
-            return False
-        stream = self._inner._reader
-        # `at_eof` is False while there is data in the buffer, and the buffer has no public name.
-        if not (stream.at_eof() or stream.exception() is not None or stream._buffer or failures.has_more(self._inner)):
-            return False
-        # A restarted server has closed its old connections.
-        self.drop(RedisConnectionError())
-        return True
+    def _began(self, slot: Slot) -> float:
+        """When the time-out of this slot began, by `time.monotonic`."""
+        return time.monotonic() - self._loop.time() + slot.until - self._timeout
 
     async def _open(self, deadline: float) -> None:
-        while self._inner is None:
-            opening = self._opening
-            if opening is None:
-                opening = self._loop.create_task(self._connect())
-                # An eager task may be done by now.
-                self._opening = None if opening.done() else opening
-            left = deadline - self._loop.time()
-            # `wait` does not cancel the task, because other callers may wait for it too.
-            done = left > 0 and (await asyncio.wait((opening,), timeout=left))[0]
-            if not done:
-                # If the event loop was busy for long, the time-out says nothing about the server.
-                if self._loop.time() < deadline + _GRACE:
-                    self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
-                raise self._failed(failures.NoHandshake() if self._uses_tls else RedisTimeoutError(), False)
-            error = RedisConnectionError("The event loop ended") if opening.cancelled() else opening.result()
-            if isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
-                raise self._failed(error, False)
-            if error is not None:
-                # An error of the caller's own code, such as a credential provider.
-                raise error
+        opening = self._opening
+        if opening is None:
+            opening = self._loop.create_task(self._connect())
+            # An eager task may be done by now.
+            self._opening = None if opening.done() else opening
+        left = deadline - self._loop.time()
+        # `wait` does not cancel the task, because other callers may wait for it too.
+        done = left > 0 and (await asyncio.wait((opening,), timeout=left))[0]
+        if not done:
+            # If the event loop was busy for long, the time-out says nothing about the server.
+            if self._loop.time() < deadline + _GRACE:
+                self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
+            raise self._failed(failures.NoHandshake() if self._uses_tls else RedisTimeoutError(), False)
+        error = RedisConnectionError("The event loop ended") if opening.cancelled() else opening.result()
+        if isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
+            raise self._failed(error, False)
+        if error is not None:
+            # An error of the caller's own code, such as a credential provider.
+            raise error
+        if self._inner is None:
+            # The server has closed it already. Trying again at once would do the same, over and over.
+            raise self._failed(self._lost or RedisConnectionError("The storage was closed"), False)
 
     async def _connect(self) -> Exception | None:
         """Connect once, for all waiting callers. Returns the error, if any."""
         began, until = time.monotonic(), self._loop.time() + self._timeout
+        self._lost = None
         try:
             async with asyncio.timeout_at(until):
-                self._inner = await self._reach(until)
+                inner = await self._reach(until)
+            self._incoming = Incoming(inner, self._reference)
+            self._inner = inner
             self._is_unproven = not self._uses_tls
         except Exception as error:  # noqa: BLE001  # raised again, for each waiting caller
             late = failures.has_timed_out(error)
@@ -304,47 +296,36 @@ class MultiplexedConnection:
             self.drop(RedisConnectionError("It was interrupted"), ours=True)
             raise
 
-    async def _read(self, inner: Any) -> None:  # Any: a connection of redis-py's
-        """Read replies as long as there are slots."""
-        slots, breaker, answered = self._slots, self._breaker, False
-        try:
-            while slots:
-                slot = slots[0]
-                try:
-                    reply = await inner.read_response(disable_decoding=True, disconnect_on_error=False)
-                except ResponseError as error:
-                    # The traceback would keep the frames, and so this connection, alive.
-                    error.__traceback__ = None
-                    slot.replies.append(error)
-                else:
-                    slot.replies.append(replies.checked_reply(slot.reads[len(slot.replies)], reply))
-                answered = True
-                if breaker.failures:
-                    breaker.answered()
-                if len(slot.replies) == len(slot.reads):
-                    # In this order: after an interrupt in between, no caller waits for a slot that is no longer in the queue.
-                    if not slot.answer.done():
-                        slot.answer.set_result(slot.replies)
-                    slots.popleft()
-        except failures.GARBLED:
-            self._stumbled(inner, failures.UnexpectedReply())
-        except (*failures.FAILURES, failures.UnexpectedReply) as error:
-            if self._is_unproven and not answered and type(error) is RedisConnectionError:
-                error = failures.NeverAnswered(str(error))
-            self._stumbled(inner, error)
-        except BaseException:
-            # The event loop ends.
-            self._stumbled(inner, RedisConnectionError("The event loop ended"), ours=True)
-            raise
-        finally:
-            if self._inner is inner:
-                self._reading = None
-                self._is_unproven = False
+    def receive(self, found: Sequence[Any]) -> None:  # Any: replies
+        slots, breaker = self._slots, self._breaker
+        for reply in found:
+            if not slots:
+                # The server has sent more than it was asked for.
+                raise failures.UnexpectedReply
+            slot = slots[0]
+            answers = slot.replies
+            if answers is None:
+                answers = slot.replies = [checked_reply(slot.reads[0], reply)]
+            else:
+                answers.append(checked_reply(slot.reads[len(answers)], reply))
+            if breaker.failures:
+                breaker.answered()
+            if len(answers) == len(slot.reads):
+                # In this order: after an interrupt in between, no caller waits for a slot that is no longer in the queue.
+                if not slot.answer.done():
+                    slot.answer.set_result(answers)
+                slots.popleft()
+        self._is_unproven = False
 
-    def _stumbled(self, inner: Any, error: Exception, *, ours: bool = False) -> None:  # Any: as above
+    def stumbled(self, inner: Any, error: Exception, *, ours: bool = False) -> None:  # Any: as above
         if self._inner is inner:
-            # This task is about to end by itself, so `drop` must not cancel it.
-            self._reading = None
+            if self._is_unproven and type(error) is RedisConnectionError and not ours:
+                error = failures.NeverAnswered(str(error))
+            if self._joining and not self._slots:
+                # It was made for callers that have not sent anything yet.
+                self._lost = error
+                if failures.is_silence(error) and not ours:
+                    self._breaker.failed(time.monotonic(), timed_out=False, hint=failures.hint(error))
             self.drop(error, ours=ours)
 
     def look_at_the_oldest(self, before: float | None) -> None:

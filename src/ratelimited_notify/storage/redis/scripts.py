@@ -6,7 +6,6 @@ Pure, except that it reads the texts of the scripts from the files beside this m
 from __future__ import annotations
 
 import re
-from functools import partial
 from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from ratelimited_notify.errors import StorageError
-from ratelimited_notify.storage.redis.decided import answers as answers, verdict
+from ratelimited_notify.storage.redis.decided import answers as answers, reader
 from ratelimited_notify.storage.redis.failures import UnexpectedReply
 from ratelimited_notify.storage.redis.replies import shaped
 from ratelimited_notify.windows.keys import STRATEGY_LETTERS, foreign
@@ -105,11 +104,12 @@ class Call:
 class Deciding(Call):
     """A script call that decides about one hit, and the parser of its reply."""
 
-    __slots__ = ("read",)
+    __slots__ = ("read", "reads")
 
     def __init__(self, script: Script, windows: Sequence[Window], cost: int, taking: int) -> None:
         super().__init__(script, len(windows), _encode(_plan(windows, cost, taking)))
-        self.read: Callable[[Any], Verdict] = partial(verdict, windows=windows, taking=bool(taking))  # Any: a reply
+        self.read: Callable[[object], Verdict] = reader(windows, taking=bool(taking))
+        self.reads = (self.read,)
 
 
 class Scripts:
