@@ -6,7 +6,7 @@
 
 -- Reading up to SHORT elements with one LRANGE is faster than reading the length, the newest and the oldest with three
 -- commands. If the amount is above FEW, the list is probably longer, and the LRANGE would be wasted.
-local SHORT, FEW = 20, 64
+local SHORT, FEW = 10, 64
 
 -- How many elements a command reads or writes at a time.
 local SLICE = 1000
