@@ -38,8 +38,9 @@ _PATIENCE = 0.002
 _YIELD = 1e-4
 """Seconds: long enough for another thread to run, which a pause of 0 does not guarantee."""
 
-_PAGES = 1000
-"""How many pages the log has when it is written into the database: 4 MB."""
+_PAGES = 2500
+"""How many pages the log has when it is written into the database: 10 MB. Each time, two or three writes wait for the disk, and
+each page is copied once, however often it is in the log: so the longer the log, the more decisions a second."""
 
 _inherited: list[sqlite3.Connection] = []
 _unusable: set[Identity] = set()

@@ -4,7 +4,7 @@ A row is a MessagePack map from the rest of a key to the window's count: numbers
 window is over. Behind it, depending on the strategy:
 
 - moving-window: the rest of a block of `windows.hits`, so that no hit has to be looked at one by one; or, for a window with
-  very many hits, its number, its total (see `large`) and a 0, which no other window has the length of;
+  very many hits, its number, its total and the stamp of its oldest hit (see `large`), which no other window has the length of;
 - fixed-window: count and mark;
 - sliding-window-counter: start, previous count, current count, mark;
 - pause: nothing.
@@ -112,7 +112,7 @@ def _drop_hits(stored: bytes, cursor: Cursor) -> None:
         _, number, _, _ = numbers(stored)
         # Of another number there are no hits: another program wrote it. Whoever sweeps or clears must not fail because of it.
         if 0 < number < MOST_WINDOWS:
-            LargeWindow(cursor, number, 0, 0).drop()
+            LargeWindow(cursor, number, 0, 0, 0).drop()
 
 
 def _decoded(value: bytes) -> dict[str, bytes]:
@@ -136,10 +136,10 @@ def _unpacked(window: Window, stored: array[int], cursor: Cursor) -> Record:
             (until,) = stored
             return Pause(until)
         if len(stored) == _LARGE:
-            end, number, total, _ = stored
+            end, number, total, oldest = stored
             if not 0 < number < MOST_WINDOWS:
                 raise ValueError
-            return LargeWindow(cursor, number, total, end - window.period)
+            return LargeWindow(cursor, number, total, end - window.period, oldest)
         if len(stored) < 6 or len(stored) % 3:
             raise ValueError
     except ValueError:
@@ -167,7 +167,7 @@ def _packed(record: Record, end: int, cursor: Cursor) -> bytes:
     elif isinstance(record, Pause):
         found = [end]
     elif isinstance(record, LargeWindow):
-        found = [end, record.number, record.total, 0]
+        found = [end, record.number, record.total, record.oldest]
     else:
         raise TypeError(f"No layout for {type(record).__name__}")
     try:

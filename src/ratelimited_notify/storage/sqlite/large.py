@@ -6,7 +6,7 @@ consecutive ids, oldest hits first. How much all of them cost is kept in the rec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from ratelimited_notify.storage.sqlite import failures
 from ratelimited_notify.storage.sqlite.numbers import as_bytes, numbers
@@ -31,6 +31,24 @@ MOST_WINDOWS = 1 << 31
 """The numbers of windows are below this, because SQLite's ids have 63 bits."""
 
 
+class _Over(NamedTuple):
+    """The hits of a window that have run out."""
+
+    until: int
+    """The stamp up to which they have."""
+    last_row: int | None
+    """The last row in which all hits have; None if there is no such row."""
+    in_rows: int
+    """The cost of the hits in such rows."""
+    cost: int
+    """The cost of all of them."""
+    oldest: int
+    """The stamp of the first hit behind such rows."""
+
+
+_NOTHING: Final = _Over(0, None, 0, 0, 0)
+
+
 class LargeWindow:
     """A `Record` of `windows.strategies` whose hits are read and written in rows.
 
@@ -39,23 +57,26 @@ class LargeWindow:
         number: of the window.
         total: the cost of all hits in rows, also of those that have run out.
         newest: the stamp of the newest hit.
+        oldest: the stamp of the oldest hit in rows, or an earlier one. As long as it has not run out, no old row is read.
     """
 
-    __slots__ = ("_cursor", "_first", "_last", "newest", "number", "total")
+    __slots__ = ("_cursor", "_first", "_last", "_seen", "newest", "number", "oldest", "total")
 
-    def __init__(self, cursor: Cursor, number: int, total: int, newest: int) -> None:
+    def __init__(self, cursor: Cursor, number: int, total: int, newest: int, oldest: int) -> None:
         self._cursor = cursor
         self._first = number * _ROWS
         self._last = self._first + _ROWS - 1
         self.number = number
         self.total = total
         self.newest = newest
+        self.oldest = oldest
+        self._seen: _Over | None = None
 
     @classmethod
     def of(cls, cursor: Cursor, hits: Hits) -> LargeWindow:
         """Store the hits of a window in rows."""
         ((last,),) = cursor.execute("SELECT coalesce(max(id), 0) FROM blocks")
-        window = cls(cursor, last // _ROWS + 1, hits.total, hits.newest)
+        window = cls(cursor, last // _ROWS + 1, hits.total, hits.newest, hits.oldest)
         all_hits: list[Hit] = list(hits)
         for row, start in enumerate(range(0, len(all_hits), HITS_PER_ROW)):
             window._write(window._first + row, StoredHits(all_hits[start : start + HITS_PER_ROW]), is_new=True)
@@ -64,7 +85,7 @@ class LargeWindow:
     def read(self, now: int, period: int, amount: int, cost: int) -> tuple[int, int, int]:
         if self._is_over(now, period):
             return 0, FITS if cost <= amount else NEVER, now
-        over = self._cost_until(now - period)
+        over = self._over(now - period).cost
         count = self.total - over
         if cost > amount:
             retry_at = NEVER
@@ -85,6 +106,7 @@ class LargeWindow:
         else:
             is_new = False
         hits.add(stamp, mark, cost)
+        self.oldest = min(self.oldest, stamp)
         self._write(row, hits, is_new=is_new)
         self.total += cost
         self.newest = stamp
@@ -98,6 +120,7 @@ class LargeWindow:
             if hits.newest < stamp:
                 break
             if hits.remove(stamp, mark, cost):
+                self._seen = None
                 if hits:
                     self._write(row, hits, is_new=False)
                 else:
@@ -133,14 +156,22 @@ class LargeWindow:
         ).fetchone()
         return (0, None) if found is None else (found[0], _hits(found[1]))
 
-    def _cost_until(self, stamp: int) -> int:
-        """The cost of all hits up to and including this stamp."""
-        cost = 0
-        for _, hits in self._rows():
-            if hits.newest > stamp:
-                return cost + hits.cost_until(stamp)
-            cost += hits.total
-        return cost
+    def _over(self, until: int) -> _Over:
+        """What has run out: all hits up to and including this stamp."""
+        if until < self.oldest:
+            return _NOTHING
+        seen = self._seen
+        if seen is None or seen.until != until:
+            self._seen = seen = self._look(until)
+        return seen
+
+    def _look(self, until: int) -> _Over:
+        last, whole = None, 0
+        for row, hits in self._rows():
+            if hits.newest > until:
+                return _Over(until, last, whole, whole + hits.cost_until(until), hits.oldest)
+            last, whole = row, whole + hits.total
+        return _Over(until, last, whole, whole, self.newest)
 
     def _reached(self, cost: int) -> int:
         """The stamp of the first hit at which the running cost reaches `cost`."""
@@ -152,19 +183,14 @@ class LargeWindow:
 
     def _drop_until(self, stamp: int) -> None:
         """Delete the rows in which no hit is newer than this."""
-        # No condition on `newest`: SQLite would look at all rows, and does not know that they are in order.
-        rows = self._cursor.connection.execute(
-            "SELECT id, newest, total FROM blocks WHERE id BETWEEN ? AND ? ORDER BY id", (self._first, self._last)
-        )
-        last = None
-        for row, newest, total in rows:
-            if newest > stamp:
-                break
-            last = row
-            self.total -= total
-        rows.close()
-        if last is not None:
-            self._cursor.execute("DELETE FROM blocks WHERE id BETWEEN ? AND ?", (self._first, last))
+        over = self._over(stamp)
+        if over is _NOTHING:
+            return
+        self.oldest = over.oldest
+        if over.last_row is not None:
+            self._cursor.execute("DELETE FROM blocks WHERE id BETWEEN ? AND ?", (self._first, over.last_row))
+            self.total -= over.in_rows
+            self._seen = _Over(stamp, None, 0, over.cost - over.in_rows, over.oldest)
 
     def _write(self, row: int, hits: StoredHits, *, is_new: bool) -> None:
         block = hits.block()

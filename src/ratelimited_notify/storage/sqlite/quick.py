@@ -1,29 +1,41 @@
 """The most frequent decision: a hit of cost 1 fits into enforced moving windows whose hits are in the row.
 
-It does what `take` of `windows.strategies` does, on the stored numbers, without an object for each window. Whatever is less
-simple is left to `take`: None is returned then, and nothing has been changed.
+It does what `take` of `windows.strategies` does, on the stored bytes: of the numbers of a window it reads the first and last few,
+and the rest is copied in one step. Whatever is less simple is left to `take`: None is returned then, and nothing has been
+changed.
 """
 
 from __future__ import annotations
 
-import sys
-from array import array
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from struct import Struct
+from struct import error as StructError
+from typing import TYPE_CHECKING, Final
 
 from ratelimited_notify.storage.sqlite.item import MOST_HITS
+from ratelimited_notify.storage.sqlite.numbers import numbers
 from ratelimited_notify.windows.strategies import FITS, Reading, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ratelimited_notify.storage.sqlite.item import Item
-    from ratelimited_notify.windows.strategies import Window
+    from ratelimited_notify.windows.strategies import Token, Window
 
-_HIT = 24
-"""The bytes of a hit in a block."""
+# Bytes and places in the block of a window, which `item` and `windows.hits` describe.
+_HIT: Final = 24
+_SHORTEST: Final = 2 * _HIT
+_LONGEST: Final = MOST_HITS * _HIT
+_SUM_BEFORE: Final = 16
 
-_USABLE = sys.byteorder == "little"
+# A Reading without a call of the class, which costs as much again.
+_made: Callable[[type[Reading], tuple[int, int, int, Token]], Reading] = tuple.__new__  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # it is for any tuple
+_pack_first = Struct("<6q").pack
+_pack_head = Struct("<2q").pack
+_pack_hit = Struct("<3q").pack
+_hit_at = Struct("<3q").unpack_from
+_number_at = Struct("<q").unpack_from
+_sum_before_and_oldest_at = Struct("<2q").unpack_from
 
 
 def quick_take(windows: Sequence[Window], places: Sequence[tuple[Item, str]], now: int, mark: int) -> Verdict | None:
@@ -35,33 +47,40 @@ def quick_take(windows: Sequence[Window], places: Sequence[tuple[Item, str]], no
         now: the instant.
         mark: a number that no other hit has.
     """
-    blocks: list[array[int]] = []
+    values: list[bytes] = []
     readings: list[Reading] = []
     token = (now, mark)
-    for window, (item, rest) in zip(windows, places, strict=True):
-        if window.mode or window.strategy != "moving-window" or window.amount < 1 or rest in item.opened or not _USABLE:
-            return None
-        period = window.period
-        ends = now + period
-        stored = item.stored.get(rest)
-        if stored is None:
-            block = array("q", (ends, 0, 0, now, mark, 1))
-        else:
-            if len(stored) % _HIT or not 2 * _HIT <= len(stored) <= MOST_HITS * _HIT:
+    try:
+        for window, (item, rest) in zip(windows, places, strict=True):
+            if window.strategy != "moving-window" or window.mode or rest in item.opened:
                 return None
-            block = array("q", stored)
-            if now < block[-3] or (now == block[-3] and mark < block[-2]):
+            period = window.period
+            ends = now + period
+            stored = item.stored.get(rest)
+            if stored is None:
+                count = 1
+                value = _pack_first(ends, 0, 0, now, mark, 1)
+            else:
+                length = len(stored)
+                if length % _HIT or length < _SHORTEST or length > _LONGEST:
+                    return None
+                newest, newest_mark, total = _hit_at(stored, length - _HIT)
+                if newest >= now and (newest > now or mark < newest_mark):
+                    return None
+                before, oldest = _sum_before_and_oldest_at(stored, _SUM_BEFORE)
+                if oldest <= now - period:
+                    # The last hit that has run out keeps its place, because its sum is needed.
+                    stored = stored[_HIT * bisect_right(numbers(stored)[3::3], now - period) :]
+                    (before,) = _number_at(stored, _SUM_BEFORE)
+                count = total - before + 1
+                value = _pack_head(ends, 0) + stored[_SUM_BEFORE:] + _pack_hit(now, mark, total + 1)
+            if count > window.amount:
                 return None
-            if block[3] <= now - period:
-                over = bisect_right(block[3::3], now - period)
-                # The last hit that has run out keeps its place, because its sum is needed.
-                del block[: 3 * over]
-            if block[-1] - block[2] >= window.amount:
-                return None
-            block.extend((now, mark, block[-1] + 1))
-            block[0], block[1] = ends, 0
-        blocks.append(block)
-        readings.append(Reading(block[-1] - block[2], FITS, ends, token))
-    for (item, rest), block in zip(places, blocks, strict=True):
-        item.stored[rest] = block.tobytes()
+            values.append(value)
+            readings.append(_made(Reading, (count, FITS, ends, token)))
+    except StructError:
+        # A number of more than 64 bits.
+        return None
+    for (item, rest), value in zip(places, values, strict=True):
+        item.stored[rest] = value
     return Verdict(True, now, readings)
