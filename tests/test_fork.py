@@ -70,7 +70,7 @@ def test_every_lock_is_registered() -> None:
 
 
 EVERYTHING = """
-import gc, os, sys, threading, types, weakref
+import gc, os, sys, tempfile, threading, types, weakref
 import ratelimited_notify
 from ratelimited_notify import AsyncLimiter, AsyncNotifier, Limiter, Notifier, configure, rate_limited
 from ratelimited_notify.decorator.configuration import configuration
@@ -82,14 +82,16 @@ def send(recipient):
     pass
 
 rules = {"news": "3/day", "status": "5/minute"}
-nowhere = "127.0.0.1:1"
-uris = ["memory://", f"redis://{nowhere}", f"memcached://{nowhere}"]
+nowhere, folder = "127.0.0.1:1", tempfile.TemporaryDirectory()
+uris = ["memory://", f"redis://{nowhere}", f"memcached://{nowhere}", f"sqlite:///{folder.name}/windows.db"]
 limiters = [kind(rules, uri, remember_refusals=True) for kind in (Limiter, AsyncLimiter) for uri in uris]
 smtp, async_smtp = SMTPGateway("127.0.0.1", 1, sender="a@b.example"), AsyncSMTPGateway("127.0.0.1", 1, sender="a@b.example")
 configure(rules)
 send("ana")
 configuration.async_limiter()
 decisions = [limiters[0].hit("news", "ana") for _ in range(4)]
+# This opens the file.
+decisions.append(limiters[uris.index(uris[-1])].hit("news", "ana"))
 roots = {
     "limiters": limiters, "gateways": [smtp, async_smtp], "clock": Clock(), "decisions": decisions,
     "notifiers": [Notifier(smtp, rules, on_limit="wait", max_wait=5), AsyncNotifier(async_smtp, rules)],

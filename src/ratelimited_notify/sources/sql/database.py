@@ -210,7 +210,7 @@ def own_engine(url: URL, *, create: bool = False) -> Engine:
 
     Arguments:
         url: of the database.
-        create: whether a SQLite file may be created.
+        create: whether an SQLite file may be created.
 
     Raises:
         NotifyError: there is no such kind of database, or its driver is not installed.

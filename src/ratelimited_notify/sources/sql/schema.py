@@ -48,7 +48,7 @@ def make_tables(url: str) -> tuple[str, bool]:
     """Make the tables, unless they are there, and the triggers on PostgreSQL.
 
     Arguments:
-        url: of the database. A SQLite file is created.
+        url: of the database. An SQLite file is created.
 
     Returns:
         Where they are, without a password, and whether changes are announced.
