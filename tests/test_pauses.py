@@ -567,10 +567,13 @@ def test_a_pause_is_read_with_the_windows_of_its_rule(valkey: Valkey, memcached:
             limiter.clear("sms", "ana", shared=True)
 
 
-@pytest.mark.parametrize("where", ["memory", "redis", "memcached"])
+@pytest.mark.parametrize("where", ["memory", "redis", "memcached", "sqlite"])
 def test_the_longest_of_many_at_once_wins(request: pytest.FixtureRequest, where: str) -> None:
     """Whoever comes last, and whoever decides meanwhile."""
-    uri = "memory://" if where == "memory" else request.getfixturevalue({"redis": "valkey"}.get(where, where)).url
+    if where in ("memory", "sqlite"):
+        uri = "memory://" if where == "memory" else f"sqlite:///{request.getfixturevalue('tmp_path')}/windows.db"
+    else:
+        uri = request.getfixturevalue({"redis": "valkey"}.get(where, where)).url
     with Limiter(RULES, uri, namespace="race", timeout=20) as limiter:
         threads = [
             threading.Thread(

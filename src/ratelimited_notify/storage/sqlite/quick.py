@@ -7,9 +7,9 @@ changed.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from struct import Struct
-from struct import error as StructError
 from typing import TYPE_CHECKING, Final
 
 from ratelimited_notify.storage.sqlite.item import MOST_HITS
@@ -78,7 +78,7 @@ def quick_take(windows: Sequence[Window], places: Sequence[tuple[Item, str]], no
                 return None
             values.append(value)
             readings.append(_made(Reading, (count, FITS, ends, token)))
-    except StructError:
+    except struct.error:
         # A number of more than 64 bits.
         return None
     for (item, rest), value in zip(places, values, strict=True):
