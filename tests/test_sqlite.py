@@ -78,7 +78,7 @@ def test_windows_with_very_many_hits_say_what_the_model_says(
 ) -> None:
     """Where hits have rows of their own, every answer is the model's, as in every other storage."""
     monkeypatch.setattr(item, "MOST_HITS", 2)
-    monkeypatch.setattr(quick, "MOST_HITS", 2)
+    monkeypatch.setattr(quick, "LONGEST", 2 * 24)
     monkeypatch.setattr(large, "HITS_PER_ROW", hits_per_row)
     backend = FileBackend(lambda uri, clock: SQLiteStorage(uri, clock=clock, timeout=20), asynchronous=False)
     try:
@@ -421,10 +421,66 @@ def test_a_file_that_another_program_has_taken_the_log_from(
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """A missing folder, or a folder in the place of the file, is an error that says so."""
-    for path in (tmp_path / "none" / "windows.db", tmp_path):
+    (tmp_path / "file").touch()
+    for path, said in (
+        (tmp_path / "none" / "windows.db", f"The folder {tmp_path / 'none'} is not there"),
+        (tmp_path / "file" / "windows.db", f"The folder {tmp_path / 'file'} is not there"),
+        (tmp_path, f"{tmp_path} is a folder. Nothing was counted. Name a file in it: sqlite:///{tmp_path}/windows.db"),
+    ):
         storage = SQLiteStorage(f"sqlite:///{path}")
-        assert "could not be opened for writing" in refused(storage)
+        assert said in refused(storage)
         storage.close()
+
+
+def test_an_emptied_file_is_an_error(path: Path, open_file: Callable[..., SQLiteStorage]) -> None:
+    """A file that had windows and has nothing in it is not taken for a new one, with and without its log."""
+    storage = open_file()
+    hit(storage)
+    storage.close()
+    path.write_bytes(b"")
+    assert "had windows and is empty now" in refused(open_file())
+
+    path.unlink()
+    other = open_file()
+    assert hit(other)
+    # The lock is new as well. The log has the windows.
+    path.with_name("windows.db-lock").unlink()
+    os.truncate(path, 0)
+    with pytest.raises(StorageError, match="had windows and is empty now"):
+        hit(other)
+
+
+@pytest.mark.parametrize("has_lock", [True, False])
+def test_the_log_of_an_emptied_file(path: Path, open_file: Callable[..., SQLiteStorage], has_lock: bool) -> None:
+    """SQLite would delete it."""
+    program = f"""
+import os
+from ratelimited_notify import Limiter
+assert Limiter({{"news": "1/day"}}, "sqlite:///{path}").hit("news", "ana")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    log = path.with_name("windows.db-wal").read_bytes()
+    if not has_lock:
+        path.with_name("windows.db-lock").unlink()
+    path.write_bytes(b"")
+
+    assert "had windows and is empty now" in refused(open_file())
+    assert path.with_name("windows.db-wal").read_bytes() == log != b""
+
+
+def test_an_empty_file_that_is_new(path: Path, open_file: Callable[..., SQLiteStorage]) -> None:
+    """An administrator may make it, for its owner and mode; and a file that was deleted begins anew."""
+    path.touch(0o640)
+    storage = open_file()
+    assert hit(storage)
+    storage.close()
+    path.unlink()
+    path.touch()
+    assert "had windows and is empty now" in refused(open_file())
+    path.unlink()
+    assert hit(open_file())
+    assert path.stat().st_size
 
 
 _READ_ONLY = """

@@ -19,6 +19,8 @@ import pytest
 from backends import DAY, STRATEGIES, window
 from ratelimited_notify import StorageError
 from ratelimited_notify.storage import SQLiteStorage
+from ratelimited_notify.storage.sqlite import connection as connections
+from ratelimited_notify.storage.sqlite.lock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -356,6 +358,29 @@ _, status = os.waitpid(child, 0)
 print(status)
 """
     assert output(start(path, program)) == "0\n"
+
+
+def test_closing_takes_turns(path: Path, storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several processes that close at once, one is the last, and SQLite deletes the log. None waits for long."""
+    log, lock = path.with_name("windows.db-wal"), FileLock(path.with_name("windows.db-lock"))
+    assert storage.acquire([ONE], KEY, 1).granted
+    assert lock.take()
+    with monkeypatch.context() as patched:
+        patched.setattr(connections, "_CLOSING", 30)
+        closing = threading.Thread(target=storage.close)
+        closing.start()
+        closing.join(0.2)
+        assert closing.is_alive()
+        assert log.exists()
+        lock.free()
+        closing.join(20)
+    assert not log.exists()
+
+    assert count(storage) == 1
+    assert lock.take()
+    storage.close()
+    assert not log.exists()
+    lock.close()
 
 
 def test_an_interrupted_fork_leaves_nothing_locked(path: Path) -> None:

@@ -15,7 +15,7 @@ from ratelimited_notify.forking import forkable, holds
 from ratelimited_notify.storage.sqlite import failures, schema
 from ratelimited_notify.storage.sqlite.forking import close_before_forks
 from ratelimited_notify.storage.sqlite.lock import FileLock
-from ratelimited_notify.storage.sqlite.place import identity, network_of
+from ratelimited_notify.storage.sqlite.place import identity, identity_unless_empty, network_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,9 @@ _PATIENCE = 0.002
 
 _YIELD = 1e-4
 """Seconds: long enough for another thread to run, which a pause of 0 does not guarantee."""
+
+_CLOSING = 0.1
+"""Seconds that closing waits for other processes."""
 
 _PAGES = 2500
 """How many pages the log has when it is written into the database: 10 MB. Each time, two or three writes wait for the disk, and
@@ -125,10 +128,12 @@ class Database:
 
     def after_fork(self) -> None:
         if holds(self._using):
+            # If a signal handler has raised in `before_fork`, it is still held.
+            self._lock.free()
             self._using.release()
 
     def in_child(self) -> None:
-        self._lock.close()
+        self._lock.close_copy()
         self._using = threading.RLock()
         if self._identity is None:
             return
@@ -194,22 +199,10 @@ class Database:
             longest = min(2 * longest, _WAIT)
 
     def _transaction(self, begin: str, work: Callable[[sqlite3.Cursor], T]) -> T:
-        lock = self._lock
-        if self._connection is None:
-            self._connect()
-        elif identity(self._name) != self._identity:
-            self._disconnect()
-            if identity(self._log_name) == self._log[0]:
-                # It is the log of the file that was replaced. SQLite would write it into the one that is there now.
-                self._remove_log()
-            raise failures.replaced(self.path)
-        elif self._log_there() != self._log:
-            # What is written to the log from now on, nobody else would see.
-            self._disconnect()
-            raise failures.log_deleted(self.path)
-        connection = self._connection
-        if connection is None:  # pragma: no cover  # for the type checker
-            raise _Busy
+        try:
+            connection = self._usable()
+        except OSError as error:
+            raise failures.no_access(self.path, error) from None
         is_read = begin == "BEGIN"
         try:
             if not (is_read or self._taken()):
@@ -228,7 +221,29 @@ class Database:
                     connection.rollback()
         finally:
             if not is_read:
-                lock.free()
+                self._lock.free()
+
+    def _usable(self) -> sqlite3.Connection:
+        """The connection, if the file and its log are still those that it was made for; a new one if there is none."""
+        if self._connection is None:
+            self._connect()
+        elif identity_unless_empty(self._name) != self._identity:
+            was_emptied = identity(self._name) == self._identity
+            self._disconnect()
+            if was_emptied:
+                raise failures.emptied(self.path)
+            if identity(self._log_name) == self._log[0]:
+                # It is the log of the file that was replaced. SQLite would write it into the one that is there now.
+                self._remove_log()
+            raise failures.replaced(self.path)
+        elif self._log_there() != self._log:
+            # What is written to the log from now on, nobody else would see.
+            self._disconnect()
+            raise failures.log_deleted(self.path)
+        connection = self._connection
+        if connection is None:  # pragma: no cover  # for the type checker
+            raise _Busy
+        return connection
 
     def _taken(self) -> bool:
         try:
@@ -253,6 +268,8 @@ class Database:
             seen = identity(self._name)
         if seen in _unusable:
             raise failures.inherited(self.path)
+        if identity_unless_empty(self._name) is None:
+            self._check_empty()
         # For forks, from here until it is closed.
         self._identity = seen
         try:
@@ -272,6 +289,7 @@ class Database:
             schema.use_log(connection, self.path)
             # The first read opens the log. Before that, there may be none.
             connection.execute("SELECT version FROM schema_of_windows").fetchall()
+            self._say_made(made=True)
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_PAGES}")
             if seen != identity(self._name):
@@ -290,9 +308,29 @@ class Database:
         try:
             if not self._taken():
                 raise _Busy
+            self._say_made(made=False)
             self._make_file()
         finally:
             self._lock.free()
+
+    def _check_empty(self) -> None:
+        """Raise an error if the file is empty and was not before."""
+        try:
+            if not self._taken():
+                # Perhaps somebody is about to make it.
+                raise _Busy
+            if identity_unless_empty(self._name) is None and (
+                self._lock.says_made() or identity_unless_empty(self._log_name) is not None
+            ):
+                raise failures.emptied(self.path)
+        finally:
+            self._lock.free()
+
+    def _say_made(self, *, made: bool) -> None:
+        try:
+            self._lock.say_made(made=made)
+        except OSError as error:
+            raise failures.no_access(self.path, error) from None
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
         try:
@@ -324,9 +362,27 @@ class Database:
         # Without a time-out, and without transactions of Python's own.
         return sqlite3.connect(self._uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
 
+    def _wait_to_close(self) -> None:
+        """Take the lock. If two processes closed at once, each would take the other for the last one that uses the log, and
+        leave it behind. Nothing is lost then, so this does not wait long.
+        """
+        until = time.monotonic() + _CLOSING
+        with suppress(OSError):
+            while not self._lock.take() and time.monotonic() < until:
+                time.sleep(random.uniform(0, _FIRST_WAIT))  # noqa: S311  # as above
+
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-        self._identity = None
-        self._lock.close()
+        if connection is None:
+            self._identity = None
+            self._lock.close()
+            return
+        try:
+            self._wait_to_close()
+        finally:
+            # A signal handler may raise in each of these calls.
+            try:
+                connection.close()
+            finally:
+                self._identity = None
+                self._lock.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,14 @@ def no_access(path: Path, error: OSError) -> StorageError:
 
 
 def _not_writable(path: Path, said: str) -> StorageError:
+    # Unlike those of a Path, these are no error where this user may not look.
+    if os.path.isdir(path):  # noqa: PTH112  # as above
+        return StorageError(f"{path} is a folder. {NOTHING} Name a file in it: sqlite:///{path}/windows.db.")
+    if not os.path.isdir(path.parent):  # noqa: PTH112  # as above
+        return StorageError(
+            f"The folder {path.parent} is not there, or this user may not look into it. {NOTHING} Make the folder. The first decision "
+            "makes the file."
+        )
     return StorageError(
         f"The file {path} could not be opened for writing: {said}. {NOTHING} The folder must exist, and this user must be "
         "allowed to write to it, to the file and to those beside it, whose names end in -wal, -shm and -lock. Did another user "
@@ -112,6 +121,14 @@ def replaced(path: Path) -> StorageError:
     return StorageError(
         f"The file {path} was deleted or replaced while it was open. {NOTHING} The next call opens the file that is there "
         "then, or begins a new one. Stop all programs that use the file before you restore it."
+    )
+
+
+def emptied(path: Path) -> StorageError:
+    """There is nothing in the file, although there was."""
+    return StorageError(
+        f"The file {path} had windows and is empty now. {NOTHING} Did another program empty it, or could it not be copied as a "
+        "whole? Restore it from a backup, or delete it together with its -wal and -shm files; then the windows are empty again."
     )
 
 

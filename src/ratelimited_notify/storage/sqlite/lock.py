@@ -4,6 +4,9 @@ SQLite's own waiting is unfair: it sleeps longer and longer, so one process may 
 if processes just try again, the log grows, because nobody ever finds time to empty it. So whoever wants to write first takes
 this lock, and empties the log while it has it. The lock only makes turns fair: that no hit is lost or counted twice is
 SQLite's doing, even if somebody deletes the lock's file.
+
+The lock's file also says whether the database beside it was made. An empty database that was made before has been emptied by
+somebody else; SQLite would take it for a new one.
 """
 
 from __future__ import annotations
@@ -73,19 +76,46 @@ class FileLock:
         Raises:
             OSError: the file cannot be opened, or not be locked.
         """
+        descriptor = self._opened()
+        try:
+            _try(descriptor)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def says_made(self) -> bool:
+        """Whether the database beside the lock was made.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        return os.fstat(self._opened()).st_size > 0
+
+    def say_made(self, *, made: bool) -> None:
+        """Write down whether the database beside the lock was made. The holder says that it was not.
+
+        Raises:
+            OSError: the file cannot be opened or written.
+        """
+        if made != self.says_made():
+            os.ftruncate(self._opened(), int(made))
+
+    def _opened(self) -> int:
         if self._descriptor == _CLOSED:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             # In this order: what is locked can be freed.
             self.free = _freeing(descriptor)
             self._descriptor = descriptor
-        try:
-            _try(self._descriptor)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+        return self._descriptor
 
     def close(self) -> None:
-        """Close the file. In a forked child, the parent keeps the lock: what a child closes is its copy."""
+        """Give up the lock, and close the file."""
+        # First, because a signal handler may raise in between, and then nothing must stay locked.
+        self.free()
+        self.close_copy()
+
+    def close_copy(self) -> None:
+        """Close the file in a forked child. The parent keeps the lock."""
         # In this order: what is locked later can be freed.
         descriptor, self._descriptor = self._descriptor, _CLOSED
         self.free = _nothing

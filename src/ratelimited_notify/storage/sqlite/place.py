@@ -45,6 +45,15 @@ def identity(path: Path | str) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
+def identity_unless_empty(path: Path | str) -> Identity | None:
+    """`identity`; None also if there is nothing in the file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # as above
+    except FileNotFoundError:
+        return None
+    return (found.st_dev, found.st_ino) if found.st_size else None
+
+
 def network_of(folder: Path) -> str | None:
     """The kind of network filesystem that the folder is on; None if it is on none, or that cannot be found out."""
     try:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from ratelimited_notify.storage.sqlite.item import Item
     from ratelimited_notify.windows.strategies import Token, Window
 
+LONGEST = MOST_HITS * 24
+"""The most bytes of a window to which a hit is added here."""
+
 # Bytes and places in the block of a window, which `item` and `windows.hits` describe.
 _HIT: Final = 24
 _SHORTEST: Final = 2 * _HIT
-_LONGEST: Final = MOST_HITS * _HIT
 _SUM_BEFORE: Final = 16
 
 # A Reading without a call of the class, which costs as much again.
@@ -62,7 +64,7 @@ def quick_take(windows: Sequence[Window], places: Sequence[tuple[Item, str]], no
                 value = _pack_first(ends, 0, 0, now, mark, 1)
             else:
                 length = len(stored)
-                if length % _HIT or length < _SHORTEST or length > _LONGEST:
+                if length % _HIT or length < _SHORTEST or length > LONGEST:
                     return None
                 newest, newest_mark, total = _hit_at(stored, length - _HIT)
                 if newest >= now and (newest > now or mark < newest_mark):
