@@ -168,3 +168,17 @@ def test_pictures_show_what_the_library_decides() -> None:
 
     for strategy in draw["STRATEGIES"]:
         assert draw["picture"](strategy) == (ROOT / "docs" / "explanation" / f"{strategy}.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "guide"), [("cron", "how-to/cron.md"), ("daily", "how-to/cron.md"), ("sqlite", "how-to/sqlite.md")]
+)
+def test_the_guide_comes_first_in_the_search(word: str, guide: str) -> None:
+    """The search of the pages ranks a page whose title or headings have the word above all others. No other page has it there."""
+    found = []
+    for document in DOCUMENTS[1:]:
+        text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+        if any(word in re.findall(r"\w+", heading.lower()) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)):
+            found.append(document.relative_to(ROOT / "docs").as_posix())
+
+    assert found == [guide]

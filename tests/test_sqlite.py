@@ -216,7 +216,6 @@ def test_durability_is_chosen_in_the_uri(path: Path, query: str, level: int) -> 
         ("sqlite://windows.db", "three slashes"),
         ("sqlite://host/windows.db", "three slashes"),
         ("sqlite:///windows.db?synchronous=off", "synchronous=full"),
-        ("sqlite:///windows.db?timeout=2", "timeout= is an argument of open_storage"),
         ("sqlite:///windows.db?mode=ro", "synchronous=full"),
         ("sqlite:///windows.db?synchronous=full&synchronous=full", "twice"),
         ("sqlite:///windows.db?", "options"),
@@ -278,14 +277,19 @@ def test_another_programs_file_is_refused_and_left_alone(
 
 
 def test_rules_are_not_put_beside_windows(path: Path, open_file: Callable[..., SQLiteStorage]) -> None:
-    """The other way round: `rules init` refuses a file of windows, and a source of rules says that there are none."""
+    """The other way round: `rules init` refuses a file of windows, and a source of rules says what it is, and what to make."""
     from ratelimited_notify.sources import SQLRules
 
     hit(open_file())
     with pytest.raises(NotifyError, match="holds the windows"):
         _rules(path)
-    with pytest.raises(RuleError, match="tables of the rules are missing"):
+    said = (
+        rf"The file {path} holds the windows of a limiter .* run: ratelimited-notify rules init sqlite:///rules\.db\.$"
+    )
+    with pytest.raises(RuleError, match=said):
         Limiter(SQLRules(f"sqlite:///{path}"))
+    with pytest.raises(RuleError, match=said):
+        SQLRules(f"sqlite:///{path}").write({"rules": [{"type": "news", "limit": "1/day"}]})
 
     assert count(open_file()) == 1
 
@@ -467,6 +471,16 @@ os._exit(0)
 
     assert "had windows and is empty now" in refused(open_file())
     assert path.with_name("windows.db-wal").read_bytes() == log != b""
+
+
+@pytest.mark.parametrize("kind", [SQLiteStorage, AsyncSQLiteStorage, open_storage, open_async_storage])
+def test_a_time_out_in_the_uri(path: Path, kind: Callable[..., Any]) -> None:
+    """The command and the environment variable have no other place for it. It outranks the argument, as for Redis."""
+    assert kind(f"sqlite:///{path}?timeout=7&synchronous=full", timeout=2).timeout == 7
+    assert kind(f"sqlite:///{path}", timeout=2).timeout == 2
+    for wrong in ("0", "-1", "3600", "nan", "soon", "inf"):
+        with pytest.raises(NotifyError, match="timeout= must be a number of seconds above 0 and below 3600"):
+            kind(f"sqlite:///{path}?timeout={wrong}")
 
 
 def test_an_empty_file_that_is_new(path: Path, open_file: Callable[..., SQLiteStorage]) -> None:

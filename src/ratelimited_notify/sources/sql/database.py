@@ -36,7 +36,7 @@ _IN_MEMORY = (
     "a file, or share the memory: 'sqlite:///file:rules?mode=memory&cache=shared&uri=true'."
 )
 
-_NO_HOST = "A SQLite file has no host. Write three slashes before its path, as in sqlite:///rules.db, and four if the path is absolute."
+_NO_HOST = "An SQLite file has no host. Write three slashes before its path, as in sqlite:///rules.db, and four if the path is absolute."
 
 _DRIVERS = {
     "aiomysql": "pymysql",

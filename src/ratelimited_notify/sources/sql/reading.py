@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from sqlalchemy import column, literal_column, select, table
+from sqlalchemy.exc import DBAPIError
 
 from ratelimited_notify.errors import Problem, RuleError
 from ratelimited_notify.rules.document import MOST_LIMITS, MOST_RULES
+from ratelimited_notify.sources.sql.sqlite import windows_instead_of_rules
 from ratelimited_notify.sources.version import version_of
 from ratelimited_notify.sources.writing import Unusable
 
@@ -50,10 +52,20 @@ def rows_of(connection: Connection) -> Rows:
     """Read all tables. The connection must be in a transaction that sees one state of them.
 
     Raises:
-        RuleError: a table has more rows than can be used, or not the columns that are needed.
+        RuleError: a table has more rows than can be used, or not the columns that are needed; or the file holds windows.
     """
     version = table("notify_rules_version", column("id"), column("settings"))
-    settings = connection.execute(select(version.c.settings).where(version.c.id == 1)).scalar()
+    settings: object = None
+    failure = None
+    try:
+        settings = connection.execute(select(version.c.settings).where(version.c.id == 1)).scalar()
+    except DBAPIError:
+        failure = windows_instead_of_rules(connection)
+        if failure is None:
+            raise
+    if failure is not None:
+        # Outside of the block, so that nothing is chained to it.
+        raise failure
     rules = _read(connection, "notify_rules", RULES, MOST_RULES)
     ordering = RULES.index("ordering")
     rules.sort(key=lambda row: (row[ordering] if isinstance(row[ordering], int) else 0, row[0]))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ratelimited_notify.errors import RuleError
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -55,6 +57,16 @@ def holds_windows(connection: Connection) -> bool:
     """Whether this is a file of the SQLite storage, in which the windows are."""
     query = "SELECT count(*) FROM sqlite_master WHERE name = 'schema_of_windows'"
     return connection.dialect.name == "sqlite" and bool(connection.exec_driver_sql(query).scalar())
+
+
+def windows_instead_of_rules(connection: Connection) -> RuleError | None:
+    """The error to raise if this file holds windows."""
+    if not holds_windows(connection):
+        return None
+    return RuleError(
+        f"The file {_path_of(connection)} holds the windows of a limiter (storage='sqlite:///…'), no rules. Give the rules a file of "
+        "their own. To make it, run: ratelimited-notify rules init sqlite:///rules.db."
+    )
 
 
 def begin(connection: Connection) -> None:

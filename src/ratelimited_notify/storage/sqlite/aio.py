@@ -49,7 +49,7 @@ class AsyncSQLiteStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
     ) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
         self._storage = SQLiteStorage(uri, timeout=timeout, clock=clock)
-        self.timeout = timeout
+        self.timeout = self._storage.timeout
         self.now = self._storage.now
         self._worker = Worker()
         finalize(self, self._worker.stop)

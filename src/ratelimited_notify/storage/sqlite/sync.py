@@ -15,7 +15,7 @@ from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.engine import WALL_CLOCK, LimitsVerbs, bounded_clock
 from ratelimited_notify.storage.sqlite import decide, failures, rows
 from ratelimited_notify.storage.sqlite.connection import Database
-from ratelimited_notify.storage.timeout import checked_timeout
+from ratelimited_notify.storage.timeout import ALLOWED, checked_timeout, is_timeout
 from ratelimited_notify.storage.uri import parse, refused
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
     Arguments:
         uri: `sqlite:///windows.db` for a file in the current folder, `sqlite:////var/lib/app/windows.db` for an absolute
             path. With `?synchronous=full` each decision waits until the disk has it.
-        timeout: the longest time that one call waits for its turn, in seconds; 0.5 by default. In `acquire_many` it applies to
-            each group of 250 requests. How long the disk takes has no limit.
+        timeout: the longest time that one call waits for its turn, in seconds; 0.5 by default. `?timeout=` in the URI takes
+            precedence. In `acquire_many` it applies to each group of 250 requests. How long the disk takes has no limit.
         clock: a callable that returns seconds; by default this machine's wall clock, which its other processes agree with.
     """
 
@@ -57,12 +57,13 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
         clock: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
-        self.path, full = options_of(uri)
+        self.path, full, seconds = options_of(uri)
         """The file."""
-        self.timeout = checked_timeout(timeout)
+        checked_timeout(timeout)
+        self.timeout = timeout if seconds is None else seconds
         # `MemcachedStorage` says why this is the wall clock: here, too, several processes write stamps into the same windows.
         self.now = bounded_clock(clock or WALL_CLOCK)
-        self._database = Database(self.path, timeout, full=full)
+        self._database = Database(self.path, self.timeout, full=full)
         # A random start, so that no hit of another process has the same mark.
         self._marks = count(randbits(60))
         # The first transaction sweeps, because it may be the only one of this process.
@@ -180,8 +181,8 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
             self._release(cursor, windows, keys, cost, [reading.token for reading in verdict.readings])
 
 
-def options_of(uri: str) -> tuple[Path, bool]:
-    """The absolute path that a URI names, and whether each decision is to wait for the disk.
+def options_of(uri: str) -> tuple[Path, bool, float | None]:
+    """The absolute path that a URI names, whether each decision is to wait for the disk, and the time-out if it says one.
 
     Raises:
         NotifyError: the URI is not understood as it is written.
@@ -189,12 +190,22 @@ def options_of(uri: str) -> tuple[Path, bool]:
     parsed = parse(uri, "sqlite")
     options = dict(parsed.options)
     synchronous = options.pop("synchronous", "normal")
+    seconds = options.pop("timeout", None)
     if options or synchronous not in ("normal", "full"):
-        reason = "the only option after the ? is synchronous=full or synchronous=normal"
         raise refused(
-            "sqlite", f"{reason}; timeout= is an argument of open_storage" if "timeout" in options else reason
+            "sqlite", "the only options after the ? are synchronous=full or synchronous=normal, and timeout=SECONDS"
         )
-    return Path(parsed.path or "").absolute(), synchronous == "full"
+    return Path(parsed.path or "").absolute(), synchronous == "full", None if seconds is None else _seconds(seconds)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not is_timeout(seconds):
+        raise refused("sqlite", f"timeout= must be {ALLOWED}")
+    return seconds
 
 
 def _nothing(_: Cursor) -> None:
