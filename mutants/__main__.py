@@ -65,7 +65,8 @@ class Workshop:
     def fails(self, tests: Tests, timeout: float | None = None) -> bool:
         """Whether one of these tests fails, or all of them together take too long."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        command += ["-m", "not slow and not thorough and not faults", "-k", tests.keyword]
+        left_out = "not thorough and not faults" if tests.slow else "not slow and not thorough and not faults"
+        command += ["-m", left_out, "-k", tests.keyword]
         command += [f"tests/{name}" for name in tests.files]
         with subprocess.Popen(  # noqa: S603  # pytest, with the arguments above
             command,

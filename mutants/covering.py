@@ -11,6 +11,8 @@ class Tests(NamedTuple):
     files: tuple[str, ...]
     keyword: str = ""
     """For `-k`."""
+    slow: bool = False
+    """Whether tests marked `slow` are needed to see the faults: processes, forks and kills."""
 
 
 _LIMITER = (
@@ -32,6 +34,11 @@ _REDIS = Tests(
     "(test_redis.py and (arithmetic or division or drops or looks or only_hit or empty_again or one_instant or clock_is or "
     "very_instant)) or (test_redis_odd_keys and not cluster) or (test_redis_costs and not full) or (test_storage_properties and redis and not async) or one_by_one",
 )
+_SQLITE = Tests(
+    ("test_sqlite.py", "test_sqlite_asyncio.py", "test_storage_properties.py", "test_interop.py", "test_pauses.py"),
+    "sqlite and not async-sqlite and not sql_rules",
+)
+_SHARED_SQLITE = Tests(("test_sqlite.py", "test_sqlite_asyncio.py", "test_sqlite_shared.py"), slow=True)
 _RULES = Tests((
     "test_rules.py", "test_plan.py", "test_rules_file.py", "test_doubts.py", "test_other_limits.py", "test_limiter_properties.py",
     "test_limiter_options.py", "test_large_rule_sets.py",
@@ -53,6 +60,11 @@ COVERING: dict[str, Tests] = {
     "storage/memcached/record.py": _MEMCACHED,
     "storage/memcached/decide.py": _MEMCACHED,
     "storage/redis/decided.py": Tests(("test_redis_replies.py", "test_batches.py")),
+    **{
+        f"storage/sqlite/{name}.py": _SQLITE
+        for name in ("decide", "item", "large", "numbers", "place", "quick", "rows", "schema", "stored_hits", "sync")
+    },
+    **{f"storage/sqlite/{name}.py": _SHARED_SQLITE for name in ("aio", "connection", "forking", "lock", "worker")},
     "limiter/decision.py": Tests(_LIMITER),
     "limiter/window_state.py": Tests(_LIMITER),
     "limiter/headers.py": Tests(("test_headers.py", "test_exceeded.py")),

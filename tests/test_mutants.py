@@ -28,14 +28,18 @@ def mutants(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_every_file_of_the_core_has_tests_that_are_there(mutants: Any) -> None:
-    """Windows, memory and the scripts are covered wholly, and no file or test has been renamed since."""
+    """Windows, memory, SQLite and the scripts are covered wholly, and no file or test has been renamed since."""
     covering = mutants("covering").COVERING
-    core = [*PACKAGE.glob("windows/*.py"), *PACKAGE.glob("storage/memory/*.py"), *PACKAGE.glob("storage/redis/*.lua")]
+    patterns = ("windows/*.py", "storage/memory/*.py", "storage/redis/*.lua", "storage/sqlite/*.py")
+    core = [path for pattern in patterns for path in PACKAGE.glob(pattern)]
     without = {
         "windows/__init__.py",
         "storage/memory/__init__.py",
         "storage/memory/aio.py",
         "storage/redis/trouble.lua",
+        "storage/sqlite/__init__.py",
+        # Messages.
+        "storage/sqlite/failures.py",
     }
 
     assert {path.relative_to(PACKAGE).as_posix() for path in core} - set(covering) == without
