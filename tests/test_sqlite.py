@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from backends import DAY, HOUR, SECOND, FileBackend, window
 from limiting import Clock
 from ratelimited_notify import Limiter, NotifyError, RuleError, StorageError
 from ratelimited_notify.storage import AsyncSQLiteStorage, SQLiteStorage, open_async_storage, open_storage
+from ratelimited_notify.storage.memory import MemoryStorage
 from ratelimited_notify.storage.sqlite import item, large, place, quick, schema
 from ratelimited_notify.windows import Request
 from test_storage_properties import Storages
@@ -87,6 +89,42 @@ def test_windows_with_very_many_hits_say_what_the_model_says(
         backend.close()
 
 
+@pytest.mark.parametrize("hits_per_row", [1, 3, 100])
+def test_hits_run_out_one_by_one(
+    open_file: Callable[..., SQLiteStorage], monkeypatch: pytest.MonkeyPatch, hits_per_row: int
+) -> None:
+    """Every answer of a window with very many hits is that of the memory, also about costs above 1 and hits given back."""
+    monkeypatch.setattr(item, "MOST_HITS", 2)
+    monkeypatch.setattr(quick, "LONGEST", 2 * 24)
+    monkeypatch.setattr(large, "HITS_PER_ROW", hits_per_row)
+    clock, one = Clock(), window("moving-window", 9, 100 * SECOND)
+    storages = [open_file(clock=clock), MemoryStorage(clock=clock)]
+    granted: list[tuple[int, Any]] = []
+
+    def asked(ask: Callable[[Any], Any]) -> Any:
+        answer, other = [ask(storage) for storage in storages]
+        kept = [(reading.count, reading.retry_at, reading.reset_at) for reading in answer.readings]
+        assert (answer.granted, kept) == (other.granted, [tuple(reading)[:3] for reading in other.readings])
+        return [answer, other] if answer.granted else None
+
+    for turn in range(120):
+        # With pauses in which all of them run out.
+        clock.advance((150 if turn % 40 == 39 else 4 + turn % 9) * SECOND)
+        for cost in (1, 3, 10):
+            asked(lambda storage, cost=cost: storage.peek([one], KEY, cost))
+        cost = 1 + turn % 7 // 4
+        verdicts = asked(lambda storage, cost=cost: storage.acquire([one], KEY, cost))
+        if verdicts:
+            granted.append((cost, verdicts))
+        if turn % 11 == 10:
+            cost, verdicts = granted.pop(-2)
+            given = [
+                storage.release([one], KEY, cost, [verdict.readings[0].token])
+                for storage, verdict in zip(storages, verdicts, strict=True)
+            ]
+            assert given[0] == given[1]
+
+
 def test_rows_of_hits_go_with_their_window(path: Path, open_file: Callable[..., SQLiteStorage]) -> None:
     """A window of 3,000 hits is read and written in a few rows, which go when it is over, cleared or swept."""
     clock = Clock()
@@ -94,6 +132,8 @@ def test_rows_of_hits_go_with_their_window(path: Path, open_file: Callable[..., 
     for key, over in (
         ("test:{ana}:news:m", lambda: storage.forget([many], ["test:{ana}:news:m"])),
         ("test:{bo}:news:m", lambda: clock.advance(2 * HOUR)),
+        # Another window in the same row is not over.
+        ("test:{cy}:news:m", lambda: (clock.advance(2 * HOUR), hit(storage, ["test:{cy}:other:m"]))),
     ):
         for _ in range(12):
             storage.acquire_many([Request([many], [key], 1)] * 250)
@@ -340,8 +380,9 @@ def test_a_row_that_cannot_be_read_is_an_error_until_it_is_cleared(
         b"\x81\xa1m",
         b"\x81\xa6news:m\xc4\x01x",
         b"\x81\xa6news:m\xc4\x10" + b"x" * 16,
-        # As many numbers as a window has whose hits are elsewhere.
+        # As many numbers as a window has whose hits are elsewhere, and with the first number of a window that there cannot be.
         b"\x81\xa6news:m\xc4\x20" + b"x" * 32,
+        b"\x81\xa6news:m\xc4\x20" + struct.pack("<4q", 1 << 60, large.MOST_WINDOWS, 1, 0),
         "text",
         5,
     ):

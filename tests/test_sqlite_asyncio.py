@@ -256,3 +256,93 @@ def test_a_limiter_on_it(path: Path) -> None:
     assert asyncio.run(main()) == [True] * 3
     with Limiter({"news": "3/day"}, f"sqlite:///{path}", timeout=20) as limiter:
         assert [limiter.hit("news", "ana").allowed for _ in range(2)] == [True, False]
+
+
+def test_tasks_that_wait_are_decided_in_one_transaction(path: Path, other: SQLiteStorage) -> None:
+    """One at a time would cost each of them a transaction. Each gets its own verdict; together they get exactly the limit."""
+    transactions = 0
+
+    def clock() -> float:
+        nonlocal transactions
+        transactions += 1
+        return time.time()
+
+    async def main() -> list[bool]:
+        storage = AsyncSQLiteStorage(f"sqlite:///{path}", timeout=20, clock=clock)
+        with Locked(other):
+            # The thread begins with the first, and waits.
+            first = asyncio.create_task(storage.acquire([ONE], ["test:{ben}:news:m"], 1))
+            await asyncio.sleep(0.1)
+            tasks = [asyncio.create_task(storage.acquire([ONE], KEY, 1 + number % 2)) for number in range(200)]
+            await asyncio.sleep(0.1)
+        granted = [(await task).granted for task in (first, *tasks)]
+        await storage.close()
+        return granted
+
+    granted = asyncio.run(main())
+
+    assert transactions == 2
+    # 33 pairs of 1 and 2, and another 1.
+    assert granted == [True] + [True] * 67 + [False] * 133
+    assert count(other) == 100
+
+
+def test_one_of_many_tasks_is_cancelled(path: Path, other: SQLiteStorage) -> None:
+    """It is not counted. The others are."""
+
+    async def main() -> None:
+        storage = AsyncSQLiteStorage(f"sqlite:///{path}", timeout=20)
+        with Locked(other):
+            tasks = [asyncio.create_task(storage.acquire([ONE], KEY, 1)) for _ in range(10)]
+            await asyncio.sleep(0.1)
+            for task in tasks[:3]:
+                task.cancel()
+            await asyncio.sleep(0.1)
+        verdicts = await asyncio.gather(*tasks[3:])
+        assert all(verdict.granted for verdict in verdicts)
+        await storage.close()
+
+    asyncio.run(main())
+
+    assert count(other) == 7
+
+
+def test_an_error_of_one_of_many_tasks_is_its_own(path: Path, other: SQLiteStorage) -> None:
+    """What cannot be read in the row of one recipient is no error for the tasks that are decided with it."""
+    other.acquire([ONE], ["test:{ben}:news:m"], 1)
+    other._database.write(
+        time.monotonic() + 20, lambda cursor: cursor.execute("UPDATE items SET value = x'C1' WHERE head LIKE '%ben%'")
+    )
+
+    async def main() -> list[object]:
+        storage = AsyncSQLiteStorage(f"sqlite:///{path}", timeout=20)
+        with Locked(other):
+            keys = [KEY, ["test:{ben}:news:m"], KEY, KEY]
+            tasks = [asyncio.create_task(storage.acquire([ONE], key, 1)) for key in keys]
+            await asyncio.sleep(0.1)
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        await storage.close()
+        return [str(each) if isinstance(each, Exception) else each.granted for each in found]
+
+    first, wrong, *others = asyncio.run(main())
+
+    assert [first, *others] == [True] * 3
+    assert "cannot read" in str(wrong)
+    assert count(other) == 3
+
+
+def test_tasks_that_wait_in_vain_get_errors_of_their_own(path: Path, other: SQLiteStorage) -> None:
+    """All of them in time, however many they are, and nothing is counted."""
+
+    async def main() -> list[BaseException]:
+        storage = AsyncSQLiteStorage(f"sqlite:///{path}", timeout=0.3)
+        with Locked(other):
+            tasks = [asyncio.create_task(storage.acquire([ONE], KEY, 1)) for _ in range(50)]
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+        await storage.close()
+        return [each for each in found if isinstance(each, StorageError)]
+
+    errors = asyncio.run(main())
+
+    assert len({id(error) for error in errors}) == 50
+    assert count(other) == 0

@@ -125,6 +125,30 @@ def test_eighty_threads_get_their_turns(path: Path) -> None:
     assert min(decided) > 0
 
 
+def test_a_thread_waits_no_longer_than_the_time_out(path: Path) -> None:
+    """If another thread of its process has the connection and does not go on."""
+    inside, over = threading.Event(), threading.Event()
+
+    def clock() -> float:
+        if threading.current_thread() is slow:
+            inside.set()
+            over.wait(60)
+        return time.time()
+
+    storage = SQLiteStorage(f"sqlite:///{path}", timeout=0.1, clock=clock)
+    slow = threading.Thread(target=storage.acquire, args=([ONE], KEY, 1))
+    slow.start()
+    assert inside.wait(20)
+    with pytest.raises(StorageError, match="Other threads of this process used the file"):
+        storage.acquire([ONE], KEY, 1)
+    assert slow.is_alive()
+    over.set()
+    slow.join(20)
+
+    assert count(storage) == 1
+    storage.close()
+
+
 def test_processes_share_one_limit(path: Path, storage: SQLiteStorage) -> None:
     """Four processes, single hits and batches: exactly the limit is granted, nobody fails, the log stays small."""
     program = """

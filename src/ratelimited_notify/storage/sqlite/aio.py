@@ -14,11 +14,12 @@ from ratelimited_notify.storage.sqlite import failures
 from ratelimited_notify.storage.sqlite.decide import GROUP
 from ratelimited_notify.storage.sqlite.sync import SQLiteStorage
 from ratelimited_notify.storage.sqlite.worker import Late, Worker
+from ratelimited_notify.windows.strategies import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ratelimited_notify.windows.strategies import Request, Token, Verdict, Window
+    from ratelimited_notify.windows.strategies import Token, Verdict, Window
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ _CLOSING = 5.0
 
 class AsyncSQLiteStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
     """`SQLiteStorage` with async methods. They wait for locks and disks in one thread, which ends with `close`.
+    Decisions of tasks that wait at the same time are made in one transaction.
 
     If a call is cancelled, its hit is not counted, or given back as soon as the thread comes to it.
     """
@@ -51,14 +53,15 @@ class AsyncSQLiteStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
         self._storage = SQLiteStorage(uri, timeout=timeout, clock=clock)
         self.timeout = self._storage.timeout
         self.now = self._storage.now
-        self._worker = Worker()
+        self._worker = Worker(self._storage.acquire_together)
         finalize(self, self._worker.stop)
 
     async def acquire(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
-        return await self._run(
-            partial(self._storage.acquire, windows, keys, cost),
-            partial(self._release, windows, keys, cost),
-        )
+        undo = partial(self._release, windows, keys, cost)
+        try:
+            return await self._worker.decide(Request(windows, keys, cost), self.timeout + _SPARE, undo)
+        except Late:
+            raise failures.late(self._storage.path, self.timeout) from None
 
     async def acquire_many(self, requests: Sequence[Request]) -> list[Verdict]:
         # The time-out applies to each group.

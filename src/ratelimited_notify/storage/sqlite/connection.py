@@ -327,10 +327,9 @@ class Database:
             self._lock.free()
 
     def _say_made(self, *, made: bool) -> None:
-        try:
+        # Who cannot write to the lock's file can only read.
+        with suppress(OSError):
             self._lock.say_made(made=made)
-        except OSError as error:
-            raise failures.no_access(self.path, error) from None
 
     def _make_tables(self, connection: sqlite3.Connection) -> None:
         try:

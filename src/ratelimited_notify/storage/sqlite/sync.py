@@ -87,6 +87,25 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
             raise
         return verdicts
 
+    def acquire_together(self, requests: Sequence[Request]) -> list[Verdict | Exception]:
+        """`acquire` for each of at most 250 requests that have nothing to do with each other: an error is one request's own, unless
+        it is about the file.
+        """
+        deadline = self.deadline()
+        if len(requests) > 1:
+            try:
+                return list(self._database.write(deadline, self._acquire_many, requests))
+            except StorageError as error:
+                if time.monotonic() >= deadline:
+                    return [StorageError(str(error)) for _ in requests]
+        found: list[Verdict | Exception] = []
+        for request in requests:
+            try:
+                found.append(self.acquire(*request))
+            except Exception as error:  # noqa: BLE001  # it is raised where the verdict is awaited
+                found.append(error)
+        return found
+
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:
         return self._database.read(self.deadline(), self._peek, windows, keys, cost)
 

@@ -1,21 +1,31 @@
-"""The thread in which an asyncio storage waits for locks and disks, so that the event loop does not."""
+"""The thread in which an asyncio storage waits for locks and disks, so that the event loop does not.
+
+Decisions that wait for the thread are made together, in one transaction: it costs as much as four decisions in it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from contextlib import suppress
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Generic, TypeVar
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from ratelimited_notify.forking import forkable, in_children
 from ratelimited_notify.storage.event_loop import running_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from ratelimited_notify.windows.strategies import Request, Verdict
+
+    Together: TypeAlias = Callable[[Sequence[Request]], Sequence[Verdict | Exception]]
 
 T = TypeVar("T")
+
+_MOST = 250
+"""How many decisions are made together."""
 
 
 class Late(Exception):
@@ -57,6 +67,10 @@ class _Job(Generic[T]):
             self._results.append(self._work())
         except BaseException as raised:  # noqa: BLE001  # it is raised where the result is awaited
             error = raised
+        self.done(error)
+
+    def done(self, error: BaseException | None) -> None:
+        """Have the result or the error delivered to who awaits it."""
         try:
             self._loop.call_soon_threadsafe(self._deliver, error)
         except RuntimeError:
@@ -88,14 +102,49 @@ class _Job(Generic[T]):
             return await self._future
 
 
+class _Decision(_Job["Verdict"]):
+    """A decision, which can be made together with others.
+
+    Arguments:
+        request: what is to be decided.
+        undo: as above.
+    """
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: Request, undo: Callable[[Verdict], object]) -> None:
+        super().__init__(_no_work, undo)
+        self.request = request
+
+    def end(self, result: Verdict | BaseException) -> None:
+        """Deliver this."""
+        if isinstance(result, BaseException):
+            self.done(result)
+        else:
+            self._results.append(result)
+            self.done(None)
+
+
+def _no_work() -> Verdict:
+    raise NotImplementedError
+
+
+_Queued: TypeAlias = "Callable[[], object] | _Decision | None"
+"""A job; None ends the thread."""
+
 _workers: WeakSet[Worker] = WeakSet()
 
 
 class Worker:
-    """A thread that runs jobs one after another. It begins with the first job, and keeps no process from exiting."""
+    """A thread that runs jobs one after another. It begins with the first job, and keeps no process from exiting.
 
-    def __init__(self) -> None:
-        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+    Arguments:
+        together: makes several decisions. It returns a verdict or an error for each.
+    """
+
+    def __init__(self, together: Together) -> None:
+        self._together = together
+        self._jobs: SimpleQueue[_Queued] = SimpleQueue()
         self._thread: threading.Thread | None = None
         # Several event loops may begin or end the thread at once.
         self._changing = forkable(threading.RLock())
@@ -115,7 +164,15 @@ class Worker:
             Late: the result was not there in time.
         """
         job = _Job(work, undo)
-        self._jobs.put(job.run)
+        return await self._result(job, job.run, seconds)
+
+    async def decide(self, request: Request, seconds: float, undo: Callable[[Verdict], object]) -> Verdict:
+        """The verdict on a request, as `run` returns the result of a call."""
+        job = _Decision(request, undo)
+        return await self._result(job, job, seconds)
+
+    async def _result(self, job: _Job[T], queued: _Queued, seconds: float) -> T:
+        self._jobs.put(queued)
         if self._thread is None:
             self._start()
         try:
@@ -146,20 +203,46 @@ class Worker:
                 return
             # The thread keeps the queue, not this object.
             thread = threading.Thread(
-                target=_run_all, args=(self._jobs,), name="ratelimited-notify SQLite", daemon=True
+                target=_run_all, args=(self._jobs, self._together), name="ratelimited-notify SQLite", daemon=True
             )
             thread.start()
             self._thread = thread
 
 
-def _run_all(jobs: SimpleQueue[Callable[[], object] | None]) -> None:
+def _run_all(jobs: SimpleQueue[_Queued], together: Together) -> None:
     while True:
         job = jobs.get()
+        while isinstance(job, _Decision):
+            job = _decide(job, jobs, together)
         if job is None:
             return
         job()
         # Not kept until the next one comes.
         del job
+
+
+def _decide(first: _Decision, jobs: SimpleQueue[_Queued], together: Together) -> _Queued:
+    """Make this decision, and those that wait behind it. Returns the next job that is something else, or one too many."""
+    waiting = [first]
+    following: _Queued = _nothing
+    with suppress(Empty):
+        while isinstance(following := jobs.get_nowait(), _Decision) and len(waiting) < _MOST:
+            waiting.append(following)
+            following = _nothing
+    decided = [each for each in waiting if each.begin()]
+    if decided:
+        results: Sequence[Verdict | BaseException]
+        try:
+            results = together([each.request for each in decided])
+        except BaseException as error:  # noqa: BLE001  # it is raised where the results are awaited
+            results = [error] * len(decided)
+        for each, result in zip(decided, results, strict=True):
+            each.end(result)
+    return following
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _forget_all() -> None:
