@@ -91,7 +91,7 @@ def test_windows_with_very_many_hits_say_what_the_model_says(
 
 @pytest.mark.parametrize("hits_per_row", [1, 3, 100])
 def test_hits_run_out_one_by_one(
-    open_file: Callable[..., SQLiteStorage], monkeypatch: pytest.MonkeyPatch, hits_per_row: int
+    path: Path, open_file: Callable[..., SQLiteStorage], monkeypatch: pytest.MonkeyPatch, hits_per_row: int
 ) -> None:
     """Every answer of a window with very many hits is that of the memory, also about costs above 1 and hits given back."""
     monkeypatch.setattr(item, "MOST_HITS", 2)
@@ -123,6 +123,8 @@ def test_hits_run_out_one_by_one(
                 for storage, verdict in zip(storages, verdicts, strict=True)
             ]
             assert given[0] == given[1]
+        # What has run out is deleted with the next hit.
+        assert _rows(path, "blocks") <= one.amount
 
 
 def test_rows_of_hits_go_with_their_window(path: Path, open_file: Callable[..., SQLiteStorage]) -> None:
