@@ -1,5 +1,5 @@
 # What a newcomer needs, in one command each; `make` alone lists them. Everything is installed into .venv, nothing beside
-# it but memcached, by apt-get, and only where that needs no password.
+# it but memcached, by apt-get, and only where that needs no password. Prometheus is only unpacked, into .cache.
 
 # The interpreter to make .venv with: `make test PYTHON=python3.13`. Without it, the first of these that is new enough.
 PYTHON ?=
@@ -10,13 +10,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PIP := 26.3
 
+# The programs of Debian's package. The tests look for them here, and where the system has its programs.
+PROMETHEUS := .cache/prometheus
+
 # Every branch of these is taken by the tests that tests/coverage_paused.py names.
 COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decorator/decorator.py
 COVERED := $(COVERED),*/ratelimited_notify/limiter/decision.py,*/ratelimited_notify/limiter/sync.py,*/ratelimited_notify/limiter/aio.py
 COVERED := $(COVERED),*/ratelimited_notify/notifier/sync.py,*/ratelimited_notify/notifier/aio.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check quick-tests test lint ruff mypy pyright imports docs build bench bench-quick failover faults mutants competitors clean install memcached
+.PHONY: help demo check quick-tests test lint ruff mypy pyright imports docs build bench bench-quick failover faults mutants competitors clean install memcached prometheus
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
@@ -42,7 +45,7 @@ quick-tests: $(READY)
 	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest --no-servers --numprocesses auto --dist worksteal -m "not slow and not thorough and not faults" -q -r fE
 
 # Each process has servers of its own.
-test: $(READY) memcached
+test: $(READY) memcached prometheus
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=
 	$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100
 
@@ -135,6 +138,22 @@ memcached:
 	else \
 		echo "memcached is not installed: its tests are skipped, and fail where CI is set." >&2; \
 		echo "To run them too: sudo apt-get install memcached" >&2; \
+	fi
+
+# Unpacked, not installed: nothing is to run as a service. This needs no password.
+prometheus:
+	@if command -v prometheus >/dev/null || [ -x $(PROMETHEUS)/usr/bin/prometheus ]; then \
+		true; \
+	elif command -v apt-get >/dev/null && command -v dpkg >/dev/null; then \
+		echo "The tests start a Prometheus of their own: unpacking it into $(PROMETHEUS)."; \
+		mkdir -p $(PROMETHEUS) && cd $(PROMETHEUS) && \
+		{ apt-get download prometheus >/dev/null 2>&1 || \
+			{ apt-get update >/dev/null 2>&1; apt-get download prometheus >/dev/null 2>&1; }; } && \
+		dpkg -x prometheus_*.deb . && rm prometheus_*.deb || \
+		echo "Prometheus could not be unpacked: its tests are skipped, and fail where CI is set." >&2; \
+	else \
+		echo "Prometheus is not installed: its tests are skipped, and fail where CI is set." >&2; \
+		echo "To run them too, put the programs prometheus and promtool where the shell finds them." >&2; \
 	fi
 
 # The lists of packages may be missing or old.

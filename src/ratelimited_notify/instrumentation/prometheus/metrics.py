@@ -33,7 +33,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, *, gateway_seconds: bool) -> None:
         self._registry = registry
-        self._made: list[Counter | Gauge | Histogram] = []
+        self.made: list[Counter | Gauge | Histogram] = []
+        """All of them."""
         try:
             self._make(gateway_seconds=gateway_seconds)
         except ValueError:
@@ -87,24 +88,24 @@ class Metrics:
 
     def unregister(self) -> None:
         """Show the metrics no more."""
-        for metric in self._made:
+        for metric in self.made:
             # Somebody else may have done that.
             with suppress(KeyError):
                 self._registry.unregister(metric)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         made = Counter(_PREFIX + name, meaning, labels, registry=self._registry)
-        self._made.append(made)
+        self.made.append(made)
         return made
 
     def _gauge(
         self, name: str, meaning: str, *labels: str, multiprocess_mode: Literal["livemax", "mostrecent"]
     ) -> Gauge:
         made = Gauge(_PREFIX + name, meaning, labels, registry=self._registry, multiprocess_mode=multiprocess_mode)
-        self._made.append(made)
+        self.made.append(made)
         return made
 
     def _histogram(self, name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
         made = Histogram(_PREFIX + name, meaning, labels, registry=self._registry, buckets=buckets)
-        self._made.append(made)
+        self.made.append(made)
         return made
