@@ -117,6 +117,9 @@ def renaming(metric: str) -> dict[str, object]:
 def site(valkey: Valkey) -> Iterator[Site]:
     """Traffic of all kinds, made by the library, and seen by Prometheus: once as it is, and once for each metric without it."""
     registry = CollectorRegistry()
+    patch = pytest.MonkeyPatch()
+    # Limiters of other tests, which may still be there.
+    patch.setattr("ratelimited_notify.instrumentation.registry._limiters", {})
     target = f"{HOST}:{free_port()}"
     jobs = {AS_THEY_ARE: {}, **{metric: renaming(metric) for metric in METRICS}}
     program("prometheus")
@@ -144,6 +147,7 @@ def site(valkey: Valkey) -> Iterator[Site]:
         server.server_close()
         thread.join()
         prometheus.remove()
+        patch.undo()
 
 
 def send(limiter: Limiter, open_: Limiter, closed: Limiter, stale: Limiter) -> None:

@@ -46,6 +46,12 @@ def registry() -> Iterator[CollectorRegistry]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _no_limiters_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget limiters that nobody uses any more, but that may still be there: their types would take the places."""
+    monkeypatch.setattr("ratelimited_notify.instrumentation.registry._limiters", {})
+
+
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
     return registry.get_sample_value(f"ratelimited_notify_{name}", labels)
 
@@ -226,6 +232,15 @@ def test_rules_have_at_most_a_hundred_names(registry: CollectorRegistry) -> None
 
     assert len(values(registry, "rule") - {""}) <= MOST_VALUES + 1
     assert len(values(registry, "type")) <= MOST_VALUES + 1
+
+
+def test_the_places_are_for_what_is_used(registry: CollectorRegistry) -> None:
+    """Rules for ten thousand types take no place from the few that this process sends, nor much time."""
+    limiter = Limiter([Rule(f"t{number}", "0/day") for number in range(10_000)])
+    limiter.hit("t9999", "ana")
+
+    assert decisions(registry, "t9999") == {("refused", "t9999"): 1}
+    assert values(registry, "type") == {"t9999"}
 
 
 def test_threads_that_meet_new_types_at_once_keep_the_bound() -> None:

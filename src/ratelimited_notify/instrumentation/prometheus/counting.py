@@ -15,7 +15,7 @@ from ratelimited_notify.instrumentation.events import (
     RulesRejected,
     StorageFailed,
 )
-from ratelimited_notify.instrumentation.prometheus.labels import MOST_VALUES, Label
+from ratelimited_notify.instrumentation.prometheus.labels import Label
 from ratelimited_notify.instrumentation.prometheus.locks import free_in_children
 from ratelimited_notify.instrumentation.watcher import Watcher
 from ratelimited_notify.rules.glob import is_glob
@@ -166,16 +166,16 @@ class Counting(Watcher):
             self.raised(error)
 
     def _begin(self, rules: Sequence[Rule]) -> None:
+        families = [rule for rule in rules if is_glob(rule.type)]
+        # Of many rules, most are perhaps never used here. The places are for those that are.
+        if self._rules.has_room_for(rule.name for rule in families):
+            self._families.update((rule.name, rule) for rule in families)
         by_type: dict[str, list[Rule]] = {}
         for rule in rules:
-            if rule.type in by_type:
-                by_type[rule.type].append(rule)
-            elif is_glob(rule.type):
-                # More of them would be "other" anyway.
-                if len(self._families) < MOST_VALUES:
-                    self._families[rule.name] = rule
-            elif len(by_type) < MOST_VALUES:
-                by_type[rule.type] = [rule]
+            if not is_glob(rule.type):
+                by_type.setdefault(rule.type, []).append(rule)
+        if not self._types.has_room_for(by_type):
+            return
         for type, own in by_type.items():
             self._begin_type(type, own)
 
@@ -185,11 +185,12 @@ class Counting(Watcher):
             self._decision(type, verdict, None)
         for status in _STATUSES:
             self._delivery(type, status)
-        families = [family for family in list(self._families.values()) if family.matches(type)]
-        for rule in (*own, *families):
-            self._decision(type, "refused" if rule.enforce else "would_refuse", rule.name)
-            if rule.exempt:
-                self._decision(type, "exempt", None)
+        refusing = [*own, *(family for family in list(self._families.values()) if family.matches(type))]
+        if any(rule.exempt for rule in refusing):
+            self._decision(type, "exempt", None)
+        if self._rules.has_room_for(rule.name for rule in refusing):
+            for rule in refusing:
+                self._decision(type, "refused" if rule.enforce else "would_refuse", rule.name)
 
     def storage_in_use(self, backend: str, policy: str, circuits: Mapping[str, str]) -> None:
         """Begin at 0 with the failures of a storage, and show the circuits of its servers."""

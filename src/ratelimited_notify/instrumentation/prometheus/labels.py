@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import HIDDEN_TYPE, type_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 OTHER = "other"
 """Stands for all values that a label cannot have."""
@@ -35,6 +39,10 @@ class Label:
     def is_full(self) -> bool:
         """Whether there will be no more values."""
         return len(self._known) >= MOST_VALUES
+
+    def has_room_for(self, texts: Iterable[str]) -> bool:
+        """Whether all of these can have values of their own."""
+        return len(self._known.keys() | set(texts)) <= MOST_VALUES
 
     def _new(self, text: str) -> str:
         if self.is_full or not _is_fit(text) or next(self._numbers) >= MOST_VALUES:

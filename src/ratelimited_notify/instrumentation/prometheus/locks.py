@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter, Gauge, Histogram
 
-_M = TypeVar("_M", "Counter", "Gauge", "Histogram")
+_M = TypeVar("_M", bound="Counter | Gauge | Histogram")
 
 
 def free_in_children(metric: _M) -> _M:
