@@ -28,7 +28,7 @@ help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
 	@echo "make check  lint, types, and the tests that start no server, with few examples: for every edit"
 	@echo "make test   run all tests on all cores, and check the coverage"
-	@echo "make lint   formatting, lint, types, direction of imports"
+	@echo "make lint   formatting, lint, types, direction of imports, the dashboard for Grafana"
 	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make build  build the sdist and the wheel into dist/"
 	@echo "make bench  measure what is promised, and write docs/benchmarks.md; make bench-quick only shows it, in two minutes"
