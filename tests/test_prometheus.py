@@ -25,6 +25,7 @@ from ratelimited_notify import (
     StorageError,
     rate_limited,
 )
+from ratelimited_notify.instrumentation import StorageFailed
 from ratelimited_notify.instrumentation.prometheus import instrument
 from ratelimited_notify.instrumentation.prometheus.labels import MOST_VALUES, OTHER
 from ratelimited_notify.instrumentation.registry import watchers
@@ -349,6 +350,15 @@ def test_a_failure_that_raises_is_counted(start_valkey: Callable[..., Valkey], r
     assert deliveries(registry, "news") == {"failed": 1}
 
 
+def test_a_policy_shows_no_password(registry: CollectorRegistry) -> None:
+    """Another storage as the policy is shown by its scheme."""
+    for watcher in watchers():
+        watcher.tell(StorageFailed("redis", "redis://:secret@example.com/0", "StorageError"))
+
+    assert value(registry, "storage_errors_total", backend="redis", policy="redis://") == 1
+    assert "secret" not in generate_latest(registry).decode()
+
+
 # --- Rules -----------------------------------------------------------------------------------------------------------
 
 
@@ -541,6 +551,30 @@ def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(together: bool,
     )
 
     assert (run.stdout.strip(), run.returncode) == ("0", 0), run.stderr
+
+
+def test_a_signal_handler_that_sends_does_not_wait_for_the_thread_that_it_interrupts() -> None:
+    """Even if it interrupts the client of Prometheus in the middle of the same count."""
+    program = """
+import faulthandler, signal
+from ratelimited_notify import Limiter
+from ratelimited_notify.instrumentation.prometheus import instrument
+from prometheus_client import CollectorRegistry
+
+faulthandler.dump_traceback_later(20, exit=True)
+handle = instrument(CollectorRegistry())
+limiter = Limiter({"news": "9/day"})
+counter = handle.watcher.metrics.decisions
+signal.signal(signal.SIGALRM, lambda *_: [limiter.hit("news", "ana"), limiter.hit("new", "ana")])
+with counter._lock, counter.labels("news", "allowed", "")._value._lock:
+    signal.raise_signal(signal.SIGALRM)
+print(counter.labels("news", "allowed", "")._value.get())
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (run.stdout.strip(), run.returncode) == ("1.0", 0), run.stderr
 
 
 def test_a_refusal_that_raises_is_counted_once(registry: CollectorRegistry) -> None:

@@ -11,7 +11,7 @@ from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.forking import forkable
 from ratelimited_notify.instrumentation import registry as watchers
 from ratelimited_notify.instrumentation.prometheus.counting import Counting
-from ratelimited_notify.instrumentation.prometheus.locks import free_in_children, free_shared_lock_in_children
+from ratelimited_notify.instrumentation.prometheus.locks import free_shared_lock_in_children, unblocked
 from ratelimited_notify.instrumentation.prometheus.metrics import Metrics
 from ratelimited_notify.instrumentation.watcher import Handle
 
@@ -72,7 +72,7 @@ def _begin(chosen: CollectorRegistry, *, gateway_seconds: bool) -> Handle:
     metrics = Metrics(chosen, gateway_seconds=gateway_seconds)
     free_shared_lock_in_children()
     for metric in metrics.made:
-        free_in_children(metric)
+        unblocked(metric)
 
     def end(watcher: Watcher) -> None:
         with _beginning:

@@ -16,7 +16,7 @@ from ratelimited_notify.instrumentation.events import (
     StorageFailed,
 )
 from ratelimited_notify.instrumentation.prometheus.labels import MOST_VALUES, Label
-from ratelimited_notify.instrumentation.prometheus.locks import free_in_children
+from ratelimited_notify.instrumentation.prometheus.locks import unblocked
 from ratelimited_notify.instrumentation.watcher import Watcher
 from ratelimited_notify.rules.glob import is_glob
 
@@ -146,7 +146,7 @@ class Counting(Watcher):
         return count
 
     def _decision_timer(self, backend: str) -> Callable[[float], None]:
-        child = free_in_children(self.metrics.decision_seconds.labels(backend))
+        child = unblocked(self.metrics.decision_seconds.labels(backend))
         timer = self._decision_timers[backend] = child.observe
         return timer
 
@@ -154,7 +154,7 @@ class Counting(Watcher):
         value = self._types.of(type)
         timer = self._gateway_timers.get(value)
         if timer is None:
-            timer = self._gateway_timers[value] = free_in_children(histogram.labels(value)).observe
+            timer = self._gateway_timers[value] = unblocked(histogram.labels(value)).observe
         return timer
 
     def rules_in_force(self, rules: Sequence[Rule]) -> None:
@@ -162,7 +162,7 @@ class Counting(Watcher):
         sees no increase in a series that begins with 1.
         """
         try:
-            if not self._has_rules:
+            if rules and not self._has_rules:
                 self._has_rules = True
                 self.metrics.rules_loaded.set(time.time())
             self._begin(rules)
@@ -220,18 +220,18 @@ class Counting(Watcher):
                 gauge.set(0)
 
     def _failure(self, backend: str, policy: str) -> Counter:
-        return free_in_children(self.metrics.storage_errors.labels(backend, _shown(policy)))
+        return unblocked(self.metrics.storage_errors.labels(backend, _shown(policy)))
 
     def _degraded(self, backend: str) -> Counter:
-        return free_in_children(self.metrics.degraded.labels(backend))
+        return unblocked(self.metrics.degraded.labels(backend))
 
     def _circuit(self, server: str) -> Gauge:
-        return free_in_children(self.metrics.circuit_open.labels(server))
+        return unblocked(self.metrics.circuit_open.labels(server))
 
 
 def _increment(counter: Counter) -> Callable[[], object]:
     """What adds 1 to a counter."""
-    free_in_children(counter)
+    unblocked(counter)
     # `inc` checks each time what is known here: that the counter has its labels, and that 1 is not negative. Its value, whose name
     # is not public, adds in half the time.
     value: object = getattr(counter, "_value", None)

@@ -1,13 +1,15 @@
-"""Keeps forked children from waiting for a thread of their parent.
+"""Keeps the locks of metrics from blocking a sender for ever.
 
-Each metric of `prometheus_client` has a lock. If a process forks while another thread is counting, the lock is copied locked,
-and the child, which does not have this thread, would wait for ever when it counts the same thing: in the middle of a send.
+Each metric of `prometheus_client` has a lock. If a process forks while another thread is counting, the lock is copied locked, and the
+child, which does not have this thread, would wait for it in the middle of a send. If a signal handler sends while the thread that it
+interrupts is counting, that thread would wait for itself.
 """
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, TypeVar
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import values
 
@@ -20,23 +22,21 @@ if TYPE_CHECKING:
 
 _M = TypeVar("_M", bound="Counter | Gauge | Histogram")
 
+_PLAIN = type(threading.Lock())
 
-def free_in_children(metric: _M) -> _M:
-    """Return this metric, whose locks are free in every forked child from now on."""
-    for lock in _locks_of(metric):
-        forkable(lock)
+
+def unblocked(metric: _M) -> _M:
+    """Return this metric of ours, whose locks are free in every forked child, and for the thread that holds them."""
+    for part in _parts(metric):
+        # Its name is not public. Where it has another one, everything stays as it is.
+        lock = getattr(part, "_lock", None)
+        if isinstance(lock, _PLAIN):
+            part._lock = forkable(threading.RLock())
     return metric
 
 
-def _locks_of(metric: object) -> Iterator[object]:
-    """Its locks, and those of its values. Their names are not public; where they have others, nothing is found."""
-    for value in (metric, *_parts(metric)):
-        lock = getattr(value, "_lock", None)
-        if hasattr(lock, "_at_fork_reinit"):
-            yield lock
-
-
-def _parts(metric: object) -> Iterator[object]:
+def _parts(metric: object) -> Iterator[Any]:  # Any: the types of what is inside are not public
+    yield metric
     for part in vars(metric).values():
         if isinstance(part, list):
             yield from part
@@ -45,7 +45,10 @@ def _parts(metric: object) -> Iterator[object]:
 
 
 def free_shared_lock_in_children() -> None:
-    """Do the same with the one lock that all metrics share if several processes count together."""
+    """Make the one lock free in forked children that all metrics share if several processes count together.
+
+    It is not only ours, so it is not replaced: a signal handler must not send in this mode.
+    """
     for value in inspect.getclosurevars(vars(values.ValueClass)["__init__"]).nonlocals.values():
         if hasattr(value, "_at_fork_reinit"):
             forkable(value)
