@@ -26,8 +26,8 @@ from ratelimited_notify import (
     rate_limited,
 )
 from ratelimited_notify.instrumentation import StorageFailed
+from ratelimited_notify.instrumentation.labels import MOST_VALUES, OTHER
 from ratelimited_notify.instrumentation.prometheus import instrument
-from ratelimited_notify.instrumentation.prometheus.labels import MOST_VALUES, OTHER
 from ratelimited_notify.instrumentation.registry import watchers
 from ratelimited_notify.sources import FunctionRules
 

@@ -1,7 +1,6 @@
 """Metrics for Prometheus. `instrument()` makes them, and counts what all limiters of the process decide.
 
-`begin` begins and ends the counting. `counting` counts events, `metrics` are the metrics, `labels` keeps the number of their values
-small. `locks` keeps locks from blocking a sender.
+`begin` begins and ends the counting. `counting` counts events, `metrics` are the metrics. `locks` keeps locks from blocking a sender.
 """
 
 from __future__ import annotations

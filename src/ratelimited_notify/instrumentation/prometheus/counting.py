@@ -15,7 +15,7 @@ from ratelimited_notify.instrumentation.events import (
     RulesRejected,
     StorageFailed,
 )
-from ratelimited_notify.instrumentation.prometheus.labels import MOST_VALUES, Label
+from ratelimited_notify.instrumentation.labels import MOST_VALUES, Label
 from ratelimited_notify.instrumentation.prometheus.locks import unblocked
 from ratelimited_notify.instrumentation.watcher import Watcher
 from ratelimited_notify.rules.glob import is_glob
