@@ -109,7 +109,7 @@ competitors: $(READY)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --group bench
 
 clean:
-	rm -rf $(VENV) dist build docs/_build .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PROMETHEUS) $(GRAFANA) dist build docs/_build .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install: $(READY)
