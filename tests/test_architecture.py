@@ -32,12 +32,24 @@ TEST_MODULES = sorted(TESTS.rglob("test_*.py"))
 LONGEST_MODULE = 400
 """Lines: a few screens."""
 
-OPTIONAL = {"aiosmtpd", "aiosmtplib", "click", "psycopg", "pymemcache", "redis", "rich", "sqlalchemy", "typer"}
+OPTIONAL = {
+    "aiosmtpd",
+    "aiosmtplib",
+    "click",
+    "prometheus_client",
+    "psycopg",
+    "pymemcache",
+    "redis",
+    "rich",
+    "sqlalchemy",
+    "typer",
+}
 """Every module that an installation may lack."""
 
 FACES = {
     "ratelimited_notify",
     "ratelimited_notify.gateways.smtp",
+    "ratelimited_notify.instrumentation.prometheus",
     "ratelimited_notify.pytest_plugin",
     *(f"ratelimited_notify.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")),
 }
@@ -46,7 +58,7 @@ FACES = {
 LOADED_WHEN_NEEDED = OPTIONAL | {"asyncio", "limits", "msgspec", "smtplib"}
 """What `import ratelimited_notify` must not load: everything slow, and everything optional."""
 
-HOMES = ("storage", "gateways", "cli", "sources")
+HOMES = ("storage", "gateways", "cli", "sources", "instrumentation")
 """The packages whose modules may be made of something optional: they are opened by name, when they are used."""
 
 

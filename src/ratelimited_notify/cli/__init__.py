@@ -16,6 +16,7 @@ signals.py          signals that end a run
 words.py            messages without Python                pure
 progress.py         show progress on a terminal
 check.py            print a rules file as a table
+monitoring.py       write the dashboard and the alert rules to files
 demo.py             run `send` on a built-in sample
 mailbox.py          the mail server of the demo
 sample/             the notifications and the rules of the demo

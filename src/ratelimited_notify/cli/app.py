@@ -12,6 +12,7 @@ import typer
 
 from ratelimited_notify._version import __version__
 from ratelimited_notify.cli.gateway import default_sender
+from ratelimited_notify.cli.monitoring import monitoring_app
 from ratelimited_notify.cli.report import console, say
 from ratelimited_notify.cli.report_file import why
 from ratelimited_notify.cli.rules import rules_app
@@ -211,6 +212,7 @@ def demo_command() -> None:
 
 
 app.add_typer(rules_app)
+app.add_typer(monitoring_app)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ratelimited_notify.instrumentation import registry
 from ratelimited_notify.log import warning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType
     from typing import Self
 
@@ -128,17 +128,27 @@ class Watcher:
         It raises nothing.
         """
 
+    def storage_in_use(self, backend: str, policy: str, circuits: Mapping[str, str]) -> None:
+        """Note the storage of a limiter: when the watching begins, and when the limiter is made. It raises nothing.
+
+        Arguments:
+            backend: what holds the windows, as in `Decided`.
+            policy: what the limiter does if the storage fails, as in `StorageFailed`.
+            circuits: the state of the circuit of each server.
+        """
+
     def raised(self, error: Exception) -> None:
         """Log the first exception of the callback. The exception of a signal handler is not its fault, and is passed on."""
         if _by_signal_handler(error):
             raise error
         if not self._has_raised:
             self._has_raised = True
-            warning(
-                "A callback that watches, %s, raised %s. It is still called, and what else it raises is not logged.",
-                getattr(self._callback, "__qualname__", type(self._callback).__name__),
-                type(error).__name__,
-            )
+            said = "%s raised %s. It is still called, and what else it raises is not logged."
+            warning(said, self._what(), type(error).__name__)
+
+    def _what(self) -> str:
+        """What it is, at the beginning of a sentence in the log."""
+        return f"A callback that watches, {getattr(self._callback, '__qualname__', type(self._callback).__name__)},"
 
 
 def _by_signal_handler(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.instrumentation import registry
 from ratelimited_notify.limiter.places import Places
+from ratelimited_notify.storage.breaker import Circuits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +72,9 @@ class Watched(Places[_S], Generic[_S]):
             self._own_watchers = changed(self._own_watchers)
             self._watch()
         self._tell_rules()
+        if self.watching is not None and self._storage is not None:
+            circuits: object = getattr(self._storage, "circuits", None)
+            self.watching.storage_in_use(self._on_storage_error, circuits if isinstance(circuits, Circuits) else {})
 
     def watchers_changed(self) -> None:
         """Note that others watch the whole process."""

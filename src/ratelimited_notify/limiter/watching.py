@@ -15,7 +15,7 @@ from ratelimited_notify.instrumentation.events import Decided, Delivered, Releas
 from ratelimited_notify.limiter.judgement import judged, refusing_rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ratelimited_notify.instrumentation.events import Event
     from ratelimited_notify.instrumentation.watcher import Watcher
@@ -63,6 +63,16 @@ class Watching:
         """Tell which rules are in force to those who prepare something for each."""
         for watcher in self._watchers:
             watcher.rules_in_force(rules)
+
+    def storage_in_use(self, policy: str, circuits: Mapping[str, str]) -> None:
+        """Tell which storage is in use to those who prepare something for its failures.
+
+        Arguments:
+            policy: what the limiter does if it fails.
+            circuits: the state of the circuit of each server.
+        """
+        for watcher in self._watchers:
+            watcher.storage_in_use(self.backend, policy, circuits)
 
     @property
     def backend(self) -> str:
