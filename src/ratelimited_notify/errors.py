@@ -35,6 +35,12 @@ def type_text(type: object) -> str:
     return HIDDEN_TYPE if len(type) > 200 or _ADDRESS(type) else repr(type)
 
 
+def shown_type(type: object) -> str:
+    """The type of a notification for data that others read. One that looks like an address is not shown, as in messages."""
+    text = type_text(type)
+    return str.__str__(type) if isinstance(type, str) and text != HIDDEN_TYPE else text
+
+
 class NotifyError(Exception):
     """The base class of all errors of this library.
 

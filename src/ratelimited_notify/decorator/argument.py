@@ -182,6 +182,7 @@ class Call:
         "_recipient",
         "_signature",
         "_type",
+        "constant_type",
         "parameter",
         "plain",
         "position",
@@ -213,6 +214,8 @@ class Call:
             raise NotifyError(
                 f"The parameters of {name} cannot be found out; wrap it in a function that declares them."
             ) from None
+        self.constant_type = type if isinstance(type, str) else None
+        """The type, if it is the same for all calls."""
         self._type = type if isinstance(type, str) else _from_callable(type, "type")
         if recipient is None:
             self._recipient = recipient_reader(found)

@@ -16,6 +16,7 @@ from ratelimited_notify.decorator.argument import INSTEAD_OF_AWAITING, Call
 from ratelimited_notify.decorator.awaited import Pending, ended, ends_later
 from ratelimited_notify.decorator.configuration import configuration, decided_by, declare
 from ratelimited_notify.decorator.naming import is_redefined, name_of, named, place_of
+from ratelimited_notify.decorator.telling import attempt_of, reading, tell_dropped, tell_failure, tell_undecided
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.exceeded import RateLimitExceeded
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from ratelimited_notify.decorator.signatures import DroppingDecorator, RaisingDecorator
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.refund import Refund
-    from ratelimited_notify.limiter.watching import Attempt, Watching
     from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.annotations import LimitNotation
     from ratelimited_notify.rules.ruleset import RuleSet
@@ -269,7 +269,7 @@ class _Decorator:
         self, function: Callable[..., object], call: Call, name: str
     ) -> Callable[..., object]:
         fixed = cast("Limiter | None", self.limiter)
-        policy, refunded, failure, read = self.policy, self.refunded, self.failure, call.read
+        policy, refunded, failure, read = self.policy, self.refunded, self.failure, reading(call)
         plain, position, parameter = call.plain, call.position, call.parameter
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
@@ -287,22 +287,24 @@ class _Decorator:
                 except IndexError:
                     recipient = kwargs.get(parameter)
                 if type(recipient) is str:
-                    outcome = shortcut.decide(recipient)
+                    try:
+                        outcome = shortcut.decide(recipient)
+                    except BaseException as error:
+                        tell_undecided(limiter, plain, recipient, error)
+                        raise
             if outcome is None or not outcome[0]:
                 if outcome is not None and policy.drops(outcome[-1].windows):
-                    if limiter.watching is not None:
-                        limiter.watching.suppressed(plain, cast("str", recipient))
+                    tell_dropped(limiter, plain, recipient)
                     return None
                 decision = limiter.decision_from(plain, recipient, outcome)
-                decision = admit(limiter, policy, *read(args, kwargs), decision)
+                decision = admit(limiter, policy, *read(limiter, args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
-            watching = limiter.watching
-            attempt = None if watching is None else _attempt(watching, plain, recipient, decision)
+            attempt = limiter.watching and attempt_of(limiter, plain, recipient, decision)
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
-                _tell_failure(attempt, error)
+                tell_failure(attempt, error)
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, outcome)
                     give_back(limiter, [decision])
@@ -322,7 +324,7 @@ class _Decorator:
         self, function: Callable[..., Awaitable[object]], call: Call, name: str
     ) -> Callable[..., Coroutine[object, object, object]]:
         fixed = cast("AsyncLimiter | None", self.limiter)
-        policy, refunded, failure, read = self.policy, self.refunded, self.failure, call.read
+        policy, refunded, failure, read = self.policy, self.refunded, self.failure, reading(call)
         plain, position, parameter = call.plain, call.position, call.parameter
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
@@ -340,22 +342,24 @@ class _Decorator:
                 except IndexError:
                     recipient = kwargs.get(parameter)
                 if type(recipient) is str:
-                    outcome = shortcut.decide(recipient)
+                    try:
+                        outcome = shortcut.decide(recipient)
+                    except BaseException as error:
+                        tell_undecided(limiter, plain, recipient, error)
+                        raise
             if outcome is None or not outcome[0]:
                 if outcome is not None and policy.drops(outcome[-1].windows):
-                    if limiter.watching is not None:
-                        limiter.watching.suppressed(plain, cast("str", recipient))
+                    tell_dropped(limiter, plain, recipient)
                     return None
                 decision = limiter.decision_from(plain, recipient, outcome)
-                decision = await admit_async(limiter, policy, *read(args, kwargs), decision)
+                decision = await admit_async(limiter, policy, *read(limiter, args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
-            watching = limiter.watching
-            attempt = None if watching is None else _attempt(watching, plain, recipient, decision)
+            attempt = limiter.watching and attempt_of(limiter, plain, recipient, decision)
             try:
                 result = await function(*args, **kwargs)
             except BaseException as error:
-                _tell_failure(attempt, error)
+                tell_failure(attempt, error)
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, outcome)
                     await give_back_async(limiter, [decision])
@@ -365,25 +369,13 @@ class _Decorator:
                 if attempt is not None:
                     attempt.sent()
                 return result
-            _tell_failure(attempt, failed)
+            tell_failure(attempt, failed)
             if refunded(failed):
                 await give_back_async(limiter, [decision or limiter.decision_from(plain, recipient, outcome)])
             return result
 
         decided_by(limited, fixed, awaited=True)
         return limited
-
-
-def _attempt(watching: Watching, plain: str | None, recipient: object, decision: Decision | None) -> Attempt:
-    """The beginning of a delivery, of which a shortcut knew the type and the recipient, or else the decision knows them."""
-    if decision is None:
-        return watching.attempt(cast("str", plain), cast("str", recipient))
-    return watching.attempt(decision.type, decision.recipient)
-
-
-def _tell_failure(attempt: Attempt | None, error: BaseException) -> None:
-    if attempt is not None:
-        attempt.failed(error)
 
 
 def _rejecting_coroutines(function: Callable[..., object]) -> Callable[..., object]:

@@ -105,7 +105,8 @@ class StorageFailed(Event, frozen=True):
     backend: str
     """As for `Decided`."""
     policy: str
-    """What the limiter does then: its `on_storage_error`. `release`, `windows` and `clear` always raise."""
+    """What the limiter does then: its `on_storage_error`. What decides about no notification raises in any case: `release`,
+    `windows`, `clear`, `pause` and `resume`. That is `raise`."""
     error: str
     """The class of the exception."""
     number: int = 1
@@ -141,6 +142,6 @@ class RulesRejected(Event, frozen=True):
     source: str
     """The source."""
     problems: int
-    """How many problems were found; 0 if the source could not be read."""
+    """How many problems were found; 0 if the source failed in another way."""
     error: str
     """What is wrong, as in `source.status.error`."""

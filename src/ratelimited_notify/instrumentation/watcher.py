@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from functools import partial
-from threading import get_ident
+from threading import local
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import ref
 
@@ -101,23 +101,24 @@ class Watcher:
             raise NotifyError("recipients= must be True or False.")
         self.recipients = recipients
         self._callback = callback
-        self._running: dict[int, ref[_Call]] = {}
+        # By thread. In a forked child, the threads that the parent had are not there, and nothing of them is.
+        self._here = local()
         self._has_raised = False
 
     def tell(self, event: Event) -> None:
         """Call the callback, unless it is what led here. It raises nothing but what a signal handler raised."""
-        thread = get_ident()
-        running = self._running.get(thread)
+        here = self._here.__dict__
+        running: ref[_Call] | None = here.get("running")
         if running is not None and running() is not None:
             return
         call = _Call()
         try:
-            self._running[thread] = ref(call)
+            here["running"] = ref(call)
             self._callback(event)
         except Exception as error:  # noqa: BLE001  # the callback is somebody else's code and may raise anything
             self.raised(error)
         finally:
-            self._running.pop(thread, None)
+            here["running"] = None
 
     def prepared(self, event: Event) -> Callable[[], object]:
         """A function that tells this event, which happens often."""
@@ -165,5 +166,9 @@ def _by_signal_handler(error: BaseException) -> bool:
 def _code_of(handler: object) -> CodeType | None:
     while isinstance(handler, partial):
         handler = handler.func
-    code: CodeType | None = getattr(getattr(handler, "__func__", handler), "__code__", None)
+    called = getattr(handler, "__func__", handler)
+    if not hasattr(called, "__code__"):
+        # An object that can be called. A class, and what is written in C, have no code here.
+        called = getattr(type(handler), "__call__", None)  # noqa: B004  # asks for the function, not whether there is one
+    code: CodeType | None = getattr(called, "__code__", None)
     return code

@@ -132,7 +132,7 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         try:
             decision.released = await self.storage.release(*receipt)
         except StorageError as error:
-            self._tell_failure(error)
+            self._tell_failure(error, policy="raise")
             raise
         finally:
             self._changed(receipt.windows, receipt.keys)
@@ -167,7 +167,9 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return ()
-        return self._test_decision(query, await self.storage.peek(query.windows, query.keys, 1)).windows
+        with self._telling_failure():
+            verdict = await self.storage.peek(query.windows, query.keys, 1)
+        return self._test_decision(query, verdict).windows
 
     async def clear(
         self, type: str, recipient: Recipient, /, *, shared: bool = False, **fields: Recipient | None
@@ -178,7 +180,8 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
             return 0
         windows, keys = self._windows_to_clear(query, shared)
         try:
-            return await self.storage.forget(windows, keys) if windows else 0
+            with self._telling_failure():
+                return await self.storage.forget(windows, keys) if windows else 0
         finally:
             self._changed(windows, keys)
 
@@ -191,7 +194,8 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
 
         duration = duration_of(seconds)
         window, key = self._pause_window(rule, fields)
-        return utc(await self.storage.pause(window, key, duration))
+        with self._telling_failure():
+            return utc(await self.storage.pause(window, key, duration))
 
     async def resume(self, rule: str, /, **fields: Recipient | None) -> bool:
         """Like `Limiter.resume`."""
@@ -199,7 +203,8 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
             return False
         window, key = self._pause_window(rule, fields)
         try:
-            return await self.storage.forget([window], [key]) > 0
+            with self._telling_failure():
+                return await self.storage.forget([window], [key]) > 0
         finally:
             self._changed([window], [key])
 

@@ -49,7 +49,7 @@ class Answers(Watched[_S], Generic[_S]):
             self._refusals.remember(query.windows, query.keys, query.cost, verdict, query.asked)
         decision = self._decision(query, verdict)
         if self.watching is not None:
-            self.watching.decided(decision, query.began)
+            self.watching.decided(decision, query.began, exempt=query.exempt)
         return decision
 
     def _decision(self, query: Query, verdict: VerdictLike) -> Decision:
@@ -89,7 +89,7 @@ class Answers(Watched[_S], Generic[_S]):
             else self._unlimited(query)
             for query in queries
         ]
-        return decisions if tested else self._told(decisions)
+        return decisions if tested else self._told(decisions, queries)
 
     def _log_uncounted(self, number: int, cause: str) -> None:
         if number:
@@ -113,7 +113,7 @@ class Answers(Watched[_S], Generic[_S]):
         """What the log says while the storage fails."""
         return self._failures
 
-    def _decisions(self, queries: Iterable[Query], verdicts: Iterable[VerdictLike]) -> list[Decision]:
+    def _decisions(self, queries: Sequence[Query], verdicts: Iterable[VerdictLike]) -> list[Decision]:
         """The decisions about all queries. There are verdicts only for those that have windows."""
         if self._failures.uncounted.event.ongoing and any(query.windows for query in queries):
             self._log_counted_again()
@@ -123,7 +123,8 @@ class Answers(Watched[_S], Generic[_S]):
             return self._told(queries.answers(verdicts, self.storage))
         upcoming = iter(verdicts)
         return self._told(
-            [self._decision(query, next(upcoming)) if query.windows else self._unlimited(query) for query in queries]
+            [self._decision(query, next(upcoming)) if query.windows else self._unlimited(query) for query in queries],
+            queries,
         )
 
     def _decisions_without_storage(
@@ -133,4 +134,4 @@ class Answers(Watched[_S], Generic[_S]):
         if not self.raises:
             return self._failed(queries, error)
         self._tell_failure(error, sum(1 for query in queries if query.windows))
-        return [error if query.windows else self._told([self._unlimited(query)])[0] for query in queries]
+        return [error if query.windows else self._told([self._unlimited(query)], [query])[0] for query in queries]

@@ -254,14 +254,14 @@ class BaseLimiter(Answers[_S], Generic[_S]):
         if not query.windows:
             unlimited = self._unlimited(query)
             if watching is not None:
-                watching.decided(unlimited)
+                watching.decided(unlimited, exempt=query.exempt)
             return unlimited
         if hit and self._refusals is not None:
             refusal = self._refusals.find(query.windows, query.keys, query.cost)
             if refusal is not None:
                 refused = self._decision(query, refusal)
                 if watching is not None:
-                    watching.decided(refused)
+                    watching.decided(refused, exempt=query.exempt)
                 return refused
             query.asked = self._refusals.asked_at()
         if watching is not None:

@@ -6,7 +6,7 @@ import threading
 from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from ratelimited_notify.errors import HIDDEN_TYPE, type_text
+from ratelimited_notify.errors import shown_type, type_text
 from ratelimited_notify.forking import forkable
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.wording import duration_text, limit_text
@@ -246,7 +246,7 @@ class Decision:
         blocked_by = self.blocked_by
         return {
             "allowed": self.allowed,
-            "type": self.type if type_text(self.type) != HIDDEN_TYPE else HIDDEN_TYPE,
+            "type": shown_type(self.type),
             "cost": self.cost,
             "remaining": self.remaining,
             "retry_after": 0.0 if self.allowed else self.retry_after if self.retry_at else None,
@@ -255,6 +255,10 @@ class Decision:
             "rule": None if blocked_by is None else blocked_by.rule,
             "windows": [state.to_dict() for state in self.windows if state.enforced],
         }
+
+    def counters(self) -> Sequence[Counter]:
+        """What it was counted in."""
+        return self._windows
 
     def grounds(self) -> tuple[Sequence[Counter], VerdictLike | None]:
         """The windows, and the verdict on them; None if no storage was asked."""

@@ -260,7 +260,10 @@ class RuleLookup(KnownAttributes, NotPickled, ABC):
         windows, keys = plan.windows(subject, priority, tier)
         if not plan.known:
             self._warn_unknown_type(plan.type, windows)
-        return Query(subject, recipient, cost, windows, keys)
+        query = Query(subject, recipient, cost, windows, keys)
+        if priority is not None:
+            query.exempt = plan.exempts(priority, subject.fields)
+        return query
 
     def _current_plans(self) -> Plans:
         if self._following is not None and not self._following.runs:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Query:
     """What to ask the storage about one notification."""
 
-    __slots__ = ("asked", "began", "cost", "keys", "recipient", "subject", "windows")
+    __slots__ = ("asked", "began", "cost", "exempt", "keys", "recipient", "subject", "windows")
 
     def __init__(
         self, subject: Subject, recipient: Recipient, cost: int, windows: tuple[Counter, ...], keys: list[str]
@@ -30,6 +30,8 @@ class Query:
         """When the storage is asked. Set only if refusals are remembered."""
         self.began = 0.0
         """When the storage is asked, by `Watching.now`. Set only if somebody watches."""
+        self.exempt = False
+        """Whether a rule exempts the notification and does not count it, so that no window tells."""
 
     def request(self) -> Request:
         return Request(self.windows, self.keys, self.cost)

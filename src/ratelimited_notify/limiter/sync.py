@@ -174,7 +174,7 @@ class Limiter(BaseLimiter["Storage"]):
         try:
             decision.released = self.storage.release(*receipt)
         except StorageError as error:
-            self._tell_failure(error)
+            self._tell_failure(error, policy="raise")
             raise
         finally:
             self._changed(receipt.windows, receipt.keys)
@@ -212,7 +212,9 @@ class Limiter(BaseLimiter["Storage"]):
         query = self._prepare(type, recipient, 1, None, fields, hit=False)
         if isinstance(query, Decision):
             return ()
-        return self._test_decision(query, self.storage.peek(query.windows, query.keys, 1)).windows
+        with self._telling_failure():
+            verdict = self.storage.peek(query.windows, query.keys, 1)
+        return self._test_decision(query, verdict).windows
 
     def clear(self, type: str, recipient: Recipient, /, *, shared: bool = False, **fields: Recipient | None) -> int:
         """Empty the windows that such a notification counts in.
@@ -233,7 +235,8 @@ class Limiter(BaseLimiter["Storage"]):
             return 0
         windows, keys = self._windows_to_clear(query, shared)
         try:
-            return self.storage.forget(windows, keys) if windows else 0
+            with self._telling_failure():
+                return self.storage.forget(windows, keys) if windows else 0
         finally:
             self._changed(windows, keys)
 
@@ -267,7 +270,8 @@ class Limiter(BaseLimiter["Storage"]):
 
         duration = duration_of(seconds)
         window, key = self._pause_window(rule, fields)
-        return utc(self.storage.pause(window, key, duration))
+        with self._telling_failure():
+            return utc(self.storage.pause(window, key, duration))
 
     def resume(self, rule: str, /, **fields: Recipient | None) -> bool:
         """End a pause. Callers of this process that wait for its end ask at once.
@@ -288,7 +292,8 @@ class Limiter(BaseLimiter["Storage"]):
             return False
         window, key = self._pause_window(rule, fields)
         try:
-            return self.storage.forget([window], [key]) > 0
+            with self._telling_failure():
+                return self.storage.forget([window], [key]) > 0
         finally:
             self._changed([window], [key])
 

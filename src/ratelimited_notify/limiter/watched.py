@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from itertools import repeat
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ratelimited_notify.errors import StorageError, shown_type
 from ratelimited_notify.instrumentation import registry
 from ratelimited_notify.limiter.places import Places
 from ratelimited_notify.storage.breaker import Circuits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterable
 
-    from ratelimited_notify.errors import StorageError
     from ratelimited_notify.instrumentation.watcher import Callback, Handle, Watcher
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.options import OnStorageError
+    from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.watching import Watching
     from ratelimited_notify.rules.rule import Rule
     from ratelimited_notify.storage.base import AsyncStorage, Storage
@@ -108,12 +111,13 @@ class Watched(Places[_S], Generic[_S]):
 
         return backend_of(self._storage)
 
-    def _told(self, decisions: list[Decision]) -> list[Decision]:
-        """The decisions, after they were told."""
+    def _told(self, decisions: list[Decision], queries: Iterable[Query] | None = None) -> list[Decision]:
+        """The decisions, after they were told. `queries` are what they answer, if these may be about exempt priorities."""
         watching = self.watching
         if watching is not None:
-            for decision in decisions:
-                watching.decided(decision)
+            exempt = repeat(False) if queries is None else (query.exempt for query in queries)
+            for decision, each in zip(decisions, exempt, strict=False):
+                watching.decided(decision, exempt=each)
         return decisions
 
     def _tell_release(self, decision: Decision) -> bool:
@@ -121,22 +125,33 @@ class Watched(Places[_S], Generic[_S]):
         if decision.released and self.watching is not None:
             from ratelimited_notify.instrumentation.events import Released
 
-            self.watching.tell_about(Released(decision.type, decision.cost, self._backend()), decision.recipient)
+            released = Released(shown_type(decision.type), decision.cost, self._backend())
+            self.watching.tell_about(released, decision.recipient)
         return decision.released
 
-    def _tell_failure(self, error: StorageError, number: int = 1) -> None:
-        """Tell that the storage failed, and about how many notifications it was asked."""
-        if self.watching is not None:
+    def _tell_failure(self, error: StorageError, number: int = 1, policy: str | None = None) -> None:
+        """Tell that the storage failed, about how many notifications it was asked, and what happens then."""
+        if self.watching is not None and number:
             from ratelimited_notify.instrumentation.events import StorageFailed
 
-            self.watching.tell(StorageFailed(self._backend(), self._on_storage_error, type(error).__name__, number))
+            policy = self._on_storage_error if policy is None else policy
+            self.watching.tell(StorageFailed(self._backend(), policy, type(error).__name__, number))
+
+    @contextmanager
+    def _telling_failure(self) -> Generator[None]:
+        """Tell that the storage failed, if the block raises that. The caller gets it, whatever `on_storage_error` says."""
+        try:
+            yield
+        except StorageError as error:
+            self._tell_failure(error, policy="raise")
+            raise
 
     def _met_unknown_type(self, type: str) -> None:
         super()._met_unknown_type(type)
         if self.watching is not None:
             from ratelimited_notify.instrumentation.events import UnknownType
 
-            self.watching.tell(UnknownType(type))
+            self.watching.tell(UnknownType(shown_type(type)))
 
     def changed(self) -> None:
         """Note that other rules are in force."""

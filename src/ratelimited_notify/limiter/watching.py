@@ -7,10 +7,11 @@ so that a counter costs little more than its increment.
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, final
 
 from msgspec.structs import replace
 
+from ratelimited_notify.errors import shown_type
 from ratelimited_notify.instrumentation.events import Decided, Delivered, Released, Waited
 from ratelimited_notify.limiter.judgement import judged, refusing_rule
 
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     _Tell: TypeAlias = Callable[[], object]
 
 _MOST_TYPES = 4096
-"""What is told about the deliveries of so many types is prepared. With more types, all of it is prepared anew."""
+"""What is told about so many types is prepared. With more types, all of it is prepared anew."""
 
 
+@final
 class Watching:
     """What a limiter tells its watchers.
 
@@ -40,8 +42,8 @@ class Watching:
     """
 
     __slots__ = (
-        "_attempts", "_backend", "_counted_as", "_find_backend", "_informed", "_uninformed", "_watchers", "times_decisions",
-        "times_deliveries",
+        "_backend", "_counted_as", "_decided", "_find_backend", "_informed", "_shown", "_uninformed", "_watchers", "attempts",
+        "times_decisions", "times_deliveries",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +59,11 @@ class Watching:
         """Whether to measure how long the storage takes."""
         self.times_deliveries = any(watcher.times_deliveries for watcher in watchers)
         """Whether to measure how long gateways take."""
-        self._attempts: dict[str, Attempt] = {}
+        self.attempts: dict[str, Attempt] = {}
+        """By type: what tells of a delivery, if that is the same for all deliveries of the type."""
+        self._shown: dict[str, str] = {}
+        # What tells of decisions that were made without a shortcut.
+        self._decided: dict[tuple[object, ...], _Tell] = {}
 
     def rules_in_force(self, rules: Sequence[Rule]) -> None:
         """Tell which rules are in force to those who prepare something for each."""
@@ -101,6 +107,17 @@ class Watching:
         except Exception:  # noqa: BLE001  # `normalize` may raise anything. The sender has got that error already.
             return None
 
+    def shown(self, type: object) -> str:
+        """The type as events show it: not if it looks like a recipient."""
+        if not isinstance(type, str):
+            return shown_type(type)
+        shown = self._shown.get(type)
+        if shown is None:
+            if len(self._shown) >= _MOST_TYPES:
+                self._shown = {}
+            shown = self._shown[type] = shown_type(type)
+        return shown
+
     def prepared(self, event: Event) -> _Tell:
         """A function that tells an event which happens often and is about no recipient. What it raises, `raised` takes."""
         if len(self._watchers) == 1:
@@ -127,46 +144,60 @@ class Watching:
         """The time in seconds by which the storage is measured; 0 if it is not. Windows in memory take less than a look at it."""
         return perf_counter() if self.times_decisions and self.backend != "memory" else 0.0
 
-    def decided(self, decision: Decision, began: float = 0.0) -> None:
+    def decided(self, decision: Decision, began: float = 0.0, *, exempt: bool = False) -> None:
         """Tell about a decision.
 
         Arguments:
             decision: the decision.
             began: when the storage was asked, by `now`; 0 if it was not asked, or if that is not measured.
+            exempt: whether a rule exempts the notification and does not count it, so that the decision does not tell.
         """
         seconds = perf_counter() - began if began else None
-        verdict, rule = judged(decision)
-        event = Decided(decision.type, verdict, rule, False, decision.cost, self.backend, seconds)
-        self.tell_about(event, decision.recipient)
+        verdict, rule = judged(decision, exempt=exempt)
+        type, cost, backend = self.shown(decision.type), decision.cost, self.backend
+        if seconds is not None or self._informed:
+            event = Decided(type, verdict, rule, False, cost, backend, seconds)
+            self.tell_about(event, decision.recipient)
+            return
+        alike = type, verdict, rule, cost
+        tell = self._decided.get(alike)
+        if tell is None:
+            if len(self._decided) >= _MOST_TYPES:
+                self._decided = {}
+            event = Decided(type, verdict, rule, False, cost, backend)
+            tell = self._decided[alike] = self.prepared(event)
+        try:
+            tell()
+        except Exception as error:  # noqa: BLE001  # it must not reach the sender
+            self.raised(error)
 
     def shortcut(self, type: str, shortcut: Shortcut) -> Shortcut:
         """A shortcut that tells what it decides about notifications of this type."""
-        return WatchedShortcut(shortcut, type, self, informed=bool(self._informed))
+        return WatchedShortcut(shortcut, self.shown(type), self, informed=bool(self._informed))
 
     def attempt(self, type: str, recipient: Recipient) -> Attempt:
         """The beginning of a delivery. Say to it how the delivery ends."""
         if self.times_deliveries or self._informed:
-            return TimedAttempt(self, type, recipient)
-        attempt = self._attempts.get(type)
+            return TimedAttempt(self, self.shown(type), recipient)
+        attempt = self.attempts.get(type)
         if attempt is None:
-            if len(self._attempts) >= _MOST_TYPES:
-                self._attempts = {}
-            attempt = self._attempts[type] = Attempt(self, type)
+            if len(self.attempts) >= _MOST_TYPES:
+                self.attempts = {}
+            attempt = self.attempts[type] = Attempt(self, self.shown(type))
         return attempt
 
     def suppressed(self, type: str, recipient: Recipient) -> None:
         """Tell that a notification is not sent, because it was refused."""
-        self.tell_about(Delivered(type, "suppressed"), recipient)
+        self.tell_about(Delivered(self.shown(type), "suppressed"), recipient)
 
     def waited(self, type: str, recipient: Recipient, seconds: float, *, allowed: bool) -> None:
         """Tell that a notification has waited for its turn."""
-        self.tell_about(Waited(type, seconds, allowed), recipient)
+        self.tell_about(Waited(self.shown(type), seconds, allowed), recipient)
 
     def undecided(self, type: str, recipient: Recipient, error: BaseException) -> None:
         """Tell that a notification is not sent, because there is no decision about it."""
-        # The type may be what is wrong.
-        if isinstance(type, str):
-            self.tell_about(Delivered(type, "failed", type_name(error)), recipient)
+        # The type may be what is wrong. Then it is shown as its class.
+        self.tell_about(Delivered(self.shown(type), "failed", type_name(error)), recipient)
 
 
 def type_name(error: BaseException) -> str:
@@ -249,29 +280,41 @@ def _rule_of(outcome: Outcome) -> str | None:
 
 
 class Attempt:
-    """A delivery that has begun. It does not know when, nor for whom, so that one object serves all deliveries of a type."""
+    """A delivery that has begun. It does not know when, nor for whom, so that one object serves all deliveries of a type.
 
-    __slots__ = ("_tell_sent", "_type", "_watching")
+    Arguments:
+        watching: whom to tell.
+        type: the type of the notification, as it is shown.
+    """
+
+    __slots__ = ("_type", "_watching", "sent")
 
     def __init__(self, watching: Watching, type: str) -> None:
         self._watching = watching
         self._type = type
-        self._tell_sent = watching.prepared(Delivered(type, "sent"))
-
-    def sent(self) -> None:
+        self.sent: Callable[[], object] = _guarded(watching.prepared(Delivered(type, "sent")), watching)
         """Tell that it was sent."""
-        try:
-            self._tell_sent()
-        except Exception as error:  # noqa: BLE001  # it must not reach the sender
-            self._watching.raised(error)
 
     def failed(self, error: BaseException | None) -> None:
         """Tell that it failed with this exception; None if it was given up before it began."""
         self._watching.tell(Delivered(self._type, "failed", None if error is None else type_name(error)))
 
 
+def _guarded(tell: _Tell, watching: Watching) -> _Tell:
+    """A function that tells something, and keeps from the sender what that raises."""
+
+    # A closure, as above.
+    def told() -> None:
+        try:
+            tell()
+        except Exception as error:  # noqa: BLE001  # it must not reach the sender
+            watching.raised(error)
+
+    return told
+
+
 class TimedAttempt(Attempt):
-    """A delivery that has begun just now."""
+    """A delivery that has begun just now, for this recipient."""
 
     __slots__ = ("_began", "_recipient")
 
@@ -279,10 +322,10 @@ class TimedAttempt(Attempt):
         self._watching = watching
         self._type = type
         self._recipient = recipient
+        self.sent = self._sent
         self._began = perf_counter()
 
-    def sent(self) -> None:
-        """Tell that it was sent."""
+    def _sent(self) -> None:
         self._tell(Delivered(self._type, "sent", None, perf_counter() - self._began))
 
     def failed(self, error: BaseException | None) -> None:

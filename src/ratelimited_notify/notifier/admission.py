@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.limiter.decision import Decision
-from ratelimited_notify.limiter.exceeded import RateLimitExceeded
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.waiters import changes, lines
 from ratelimited_notify.notifier.signals import TaskSignal, ThreadSignal
+from ratelimited_notify.notifier.telling import Wait, tell_decision, tell_no_decision
 from ratelimited_notify.notifier.turns import Pause, turns
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.aio import AsyncLimiter
     from ratelimited_notify.limiter.sync import Limiter
     from ratelimited_notify.limiter.waiters import Place
-    from ratelimited_notify.limiter.watching import Watching
     from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.notifier.policy import Policy
     from ratelimited_notify.notifier.turns import Step, Steps
@@ -54,7 +52,7 @@ def admit(
     Raises:
         RateLimitExceeded: the notification was refused, and the policy is to raise, or the wait would be too long.
     """
-    since: float | None = None
+    waiting: Wait | None = None
     try:
         line: Place | None = None
         seen = changes.latest
@@ -65,27 +63,31 @@ def admit(
             decision = None
             if line is None:
                 decision = limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
-        if decision is not None and policy.pause(decision, 0.0) is None:
-            return decision if decision.allowed else _refused(limiter, decision)
-        since = perf_counter()
-        signal = ThreadSignal()
-        with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake, seen)) as steps:
-            step = _next(steps, None)
-            while not isinstance(step, Decision):
-                answer: Decision | bool | None = None
-                if isinstance(step, Pause) and step.by_clock:
-                    limiter.wait(step.seconds)
-                elif isinstance(step, Pause):
-                    answer = signal.wait(step.seconds)
-                else:
-                    ask = limiter.hit if step == "hit" else limiter.test
-                    answer = ask(type, recipient, cost=cost, priority=priority, **fields)
-                step = _next(steps, answer)
-            return _waited(limiter, step, since)
+        if decision is None or policy.pause(decision, 0.0) is not None:
+            timing = limiter.timing()
+            waiting = Wait(timing.now)
+            signal = ThreadSignal()
+            with closing(turns(policy, limiter.place_of, timing, line, decision, signal.wake, seen)) as steps:
+                step = _next(steps, None)
+                while not isinstance(step, Decision):
+                    answer: Decision | bool | None = None
+                    if isinstance(step, Pause) and step.by_clock:
+                        limiter.wait(step.seconds)
+                    elif isinstance(step, Pause):
+                        answer = signal.wait(step.seconds)
+                    else:
+                        ask = limiter.hit if step == "hit" else limiter.test
+                        answer = ask(type, recipient, cost=cost, priority=priority, **fields)
+                    step = _next(steps, answer)
+                decision = step
     except BaseException as error:
         if limiter.watching is not None:
-            _tell_failure(limiter.watching, type, recipient, error, since)
+            tell_no_decision(limiter.watching, type, recipient, error, waiting)
         raise
+    # Not in the block above: what a callback lets through must not be told as a second end of the same notification.
+    if limiter.watching is not None and (waiting is not None or not decision.allowed):
+        tell_decision(limiter.watching, type, recipient, decision, waiting)
+    return decision
 
 
 async def admit_async(
@@ -99,7 +101,7 @@ async def admit_async(
     decision: Decision | None = None,
 ) -> Decision:
     """`admit` for asyncio."""
-    since: float | None = None
+    waiting: Wait | None = None
     try:
         line: Place | None = None
         seen = changes.latest
@@ -109,56 +111,33 @@ async def admit_async(
             decision = None
             if line is None:
                 decision = await limiter.hit(type, recipient, cost=cost, priority=priority, **fields)
-        if decision is not None and policy.pause(decision, 0.0) is None:
-            return decision if decision.allowed else _refused(limiter, decision)
-        since = perf_counter()
-        from ratelimited_notify.storage.event_loop import running_loop
+        if decision is None or policy.pause(decision, 0.0) is not None:
+            timing = limiter.timing()
+            waiting = Wait(timing.now)
+            from ratelimited_notify.storage.event_loop import running_loop
 
-        signal = TaskSignal(running_loop())
-        with closing(turns(policy, limiter.place_of, limiter.timing(), line, decision, signal.wake, seen)) as steps:
-            step = _next(steps, None)
-            while not isinstance(step, Decision):
-                answer: Decision | bool | None = None
-                if isinstance(step, Pause) and step.by_clock:
-                    await limiter.wait(step.seconds)
-                elif isinstance(step, Pause):
-                    answer = await signal.wait(step.seconds)
-                else:
-                    ask = limiter.hit if step == "hit" else limiter.test
-                    answer = await ask(type, recipient, cost=cost, priority=priority, **fields)
-                step = _next(steps, answer)
-            return _waited(limiter, step, since)
+            signal = TaskSignal(running_loop())
+            with closing(turns(policy, limiter.place_of, timing, line, decision, signal.wake, seen)) as steps:
+                step = _next(steps, None)
+                while not isinstance(step, Decision):
+                    answer: Decision | bool | None = None
+                    if isinstance(step, Pause) and step.by_clock:
+                        await limiter.wait(step.seconds)
+                    elif isinstance(step, Pause):
+                        answer = await signal.wait(step.seconds)
+                    else:
+                        ask = limiter.hit if step == "hit" else limiter.test
+                        answer = await ask(type, recipient, cost=cost, priority=priority, **fields)
+                    step = _next(steps, answer)
+                decision = step
     except BaseException as error:
         if limiter.watching is not None:
-            _tell_failure(limiter.watching, type, recipient, error, since)
+            tell_no_decision(limiter.watching, type, recipient, error, waiting)
         raise
-
-
-def _refused(limiter: Limiter | AsyncLimiter, decision: Decision) -> Decision:
-    """The refusal, after it was told that nothing is sent."""
-    if limiter.watching is not None:
-        limiter.watching.suppressed(decision.type, decision.recipient)
+    # Not in the block above: what a callback lets through must not be told as a second end of the same notification.
+    if limiter.watching is not None and (waiting is not None or not decision.allowed):
+        tell_decision(limiter.watching, type, recipient, decision, waiting)
     return decision
-
-
-def _waited(limiter: Limiter | AsyncLimiter, decision: Decision, since: float) -> Decision:
-    """The decision at the end of a wait, after it was told."""
-    watching = limiter.watching
-    if watching is not None:
-        watching.waited(decision.type, decision.recipient, perf_counter() - since, allowed=decision.allowed)
-    return decision if decision.allowed else _refused(limiter, decision)
-
-
-def _tell_failure(
-    watching: Watching, type: str, recipient: Recipient, error: BaseException, since: float | None
-) -> None:
-    """Tell that nothing is sent, because of this error."""
-    if since is not None:
-        watching.waited(type, recipient, perf_counter() - since, allowed=False)
-    if isinstance(error, RateLimitExceeded):
-        watching.suppressed(type, recipient)
-    else:
-        watching.undecided(type, recipient, error)
 
 
 def _next(steps: Steps, answer: Decision | bool | None) -> Step | Decision:

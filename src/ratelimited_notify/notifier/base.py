@@ -162,7 +162,8 @@ class BaseNotifier(KnownAttributes, NotPickled, Generic[P, R, _L]):
     def _undecided(self, notification: Notification, error: Exception) -> Delivery[R]:
         """The delivery if there is no decision. Nothing is sent; if the storage failed, a hit may have been counted."""
         if self.limiter.watching is not None:
-            self.limiter.watching.undecided(notification.type, notification.recipient, error)
+            count, recipient = self._counted_as, notification.recipient
+            self.limiter.watching.undecided(notification.type, recipient if count is None else count(recipient), error)
         # What `normalize` or `tier_of` raised may name the recipient. A decision never does.
         said = str(error) if isinstance(error, NotifyError) else type(error).__name__
         decision = Decision(notification.type, notification.recipient, notification.cost, False, error=said)

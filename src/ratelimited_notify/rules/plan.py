@@ -254,6 +254,13 @@ class Plan:
             return None
         return self.common
 
+    def exempts(self, priority: str, fields: Mapping[str, str]) -> bool:
+        """Whether a rule that applies to a notification with these fields exempts this priority, and does not count it."""
+        return priority in self._exempt and any(
+            priority in rule.exempt and not rule.count_exempt and not {*rule.by}.difference(_ALWAYS, fields)
+            for rule in (compiled.rule for compiled in self.compiled_rules)
+        )
+
     def windows(
         self, subject: Subject, priority: str | None, tier: str | None
     ) -> tuple[tuple[Counter, ...], list[str]]:

@@ -242,6 +242,9 @@ class Plans:
             self._add_shortcut(plan, shortcuts)
         else:
             shortcuts[type] = shortcut
+        if shortcuts is not self.shortcuts:
+            # It was made for those before, and would never get a shortcut among those of today.
+            self._plans.pop(type, None)
         return plan
 
     def parts(self) -> list[object]:
@@ -255,9 +258,10 @@ class Plans:
 
     def forget(self) -> None:
         """Forget all plans and shortcuts. Each is made again when it is next used."""
+        # First: a plan that another thread makes just now knows by this that it has no shortcut.
+        self.shortcuts = {}
         self._order.clear()
         self._plans.clear()
-        self.shortcuts = {}
 
     def fields(self, given: Mapping[str, Recipient | None]) -> dict[str, str]:
         """The fields of a notification as strings, without the fields that are None.

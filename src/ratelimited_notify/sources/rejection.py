@@ -26,7 +26,7 @@ def tell_rejection(source: object, followers: Callable[[], Iterable[_Follower]],
         source: the source of the rules.
         followers: returns who goes by its rules.
         error: what is wrong.
-        problems: how many problems there are; 0 if the source could not be read.
+        problems: how many problems there are; 0 if the source failed in another way.
     """
     watchers = dict.fromkeys(registry.watchers())
     for follower in followers():

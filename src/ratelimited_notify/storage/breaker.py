@@ -46,6 +46,12 @@ class _Claim:
         self.at = at
 
 
+class _Telling:
+    """One caller that tells those who watch. It is gone when the caller is done, however that ended."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Breaker:
     """The circuit of one server.
 
@@ -65,6 +71,7 @@ class Breaker:
         "_probe_at",
         "_probing",
         "_refused_last",
+        "_telling",
         "_told_open",
         "_yielding",
         "failures",
@@ -88,8 +95,9 @@ class Breaker:
         self._yielding: set[int] = set()
         self._pings = 0
         self._claims: dict[float, _Claim] = {}
-        # Holds what claimed to tell that the circuit opened, until it is told that it closed.
-        self._told_open: dict[None, object] = {}
+        # What was told last, and the caller that tells just now.
+        self._told_open = False
+        self._telling: dict[None, ref[_Telling]] = {}
 
     @property
     def state(self) -> State:
@@ -118,9 +126,7 @@ class Breaker:
             # After a lost connection the server may be fine, and trying again takes no time.
             self._probe_at = time.monotonic() + (circuit.pause if timed_out else 0)
             self.is_open = True
-            mine = object()
-            if self._told_open.setdefault(None, mine) is mine:
-                registry.tell_of_server(self.server, self._opened)
+            self._tell()
 
     def answered(self) -> None:
         """Note that the server replied, with whatever content. Only needed if there are `failures`."""
@@ -129,8 +135,26 @@ class Breaker:
             self.is_open = self._probing = False
         # Last: an interrupt before this line leaves failures in place, so the next reply calls this again.
         self.failures = 0
-        if self._told_open and self._told_open.pop(None, None) is not None:
-            registry.tell_of_server(self.server, self._closed)
+        if self._told_open:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell those who watch that the circuit opened or closed: each change once, in order, and the latest in any case."""
+        while self._told_open is not self.is_open:
+            mine = _Telling()
+            telling = self._telling.setdefault(None, ref(mine))()
+            if telling is None:
+                # The caller that told was interrupted.
+                self._telling = {}
+            elif telling is not mine:
+                # That caller looks again when it has told.
+                return
+            else:
+                try:
+                    opened = self._told_open = self.is_open
+                    registry.tell_of_server(self.server, self._opened if opened else self._closed)
+                finally:
+                    self._telling = {}
 
     def _opened(self) -> Event:
         from ratelimited_notify.instrumentation.events import CircuitOpened
@@ -218,6 +242,7 @@ class Breaker:
         self._probing = False
         self._claims = {}
         self._yielding = set()
+        self._telling = {}
 
 
 # The breakers in use, by server and settings.
