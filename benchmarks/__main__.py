@@ -24,6 +24,7 @@ import over_memcached
 import over_redis
 import page
 import stopped_server
+import watched
 from measured import FULL, QUICK, Address
 
 from servers import HOST, memcached_server, valkey_server
@@ -42,6 +43,7 @@ def measured(effort: Effort, wanted: str) -> Iterator[Figure]:
         (large_rule_sets, None),
         (in_a_file, None),
         (over_redis, valkey_server),
+        (watched, None),
         (over_memcached, memcached_server),
         (stopped_server, None),
     ):

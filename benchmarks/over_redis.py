@@ -26,6 +26,7 @@ from contenders import (
 from limits.strategies import MovingWindowRateLimiter
 from measured import Figure, ratio
 from paired import Contender, Ratio, fresh, in_turns
+from watched import counted
 
 from ratelimited_notify import Limiter, Notifier
 from ratelimited_notify.storage.redis.scripts import command
@@ -234,6 +235,22 @@ def remembered(effort: Effort, valkey: Address) -> list[Figure]:
     return figures
 
 
+def watching(effort: Effort, valkey: Address) -> list[Figure]:
+    """Counters of Prometheus for decisions and deliveries."""
+    _emptied(valkey)
+    options = {"storage": valkey.url, "timeout": 10}
+    times = in_turns(
+        {
+            OURS: each(decorated(one_rule(_AMOUNT), **options, namespace="unwatched")),
+            "counted": each(counted(_AMOUNT, **options, namespace="watched")),
+        },
+        fresh(_PEOPLE, _AMOUNT),
+        2 * effort.rounds,
+        clock=time.perf_counter,
+    )
+    return [ratio("watch-redis", times.ratio("counted", OURS))]
+
+
 def stored(effort: Effort, valkey: Address) -> list[Figure]:
     """The bytes on the server for a window with one hit, including key and expiry, and for each further hit."""
     client = redis.Redis(valkey.host, valkey.port)
@@ -329,4 +346,4 @@ async def _tasks(effort: Effort, valkey: Address, together: int) -> list[tuple[f
     return pairs
 
 
-MEASUREMENTS = (one, three, commands, remembered, many, stored, tasks)
+MEASUREMENTS = (one, three, commands, remembered, many, watching, stored, tasks)

@@ -49,6 +49,7 @@ THREE = "`limits`, three moving-window `hit`s"
 LOOP = "`limits`, three moving-window `hit`s for each recipient, in a loop"
 ASYNC_THREE = "`limits.aio` with redis-py, three moving-window `hit`s"
 CALL = "a decorated call"
+UNWATCHED = "the same call, unwatched"
 SAME_THREE = "the same call, three rules without overrides or tiers"
 
 ROWS = (
@@ -69,6 +70,9 @@ ROWS = (
     Row("memory-bytes", "memory: one moving window with one hit, of three rules", "", 300, unit="bytes"),
     Row("memory-bytes-fixed", "memory: one fixed window with one hit, of three rules", "", None, unit="bytes"),
     Row("memory-threads", "memory: 8 threads together", "one thread", 0.8, "at least"),
+    Row("watch-nobody", f"memory: {CALL} that nobody watches", "the same call without the lines that tell those who watch", 1.02),
+    Row("watch-counters", f"memory: {CALL}, counted by `instrumentation.prometheus`", UNWATCHED, 1.7),
+    Row("watch-callback", f"memory: {CALL}, watched by a callback that does nothing", UNWATCHED, None),
     Row("large-override", f"memory: {CALL}, three rules, one with 100,000 overrides, for recipients who have one", SAME_THREE, 1.3),
     Row("large-no-override", f"memory: {CALL}, three rules, one with 100,000 overrides, for other recipients", SAME_THREE, 1.3),
     Row("large-tier", f"memory: {CALL}, three rules, one with tiers", SAME_THREE, 1.3),
@@ -79,6 +83,7 @@ ROWS = (
     Row("redis-one-refused", "Redis: `Limiter.hit`, one rule, refused", MOVING_REFUSED, 1.05),
     Row("redis-three", "Redis: `Limiter.hit`, three rules, allowed", THREE, 0.45),
     Row("redis-three-refused", "Redis: `Limiter.hit`, three rules, refused by the last", f"{THREE}, refused by the last", 0.45),
+    Row("watch-redis", f"Redis: {CALL}, one rule, counted by `instrumentation.prometheus`", UNWATCHED, 1.03),
     Row("redis-commands", "Redis: one decision by three rules", "", 1, unit="command"),
     Row("redis-hit-many", "Redis: `hit_many`, three rules, {people} recipients", LOOP, 20, "at least"),
     Row("redis-send-many", "Redis: `send_many`, three rules, {people} recipients", LOOP, 20, "at least"),
