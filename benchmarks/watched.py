@@ -26,28 +26,28 @@ _AMOUNT = 20
 _PEOPLE = 500
 
 # What a decorated function does for those who watch. Without these lines, nobody could.
-_WATCHING = (
-    "                    tell_dropped(limiter, plain, recipient)\n",
-    "            attempt = limiter.watching and attempt_of(limiter, plain, recipient, decision)\n",
-    "                tell_failure(attempt, error)\n",
-    "                if attempt is not None:\n                    attempt.sent()\n",
-)
-_PENDING = "Pending(limiter, decision, refunded, failure, attempt)"
+_WATCHING = {
+    "                    tell_dropped(limiter, plain, recipient)\n": "",
+    "            ending = failure if limiter.watching is None else attempt_of(limiter, plain, recipient, decision, failure)\n": "",
+    "                tell_failure(ending, failure, error)\n": "",
+    "if ending is None": "if failure is None",
+    '            attempt = cast("Attempt | None", None if ending is failure else ending)\n': "",
+    "            if attempt is not None and failure is None and (kind in PLAIN or not ends_later(kind)):\n"
+    "                attempt.sent()\n"
+    "                return result\n": "",
+    "            tell_end(ending, failure, failed)\n": "",
+    "Pending(limiter, decision, refunded, failure, attempt)": "Pending(limiter, decision, refunded, failure, None)",
+}
 
 
 def _unwatchable(amount: int) -> Hit:
     """A decorated function, by a copy of the decorator that has no line for those who watch."""
     source = inspect.getsource(decorator)
-    for line in _WATCHING:
-        if source.count(line) != 2:
+    for line, instead in _WATCHING.items():
+        if line not in source:
             raise AssertionError(f"The decorator has other lines now than this one: {line.strip()}")
-        source = source.replace(line, "")
-    if _PENDING not in source:
-        raise AssertionError("The decorator makes what is pending in another way now.")
-    source = source.replace(_PENDING, _PENDING.replace("attempt", "None"))
-    # Coroutine functions have more of them, and are not measured.
-    source = source.replace("            tell_failure(attempt, failed)\n", "")
-    if "attempt" in source.replace("attempt_of", ""):
+        source = source.replace(line, instead)
+    if "attempt" in source.replace("attempt_of", "") or "= ending" in source:
         raise AssertionError("The decorator has more lines for those who watch.")
     copy = ModuleType("unwatchable")
     sys.modules[copy.__name__] = copy

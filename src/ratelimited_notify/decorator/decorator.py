@@ -16,7 +16,14 @@ from ratelimited_notify.decorator.argument import INSTEAD_OF_AWAITING, Call
 from ratelimited_notify.decorator.awaited import Pending, ended, ends_later
 from ratelimited_notify.decorator.configuration import configuration, decided_by, declare
 from ratelimited_notify.decorator.naming import is_redefined, name_of, named, place_of
-from ratelimited_notify.decorator.telling import attempt_of, reading, tell_dropped, tell_failure, tell_undecided
+from ratelimited_notify.decorator.telling import (
+    attempt_of,
+    reading,
+    tell_dropped,
+    tell_end,
+    tell_failure,
+    tell_undecided,
+)
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.exceeded import RateLimitExceeded
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.decorator.signatures import DroppingDecorator, RaisingDecorator
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.refund import Refund
+    from ratelimited_notify.limiter.watching import Attempt
     from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.annotations import LimitNotation
     from ratelimited_notify.rules.ruleset import RuleSet
@@ -300,19 +308,22 @@ class _Decorator:
                 decision = admit(limiter, policy, *read(limiter, args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
-            attempt = limiter.watching and attempt_of(limiter, plain, recipient, decision)
+            # What has to know how the call ends. One look at it costs less than two.
+            ending = failure if limiter.watching is None else attempt_of(limiter, plain, recipient, decision, failure)
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:
-                tell_failure(attempt, error)
+                tell_failure(ending, failure, error)
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, outcome)
                     give_back(limiter, [decision])
                 raise
             kind = type(result)
-            if failure is None and (kind in PLAIN or not ends_later(kind)):
-                if attempt is not None:
-                    attempt.sent()
+            if ending is None and (kind in PLAIN or not ends_later(kind)):
+                return result
+            attempt = cast("Attempt | None", None if ending is failure else ending)
+            if attempt is not None and failure is None and (kind in PLAIN or not ends_later(kind)):
+                attempt.sent()
                 return result
             decision = decision or limiter.decision_from(plain, recipient, outcome)
             return ended(result, Pending(limiter, decision, refunded, failure, attempt))
@@ -355,22 +366,20 @@ class _Decorator:
                 decision = await admit_async(limiter, policy, *read(limiter, args, kwargs), decision)
                 if not decision.allowed:
                     return self._dropped(decision)
-            attempt = limiter.watching and attempt_of(limiter, plain, recipient, decision)
+            ending = failure if limiter.watching is None else attempt_of(limiter, plain, recipient, decision, failure)
             try:
                 result = await function(*args, **kwargs)
             except BaseException as error:
-                tell_failure(attempt, error)
+                tell_failure(ending, failure, error)
                 if refunded(error):
                     decision = decision or limiter.decision_from(plain, recipient, outcome)
                     await give_back_async(limiter, [decision])
                 raise
-            failed = None if failure is None else failure(result)
-            if failed is None:
-                if attempt is not None:
-                    attempt.sent()
+            if ending is None:
                 return result
-            tell_failure(attempt, failed)
-            if refunded(failed):
+            failed = None if failure is None else failure(result)
+            tell_end(ending, failure, failed)
+            if failed is not None and refunded(failed):
                 await give_back_async(limiter, [decision or limiter.decision_from(plain, recipient, outcome)])
             return result
 

@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from ratelimited_notify.decorator.argument import Call
     from ratelimited_notify.limiter.aio import AsyncLimiter
     from ratelimited_notify.limiter.decision import Decision
+    from ratelimited_notify.limiter.failed import Failure
     from ratelimited_notify.limiter.sync import Limiter
     from ratelimited_notify.limiter.watching import Attempt
     from ratelimited_notify.notification.annotations import Recipient
+
+    Ending = Attempt | Failure | None
+    """What has to know how a call ends: those who watch, a check of the result, or nobody."""
 
     _Read = tuple[str, Recipient, int, str | None, Mapping[str, Recipient | None]]
 
@@ -34,24 +38,35 @@ def reading(
 
 
 def attempt_of(
-    limiter: Limiter | AsyncLimiter, plain: str, recipient: object, decision: Decision | None
-) -> Attempt | None:
-    """The beginning of a delivery, of which a shortcut knew the type and the recipient, or else the decision knows them. None if
-    nobody watches.
+    limiter: Limiter | AsyncLimiter, plain: str, recipient: object, decision: Decision | None, failure: Failure | None
+) -> Ending:
+    """The beginning of a delivery, of which a shortcut knew the type and the recipient, or else the decision knows them. If nobody
+    watches, `failure`.
     """
     watching = limiter.watching
     if watching is None:
         # It was closed just now.
-        return None
+        return failure
     if decision is None:
         return watching.attempts.get(plain) or watching.attempt(plain, cast("str", recipient))
     return watching.attempt(decision.type, decision.recipient)
 
 
-def tell_failure(attempt: Attempt | None, error: BaseException) -> None:
-    """Tell that the function failed, if somebody watches."""
-    if attempt is not None:
-        attempt.failed(error)
+def tell_failure(ending: Ending, failure: Failure | None, error: BaseException) -> None:
+    """Tell that the function failed, if somebody watches: if `ending` is not just the check of the result, `failure`."""
+    if ending is not failure:
+        cast("Attempt", ending).failed(error)
+
+
+def tell_end(ending: Ending, failure: Failure | None, failed: BaseException | None) -> None:
+    """Tell that the function returned, and whether that means that nothing was sent, if somebody watches."""
+    if ending is failure:
+        return
+    attempt = cast("Attempt", ending)
+    if failed is None:
+        attempt.sent()
+    else:
+        attempt.failed(failed)
 
 
 def tell_dropped(limiter: Limiter | AsyncLimiter, type: str, recipient: object) -> None:
