@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ratelimited_notify.errors import HIDDEN_TYPE, type_text
 from ratelimited_notify.instrumentation import registry
 from ratelimited_notify.limiter.places import Places
 from ratelimited_notify.storage.breaker import Circuits
@@ -136,7 +137,8 @@ class Watched(Places[_S], Generic[_S]):
         if self.watching is not None:
             from ratelimited_notify.instrumentation.events import UnknownType
 
-            self.watching.tell(UnknownType(type))
+            # A type that looks like a recipient is probably one, and is in no event.
+            self.watching.tell(UnknownType(HIDDEN_TYPE if type_text(type) == HIDDEN_TYPE else type))
 
     def changed(self) -> None:
         """Note that other rules are in force."""
