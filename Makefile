@@ -22,7 +22,7 @@ COVERED := $(COVERED),*/ratelimited_notify/limiter/decision.py,*/ratelimited_not
 COVERED := $(COVERED),*/ratelimited_notify/notifier/sync.py,*/ratelimited_notify/notifier/aio.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check quick-tests test lint ruff mypy pyright imports dashboard docs build bench bench-quick failover faults mutants competitors clean install memcached prometheus
+.PHONY: help demo check quick-tests test lint ruff mypy pyright imports dashboard docs build bench bench-quick failover faults mutants fuzz audit competitors clean install memcached prometheus
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
@@ -35,6 +35,8 @@ help:
 	@echo "make failover  kill masters under load, and write what that costs into docs/explanation/failover.md; ten minutes"
 	@echo "make faults  stop, kill and cut off servers under load, many times over; hours, fewer with FAULTS_REPEATED=1"
 	@echo "make mutants  plant small faults in the core and show those that no test sees; hours, fewer with MUTANTS=50"
+	@echo "make fuzz   read inputs that are made up, a minute for each kind; more with INPUT='rules in YAML' SECONDS=3600"
+	@echo "make audit  look up whether what is installed has known vulnerabilities"
 	@echo "make clean  delete everything that was made, .venv too"
 
 demo: $(READY)
@@ -104,6 +106,21 @@ faults: $(READY) memcached
 # FILES, MUTANTS, SEED and WORKERS choose which and how many; mutants/__main__.py says how.
 mutants: $(READY) memcached
 	$(BIN)/python mutants $(FILES)
+
+# With atheris, which looks which inputs reach new code, where it can be installed; otherwise by chance alone.
+fuzz: $(READY) memcached
+	-$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --group fuzz
+	$(BIN)/python fuzzing $(if $(INPUT),'$(INPUT)') --seconds $(or $(SECONDS),60)
+
+# A .venv of its own, so that only what users install is looked at, and pip-audit changes nothing that the tests need.
+audit:
+	rm -rf .cache/audit
+	$(or $(PYTHON),python3) -m venv .cache/audit
+	.cache/audit/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip==$(PIP) '.[all]'
+	$(or $(PYTHON),python3) -m venv .cache/pip-audit
+	.cache/pip-audit/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip==$(PIP)
+	.cache/pip-audit/bin/python -m pip install --quiet --disable-pip-version-check --group audit
+	.cache/pip-audit/bin/python -m pip_audit --skip-editable --path $$(.cache/audit/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 competitors: $(READY)
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --group bench

@@ -35,6 +35,10 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     cost: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_AMOUNT)] = 1
     fields: dict[str, str | int | None] = {}  # msgspec copies it for each object
 
+    def __repr__(self) -> str:
+        # A tool may show the variables of a traceback.
+        return "<_Line>"
+
 
 KEYS = _Line.__struct_fields__
 """The keys that an object may have."""

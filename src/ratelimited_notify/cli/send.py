@@ -51,9 +51,11 @@ MOST_UNREACHED = 5
 """If the mail server cannot be reached this many times in a row, stop. Each time may take a whole timeout."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Route:
-    """The settings of a run: rules, sender, gateway, storage, and limits for waiting."""
+    """The settings of a run: rules, sender, gateway, storage, and limits for waiting. The URIs may have passwords, so the repr shows
+    none of it.
+    """
 
     rules: str | os.PathLike[str]
     sender: str

@@ -20,6 +20,10 @@ class NamedAddress(NamedTuple):
     quoted: bool = False
     """The name was in quotes, so it is meant exactly as it is."""
 
+    def __repr__(self) -> str:
+        # A tool may show the variables of a traceback.
+        return "<NamedAddress>"
+
     @classmethod
     def split(cls, text: str) -> NamedAddress:
         """Split `Ana Lee <ana@example.com>`, `"Lee, Ana" <ana@example.com>`, `<ana@example.com>` or `ana@example.com`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ratelimited_notify.errors import NotifyError, RuleError
@@ -31,6 +31,10 @@ class Loaded(NamedTuple):
     """The rules as tables, as TOML and JSON give them: `{"rules": [{"type": "news", "limit": "1/day"}]}`. It may also have
     `fields`, `default` and `unknown_type`."""
 
+    def __repr__(self) -> str:
+        # Overrides are for recipients, and a tool may show the variables of a traceback.
+        return "<Loaded>"
+
 
 @dataclass(frozen=True)
 class SourceOptions:
@@ -45,7 +49,7 @@ class SourceOptions:
     """
 
     interval: float = 5.0
-    fallback: FixedRules | None = None
+    fallback: FixedRules | None = field(default=None, repr=False)
     wait: bool = True
     allow_empty: bool = False
 

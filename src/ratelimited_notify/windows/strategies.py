@@ -76,10 +76,7 @@ class Window:
         """Whether it counts many recipients together, so that it may be stored elsewhere than the recipient's own windows."""
 
     def __repr__(self) -> str:
-        return (
-            f"Window({self.strategy!r}, {self.amount}, {self.period}, {self.mode!s}, "
-            f"rule={self.rule!r}, shared={self.shared})"
-        )
+        return f"Window({self.strategy!r}, {self.amount}, {self.period}, {self.mode!s}, rule={self.rule!r}, shared={self.shared})"
 
 
 class Reading(NamedTuple):
@@ -122,6 +119,10 @@ class Request(NamedTuple):
     windows: Sequence[Window]
     keys: Sequence[str]
     cost: int
+
+    def __repr__(self) -> str:
+        # The keys contain recipients, and a tool may show the variables of a traceback.
+        return "<Request>"
 
 
 Outcome: TypeAlias = tuple[Any, ...]  # Any: a truth value, whatever the storage remembers, and an `ExplainingShortcut`

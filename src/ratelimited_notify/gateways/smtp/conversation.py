@@ -80,6 +80,10 @@ class Step(NamedTuple):
     retried: bool = False
     """A step before the message on a reused connection: if the connection has ended, another one is tried."""
 
+    def __repr__(self) -> str:
+        # It may be the password or the message, and a tool may show the variables of a traceback.
+        return "<Step>"
+
 
 _RESET = Step(b"RSET", 2, "RSET")
 

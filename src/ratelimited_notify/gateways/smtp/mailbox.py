@@ -126,7 +126,8 @@ def _decoded(words: str) -> str:
         return "".join(
             part if isinstance(part, str) else part.decode(charset or "ascii") for part, charset in decode_header(words)
         )
-    except (HeaderParseError, Base64Error, LookupError, UnicodeError):
+    except (HeaderParseError, Base64Error, LookupError, ValueError):
+        # A ValueError: bytes that are not in this character set, or a NUL in its name.
         return words
 
 

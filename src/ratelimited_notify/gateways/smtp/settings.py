@@ -161,6 +161,10 @@ class _Parts(NamedTuple):
     username: str | None
     password: str | None
 
+    def __repr__(self) -> str:
+        # A tool may show the variables of a traceback.
+        return "<_Parts>"
+
 
 def _split(uri: str) -> _Parts | str:
     """Parse the URI; return its parts, or a message that says what is wrong.

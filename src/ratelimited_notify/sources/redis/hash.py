@@ -37,6 +37,10 @@ class Content(NamedTuple):
     version: str
     document: bytes
 
+    def __repr__(self) -> str:
+        # Overrides are for recipients, and a tool may show the variables of a traceback.
+        return "<Content>"
+
 
 def read(address: Address, timeout: float, key: str, known: str | None) -> Content | str:
     """The version, if it is the one that is known; otherwise the version and the document, which belong together.

@@ -232,8 +232,9 @@ def own_engine(url: URL, *, create: bool = False) -> Engine:
         options = {"connect_timeout": CONNECT_TIMEOUT}
     elif backend == "sqlite" and driver in ("", "pysqlite") and is_file(url) and "uri" not in url.query:
         # A wrong path must be an error, not an empty database.
-        path = quote(str(Path(url.database or "").absolute()))
-        url = url.set(database=f"file:{path}").update_query_dict({"mode": "rwc" if create else "rw", "uri": "true"})
+        url = url.set(database=f"file:{_absolute(url.database or '')}").update_query_dict(
+            {"mode": "rwc" if create else "rw", "uri": "true"}
+        )
     try:
         return create_engine(url, poolclass=NullPool, connect_args=dict(options))
     except NoSuchModuleError:
@@ -246,6 +247,19 @@ def own_engine(url: URL, *, create: bool = False) -> Engine:
     except (ArgumentError, TypeError, ValueError):
         missing = "The options in the URL of the database cannot be used."
     raise NotifyError(missing)
+
+
+def _absolute(path: str) -> str:
+    """The path of a file as it is written in a URI of SQLite.
+
+    Raises:
+        NotifyError: it is no text.
+    """
+    try:
+        return quote(str(Path(path).absolute()))
+    except UnicodeEncodeError:
+        pass
+    raise NotifyError("The path in the URL of the database contains a character that cannot be printed.")
 
 
 def _check_options_of_sqlite(url: URL) -> None:

@@ -43,6 +43,10 @@ class Step(NamedTuple):
     if_unreadable: Any = None  # Any: as above
     """The answer if the item cannot be read; the item is then deleted. With None, an unreadable item is an error, and stays."""
 
+    def __repr__(self) -> str:
+        # The head contains a recipient, and a tool may show the variables of a traceback.
+        return "<Step>"
+
 
 class Write(NamedTuple):
     """A value to store, the result of a step."""
@@ -52,6 +56,10 @@ class Write(NamedTuple):
     """The time to live, as memcached expects it."""
     outgrown: Callable[[], StorageError]
     """Makes the error to raise when the value is too large for the server."""
+
+    def __repr__(self) -> str:
+        # The value names fields by which it is counted, and a tool may show the variables of a traceback.
+        return "<Write>"
 
 
 Steps: TypeAlias = Generator[Step, Any, T]  # Any: what is sent in is the answer of the step that was yielded
@@ -90,6 +98,10 @@ class _Group(NamedTuple):
     positions: list[int]
     windows: list[Window]
     rests: list[str]
+
+    def __repr__(self) -> str:
+        # The head contains a recipient, and a tool may show the variables of a traceback.
+        return "<_Group>"
 
     def records(self, item: Item) -> list[Record]:
         return [item.record(rest, window) for rest, window in zip(self.rests, self.windows, strict=True)]

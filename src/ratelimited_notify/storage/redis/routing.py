@@ -60,6 +60,10 @@ class Command(NamedTuple):
     packed: bytes
     read: Callable[[Any], Any]  # Any: each command has replies of its own
 
+    def __repr__(self) -> str:
+        # The keys in it contain recipients, and a tool may show the variables of a traceback.
+        return "<Command>"
+
 
 class Send(NamedTuple):
     """Commands for some servers, to be sent at the same time.

@@ -211,6 +211,10 @@ class HeldHit(NamedTuple):
     keys: list[str]
     tokens: list[Token]
 
+    def __repr__(self) -> str:
+        # The keys contain recipients, and a tool may show the variables of a traceback.
+        return "<HeldHit>"
+
 
 def held_hit(windows: Sequence[Window], keys: Sequence[str], tokens: Sequence[Token | None]) -> HeldHit:
     """The windows that have a token, and so a hit to give back."""

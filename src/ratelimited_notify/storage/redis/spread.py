@@ -39,6 +39,10 @@ class ScriptCall(NamedTuple):
     read: Callable[[Any], Any]  # Any: each script has replies of its own
     """The parser of the reply."""
 
+    def __repr__(self) -> str:
+        # The keys contain recipients, and a tool may show the variables of a traceback.
+        return "<ScriptCall>"
+
 
 Rounds: TypeAlias = Generator[Sequence[ScriptCall], Sequence[Any], T]  # Any: answers, as above, or `StorageError`
 
@@ -51,6 +55,10 @@ class Part(NamedTuple):
     windows: list[Window]
     keys: list[str]
     cost: int
+
+    def __repr__(self) -> str:
+        # The keys contain recipients, and a tool may show the variables of a traceback.
+        return "<Part>"
 
 
 def acquire(made: scripts.Scripts, request: Request) -> Rounds[Verdict]:

@@ -45,6 +45,9 @@ _PAGES = 2500
 """How many pages the log has when it is written into the database: 10 MB. Each time, two or three writes wait for the disk, and
 each page is copied once, however often it is in the log: so the longer the log, the more decisions a second."""
 
+_LARGEST_VALUE = 64 * 2**20
+"""Bytes. A row of this library's is far smaller; one that another program wrote must not fill the memory."""
+
 _inherited: list[sqlite3.Connection] = []
 _unusable: set[Identity] = set()
 """The files of which this process has a connection of its parent."""
@@ -215,6 +218,10 @@ class Database:
                     # A signal handler has forked, and this is the child.
                     raise failures.inherited(self.path)
                 cursor.execute("COMMIT")
+            except BaseException as error:
+                failures.forget_variables(error)
+                raise
+            else:
                 return answer
             finally:
                 if connection.in_transaction and self._connection is connection:
@@ -359,7 +366,11 @@ class Database:
 
     def _opened(self) -> sqlite3.Connection:
         # Without a time-out, and without transactions of Python's own.
-        return sqlite3.connect(self._uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self._uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+        # What another program wrote need not be UTF-8, and the error of the module would quote it.
+        connection.text_factory = bytes
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE)
+        return connection
 
     def _wait_to_close(self) -> None:
         """Take the lock. If two processes closed at once, each would take the other for the last one that uses the log, and

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.sqlite import failures
 from ratelimited_notify.storage.sqlite.quick import quick_take
 from ratelimited_notify.storage.sqlite.rows import load, load_many, save
 from ratelimited_notify.windows.keys import split
@@ -48,7 +49,7 @@ class _Items:
                 for item, _ in places:
                     self.changed[item.head] = item
                 return verdict
-        verdict = take(windows, self._records(windows, places), now, cost, mark)
+        verdict = _checked(take(windows, self._records(windows, places), now, cost, mark), windows)
         if verdict.granted:
             for (item, _), reading in zip(places, verdict.readings, strict=True):
                 if reading.token is not None:
@@ -57,7 +58,7 @@ class _Items:
 
     def look(self, windows: Sequence[Window], keys: Sequence[str], cost: int, now: int) -> Verdict:
         """The verdict that `take` would return, without changing anything."""
-        return look(windows, self._records(windows, self._places(keys)), now, cost)
+        return _checked(look(windows, self._records(windows, self._places(keys)), now, cost), windows)
 
     def read(self, requests: Sequence[Request]) -> None:
         """Read the rows of the first windows of many requests at once."""
@@ -80,6 +81,18 @@ class _Items:
     def save(self, now: int) -> None:
         """Write the rows that have changed."""
         save(self._cursor, self.changed.values(), now)
+
+
+def _checked(verdict: Verdict, windows: Sequence[Window]) -> Verdict:
+    """The verdict, unless a window has fewer hits than none, which another program wrote: it would have more left than its limit.
+
+    Raises:
+        StorageError: it has.
+    """
+    for window, reading in zip(windows, verdict.readings, strict=True):
+        if reading.count < 0:
+            raise failures.unreadable(f"a count of the rule {window.rule!r}")
+    return verdict
 
 
 def acquire(

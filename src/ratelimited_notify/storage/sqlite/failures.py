@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
@@ -108,6 +109,14 @@ def foreign(path: Path) -> StorageError:
     )
 
 
+def changed(path: Path) -> StorageError:
+    """Another program has changed the tables."""
+    return StorageError(
+        f"The file {path} does not say which version its tables have. {NOTHING} Has another program changed it? Restore it from a "
+        "backup, or delete it together with its -wal and -shm files; then the windows are empty again."
+    )
+
+
 def later(path: Path, version: int, known: int) -> StorageError:
     """A later release has written the file."""
     return StorageError(
@@ -201,3 +210,18 @@ def too_large() -> StorageError:
 def batch_counted(error: StorageError, requests: int) -> StorageError:
     """A batch failed, and this number of its requests could not be given back."""
     return StorageError(f"{error} {requests} earlier requests of the batch could not be given back and stay counted.")
+
+
+def forget_variables(error: BaseException) -> None:
+    """Let go of what the functions of this package had when this was raised in them.
+
+    A SELECT that was not read to its end may be among it. As long as somebody keeps the exception, as a decision does, it would
+    keep this process from writing.
+    """
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_globals.get("__name__", "").startswith("ratelimited_notify."):
+            # What is still running stays as it is.
+            with suppress(RuntimeError):
+                step.tb_frame.clear()
+        step = step.tb_next

@@ -127,10 +127,12 @@ def _unpacked(window: Window, stored: array[int], cursor: Cursor) -> Record:
         if window.strategy == "fixed-window":
             fixed = FixedWindow()
             fixed.end, fixed.count, fixed.mark = stored
+            _check_counts(fixed.count)
             return fixed
         if window.strategy == "sliding-window-counter":
             sliding = SlidingWindowCounter()
             _, sliding.start, sliding.previous, sliding.current, sliding.mark = stored
+            _check_counts(sliding.previous, sliding.current)
             return sliding
         if window.strategy == "pause":
             (until,) = stored
@@ -139,14 +141,22 @@ def _unpacked(window: Window, stored: array[int], cursor: Cursor) -> Record:
             end, number, total, oldest = stored
             if not 0 < number < MOST_WINDOWS:
                 raise ValueError
+            _check_counts(total)
             return LargeWindow(cursor, number, total, end - window.period, oldest)
         if len(stored) < 6 or len(stored) % 3:
             raise ValueError
+        _check_counts(stored[-1] - stored[2])
     except ValueError:
         raise failures.unreadable(f"a count of the rule {window.rule!r}") from None
     moving = MovingWindow()
     moving.hits = StoredHits.of_block(stored)
     return moving
+
+
+def _check_counts(*counts: int) -> None:
+    """Check that these are numbers of hits. A window with fewer hits than none would have more left than its limit."""
+    if min(counts) < 0:
+        raise ValueError
 
 
 def _packed(record: Record, end: int, cursor: Cursor) -> bytes:

@@ -8,7 +8,7 @@ from array import array
 from ratelimited_notify.storage.sqlite import failures
 
 
-def numbers(stored: bytes | memoryview) -> array[int]:
+def numbers(stored: object) -> array[int]:
     """The numbers that were stored.
 
     Raises:
@@ -16,8 +16,8 @@ def numbers(stored: bytes | memoryview) -> array[int]:
     """
     found = array("q")
     try:
-        found.frombytes(stored)
-    except ValueError:
+        found.frombytes(stored)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # another program may have written anything
+    except (TypeError, ValueError):
         raise failures.unreadable("a count") from None
     if sys.byteorder == "big":
         found.byteswap()

@@ -76,7 +76,7 @@ def quick_take(windows: Sequence[Window], places: Sequence[tuple[Item, str]], no
                     (before,) = _number_at(stored, _SUM_BEFORE)
                 count = total - before + 1
                 value = _pack_head(ends, 0) + stored[_SUM_BEFORE:] + _pack_hit(now, mark, total + 1)
-            if count > window.amount:
+            if not 0 < count <= window.amount:
                 return None
             values.append(value)
             readings.append(_made(Reading, (count, FITS, ends, token)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from sqlite3 import DataError
 from typing import TYPE_CHECKING
 
 from ratelimited_notify.errors import StorageError
+from ratelimited_notify.storage.sqlite import failures
 from ratelimited_notify.storage.sqlite.item import Item
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ _UPDATE = "UPDATE items SET value = ? WHERE head = ?"
 _REPLACE = "INSERT OR REPLACE INTO items (value, head, expires) VALUES (?, ?, ?)"
 _DELETE = "DELETE FROM items WHERE head = ?"
 _EXPIRED = "SELECT head, value FROM items WHERE expires <= ? LIMIT ?"
+# Heads come as bytes, and are text unless another program wrote them.
+_DELETE_EXPIRED = "DELETE FROM items WHERE head IN (CAST(? AS TEXT), ?)"
+_DELETE_UNREAD = "DELETE FROM items WHERE head IN (SELECT head FROM items WHERE expires <= ? LIMIT ?)"
 
 _AT_ONCE = 250
 """How many rows one statement reads. Old releases of SQLite take less than a thousand arguments."""
@@ -32,7 +37,11 @@ _LATEST = (1 << 63) - 1
 
 def load(cursor: Cursor, head: str) -> Item:
     """The windows under a key head."""
-    found = cursor.execute(_SELECT, (head,)).fetchone()
+    try:
+        found = cursor.execute(_SELECT, (head,)).fetchone()
+    except DataError:
+        # Larger than any row of ours.
+        raise failures.unreadable("a row") from None
     return Item(head, None, b"") if found is None else Item(head, *found)
 
 
@@ -42,8 +51,11 @@ def load_many(cursor: Cursor, heads: Sequence[str]) -> list[Item]:
     for start in range(0, len(heads), _AT_ONCE):
         part = heads[start : start + _AT_ONCE]
         places = ", ".join("?" * len(part))
-        for head, *row in cursor.execute(f"{_SELECT_MANY} ({places})", part):
-            found[head] = row[0], row[1]
+        try:
+            for head, *row in cursor.execute(f"{_SELECT_MANY} ({places})", part):
+                found[head.decode()] = row[0], row[1]
+        except DataError:
+            raise failures.unreadable("a row") from None
     return [Item(head, *found[head]) if head in found else Item(head, None, b"") for head in heads]
 
 
@@ -76,13 +88,17 @@ def save(cursor: Cursor, items: Iterable[Item], now: int) -> None:
 
 def sweep(cursor: Cursor, now: int, most: int) -> int:
     """Delete rows whose windows are over, at most so many. Returns how many."""
-    expired = cursor.execute(_EXPIRED, (now, most)).fetchall()
+    try:
+        expired = cursor.execute(_EXPIRED, (now, most)).fetchall()
+    except DataError:
+        # One is too large to be read. Hits of large windows stay.
+        return cursor.execute(_DELETE_UNREAD, (now, most)).rowcount
     for head, value in expired:
         # What cannot be read is an error for its own recipient, not for others.
         with suppress(StorageError):
             Item(head, now, value).drop_all(cursor)
     if expired:
-        cursor.executemany(_DELETE, [(head,) for head, _ in expired])
+        cursor.executemany(_DELETE_EXPIRED, [(head, head) for head, _ in expired])
     return len(expired)
 
 

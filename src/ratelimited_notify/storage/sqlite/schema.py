@@ -37,9 +37,11 @@ def is_ready(connection: Connection, path: Path) -> bool:
     """
     ((application,),) = connection.execute("PRAGMA application_id")
     if application == APPLICATION:
-        ((version,),) = connection.execute("SELECT version FROM schema_of_windows")
-        if version > VERSION:
-            raise failures.later(path, version, VERSION)
+        found: object = connection.execute("SELECT max(version) FROM schema_of_windows").fetchone()[0]
+        if not isinstance(found, int) or found < 1:
+            raise failures.changed(path)
+        if found > VERSION:
+            raise failures.later(path, found, VERSION)
         return True
     ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master")
     if application or tables:
@@ -64,5 +66,5 @@ def create(connection: Connection, path: Path) -> None:
 def use_log(connection: Connection, path: Path) -> None:
     """Let SQLite write to a log first, so that a write waits for no reader and no disk."""
     ((mode,),) = connection.execute("PRAGMA journal_mode = WAL")
-    if mode != "wal":
+    if mode != b"wal":
         raise failures.no_wal(path)
