@@ -9,13 +9,13 @@ from ratelimited_notify.callables import (
     PLAIN,
     check_is_called_only,
     is_async,
-    reject_coroutine,
     wraps_coroutine_function,
 )
 from ratelimited_notify.decorator.argument import INSTEAD_OF_AWAITING, Call
 from ratelimited_notify.decorator.awaited import Pending, ended, ends_later
 from ratelimited_notify.decorator.configuration import configuration, decided_by, declare
 from ratelimited_notify.decorator.naming import is_redefined, name_of, named, place_of
+from ratelimited_notify.decorator.surrounded import Surrounded
 from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.limiter.aio import AsyncLimiter
 from ratelimited_notify.limiter.exceeded import RateLimitExceeded
@@ -184,7 +184,7 @@ class _Decorator:
     def decorate(self, function: Any) -> Any:  # Any: as above
         if issubclass(type(function), (classmethod, staticmethod)):
             return type(function)(self.decorate(function.__func__))
-        from ratelimited_notify.decorator.refused import check_function
+        from ratelimited_notify.decorator.refused import check_function, rejecting_coroutines
 
         check_function(function)
         name = name_of(function)
@@ -204,7 +204,7 @@ class _Decorator:
             return named(self._awaited(cast("Callable[..., Awaitable[object]]", function), call, name), function)
         return named(
             self._called(
-                _rejecting_coroutines(function) if wraps_coroutine_function(function) else function, call, name
+                rejecting_coroutines(function) if wraps_coroutine_function(function) else function, call, name
             ),
             function,
         )
@@ -273,6 +273,7 @@ class _Decorator:
         plain, position, parameter = call.plain, call.position, call.parameter
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
+        surrounded = Surrounded(function, call, policy, refunded, failure, self._dropped)
 
         def limited(*args: object, **kwargs: object) -> object:  # noqa: C901  # a call takes a twentieth of a decision
             nonlocal checked
@@ -291,8 +292,10 @@ class _Decorator:
             if outcome is None or not outcome[0]:
                 if outcome is not None and policy.drops(outcome[-1].windows):
                     if limiter.watching is not None:
-                        limiter.watching.suppressed(plain, cast("str", recipient))
+                        limiter.watching.dropped(plain, cast("str", recipient), outcome)
                     return None
+                if limiter.watching is not None and limiter.watching.surrounds:
+                    return surrounded.call(limiter, limiter.watching, args, kwargs)
                 decision = limiter.decision_from(plain, recipient, outcome)
                 decision = admit(limiter, policy, *read(args, kwargs), decision)
                 if not decision.allowed:
@@ -326,6 +329,7 @@ class _Decorator:
         plain, position, parameter = call.plain, call.position, call.parameter
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
+        surrounded = Surrounded(function, call, policy, refunded, failure, self._dropped)
 
         async def limited(*args: object, **kwargs: object) -> object:  # noqa: C901  # the same as above, with two awaits
             nonlocal checked
@@ -344,8 +348,10 @@ class _Decorator:
             if outcome is None or not outcome[0]:
                 if outcome is not None and policy.drops(outcome[-1].windows):
                     if limiter.watching is not None:
-                        limiter.watching.suppressed(plain, cast("str", recipient))
+                        limiter.watching.dropped(plain, cast("str", recipient), outcome)
                     return None
+                if limiter.watching is not None and limiter.watching.surrounds:
+                    return await surrounded.call_async(limiter, limiter.watching, args, kwargs)
                 decision = limiter.decision_from(plain, recipient, outcome)
                 decision = await admit_async(limiter, policy, *read(args, kwargs), decision)
                 if not decision.allowed:
@@ -384,12 +390,3 @@ def _attempt(watching: Watching, plain: str | None, recipient: object, decision:
 def _tell_failure(attempt: Attempt | None, error: BaseException) -> None:
     if attempt is not None:
         attempt.failed(error)
-
-
-def _rejecting_coroutines(function: Callable[..., object]) -> Callable[..., object]:
-    def called(*args: object, **kwargs: object) -> object:
-        return reject_coroutine(
-            function(*args, **kwargs), "put @rate_limited below the decorator that hides the async function."
-        )
-
-    return called

@@ -40,8 +40,8 @@ class Watching:
     """
 
     __slots__ = (
-        "_attempts", "_backend", "_counted_as", "_find_backend", "_informed", "_uninformed", "_watchers", "times_decisions",
-        "times_deliveries",
+        "_attempts", "_backend", "_counted_as", "_find_backend", "_informed", "_names_rules", "_uninformed", "_watchers",
+        "logs_suppressions", "surrounders", "surrounds", "times_decisions", "times_deliveries",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +57,13 @@ class Watching:
         """Whether to measure how long the storage takes."""
         self.times_deliveries = any(watcher.times_deliveries for watcher in watchers)
         """Whether to measure how long gateways take."""
+        self.logs_suppressions = any(watcher.logs_suppressions for watcher in watchers)
+        """Whether suppressed deliveries are logged, so that no line at the level DEBUG is needed."""
+        self.surrounders = [watcher for watcher in watchers if watcher.surrounds]
+        """Those who surround deliveries with something."""
+        self.surrounds = bool(self.surrounders)
+        """Whether there are some. Then no shortcut decides."""
+        self._names_rules = any(watcher.names_rules for watcher in watchers)
         self._attempts: dict[str, Attempt] = {}
 
     def rules_in_force(self, rules: Sequence[Rule]) -> None:
@@ -154,9 +161,15 @@ class Watching:
             attempt = self._attempts[type] = Attempt(self, type)
         return attempt
 
-    def suppressed(self, type: str, recipient: Recipient) -> None:
-        """Tell that a notification is not sent, because it was refused."""
-        self.tell_about(Delivered(type, "suppressed"), recipient)
+    def suppressed(self, type: str, recipient: Recipient, decision: Decision | None) -> None:
+        """Tell that a notification is not sent, because it was refused. An error that was pickled has no decision."""
+        rule = judged(decision)[1] if self._names_rules and decision is not None else None
+        self.tell_about(Delivered(type, "suppressed", rule=rule), recipient)
+
+    def dropped(self, type: str, recipient: Recipient, outcome: Outcome) -> None:
+        """Tell that a notification is not sent, because a shortcut refused it."""
+        rule = _rule_of(outcome) if self._names_rules else None
+        self.tell_about(Delivered(type, "suppressed", rule=rule), recipient)
 
     def waited(self, type: str, recipient: Recipient, seconds: float, *, allowed: bool) -> None:
         """Tell that a notification has waited for its turn."""

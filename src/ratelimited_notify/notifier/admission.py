@@ -10,6 +10,7 @@ from ratelimited_notify.limiter.decision import Decision
 from ratelimited_notify.limiter.exceeded import RateLimitExceeded
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.waiters import changes, lines
+from ratelimited_notify.log import debug, is_debugging
 from ratelimited_notify.notifier.signals import TaskSignal, ThreadSignal
 from ratelimited_notify.notifier.turns import Pause, turns
 
@@ -83,8 +84,7 @@ def admit(
                 step = _next(steps, answer)
             return _waited(limiter, step, since)
     except BaseException as error:
-        if limiter.watching is not None:
-            _tell_failure(limiter.watching, type, recipient, error, since)
+        _tell_failure(limiter.watching, type, recipient, error, since)
         raise
 
 
@@ -129,16 +129,22 @@ async def admit_async(
                 step = _next(steps, answer)
             return _waited(limiter, step, since)
     except BaseException as error:
-        if limiter.watching is not None:
-            _tell_failure(limiter.watching, type, recipient, error, since)
+        _tell_failure(limiter.watching, type, recipient, error, since)
         raise
 
 
 def _refused(limiter: Limiter | AsyncLimiter, decision: Decision) -> Decision:
     """The refusal, after it was told that nothing is sent."""
-    if limiter.watching is not None:
-        limiter.watching.suppressed(decision.type, decision.recipient)
+    _tell_suppression(limiter.watching, decision.type, decision.recipient, decision)
     return decision
+
+
+def _tell_suppression(watching: Watching | None, type: str, recipient: Recipient, decision: Decision | None) -> None:
+    """Tell that a notification is not sent, because of this refusal."""
+    if watching is not None:
+        watching.suppressed(type, recipient, decision)
+    if decision is not None and is_debugging() and (watching is None or not watching.logs_suppressions):
+        debug("A notification is suppressed: %s.", decision)
 
 
 def _waited(limiter: Limiter | AsyncLimiter, decision: Decision, since: float) -> Decision:
@@ -150,14 +156,14 @@ def _waited(limiter: Limiter | AsyncLimiter, decision: Decision, since: float) -
 
 
 def _tell_failure(
-    watching: Watching, type: str, recipient: Recipient, error: BaseException, since: float | None
+    watching: Watching | None, type: str, recipient: Recipient, error: BaseException, since: float | None
 ) -> None:
     """Tell that nothing is sent, because of this error."""
-    if since is not None:
+    if since is not None and watching is not None:
         watching.waited(type, recipient, perf_counter() - since, allowed=False)
     if isinstance(error, RateLimitExceeded):
-        watching.suppressed(type, recipient)
-    else:
+        _tell_suppression(watching, type, recipient, error.decision)
+    elif watching is not None:
         watching.undecided(type, recipient, error)
 
 
