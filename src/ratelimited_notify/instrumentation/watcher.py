@@ -181,8 +181,11 @@ class Watcher:
             raise error
         if not self._has_raised:
             self._has_raised = True
-            said = "%s raised %s. It is still called, and what else it raises is not logged."
-            warning(said, self._what(), type(error).__name__)
+            warning(
+                "%s raised %s. It is still called, and what else it raises is not logged.",
+                self._what(),
+                type(error).__name__,
+            )
 
     def _what(self) -> str:
         """What it is, at the beginning of a sentence in the log."""
