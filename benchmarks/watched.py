@@ -27,7 +27,7 @@ _PEOPLE = 500
 
 # What a decorated function does for those who watch. Without these lines, nobody could.
 _WATCHING = {
-    "                    tell_dropped(limiter, plain, recipient)\n": "",
+    "                    tell_dropped(limiter, plain, recipient, outcome)\n": "",
     "            ending = failure if limiter.watching is None else attempt_of(limiter, plain, recipient, decision, failure)\n": "",
     "                tell_failure(ending, failure, error)\n": "",
     "if ending is None": "if failure is None",

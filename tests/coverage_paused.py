@@ -36,6 +36,7 @@ MEASURING = {
     "test_limiter_options.py",
     "test_memory_shortcut.py",
     "test_notifier.py",
+    "test_otel.py",
     "test_pauses.py",
     "test_plan.py",
     "test_refund.py",

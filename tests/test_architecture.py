@@ -36,6 +36,7 @@ OPTIONAL = {
     "aiosmtpd",
     "aiosmtplib",
     "click",
+    "opentelemetry",
     "prometheus_client",
     "psycopg",
     "pymemcache",
@@ -49,6 +50,8 @@ OPTIONAL = {
 FACES = {
     "ratelimited_notify",
     "ratelimited_notify.gateways.smtp",
+    "ratelimited_notify.instrumentation.logging",
+    "ratelimited_notify.instrumentation.otel",
     "ratelimited_notify.instrumentation.prometheus",
     "ratelimited_notify.pytest_plugin",
     *(f"ratelimited_notify.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")),

@@ -288,3 +288,23 @@ def test_an_exception_anywhere_loses_no_event(clock: Clock, way: str) -> None:
         assert sum(ends) in ({7, 8} if way == "happened" else {7, 4}), (nth, lines)
         assert event.ongoing is False
     assert nth > 20
+
+
+def test_what_was_only_counted_is_reported_when_it_is_due(clock: Clock) -> None:
+    """Without another event, its number is reported once, 10 seconds after the last report at the earliest."""
+    event = RecurringEvent(clock=clock)
+    assert (event.unreported, event.due(), event.rest()) == (False, None, None)
+
+    assert event.happened() == Report(1, first=True)
+    event.count(5)
+    clock.now += 9
+    assert (event.unreported, event.due()) == (True, None)
+
+    clock.now += 1
+    assert event.due() == Report(5, first=False)
+    assert (event.unreported, event.due(), event.rest()) == (False, None, None)
+
+    clock.now += 10
+    assert event.happened() == Report(1, first=False)
+    event.count()
+    assert event.rest() == Report(1, first=False)

@@ -147,6 +147,13 @@ def test_the_tests_below_would_see_it() -> None:
 # --- Storages and verbs -----------------------------------------------------------------------------------------------
 
 PORT = free_port()
+
+
+def _without_port(uri: str) -> str:
+    """The name of a test case. The port differs in each process, and pytest-xdist wants the same names in all."""
+    return uri.replace(str(PORT), "PORT")
+
+
 STORAGES = [
     "memory://",
     f"redis://{{}}:{{}}@127.0.0.1:{PORT}/0",
@@ -193,7 +200,7 @@ def verbs(limiter: Any, who: str, tenant: str) -> Iterator[Callable[[], Any]]:
     yield lambda: limiter.pause("provider", 1, recipient=who)
 
 
-@pytest.mark.parametrize("uri", STORAGES)
+@pytest.mark.parametrize("uri", STORAGES, ids=_without_port)
 @given(who=recipients, tenant=secrets, user=secrets, password=secrets, kind=st.sampled_from([Limiter, AsyncLimiter]), choice=st.sampled_from(["raise", "allow"]), key=st.none() | secrets)  # fmt: skip
 @FEWER
 def test_limiters(
@@ -237,7 +244,7 @@ SOURCES = [
 ]
 
 
-@pytest.mark.parametrize("uri", SOURCES)
+@pytest.mark.parametrize("uri", SOURCES, ids=_without_port)
 @given(user=secrets, password=secrets, kind=st.sampled_from([Limiter, AsyncLimiter]))
 @FEWER
 def test_sources(uri: str, user: str, password: str, kind: Any) -> None:
@@ -315,7 +322,7 @@ MAILS = [
 ]
 
 
-@pytest.mark.parametrize("uri", MAILS)
+@pytest.mark.parametrize("uri", MAILS, ids=_without_port)
 @given(who=recipients, body=secrets, user=secrets, password=secrets)
 @FEWER
 def test_mail(uri: str, who: str, body: str, user: str, password: str) -> None:

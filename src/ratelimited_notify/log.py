@@ -1,4 +1,5 @@
-"""The log of this library, the logger `ratelimited_notify`. Everything that the library logs is logged here.
+"""The log of this library, the logger `ratelimited_notify`. Everything that the library logs is logged here, also what users
+want in a log of their own.
 
 A handler or a filter may use the library itself, to limit what it sends. So a log call must not lead to another log call, and
 must not be made while the library holds a lock. And no line comes once per failure: see `RecurringLine`.
@@ -10,6 +11,7 @@ import logging
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -17,12 +19,15 @@ from ratelimited_notify.errors import NotifyError
 from ratelimited_notify.recurring import RecurringEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from ratelimited_notify.recurring import End, Report
 
 Message: TypeAlias = tuple[str, tuple[object, ...]]
 """A message with its arguments, as the logging module takes them."""
+
+Log: TypeAlias = "Callable[[str, tuple[object, ...]], object]"
+"""Logs a message with its arguments."""
 
 MUTED = 60.0
 """Seconds after which a task that a handler started may log, even if our log call is what started it. A task that sends one
@@ -38,10 +43,15 @@ _logging_since: ContextVar[float] = ContextVar("ratelimited_notify_logging_since
 
 class _Held(NamedTuple):
     since: float
-    lines: list[tuple[int, str, tuple[object, ...]]]
+    lines: list[tuple[Log, str, tuple[object, ...]]]
 
 
 _held: ContextVar[_Held | None] = ContextVar("ratelimited_notify_held", default=None)
+
+
+def logger_named(name: str) -> logging.Logger:
+    """The logger of this name; without a name that of this library."""
+    return logging.getLogger(name) if name else _logger
 
 
 def now() -> float:
@@ -62,21 +72,76 @@ def warning(message: str, *args: object) -> None:
     _write(logging.WARNING, message, args)
 
 
+def debug(message: str, *args: object) -> None:
+    """Log a line that only those want who look for a fault, as `warning` does. Ask `is_debugging` before you make it."""
+    _write(logging.DEBUG, message, args)
+
+
+def is_debugging() -> bool:
+    """Whether lines at the level DEBUG are logged."""
+    return _logger.isEnabledFor(logging.DEBUG)
+
+
+def record(logger: object, level: int, message: Message, fields: Mapping[str, object]) -> None:
+    """Log with any logger, unless the running code was called by a log call of this library.
+
+    Arguments:
+        logger: a logger of the logging module, or one of structlog.
+        level: the level.
+        message: the message with its arguments.
+        fields: what the record says for programs to read.
+    """
+    if isinstance(logger, (logging.Logger, logging.LoggerAdapter)):
+        log: Log = partial(_log_record, logger, level, {**fields})
+    else:
+        log = partial(_log_event, logger, level, {**fields})
+    _guarded(log, *message)
+
+
+def _log_record(
+    logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    level: int,
+    fields: dict[str, object],
+    message: str,
+    args: tuple[object, ...],
+) -> None:
+    if isinstance(logger, logging.LoggerAdapter):
+        # An adapter may put fields of its own in the place of these.
+        fields, logger = {**(logger.extra or {}), **fields}, logger.logger
+    logger.log(level, message, *args, extra=fields)
+
+
+def _log_event(logger: object, level: int, fields: dict[str, object], message: str, args: tuple[object, ...]) -> None:
+    # All loggers of structlog have these methods. They do not all have `log`.
+    log = getattr(logger, logging.getLevelName(level).lower(), None)
+    if log is None:
+        getattr(logger, "log")(level, message % args, **fields)  # noqa: B009  # structlog need not be installed
+    else:
+        log(message % args, **fields)
+
+
 def _write(level: int, message: str, args: tuple[object, ...]) -> None:
+    _guarded(partial(_log_line, level), message, args)
+
+
+def _log_line(level: int, message: str, args: tuple[object, ...]) -> None:
+    # The caller of the caller of `_write` is the place that the record names.
+    _logger.log(level, message, *args, stacklevel=5)
+
+
+def _guarded(log: Log, message: str, args: tuple[object, ...]) -> None:
     if is_logging():
         return
     held = _held.get()
     if held is not None and _is_fresh(held.since):
         if len(held.lines) < MOST_HELD:
-            held.lines.append((level, message, args))
+            held.lines.append((log, message, args))
         return
     before = _logging_since.set(now())
     try:
         from ratelimited_notify.one_line import in_one_line
 
-        args = in_one_line(args)
-        # The caller of the caller is the place that the record names.
-        _logger.log(level, message, *args, stacklevel=3)
+        log(message, in_one_line(args))
     except NotifyError:
         # A filter or a handler used this library, which refused or failed, and does not handle that. It must not change what
         # the caller of the library gets.
@@ -103,7 +168,7 @@ def lines_held() -> Generator[None, None, None]:
     finally:
         _held.reset(before)
         for line in held.lines:
-            _write(*line)
+            _guarded(*line)
 
 
 class RecurringLine:

@@ -105,6 +105,27 @@ class RecurringEvent:
         self.ongoing = True
         return Report(number, not last.open) if number else None
 
+    @property
+    def unreported(self) -> bool:
+        """Whether it happened since the last report."""
+        return self._counted() != self._last().counted
+
+    def due(self) -> Report | None:
+        """What to report about what has only been counted, if it is time for that."""
+        last, now = self._last(), self._clock()
+        if self._is_early(last.at, now):
+            return None
+        return self.rest()
+
+    def rest(self) -> Report | None:
+        """What to report about what has only been counted, whether it is time for that or not."""
+        last, now = self._last(), self._clock()
+        # Without this, a report of nothing would put off the next one.
+        if not self.unreported:
+            return None
+        number = self._report(last, now, open=True)
+        return Report(number, not last.open) if number else None
+
     def ended(self) -> End | None:
         """Note that it has not happened this time. Only needed while it is `ongoing`.
 

@@ -9,13 +9,13 @@ from ratelimited_notify.callables import (
     PLAIN,
     check_is_called_only,
     is_async,
-    reject_coroutine,
     wraps_coroutine_function,
 )
 from ratelimited_notify.decorator.argument import INSTEAD_OF_AWAITING, Call
 from ratelimited_notify.decorator.awaited import Pending, ended, ends_later
 from ratelimited_notify.decorator.configuration import configuration, decided_by, declare
 from ratelimited_notify.decorator.naming import is_redefined, name_of, named, place_of
+from ratelimited_notify.decorator.surrounded import Surrounded
 from ratelimited_notify.decorator.telling import (
     attempt_of,
     reading,
@@ -192,7 +192,7 @@ class _Decorator:
     def decorate(self, function: Any) -> Any:  # Any: as above
         if issubclass(type(function), (classmethod, staticmethod)):
             return type(function)(self.decorate(function.__func__))
-        from ratelimited_notify.decorator.refused import check_function
+        from ratelimited_notify.decorator.refused import check_function, rejecting_coroutines
 
         check_function(function)
         name = name_of(function)
@@ -212,7 +212,7 @@ class _Decorator:
             return named(self._awaited(cast("Callable[..., Awaitable[object]]", function), call, name), function)
         return named(
             self._called(
-                _rejecting_coroutines(function) if wraps_coroutine_function(function) else function, call, name
+                rejecting_coroutines(function) if wraps_coroutine_function(function) else function, call, name
             ),
             function,
         )
@@ -281,6 +281,7 @@ class _Decorator:
         plain, position, parameter = call.plain, call.position, call.parameter
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
+        surrounded = Surrounded(function, call, policy, refunded, failure, self._dropped)
 
         def limited(*args: object, **kwargs: object) -> object:  # noqa: C901  # a call takes a twentieth of a decision
             nonlocal checked
@@ -302,8 +303,10 @@ class _Decorator:
                         raise
             if outcome is None or not outcome[0]:
                 if outcome is not None and policy.drops(outcome[-1].windows):
-                    tell_dropped(limiter, plain, recipient)
+                    tell_dropped(limiter, plain, recipient, outcome)
                     return None
+                if limiter.watching is not None and limiter.watching.surrounds:
+                    return surrounded.call(limiter, limiter.watching, args, kwargs)
                 decision = limiter.decision_from(plain, recipient, outcome)
                 decision = admit(limiter, policy, *read(limiter, args, kwargs), decision)
                 if not decision.allowed:
@@ -339,6 +342,7 @@ class _Decorator:
         plain, position, parameter = call.plain, call.position, call.parameter
         bypass = switch if policy.max_wait is None else detour
         checked = fixed
+        surrounded = Surrounded(function, call, policy, refunded, failure, self._dropped)
 
         async def limited(*args: object, **kwargs: object) -> object:  # noqa: C901  # the same as above, with two awaits
             nonlocal checked
@@ -360,8 +364,10 @@ class _Decorator:
                         raise
             if outcome is None or not outcome[0]:
                 if outcome is not None and policy.drops(outcome[-1].windows):
-                    tell_dropped(limiter, plain, recipient)
+                    tell_dropped(limiter, plain, recipient, outcome)
                     return None
+                if limiter.watching is not None and limiter.watching.surrounds:
+                    return await surrounded.call_async(limiter, limiter.watching, args, kwargs)
                 decision = limiter.decision_from(plain, recipient, outcome)
                 decision = await admit_async(limiter, policy, *read(limiter, args, kwargs), decision)
                 if not decision.allowed:
@@ -385,12 +391,3 @@ class _Decorator:
 
         decided_by(limited, fixed, awaited=True)
         return limited
-
-
-def _rejecting_coroutines(function: Callable[..., object]) -> Callable[..., object]:
-    def called(*args: object, **kwargs: object) -> object:
-        return reject_coroutine(
-            function(*args, **kwargs), "put @rate_limited below the decorator that hides the async function."
-        )
-
-    return called

@@ -6,7 +6,7 @@ from inspect import isclass, unwrap
 from types import CodeType
 from typing import TYPE_CHECKING
 
-from ratelimited_notify.callables import is_generator, without_partial
+from ratelimited_notify.callables import is_generator, reject_coroutine, without_partial
 from ratelimited_notify.decorator.naming import name_of
 from ratelimited_notify.errors import NotifyError
 
@@ -71,3 +71,14 @@ def _is_being_defined(function: object, frame: FrameType) -> bool:
     last = max(line or 0 for _, _, line in code.co_lines())
     bound: object = frame.f_locals.get(name, frame.f_globals.get(name))
     return code.co_firstlineno <= frame.f_lineno <= last and bound is not function
+
+
+def rejecting_coroutines(function: Callable[..., object]) -> Callable[..., object]:
+    """The function, which from now on raises an error if it returns a coroutine."""
+
+    def called(*args: object, **kwargs: object) -> object:
+        return reject_coroutine(
+            function(*args, **kwargs), "put @rate_limited below the decorator that hides the async function."
+        )
+
+    return called

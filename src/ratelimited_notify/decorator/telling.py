@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ratelimited_notify.limiter.sync import Limiter
     from ratelimited_notify.limiter.watching import Attempt
     from ratelimited_notify.notification.annotations import Recipient
+    from ratelimited_notify.windows.strategies import Outcome
 
     Ending = Attempt | Failure | None
     """What has to know how a call ends: those who watch, a check of the result, or nobody."""
@@ -69,10 +70,10 @@ def tell_end(ending: Ending, failure: Failure | None, failed: BaseException | No
         attempt.failed(failed)
 
 
-def tell_dropped(limiter: Limiter | AsyncLimiter, type: str, recipient: object) -> None:
+def tell_dropped(limiter: Limiter | AsyncLimiter, type: str, recipient: object, outcome: Outcome) -> None:
     """Tell that a call is dropped, if somebody watches."""
     if limiter.watching is not None:
-        limiter.watching.suppressed(type, cast("Recipient", recipient))
+        limiter.watching.dropped(type, cast("Recipient", recipient), outcome)
 
 
 def tell_undecided(limiter: Limiter | AsyncLimiter, type: str | None, recipient: object, error: BaseException) -> None:

@@ -65,6 +65,8 @@ class Delivered(Event, frozen=True):
     """The class of the exception, if it failed."""
     seconds: float | None = None
     """How long the gateway, or the function, took. None if it was not called, or if no watcher measures it."""
+    rule: str | None = None
+    """If it is suppressed, the first rule that refuses it, as in `Decided`. None if no rule does, or if no watcher asks."""
     recipient: str | None = None
     """As for `Decided`."""
 

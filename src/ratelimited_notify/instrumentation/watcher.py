@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from functools import partial
 from threading import local
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from weakref import ref
 
 from ratelimited_notify.callables import check_is_called_only
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import CodeType
     from typing import Self
 
-    from ratelimited_notify.instrumentation.events import Event
+    from ratelimited_notify.instrumentation.events import Decided, Delivered, Event
     from ratelimited_notify.rules.rule import Rule
 
     Callback: TypeAlias = Callable[[Event], object]
@@ -41,6 +41,27 @@ def watch(callback: Callback, *, recipients: bool = False) -> Handle:
         NotifyError: the callback cannot be called, or is a coroutine function.
     """
     return Handle.begun(Watcher(callback, recipients=recipients), registry.begin, registry.end)
+
+
+class Surround(Protocol):
+    """What is around one delivery: the decision, and the call of the gateway."""
+
+    def enter(self) -> None:
+        """Begin, in the thread or task of the delivery."""
+        ...
+
+    def leave(self) -> None:
+        """The call of the gateway has returned, in the same thread or task. Not called if it was not entered."""
+        ...
+
+    def end(self, decided: Decided | None, delivered: Delivered) -> None:
+        """The delivery has ended, perhaps after `leave`, in any thread or task.
+
+        Arguments:
+            decided: the decision; None if there is none.
+            delivered: how it ended.
+        """
+        ...
 
 
 class Handle:
@@ -93,6 +114,15 @@ class Watcher:
     times_decisions = True
     """Whether it wants to know how long storages take."""
 
+    names_rules = True
+    """Whether it wants to know which rule suppressed a delivery. `Decided` tells that in any case."""
+
+    surrounds = False
+    """Whether it surrounds deliveries with something."""
+
+    logs_suppressions = False
+    """Whether it logs suppressed deliveries. If nobody does, each is a line at the level DEBUG."""
+
     def __init__(self, callback: Callback, *, recipients: bool = False) -> None:
         if not callable(callback):
             raise NotifyError(f"The callback that watches is a {type(callback).__name__}, not a function.")
@@ -124,6 +154,14 @@ class Watcher:
         """A function that tells this event, which happens often."""
         return partial(self.tell, event)
 
+    def surround(self, type: object) -> Surround | None:
+        """Something around a delivery of this type, which has not begun yet; None if there is nothing.
+
+        Arguments:
+            type: the type of the notification. It may be anything: nothing has looked at it yet.
+        """
+        return None
+
     def rules_in_force(self, rules: Sequence[Rule]) -> None:
         """Note the rules of a limiter, those of decorators too: when the watching begins, when it is made, and when they change.
         It raises nothing.
@@ -144,8 +182,11 @@ class Watcher:
             raise error
         if not self._has_raised:
             self._has_raised = True
-            said = "%s raised %s. It is still called, and what else it raises is not logged."
-            warning(said, self._what(), type(error).__name__)
+            warning(
+                "%s raised %s. It is still called, and what else it raises is not logged.",
+                self._what(),
+                type(error).__name__,
+            )
 
     def _what(self) -> str:
         """What it is, at the beginning of a sentence in the log."""

@@ -12,6 +12,7 @@ from ratelimited_notify.limiter.decision import Decision, decided
 from ratelimited_notify.limiter.failures import StorageFailures, failures_at
 from ratelimited_notify.limiter.options import check_options
 from ratelimited_notify.limiter.switch import switch
+from ratelimited_notify.log import is_debugging
 from ratelimited_notify.notification.cost import ONE
 from ratelimited_notify.notification.recipient import counting_as, text_of
 from ratelimited_notify.rules.ruleset import RuleSet
@@ -185,6 +186,14 @@ class BaseLimiter(Answers[_S], Generic[_S]):
 
             shortcut = choosing(plan, shortcut, to, self._counted_as, self._tiers.plain)
         watching = self.watching
+        if watching is not None and watching.surrounds:
+            # What surrounds a delivery begins before the decision. It takes much longer than the long way.
+            return None
+        # Asked once for each type: it would make each call of a function that drops slower.
+        if shortcut is not None and is_debugging() and (watching is None or not watching.logs_suppressions):
+            from ratelimited_notify.limiter.shortcuts import ReconsideringShortcut
+
+            shortcut = ReconsideringShortcut(shortcut)
         return shortcut if watching is None or shortcut is None else watching.shortcut(plan.type, shortcut)
 
     def _decide_by_shortcut(

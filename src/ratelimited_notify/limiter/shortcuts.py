@@ -57,6 +57,22 @@ def _shortcut_to(variant: Variant, to: _To) -> Shortcut | None:
     return to(variant.windows, variant.key_parts) if variant.windows else None
 
 
+class ReconsideringShortcut:
+    """A shortcut that refuses nothing: what it would refuse is decided the long way, which logs it.
+
+    Arguments:
+        shortcut: decides.
+    """
+
+    def __init__(self, shortcut: Shortcut) -> None:
+        self._shortcut = shortcut
+
+    def decide(self, recipient: str, /) -> Outcome | None:
+        """The outcome if it is allowed. A refusal has taken nothing, so it can be asked for again."""
+        outcome = self._shortcut.decide(recipient)
+        return outcome if outcome is None or outcome[0] else None
+
+
 class NormalizingShortcut:
     """A shortcut for recipients that are counted under another string: normalized, or pseudonymized.
 

@@ -42,8 +42,8 @@ class Watching:
     """
 
     __slots__ = (
-        "_backend", "_counted_as", "_decided", "_find_backend", "_informed", "_shown", "_uninformed", "_watchers", "attempts",
-        "times_decisions", "times_deliveries",
+        "_backend", "_counted_as", "_decided", "_find_backend", "_informed", "_names_rules", "_shown", "_uninformed", "_watchers",
+        "attempts", "logs_suppressions", "surrounders", "surrounds", "times_decisions", "times_deliveries",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +59,13 @@ class Watching:
         """Whether to measure how long the storage takes."""
         self.times_deliveries = any(watcher.times_deliveries for watcher in watchers)
         """Whether to measure how long gateways take."""
+        self.logs_suppressions = any(watcher.logs_suppressions for watcher in watchers)
+        """Whether suppressed deliveries are logged, so that no line at the level DEBUG is needed."""
+        self.surrounders = [watcher for watcher in watchers if watcher.surrounds]
+        """Those who surround deliveries with something."""
+        self.surrounds = bool(self.surrounders)
+        """Whether there are some. Then no shortcut decides."""
+        self._names_rules = any(watcher.names_rules for watcher in watchers)
         self.attempts: dict[str, Attempt] = {}
         """By type: what tells of a delivery, if that is the same for all deliveries of the type."""
         self._shown: dict[str, str] = {}
@@ -186,9 +193,15 @@ class Watching:
             attempt = self.attempts[type] = Attempt(self, self.shown(type))
         return attempt
 
-    def suppressed(self, type: str, recipient: Recipient) -> None:
-        """Tell that a notification is not sent, because it was refused."""
-        self.tell_about(Delivered(self.shown(type), "suppressed"), recipient)
+    def suppressed(self, type: str, recipient: Recipient, decision: Decision | None) -> None:
+        """Tell that a notification is not sent, because it was refused. An error that was pickled has no decision."""
+        rule = judged(decision)[1] if self._names_rules and decision is not None else None
+        self.tell_about(Delivered(self.shown(type), "suppressed", rule=rule), recipient)
+
+    def dropped(self, type: str, recipient: Recipient, outcome: Outcome) -> None:
+        """Tell that a notification is not sent, because a shortcut refused it."""
+        rule = _rule_of(outcome) if self._names_rules else None
+        self.tell_about(Delivered(self.shown(type), "suppressed", rule=rule), recipient)
 
     def waited(self, type: str, recipient: Recipient, seconds: float, *, allowed: bool) -> None:
         """Tell that a notification has waited for its turn."""
@@ -322,10 +335,10 @@ class TimedAttempt(Attempt):
         self._watching = watching
         self._type = type
         self._recipient = recipient
-        self.sent = self._sent
         self._began = perf_counter()
 
-    def _sent(self) -> None:
+    def sent(self) -> None:
+        """Tell that it was sent."""
         self._tell(Delivered(self._type, "sent", None, perf_counter() - self._began))
 
     def failed(self, error: BaseException | None) -> None:

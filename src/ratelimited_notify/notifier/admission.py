@@ -81,11 +81,10 @@ def admit(
                     step = _next(steps, answer)
                 decision = step
     except BaseException as error:
-        if limiter.watching is not None:
-            tell_no_decision(limiter.watching, type, recipient, error, waiting)
+        tell_no_decision(limiter.watching, type, recipient, error, waiting)
         raise
     # Not in the block above: what a callback lets through must not be told as a second end of the same notification.
-    if limiter.watching is not None and (waiting is not None or not decision.allowed):
+    if waiting is not None or not decision.allowed:
         tell_decision(limiter.watching, type, recipient, decision, waiting)
     return decision
 
@@ -131,11 +130,9 @@ async def admit_async(
                     step = _next(steps, answer)
                 decision = step
     except BaseException as error:
-        if limiter.watching is not None:
-            tell_no_decision(limiter.watching, type, recipient, error, waiting)
+        tell_no_decision(limiter.watching, type, recipient, error, waiting)
         raise
-    # Not in the block above: what a callback lets through must not be told as a second end of the same notification.
-    if limiter.watching is not None and (waiting is not None or not decision.allowed):
+    if waiting is not None or not decision.allowed:
         tell_decision(limiter.watching, type, recipient, decision, waiting)
     return decision
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.refund import Refund
+    from ratelimited_notify.limiter.surrounding import Surrounding
+    from ratelimited_notify.limiter.watching import Watching
     from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notifier.policy import Policy
@@ -114,10 +116,19 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
 
     async def deliver(self, notification: Notification) -> Delivery[R]:
         """Like `Notifier.deliver`."""
+        watching = self.limiter.watching
+        if watching is not None and watching.surrounds:
+            from ratelimited_notify.limiter.surrounding import Surrounding
+
+            with Surrounding(watching, notification.type) as surrounding:
+                decision = surrounding.decided(await self._admit(notification, self._policy))
+                if not decision.allowed:
+                    return self._suppressed(notification, decision)
+                return await self._pass(notification, decision, watching, surrounding)
         decision = await self._admit(notification, self._policy)
         if not decision.allowed:
             return self._suppressed(notification, decision)
-        return await self._pass(notification, decision)
+        return await self._pass(notification, decision, watching)
 
     async def send_many(
         self, type: str, recipients: Iterable[Recipient], /, *args: P.args, **kwargs: P.kwargs
@@ -150,12 +161,13 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
         waiting = deque(zip(batch, decisions, strict=True))
         sending: deque[tuple[asyncio.Task[Delivery[R]], Decision | Exception]] = deque()
         begun: set[int] = set()
+        deliver = self._deliver_one if self.limiter.watching is None else self._deliver_surrounded
         freed = False
 
         async def begin(notification: Notification, decision: Decision | Exception) -> Delivery[R]:
             nonlocal freed
             begun.add(id(decision))
-            delivery = await self._deliver_one(notification, decision, freed)
+            delivery = await deliver(notification, decision, freed)
             freed = freed or was_released(delivery)
             return delivery
 
@@ -177,23 +189,45 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
                 unsent = [decision for _, decision in sending if id(decision) not in begun]
                 await give_back_async(self.limiter, [*unsent, *(decision for _, decision in waiting)])
 
-    async def _deliver_one(
+    async def _deliver_surrounded(
         self, notification: Notification, decision: Decision | Exception, freed: bool
+    ) -> Delivery[R]:
+        """`_deliver_one`, if somebody may surround it."""
+        watching = self.limiter.watching
+        if watching is None or not watching.surrounds:
+            return await self._deliver_one(notification, decision, freed)
+        from ratelimited_notify.limiter.surrounding import Surrounding
+
+        with Surrounding(watching, notification.type) as surrounding:
+            return await self._deliver_one(notification, decision, freed, surrounding)
+
+    async def _deliver_one(
+        self,
+        notification: Notification,
+        decision: Decision | Exception,
+        freed: bool,
+        surrounding: Surrounding | None = None,
     ) -> Delivery[R]:
         import asyncio
 
         if isinstance(decision, Exception):
+            if surrounding is not None:
+                surrounding.failed(decision)
             return self._undecided(notification, decision)
         try:
             if not decision.allowed:
                 # If an earlier send of the batch failed and gave its hit back, there may be room now: ask again.
                 decision = await self._admit(notification, self._batch_policy, None if freed else decision)
+            if surrounding is not None:
+                surrounding.decided(decision)
             if not decision.allowed:
                 return self._suppressed(notification, decision)
-            return await self._pass(notification, decision)
+            return await self._pass(notification, decision, self.limiter.watching, surrounding)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_cancelled(asyncio.current_task()):
                 raise
+            if surrounding is not None:
+                surrounding.failed(error)
             return Delivery(Status.FAILED, decision, notification, error=error)
 
     async def _admit(self, notification: Notification, policy: Policy, decision: Decision | None = None) -> Decision:
@@ -205,9 +239,17 @@ class AsyncNotifier(BaseNotifier[P, R, AsyncLimiter]):
             decision,
         )  # fmt: skip
 
-    async def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
-        watching = self.limiter.watching
-        attempt = None if watching is None else watching.attempt(notification.type, decision.recipient)
+    async def _pass(
+        self,
+        notification: Notification,
+        decision: Decision,
+        watching: Watching | None,
+        surrounding: Surrounding | None = None,
+    ) -> Delivery[R]:
+        attempt = None
+        if watching is not None:
+            begun = watching if surrounding is None else surrounding
+            attempt = begun.attempt(notification.type, decision.recipient)
         try:
             result = await self._send(notification)
         except BaseException as error:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.limiter.decision import Decision
     from ratelimited_notify.limiter.refund import Refund
+    from ratelimited_notify.limiter.surrounding import Surrounding
+    from ratelimited_notify.limiter.watching import Watching
     from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.notification.notification import Notification
     from ratelimited_notify.notifier.policy import Policy
@@ -110,10 +112,19 @@ class Notifier(BaseNotifier[P, R, Limiter]):
 
     def deliver(self, notification: Notification) -> Delivery[R]:
         """`send` for a `Notification` object. What is bound does not apply, because the object contains everything."""
+        watching = self.limiter.watching
+        if watching is not None and watching.surrounds:
+            from ratelimited_notify.limiter.surrounding import Surrounding
+
+            with Surrounding(watching, notification.type) as surrounding:
+                decision = surrounding.decided(self._admit(notification, self._policy))
+                if not decision.allowed:
+                    return self._suppressed(notification, decision)
+                return self._pass(notification, decision, watching, surrounding)
         decision = self._admit(notification, self._policy)
         if not decision.allowed:
             return self._suppressed(notification, decision)
-        return self._pass(notification, decision)
+        return self._pass(notification, decision, watching)
 
     def send_many(
         self, type: str, recipients: Iterable[Recipient], /, *args: P.args, **kwargs: P.kwargs
@@ -139,10 +150,11 @@ class Notifier(BaseNotifier[P, R, Limiter]):
     def _deliver_each(self, notifications: Iterable[Notification], patience: FailureBudget) -> Generator[Delivery[R]]:
         for batch, failure in batches(notifications):
             decisions = deque(self.limiter.decide(self._counted(batch), patience))
+            deliver = self._deliver_one if self.limiter.watching is None else self._deliver_surrounded
             freed = False
             try:
                 for notification in batch:
-                    delivery = self._deliver_one(notification, decisions.popleft(), freed)
+                    delivery = deliver(notification, decisions.popleft(), freed)
                     freed = freed or was_released(delivery)
                     yield delivery
             finally:
@@ -150,17 +162,41 @@ class Notifier(BaseNotifier[P, R, Limiter]):
             if failure is not None:
                 raise failure
 
-    def _deliver_one(self, notification: Notification, decision: Decision | Exception, freed: bool) -> Delivery[R]:
+    def _deliver_surrounded(
+        self, notification: Notification, decision: Decision | Exception, freed: bool
+    ) -> Delivery[R]:
+        """`_deliver_one`, if somebody may surround it."""
+        watching = self.limiter.watching
+        if watching is None or not watching.surrounds:
+            return self._deliver_one(notification, decision, freed)
+        from ratelimited_notify.limiter.surrounding import Surrounding
+
+        with Surrounding(watching, notification.type) as surrounding:
+            return self._deliver_one(notification, decision, freed, surrounding)
+
+    def _deliver_one(
+        self,
+        notification: Notification,
+        decision: Decision | Exception,
+        freed: bool,
+        surrounding: Surrounding | None = None,
+    ) -> Delivery[R]:
         if isinstance(decision, Exception):
+            if surrounding is not None:
+                surrounding.failed(decision)
             return self._undecided(notification, decision)
         try:
             if not decision.allowed:
                 # If an earlier send of the batch failed and gave its hit back, there may be room now: ask again.
                 decision = self._admit(notification, self._batch_policy, None if freed else decision)
+            if surrounding is not None:
+                surrounding.decided(decision)
             if not decision.allowed:
                 return self._suppressed(notification, decision)
-            return self._pass(notification, decision)
+            return self._pass(notification, decision, self.limiter.watching, surrounding)
         except Exception as error:  # noqa: BLE001  # whatever a gateway raises is in the delivery
+            if surrounding is not None:
+                surrounding.failed(error)
             return Delivery(Status.FAILED, decision, notification, error=error)
 
     def _admit(self, notification: Notification, policy: Policy, decision: Decision | None = None) -> Decision:
@@ -172,9 +208,17 @@ class Notifier(BaseNotifier[P, R, Limiter]):
             decision,
         )  # fmt: skip
 
-    def _pass(self, notification: Notification, decision: Decision) -> Delivery[R]:
-        watching = self.limiter.watching
-        attempt = None if watching is None else watching.attempt(notification.type, decision.recipient)
+    def _pass(
+        self,
+        notification: Notification,
+        decision: Decision,
+        watching: Watching | None,
+        surrounding: Surrounding | None = None,
+    ) -> Delivery[R]:
+        attempt = None
+        if watching is not None:
+            begun = watching if surrounding is None else surrounding
+            attempt = begun.attempt(notification.type, decision.recipient)
         try:
             result = reject_coroutine(
                 self._gateway(notification.recipient, *notification.args, **notification.kwargs),

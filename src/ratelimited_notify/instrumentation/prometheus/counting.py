@@ -43,6 +43,7 @@ class Counting(Watcher):
     def __init__(self, metrics: Metrics) -> None:
         super().__init__(self._count)
         self.metrics = metrics
+        self.names_rules = False
         self.times_deliveries = metrics.gateway_seconds is not None
         self._types = Label()
         self._rules = Label()
