@@ -63,7 +63,7 @@ def _unwatchable(amount: int) -> Hit:
 def counted(amount: int, storage: str = "memory://", **options: Any) -> Hit:
     """A decorated function whose decisions and deliveries are counted."""
     limiter = Limiter(one_rule(amount), storage, **options)
-    counting = instrument(CollectorRegistry()).watcher
+    counting = instrument(CollectorRegistry(), decision_seconds=False).watcher
     # It watches the process, where what nobody watches is measured too. Here it watches one limiter.
     registry.end(counting)
     limiter._add_watcher(counting)

@@ -309,6 +309,19 @@ def test_gateways_are_measured_only_by_choice() -> None:
         assert deliveries(with_it, "news") == deliveries(without, "news") == {"sent": 2, "suppressed": 1, "failed": 1}
 
 
+def test_storages_are_measured_unless_somebody_does_not_want_it(tmp_path: Path) -> None:
+    """Without the histogram, counting costs less. The counters are the same."""
+    limiter = Limiter({"news": "1/day"}, f"sqlite:///{tmp_path / 'windows.db'}")
+    with instrument(without := CollectorRegistry(), decision_seconds=False), instrument(with_it := CollectorRegistry()):
+        for _ in range(3):
+            limiter.hit("news", "ana")
+
+        assert value(with_it, "decision_seconds_count", backend="sqlite") == 3
+        assert value(without, "decision_seconds_count", backend="sqlite") is None
+        assert decisions(without, "news") == decisions(with_it, "news") == {("allowed", ""): 1, ("refused", "news"): 2}
+    limiter.close()
+
+
 @pytest.mark.parametrize(("policy", "verdict"), [("allow", "failed_open"), ("deny", "failed_closed")])
 def test_failures_of_the_storage_are_counted(
     policy: str, verdict: str, start_valkey: Callable[..., Valkey], registry: CollectorRegistry
@@ -439,10 +452,11 @@ def taken_names(registry: CollectorRegistry) -> Handle:
 @pytest.mark.parametrize(
     ("begin", "message"),
     [
-        (other_option, "instrumented already, with gateway_seconds=False"),
+        (other_option, "instrumented already, with decision_seconds=True, gateway_seconds=False"),
         (taken_names, "already has metrics whose names begin with ratelimited_notify_"),
         (lambda _: instrument("default"), "must be a CollectorRegistry of prometheus_client, not a str"),
         (lambda _: instrument(gateway_seconds="yes"), "gateway_seconds= must be True or False"),
+        (lambda _: instrument(decision_seconds="yes"), "decision_seconds= must be True or False"),
     ],
 )
 def test_what_cannot_work_is_an_error(begin: Callable[[CollectorRegistry], Handle], message: str) -> None:

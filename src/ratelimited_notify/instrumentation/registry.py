@@ -48,7 +48,12 @@ def _gone(limiter: ref[Watchable]) -> None:
 
 def limiters() -> list[Watchable]:
     """All limiters of the process."""
-    return [limiter for each in _limiters.copy() if (limiter := each()) is not None]
+    found = [(each, each()) for each in _limiters.copy()]
+    for each, limiter in found:
+        if limiter is None:
+            # An exception of a signal handler goes nowhere in `_gone`.
+            _gone(each)
+    return [limiter for _, limiter in found if limiter is not None]
 
 
 def begin(watcher: Watcher) -> None:

@@ -162,6 +162,12 @@ class Watcher:
         """
         return None
 
+    def prepared_decision(self, event: Decided) -> Callable[[float], object]:
+        """A function that tells this decision, of which only the seconds differ from time to time."""
+        from msgspec.structs import replace
+
+        return lambda seconds: self.tell(replace(event, seconds=seconds))
+
     def rules_in_force(self, rules: Sequence[Rule]) -> None:
         """Note the rules of a limiter, those of decorators too: when the watching begins, when it is made, and when they change.
         It raises nothing.

@@ -7,7 +7,7 @@ so that a counter costs little more than its increment.
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from msgspec.structs import replace
 
@@ -70,7 +70,7 @@ class Watching:
         """By type: what tells of a delivery, if that is the same for all deliveries of the type."""
         self._shown: dict[str, str] = {}
         # What tells of decisions that were made without a shortcut.
-        self._decided: dict[tuple[object, ...], _Tell] = {}
+        self._decided: dict[tuple[object, ...], Callable[[Any], object]] = {}  # Any: seconds, or None
 
     def rules_in_force(self, rules: Sequence[Rule]) -> None:
         """Tell which rules are in force to those who prepare something for each."""
@@ -162,21 +162,29 @@ class Watching:
         seconds = perf_counter() - began if began else None
         verdict, rule = judged(decision, exempt=exempt)
         type, cost, backend = self.shown(decision.type), decision.cost, self.backend
-        if seconds is not None or self._informed:
-            event = Decided(type, verdict, rule, False, cost, backend, seconds)
-            self.tell_about(event, decision.recipient)
+        if self._informed:
+            self.tell_about(Decided(type, verdict, rule, False, cost, backend, seconds), decision.recipient)
             return
-        alike = type, verdict, rule, cost
+        alike = type, verdict, rule, cost, seconds is None
         tell = self._decided.get(alike)
         if tell is None:
             if len(self._decided) >= _MOST_TYPES:
                 self._decided = {}
             event = Decided(type, verdict, rule, False, cost, backend)
-            tell = self._decided[alike] = self.prepared(event)
+            tell = self._decided[alike] = self._prepared_decision(event, timed=seconds is not None)
         try:
-            tell()
+            tell(seconds)
         except Exception as error:  # noqa: BLE001  # it must not reach the sender
             self.raised(error)
+
+    def _prepared_decision(self, event: Decided, *, timed: bool) -> Callable[[Any], object]:  # Any: seconds, or None
+        """A function that tells this decision, and how long the storage took. It takes the seconds, or None if `timed` is False."""
+        if timed and len(self._watchers) == 1:
+            return self._watchers[0].prepared_decision(event)
+        if timed:
+            return lambda seconds: self.tell(replace(event, seconds=seconds))
+        tell = self.prepared(event)
+        return lambda _: tell()
 
     def shortcut(self, type: str, shortcut: Shortcut) -> Shortcut:
         """A shortcut that tells what it decides about notifications of this type."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class _Begun(NamedTuple):
     handle: Handle
-    gateway_seconds: bool
+    measured: dict[str, bool]
 
 
 _begun: dict[CollectorRegistry, _Begun] = {}
@@ -30,7 +30,9 @@ _begun: dict[CollectorRegistry, _Begun] = {}
 _beginning = forkable(threading.RLock())
 
 
-def instrument(registry: CollectorRegistry | None = None, *, gateway_seconds: bool = False) -> Handle:
+def instrument(
+    registry: CollectorRegistry | None = None, *, decision_seconds: bool = True, gateway_seconds: bool = False
+) -> Handle:
     """Count in metrics for Prometheus what all limiters of the process decide, and what becomes of the messages.
 
     Call it once, when the program starts. If you call it again for the same registry, nothing changes, and you get the same
@@ -38,6 +40,8 @@ def instrument(registry: CollectorRegistry | None = None, *, gateway_seconds: bo
 
     Arguments:
         registry: shows the metrics; by default `prometheus_client.REGISTRY`.
+        decision_seconds: whether to measure how long storages take that are not in memory, in a histogram for each kind. It costs
+            one or two microseconds for each decision. True by default.
         gateway_seconds: True also measures how long gateways and decorated functions take, in a histogram for each type. It costs
             one or two microseconds for each message. False by default.
 
@@ -46,30 +50,33 @@ def instrument(registry: CollectorRegistry | None = None, *, gateway_seconds: bo
 
     Raises:
         MissingExtra: `prometheus_client` is not installed. The import of this module raises it.
-        NotifyError: an argument cannot be used, or this registry is in use with another `gateway_seconds`, or already has metrics
-            of these names.
+        NotifyError: an argument cannot be used, or this registry is in use and something else is measured, or it already has
+            metrics of these names.
     """
     chosen = REGISTRY if registry is None else registry
     if not isinstance(chosen, CollectorRegistry):
         raise NotifyError(
             f"registry= must be a CollectorRegistry of prometheus_client, not a {type(registry).__name__}."
         )
-    if not isinstance(gateway_seconds, bool):
-        raise NotifyError("gateway_seconds= must be True or False.")
+    measured = {"decision_seconds": decision_seconds, "gateway_seconds": gateway_seconds}
+    for name, value in measured.items():
+        if not isinstance(value, bool):
+            raise NotifyError(f"{name}= must be True or False.")
     with _beginning:
         begun = _begun.get(chosen)
         if begun is None:
-            begun = _begun[chosen] = _Begun(_begin(chosen, gateway_seconds=gateway_seconds), gateway_seconds)
-    if begun.gateway_seconds != gateway_seconds:
+            begun = _begun[chosen] = _Begun(_begin(chosen, measured), measured)
+    if begun.measured != measured:
+        said = ", ".join(f"{name}={value}" for name, value in begun.measured.items())
         raise NotifyError(
-            f"This registry is instrumented already, with gateway_seconds={begun.gateway_seconds}. Call instrument() in one place, or "
-            "close the handle that it returned before you call it again."
+            f"This registry is instrumented already, with {said}. Call instrument() in one place, or close the handle that it "
+            "returned before you call it again."
         )
     return begun.handle
 
 
-def _begin(chosen: CollectorRegistry, *, gateway_seconds: bool) -> Handle:
-    metrics = Metrics(chosen, gateway_seconds=gateway_seconds)
+def _begin(chosen: CollectorRegistry, measured: dict[str, bool]) -> Handle:
+    metrics = Metrics(chosen, **measured)
     free_shared_lock_in_children()
     for metric in metrics.made:
         unblocked(metric)

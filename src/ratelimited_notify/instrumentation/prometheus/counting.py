@@ -44,6 +44,7 @@ class Counting(Watcher):
         super().__init__(self._count)
         self.metrics = metrics
         self.names_rules = False
+        self.times_decisions = metrics.decision_seconds is not None
         self.times_deliveries = metrics.gateway_seconds is not None
         self._types = Label()
         self._rules = Label()
@@ -88,6 +89,22 @@ class Counting(Watcher):
             self.raised(error)
         return partial(self.tell, event)
 
+    def prepared_decision(self, event: Decided) -> Callable[[float], object]:
+        """A function that counts this decision, of which only the seconds differ from time to time."""
+        try:
+            if self.metrics.decision_seconds is not None and not event.degraded:
+                count = self._decision(event.type, event.verdict, event.rule)
+                observe = self._decision_timer(self.metrics.decision_seconds, event.backend)
+
+                def counted(seconds: float) -> None:
+                    count()
+                    observe(seconds)
+
+                return counted
+        except Exception as error:  # noqa: BLE001  # as above
+            self.raised(error)
+        return super().prepared_decision(event)
+
     def _what(self) -> str:
         return "What counts for Prometheus"
 
@@ -100,12 +117,8 @@ class Counting(Watcher):
         self._decision(event.type, event.verdict, event.rule)()
         if event.degraded:
             self._degraded(event.backend).inc()
-        seconds = event.seconds
-        if seconds is not None:
-            time_it = self._decision_timers.get(event.backend)
-            if time_it is None:
-                time_it = self._decision_timer(event.backend)
-            time_it(seconds)
+        if event.seconds is not None and self.metrics.decision_seconds is not None:
+            self._decision_timer(self.metrics.decision_seconds, event.backend)(event.seconds)
 
     def _delivered(self, event: Delivered) -> None:
         self._delivery(event.type, event.status)()
@@ -146,9 +159,10 @@ class Counting(Watcher):
                 self._begin_type(type)
         return count
 
-    def _decision_timer(self, backend: str) -> Callable[[float], None]:
-        child = unblocked(self.metrics.decision_seconds.labels(backend))
-        timer = self._decision_timers[backend] = child.observe
+    def _decision_timer(self, histogram: Histogram, backend: str) -> Callable[[float], None]:
+        timer = self._decision_timers.get(backend)
+        if timer is None:
+            timer = self._decision_timers[backend] = unblocked(histogram.labels(backend)).observe
         return timer
 
     def _gateway_timer(self, histogram: Histogram, type: str) -> Callable[[float], None]:

@@ -25,18 +25,19 @@ class Metrics:
 
     Arguments:
         registry: shows them.
+        decision_seconds: whether to measure how long storages take.
         gateway_seconds: whether to measure how long gateways take.
 
     Raises:
         NotifyError: the registry has other metrics with these names.
     """
 
-    def __init__(self, registry: CollectorRegistry, *, gateway_seconds: bool) -> None:
+    def __init__(self, registry: CollectorRegistry, *, decision_seconds: bool, gateway_seconds: bool) -> None:
         self._registry = registry
         self.made: list[Counter | Gauge | Histogram] = []
         """All of them."""
         try:
-            self._make(gateway_seconds=gateway_seconds)
+            self._make(decision_seconds=decision_seconds, gateway_seconds=gateway_seconds)
         except ValueError:
             self.unregister()
             raise NotifyError(
@@ -44,18 +45,22 @@ class Metrics:
                 "Pass another registry, or unregister them first."
             ) from None
 
-    def _make(self, *, gateway_seconds: bool) -> None:
+    def _make(self, *, decision_seconds: bool, gateway_seconds: bool) -> None:
         self.decisions = self._counter(
             "decisions_total",
             "Decisions about notifications, by verdict. The rule is the first one that refuses or would refuse.",
             "type", "verdict", "rule",
         )  # fmt: skip
         self.deliveries = self._counter("deliveries_total", "Notifications, by what became of them.", "type", "status")
-        self.decision_seconds = self._histogram(
-            "decision_seconds",
-            "How long the storage took to answer, in seconds. Windows in the memory of the process are not measured.",
-            _DECISION_BUCKETS,
-            "backend",
+        self.decision_seconds = (
+            self._histogram(
+                "decision_seconds",
+                "How long the storage took to answer, in seconds. Windows in the memory of the process are not measured.",
+                _DECISION_BUCKETS,
+                "backend",
+            )
+            if decision_seconds
+            else None
         )
         self.gateway_seconds = (
             self._histogram("gateway_seconds", "How long the gateway took, in seconds.", _GATEWAY_BUCKETS, "type")
