@@ -30,10 +30,10 @@ except ImportError:
     atheris = None
 
 if atheris is None:
-    from targets import TARGETS
+    from fuzzed import TARGETS
 else:
     with atheris.instrument_imports(include=["ratelimited_notify"]):
-        from targets import TARGETS
+        from fuzzed import TARGETS
 
         # Most modules are loaded when they are first needed, and code that was loaded then would not be seen.
         import ratelimited_notify

@@ -15,7 +15,7 @@ import pytest
 import records
 from hypothesis import given, settings, strategies as st
 from target import made_up
-from targets import NEED_A_SERVER, TARGETS
+from fuzzed import NEED_A_SERVER, TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
