@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import records
+from fuzzed import NEED_A_SERVER, TARGETS
 from hypothesis import given, settings, strategies as st
 from target import made_up
-from fuzzed import NEED_A_SERVER, TARGETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
