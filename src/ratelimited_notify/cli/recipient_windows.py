@@ -6,7 +6,7 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from ratelimited_notify.errors import NotifyError, StorageError, type_text
+from ratelimited_notify.errors import NotifyError, type_text
 from ratelimited_notify.limiter import AsyncLimiter
 from ratelimited_notify.limiter.location import backend_of
 from ratelimited_notify.limiter.switch import VARIABLE
@@ -137,7 +137,7 @@ class RecipientWindows:
         """The windows that a notification of this type counts in.
 
         Raises:
-            NotifyError: a field cannot be used or is missing. A `StorageError` means that the storage failed.
+            NotifyError: the type, the recipient or a field cannot be used. A `StorageError` means that the storage failed.
         """
         with _without_recipient():
             if isinstance(self._limiter, AsyncLimiter):
@@ -180,27 +180,20 @@ def find_windows(asked: RecipientWindows, types: Iterable[str]) -> FoundWindows:
     """The windows of several types.
 
     Raises:
-        StorageError: the storage failed.
+        NotifyError: as for `RecipientWindows.of`.
     """
     windows: dict[str, ShownWindow] = {}
     problems: dict[str, str] = {}
     for type in types:
-        try:
-            missing = asked.without_required(type)
-            if missing:
-                options = " ".join(f"--field {name}=VALUE" for name in missing)
-                problems[type] = (
-                    f"A rule requires {' and '.join(missing)} of notifications of type {type_text(type)}. To see their windows, "
-                    f"add {options}."
-                )
-                continue
-            states = asked.of(type)
-        except StorageError:
-            raise
-        except NotifyError as error:
-            problems[type] = str(error)
+        missing = asked.without_required(type)
+        if missing:
+            options = " ".join(f"--field {name}=VALUE" for name in missing)
+            problems[type] = (
+                f"A rule requires {' and '.join(missing)} of notifications of type {type_text(type)}. To see their windows, "
+                f"add {options}."
+            )
             continue
-        for state in states:
+        for state in asked.of(type):
             counted = type if "type" in counted_by(state.item) else asked.types_of(state.rule)
             windows.setdefault(state.item.key_for(*state.identifiers), ShownWindow(type, state, counted))
     return FoundWindows(list(windows.values()), problems)
