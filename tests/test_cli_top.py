@@ -20,6 +20,7 @@ from hypothesis import given, strategies as st
 from prometheus_client import CollectorRegistry, Counter, start_http_server
 
 from command import WITHIN, command, environment, invoke, numbers, started
+from prometheus_server import Prometheus, configuration
 from ratelimited_notify.cli.traffic import (
     DECISIONS,
     DELIVERIES,
@@ -32,11 +33,11 @@ from ratelimited_notify.cli.traffic import (
     summed,
 )
 from ratelimited_notify.cli.web import Address, Unanswered
+from servers import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-HOST = "127.0.0.1"
+    from pathlib import Path
 
 
 class Program:
@@ -109,6 +110,61 @@ def test_the_traffic_by_type(program: Program) -> None:
 
     assert (run.returncode, run.stderr) == (0, b"")
     assert numbers(run.stdout.decode(), "news") == ["news", "3", "20", "1", "-", "-", "cap", "(75%)"]
+
+
+SENDS = """
+import sys, time
+from prometheus_client import start_http_server
+from ratelimited_notify import Notifier, Rule, rate_limited
+from ratelimited_notify.instrumentation.prometheus import instrument
+
+instrument()
+
+def gateway(recipient):
+    if recipient == "nobody@example.com":
+        raise ValueError
+
+notifier = Notifier(gateway, [Rule("news", "1/day"), Rule("status", "9/day"), Rule("*", "2/day", by="recipient", name="cap")])
+
+@rate_limited("welcome", "1/day", on_limit="drop")
+def welcome(recipient): ...
+
+server, _ = start_http_server(0, "127.0.0.1")
+print(server.server_port, flush=True)
+while True:
+    for number in range(4):
+        notifier.send("news", "ana@example.com")
+    notifier.send_many("status", ["ana@example.com", "ana@example.com", "nobody@example.com"])
+    welcome("ana@example.com")
+    # Until it is told to send more.
+    if not sys.stdin.readline():
+        break
+"""
+
+
+@pytest.fixture
+def sending() -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A program in a process of its own that sends with the library, and where its metrics are."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SENDS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdin is not None
+        port = running.stdout.readline().decode().strip()
+        yield running, f"http://{HOST}:{port}/metrics"
+        running.stdin.close()
+
+
+def test_what_the_library_counts_is_shown(sending: tuple[subprocess.Popen[bytes], str]) -> None:
+    """Of another process that sends by a notifier and a decorated function."""
+    result = invoke("top", "--metrics", sending[1], "--once", "--every", "0.1")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert numbers(result.stdout, "news")[:4] == ["news", "1", "3", "-"]
+    assert numbers(result.stdout, "news")[6:] == ["news", "(100%)"]
+    assert numbers(result.stdout, "status")[:4] == ["status", "1", "1", "1"]
+    assert numbers(result.stdout, "status")[6:] == ["cap", "(100%)"]
+    assert numbers(result.stdout, "welcome")[:4] == ["welcome", "1", "-", "-"]
 
 
 def test_several_programs_are_added_up(program: Program) -> None:
@@ -251,6 +307,49 @@ def test_the_extra_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) ->
 
 
 # --- A Prometheus -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path, sending: tuple[subprocess.Popen[bytes], str]) -> Iterator[Prometheus]:
+    """A real Prometheus that asks the program twice a second."""
+    (tmp_path / "rules.yaml").write_text("groups: []")
+    target = sending[1].removeprefix("http://").removesuffix("/metrics")
+    server = Prometheus(configuration({"shop": {}}, target, tmp_path / "rules.yaml"))
+    yield server
+    server.remove()
+
+
+def test_a_prometheus_is_asked(prometheus: Prometheus, sending: tuple[subprocess.Popen[bytes], str]) -> None:
+    """Totals, rates, and the rule that refuses most lately."""
+    prometheus.until(lambda: prometheus.series(f"{DELIVERIES} > 0"))
+    first = invoke("top", "--prometheus", f"{prometheus.url}/", "--once", "--every", "0.1")
+    running, _ = sending
+    assert running.stdin is not None
+    running.stdin.write(b"more\n")
+    running.stdin.flush()
+    prometheus.until(lambda: prometheus.series(f'rate({DELIVERIES}{{type="news",status="suppressed"}}[5m]) > 0'))
+    second = invoke("top", "--prometheus", prometheus.url, "--once", "--every", "0.1")
+
+    assert (first.exit_code, first.stderr, second.exit_code, second.stderr) == (0, "", 0, "")
+    assert numbers(first.stdout, "news")[:4] == ["news", "1", "3", "-"]
+    news = numbers(second.stdout, "news")
+    assert news[:5] == ["news", "1", "7", "-", "-"]
+    assert float(news[5]) > 0
+    # The cap refuses now as well, and comes after the rule for news.
+    assert news[6:] == ["news", "(100%)"]
+    assert "in the last 5 minutes" in second.stdout
+
+
+def test_a_prometheus_that_stops_is_named(prometheus: Prometheus) -> None:
+    """On a terminal, what it last said stays."""
+    prometheus.until(lambda: prometheus.series(f"{DELIVERIES} > 0"))
+    screen = Screen("--prometheus", prometheus.url, "--every", "0.1")
+    screen.until(b"status")
+    prometheus.stop()
+    screen.until(b"cannot be reached")
+    screen.until(b"status")
+
+    assert screen.end(signal.SIGINT) == (0, b"")
 
 
 def test_other_answers_than_those_of_a_prometheus(program: Program) -> None:
