@@ -303,6 +303,20 @@ def test_a_recipient_that_cannot_be_used(program: Path) -> None:
         assert (result.exit_code, "recipient" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("recipient", ["-1001234567", "--geheim@example.com", "-geheim"])
+def test_a_recipient_that_begins_with_a_hyphen(program: Path, limiter: Limiter, recipient: str) -> None:
+    """It is taken for no option, and not quoted."""
+    limiter.hit("news", recipient)
+    arguments = ("inspect", "--app", "shop.limits:limiter", "--type", "news", "--json")
+    wrong, right = invoke(*arguments, recipient), invoke(*arguments, "--", recipient)
+
+    assert (wrong.exit_code, wrong.stderr) == (
+        2,
+        "Error: An argument begins with a hyphen, and is no option. If it is the recipient, write it as the last argument, after --.\n",
+    )
+    assert (right.exit_code, json.loads(right.stdout)["windows"][0]["used"]) == (0, 1)
+
+
 def test_windows_on_memcached(memcached: Memcached, tmp_path: Path) -> None:
     """Other servers, too."""
     (tmp_path / "app.py").write_text(

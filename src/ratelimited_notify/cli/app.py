@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from ratelimited_notify._version import __version__
+from ratelimited_notify.cli.asked_for import CommandForRecipient
 from ratelimited_notify.cli.clear import clear_command
 from ratelimited_notify.cli.gateway import default_sender
 from ratelimited_notify.cli.inspect import inspect_command
@@ -216,8 +217,8 @@ def demo_command() -> None:
 
 app.add_typer(rules_app)
 app.add_typer(monitoring_app)
-app.command("inspect")(inspect_command)
-app.command("clear")(clear_command)
+app.command("inspect", cls=CommandForRecipient)(inspect_command)
+app.command("clear", cls=CommandForRecipient)(clear_command)
 app.command("top")(top_command)
 
 

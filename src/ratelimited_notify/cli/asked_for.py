@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn, TypeAlias
 
 import typer
+from typer.core import TyperCommand
 
 from ratelimited_notify.cli.field_options import fields_of
 from ratelimited_notify.cli.named_limiter import named_limiter
@@ -48,6 +50,26 @@ FieldOption: TypeAlias = Annotated[
         "--field", help="A field that rules count by, such as tenant=acme. May be repeated.", metavar="NAME=VALUE"
     ),
 ]
+
+
+_OPTION = re.compile(r"-[A-Za-z]|--[a-z][a-z-]*+(?:=.*)?", re.DOTALL).fullmatch
+
+
+class CommandForRecipient(TyperCommand):
+    """A command whose argument is a recipient, which no error quotes."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Any: typer's own class, which has no public name
+        for text in args:
+            if text == "--":
+                break
+            if text.startswith("-") and not _OPTION(text):
+                fail(
+                    NotifyError(
+                        "An argument begins with a hyphen, and is no option. If it is the recipient, write it as the last "
+                        "argument, after --."
+                    )
+                )
+        return super().parse_args(ctx, args)
 
 
 class Found(NamedTuple):
