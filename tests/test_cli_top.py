@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, start_http_server
 
 from command import WITHIN, command, environment, invoke, numbers, started
 from prometheus_server import Prometheus, configuration
+from ratelimited_notify.cli.endpoints import Endpoints
 from ratelimited_notify.cli.traffic import (
     DECISIONS,
     DELIVERIES,
@@ -420,6 +421,30 @@ def test_an_answer_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         port = silent.getsockname()[1]
         with pytest.raises(Unanswered, match="does not answer within"):
             Address(f"http://{HOST}:{port}/", "--metrics").get("text/plain")
+
+
+def test_a_program_that_hangs_holds_up_no_other(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, and not asked again before it has answered."""
+    monkeypatch.setattr("ratelimited_notify.cli.endpoints.WITHIN", 0.2)
+    with socket.create_server((HOST, 0)) as silent:
+        url = f"http://{HOST}:{silent.getsockname()[1]}/metrics"
+        endpoints = Endpoints([url, program.url])
+        before = threading.active_count()
+        for _ in range(3):
+            reading = endpoints.read()
+            assert endpoints.problems == [f"{url} does not answer within 0.2 seconds."]
+            assert reading.totals[DELIVERIES, "news", "sent"] == 3
+            assert sum(each.name == "ratelimited-notify top" for each in threading.enumerate()) == 1
+        assert threading.active_count() == before + 1
+        connection, _ = silent.accept()
+        with connection:
+            # Unread bytes would make the system reset the connection.
+            assert connection.recv(65536).endswith(b"\r\n\r\n")
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + f'{DELIVERIES}{{type="news",status="sent"}} 4\n'.encode())
+        answered = endpoints.read()
+
+    assert endpoints.problems == []
+    assert answered.totals[DELIVERIES, "news", "sent"] == 7
 
 
 def test_a_server_that_speaks_something_else() -> None:
