@@ -107,7 +107,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, **more}
 
 
-def command(*arguments: object, input: bytes = b"", **variables: str) -> subprocess.CompletedProcess[bytes]:
+def command(
+    *arguments: object, input: bytes = b"", directory: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
     """What the command does in a process of its own, where a warning is an error."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "ratelimited_notify", *map(str, arguments)],
@@ -115,6 +117,7 @@ def command(*arguments: object, input: bytes = b"", **variables: str) -> subproc
         capture_output=True,
         check=False,
         timeout=WITHIN,
+        cwd=directory,
         env=environment(**variables),
     )
 

@@ -22,6 +22,7 @@ from ratelimited_notify import (
     rate_limited,
 )
 from ratelimited_notify.decorator.configuration import configuration
+from ratelimited_notify.decorator.deciding import is_limited
 from ratelimited_notify.storage import open_storage
 from ratelimited_notify.storage.memory import AsyncMemoryStorage, MemoryStorage
 
@@ -301,3 +302,13 @@ def test_the_exception_of_a_decorated_function() -> None:
         send("ana")
 
     assert caught.value.headers() == {"Retry-After": "86400"}
+
+
+def test_it_can_be_asked_whether_a_function_is_limited() -> None:
+    """Nothing is configured for that, and no limiter is made."""
+    limited = rate_limited("news")(lambda to: "sent")
+
+    assert is_limited(limited)
+    assert is_limited(functools.partial(limited))
+    assert is_limited(Sender().method)
+    assert not any(map(is_limited, (print, 5, [], Limiter, None)))

@@ -13,7 +13,7 @@ from limits import RateLimitItemPerDay
 from ratelimited_notify import NotifyError, Rule, RuleError, RuleSet
 from ratelimited_notify.notification.recipient import counting_as, text_of
 from ratelimited_notify.rules import plans as planning
-from ratelimited_notify.rules.counter import keyed_item
+from ratelimited_notify.rules.counter import counted_by, keyed_item
 from ratelimited_notify.rules.doubt import wrong_override, wrong_type
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.plans import Plans
@@ -82,6 +82,14 @@ def test_a_key_says_what_is_counted() -> None:
         "notify:{%2A%20by%20all}:%2A%20by%20all:1+:s",
         "notify:{per%20type%3Anews}:per%20type:60+type:news:m",
     ]
+
+
+def test_an_item_says_what_its_windows_count_by() -> None:
+    """An item of somebody else counts by nothing that is known."""
+    (window, *_), _ = windows(plans(Rule("sms", "5/day", by=("recipient", "tenant"))), "sms", tenant="acme")
+
+    assert counted_by(window.item) == ("recipient", "tenant")
+    assert counted_by(RateLimitItemPerDay(1)) == ()
 
 
 def test_windows_that_all_share_are_marked() -> None:

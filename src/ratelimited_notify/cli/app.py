@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from ratelimited_notify._version import __version__
+from ratelimited_notify.cli.asked_for import CommandForRecipient
+from ratelimited_notify.cli.clear import clear_command
 from ratelimited_notify.cli.gateway import default_sender
+from ratelimited_notify.cli.inspect import inspect_command
 from ratelimited_notify.cli.monitoring import monitoring_app
 from ratelimited_notify.cli.report import console, say
 from ratelimited_notify.cli.report_file import why
 from ratelimited_notify.cli.rules import rules_app
 from ratelimited_notify.cli.send import MEMORY, Output, Route, send
 from ratelimited_notify.cli.standard_output import abandon
+from ratelimited_notify.cli.top import top_command
 from ratelimited_notify.cli.words import plain
 from ratelimited_notify.errors import NotifyError
 
@@ -213,6 +217,9 @@ def demo_command() -> None:
 
 app.add_typer(rules_app)
 app.add_typer(monitoring_app)
+app.command("inspect", cls=CommandForRecipient)(inspect_command)
+app.command("clear", cls=CommandForRecipient)(clear_command)
+app.command("top")(top_command)
 
 
 @contextmanager

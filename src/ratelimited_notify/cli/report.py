@@ -118,7 +118,7 @@ def _by_rule(refusals: dict[Cause, RefusalCount], now: datetime) -> Table:
             *_cells(cause),
             number(refused.count, "yellow"),
             Text(_again(refused, now)),
-            Text(_at(refused.first, now)),
+            Text(at(refused.first, now)),
         )
     return made
 
@@ -142,8 +142,8 @@ def _again(refused: RefusalCount, now: datetime) -> str:
     return f"{when}; {refused.never:,} never" if refused.never else when
 
 
-def _at(instant: datetime | None, now: datetime) -> str:
-    """The first instant in local time, rounded up to a full second, like durations."""
+def at(instant: datetime | None, now: datetime) -> str:
+    """An instant in local time, rounded up to a full second, like durations. Empty if it is over."""
     if instant is None or instant <= now:
         return ""
     local = (instant + timedelta(microseconds=-instant.microsecond % 1_000_000)).astimezone()

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ratelimited_notify.cli.applying import applying
 from ratelimited_notify.cli.check import show_rules
+from ratelimited_notify.cli.field_options import fields_of
 from ratelimited_notify.cli.push import push, target
 from ratelimited_notify.cli.remarks import doubts, needs
 from ratelimited_notify.cli.report import console, say, show, shown, table
@@ -121,7 +122,7 @@ def show_command(
     except NotifyError as error:
         _fail(error, 1 if isinstance(error, RuleError) else 2, given)
     try:
-        lines = list(applying(found, type_, to, tier, priority, _fields(field or [])))
+        lines = list(applying(found, type_, to, tier, priority, fields_of(field or [])))
     except NotifyError as error:
         _fail(error, 2)
     made = table(f"Rules for {shown(type_)}", "rule", "limit", "counted by", "why")
@@ -229,16 +230,6 @@ def _given(text: str) -> GivenRules:
         return GivenRules(text)
     except NotifyError as error:
         _fail(error, 2)
-
-
-def _fields(given: list[str]) -> dict[str, str]:
-    fields: dict[str, str] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise NotifyError("--field must be a name and a value, such as tenant=acme.")
-        fields[name] = value
-    return fields
 
 
 def _fail(error: NotifyError, status: int, given: GivenRules | None = None) -> NoReturn:

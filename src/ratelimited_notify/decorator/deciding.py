@@ -9,7 +9,7 @@ from ratelimited_notify.decorator.configuration import decided
 from ratelimited_notify.errors import NotifyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from ratelimited_notify.limiter.aio import AsyncLimiter
     from ratelimited_notify.limiter.sync import Limiter
@@ -40,17 +40,29 @@ def limiter_of(function: Callable[..., object], /) -> Limiter | AsyncLimiter:
     Raises:
         NotifyError: the function has no `@rate_limited`.
     """
+    for decides in _deciding(function):
+        limiter = decides()
+        if limiter is not None:
+            return limiter
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    raise NotifyError(f"{name} has no @rate_limited, so no limiter decides about it.")
+
+
+def is_limited(function: object) -> bool:
+    """Whether a function has `@rate_limited`, as `limiter_of` finds it."""
+    return next(_deciding(function), None) is not None
+
+
+def _deciding(function: object) -> Iterator[Callable[[], Limiter | AsyncLimiter | None]]:
+    """What returns the limiter of the function, and of those inside it."""
     seen: set[int] = set()
-    inner: object = function
+    inner = function
     while inner is not None and id(inner) not in seen:
         seen.add(id(inner))
         decides = _found(inner)
-        limiter = None if decides is None else decides()
-        if limiter is not None:
-            return limiter
+        if decides is not None:
+            yield decides
         inner = inner.func if isinstance(inner, partial) else _inside(inner)
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    raise NotifyError(f"{name} has no @rate_limited, so no limiter decides about it.")
 
 
 def _found(function: object) -> Callable[[], Limiter | AsyncLimiter | None] | None:

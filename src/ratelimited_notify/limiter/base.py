@@ -235,6 +235,11 @@ class BaseLimiter(Answers[_S], Generic[_S]):
         text = recipient if self._counted_as is text_of else self._counted_as(recipient)
         return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
 
+    @property
+    def off(self) -> bool:
+        """Whether limiting is off, for this limiter or for the whole process."""
+        return self._off or switch.off
+
     def _is_off(self) -> bool:
         if self._off or switch.off:
             switch.log_once()

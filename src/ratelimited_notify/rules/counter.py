@@ -76,6 +76,11 @@ def keyed_item(
     return made
 
 
+def counted_by(item: RateLimitItem) -> tuple[str, ...]:
+    """The fields that the rule of a window counts by, from the window's item."""
+    return item.by if isinstance(item, _Keyed) else ()
+
+
 class Counter(Window):
     """One limit of one rule in one mode: the fields that it counts by, and the keys of its windows."""
 
