@@ -17,7 +17,7 @@ class Tests(NamedTuple):
 
 _LIMITER = (
     "test_limiter.py", "test_limiter_options.py", "test_limiter_properties.py", "test_decision.py", "test_given_back.py",
-    "test_clocks.py", "test_plan.py", "test_refusals.py", "test_exceeded.py", "test_headers.py", "test_log.py",
+    "test_clocks.py", "test_plan.py", "test_refusals.py", "test_insurance.py", "test_insurance_model.py", "test_exceeded.py", "test_headers.py", "test_log.py",
 )  # fmt: skip
 _MEMORY = Tests(
     ("test_windows.py", "test_memory.py", "test_memory_shortcut.py", "test_yielding_lock.py", "test_clocks.py", "test_storage_properties.py",

@@ -30,6 +30,8 @@ MEASURING = {
     "test_failed.py",
     "test_given_back.py",
     "test_headers.py",
+    "test_insurance.py",
+    "test_insurance_model.py",
     "test_large_rule_sets.py",
     "test_limiter.py",
     "test_limiter_of.py",

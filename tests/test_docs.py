@@ -156,8 +156,8 @@ def test_the_reference_of_limiters_shows_what_is_for_users() -> None:
     assert len(excluded) == 2
     assert [{name for name in dir(limiter) if not name.startswith("_")} - names for names in excluded] == [
         {
-            "clear", "close", "hit", "hit_many", "pause", "release", "reserve", "resume", "rules", "source", "storage", "test",
-            "watch", "windows",
+            "clear", "close", "hit", "hit_many", "insurance", "pause", "release", "reserve", "resume", "rules", "source", "storage",
+            "test", "watch", "windows",
         }
     ] * 2  # fmt: skip
 

@@ -144,6 +144,7 @@ def test_nothing_applies(clock: Clock) -> None:
         assert failed.headers(ratelimit=True) == {}
         assert failed.to_dict() == {
             "allowed": choice == "allow", "type": "news", "cost": 1, "remaining": None, "rule": None, "windows": [],
+            "degraded": False,
             "retry_after": 0.0 if choice == "allow" else None, "retry_at": None, "reset_at": None,
         }  # fmt: skip
 
@@ -226,6 +227,7 @@ def test_a_json_body(clock: Clock) -> None:
 
     assert limiter.hit("news", WHO).to_dict() == {
         "allowed": False, "type": "news", "cost": 1, "remaining": 0, "retry_after": 60.0,
+        "degraded": False,
         "retry_at": "2023-11-14T22:14:20+00:00", "reset_at": "2023-11-15T22:13:20+00:00", "rule": "news",
         "windows": [
             {"rule": "news", "limit": "1 per minute", "remaining": 0, "retry_after": 60.0, "reset_at": "2023-11-14T22:14:20+00:00"},

@@ -1046,7 +1046,8 @@ def test_close_closes_its_own_limiter() -> None:
 
 OF_NOTIFIERS = "gateway, rules, storage, limiter, on_limit, max_wait, refund, failed"
 OF_LIMITERS = (
-    "namespace, normalize, tier_of, pseudonymize, on_storage_error, timeout, clock, enabled, remember_refusals, circuit"
+    "namespace, normalize, tier_of, pseudonymize, on_storage_error, insurance_share, timeout, clock, enabled, "
+    "remember_refusals, circuit"
 )
 
 

@@ -94,6 +94,14 @@ class StorageError(NotifyError):
     The message says whether the hit may have been counted. The library never sends it again.
     """
 
+    nothing_counted = False
+    """True if it is certain that nothing was counted: the request did not reach the server, or the server refused it."""
+
+    def __init__(self, *args: object, nothing_counted: bool = False) -> None:
+        super().__init__(*args)
+        if nothing_counted:
+            self.nothing_counted = True
+
 
 class MissingExtra(NotifyError, ImportError):
     """A feature needs an optional dependency that is not installed. The message says how to install it."""

@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary, ref
 from ratelimited_notify.errors import NotifyError, Problem, RuleError
 from ratelimited_notify.forking import forkable, in_children
 from ratelimited_notify.limiter.aio import AsyncLimiter
-from ratelimited_notify.limiter.options import LimiterOptions, check_option_names
+from ratelimited_notify.limiter.options import LimiterOptions, check_option_names, without_insurance
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.limiter.sync import Limiter
 from ratelimited_notify.log import lines_held, warning
 from ratelimited_notify.rules.wording import limits_text
 from ratelimited_notify.sources.load import rules_if_on, source_of
-from ratelimited_notify.storage.open import is_memory
+from ratelimited_notify.storage.open import MEMORY, is_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -100,14 +100,14 @@ class Configuration:
         self._next: Configuration | None = None
         self._declared = DecoratorLimits()
         self._override: MemoryStorage | None = None
-        self._memory: MemoryStorage | None = None
-        """The windows in memory. They live as long as the process, however often it is configured."""
+        self._memory: dict[str, MemoryStorage] = {}
+        """The windows in memory, by what they are for. They live as long as the process, however often it is configured."""
         self.reset()
 
     def reset(self) -> None:
         """Forget the configuration and the windows in memory. The limits on decorators stay."""
         with self._lock:
-            self._memory = None
+            self._memory = {}
             self.configured = False
             """Whether `configure` or the environment set the rules."""
             self._rules: RuleSet | RuleSource | None = None
@@ -129,7 +129,7 @@ class Configuration:
         """Replace the configuration, if the new one can be used."""
         with lines_held(), self._lock:
             made = Configuration()
-            made._declared, made._override, made._memory = self._declared, self._override, self._memory
+            made._declared, made._override, made._memory = self._declared, self._override, {**self._memory}
             # Read once, so that an iterator or a file gives the limiters for sync and async functions the same rules.
             made.configured, made._storage, made._options = True, storage, options
             given = os.environ.get(RULES_VARIABLE) or None if rules is None else rules
@@ -276,23 +276,25 @@ class Configuration:
             storage = os.environ.get(STORAGE_VARIABLE) or "memory://"
         if self._is_off() or not is_memory(storage):
             return storage
-        return self._shared_memory()
+        return self._shared_memory("storage")
 
     def _is_off(self) -> bool:
         return not self._options.get("enabled", True) or switch.read()
 
-    def _shared_memory(self) -> MemoryStorage:
+    def _shared_memory(self, use: str) -> MemoryStorage:
         """One set of windows for sync and async functions, which the next configuration uses too."""
         from ratelimited_notify.storage.memory import MemoryStorage
 
-        clock = self._options.get("clock")
-        if self._memory is None or self._memory.clock is not clock:
-            self._memory = MemoryStorage(clock=clock, timeout=self._options.get("timeout", 0.5))
-        return self._memory
+        clock, found = self._options.get("clock"), self._memory.get(use)
+        if found is None or found.clock is not clock:
+            found = self._memory[use] = MemoryStorage(clock=clock, timeout=self._options.get("timeout", 0.5))
+        return found
 
     def _found_options(self) -> LimiterOptions:
         if self._override is not None:
-            return {**self._options, "clock": self._override.clock, "enabled": True}
+            return {**without_insurance(self._options), "clock": self._override.clock, "enabled": True}
+        if self._options.get("on_storage_error") == MEMORY and not self._is_off():
+            return {**self._options, "on_storage_error": self._shared_memory("insurance")}
         return self._options
 
 

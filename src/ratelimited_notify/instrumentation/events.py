@@ -42,7 +42,7 @@ class Decided(Event, frozen=True):
     """The first rule, in the order of the rules, that refuses it or would refuse it. `decision.blocked_by` is the window that
     holds it longest, so it can name another rule."""
     degraded: bool = False
-    """Whether another storage decided, because the storage failed."""
+    """Whether the insurance decided, because the storage failed."""
     cost: int = 1
     """How many hits it counts as."""
     backend: str = "memory"
@@ -107,7 +107,7 @@ class StorageFailed(Event, frozen=True):
     backend: str
     """As for `Decided`."""
     policy: str
-    """What the limiter does then: its `on_storage_error`. What decides about no notification raises in any case: `release`,
+    """What the limiter does then: its `on_storage_error`, or `insurance` if that is a storage. What decides about no notification raises in any case: `release`,
     `windows`, `clear`, `pause` and `resume`. That is `raise`."""
     error: str
     """The class of the exception."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ratelimited_notify.limiter.failure_budget import FailureBudget
+    from ratelimited_notify.limiter.insured_aio import AsyncInsured
     from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notification.annotations import Recipient
@@ -38,6 +39,16 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         self._check_clock_of(storage)
         return adopt_async(storage)
 
+    def _insured_by(self) -> type[AsyncInsured]:
+        from ratelimited_notify.limiter.insured_aio import AsyncInsured
+
+        return AsyncInsured
+
+    def _found_insurance(self) -> AsyncInsured:
+        if self._insurance is None:
+            self.storage  # noqa: B018  # opens it, and the insurance with it
+        return cast("AsyncInsured", self._insurance)
+
     async def hit(
         self,
         type: str,
@@ -55,6 +66,8 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         query = self._prepare(type, recipient, cost, priority, fields, hit=True)
         if isinstance(query, Decision):
             return query
+        if self._is_insured:
+            return self._insured([query], await self._found_insurance().hit(self.storage, query))[0]
         try:
             verdict = await self.storage.acquire(query.windows, query.keys, query.cost)
         except StorageError as error:
@@ -78,6 +91,9 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         try:
             verdict = await self.storage.peek(query.windows, query.keys, query.cost)
         except StorageError as error:
+            if self._is_insured:
+                answer = await self._found_insurance().test(query, error)
+                return self._insured([query], answer, tested=True)[0]
             return self._failed([query], error, tested=True)[0]
         return self._test_decision(query, verdict)
 
@@ -95,6 +111,8 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         if self._is_off():
             return [self._off_decision(type, recipient, cost) for recipient in recipients]
         queries = self._query_each(type, recipients, cost, priority, fields)
+        if self._is_insured:
+            return self._insured(queries, await self._found_insurance().hit_each(self.storage, queries))
         try:
             verdicts = await self._acquire_many(queries)
         except StorageError as error:
@@ -109,6 +127,12 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
 
         known = self._queries_for(batch)
         queries = queries_among(known)
+        if self._is_insured:
+            answer = await self._found_insurance().hit_each(self.storage, queries, patience)
+            try:
+                return merge_decisions(known, self._insured(queries, answer))
+            except StorageError as error:
+                return merge_decisions(known, self._undecided(queries, error))
         try:
             patience.check()
             answers: Sequence[Decision | Exception] = self._decisions(queries, await self._acquire_many(queries))
@@ -129,8 +153,12 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         receipt = self._receipt(decision)
         if receipt is None:
             return False
+        insurance = self._found_insurance() if self._is_insured else None
         try:
-            decision.released = await self.storage.release(*receipt)
+            if insurance is not None:
+                await insurance.release(receipt)
+            storage = insurance.storage if insurance is not None and decision.degraded else self.storage
+            decision.released = await storage.release(receipt.windows, receipt.keys, receipt.cost, receipt.tokens)
         except StorageError as error:
             self._tell_failure(error, policy="raise")
             raise
@@ -181,7 +209,10 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         windows, keys = self._windows_to_clear(query, shared)
         try:
             with self._telling_failure():
-                return await self.storage.forget(windows, keys) if windows else 0
+                forgotten = await self.storage.forget(windows, keys) if windows else 0
+            if self._is_insured:
+                await self._found_insurance().forget(windows, keys)
+            return forgotten
         finally:
             self._changed(windows, keys)
 
@@ -194,6 +225,8 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
 
         duration = duration_of(seconds)
         window, key = self._pause_window(rule, fields)
+        if self._is_insured:
+            await self._found_insurance().pause(window, key, duration)
         with self._telling_failure():
             return utc(await self.storage.pause(window, key, duration))
 
@@ -204,7 +237,10 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         window, key = self._pause_window(rule, fields)
         try:
             with self._telling_failure():
-                return await self.storage.forget([window], [key]) > 0
+                forgotten = await self.storage.forget([window], [key])
+            if self._is_insured:
+                await self._found_insurance().forget([window], [key])
+            return forgotten > 0
         finally:
             self._changed([window], [key])
 
@@ -223,6 +259,8 @@ class AsyncLimiter(BaseLimiter["AsyncStorage"]):
         if self._owned and self._storage is not None:
             await self._storage.close()
             self._rules_changed()
+        if self._insurance is not None and self._insurance.owned:
+            await self._insurance.storage.close()
 
     async def refresh_rules(self) -> bool:
         """Ask the source of the rules now, like `source.refresh()`, and let other tasks run meanwhile.

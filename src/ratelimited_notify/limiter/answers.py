@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.errors import StorageError
     from ratelimited_notify.limiter.failures import StorageFailures
-    from ratelimited_notify.limiter.options import OnStorageError
     from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.refusals import RefusalCache
     from ratelimited_notify.storage.base import AsyncStorage, Storage
@@ -25,7 +24,6 @@ _S = TypeVar("_S", "Storage", "AsyncStorage")
 class Answers(Watched[_S], Generic[_S]):
     """The part of a limiter that makes decisions from the verdicts of the storage. Nothing here asks the storage."""
 
-    _on_storage_error: OnStorageError
     _failures: StorageFailures
     _refusals: RefusalCache | None
     _to: Callable[..., Shortcut | None] | None
@@ -39,7 +37,7 @@ class Answers(Watched[_S], Generic[_S]):
     @property
     def raises(self) -> bool:
         """Whether a failure of the storage raises an error. If not, `on_storage_error` decides."""
-        return self._on_storage_error == "raise"
+        return self._policy == "raise"
 
     def _hit_decision(self, query: Query, verdict: VerdictLike) -> Decision:
         """The decision about a hit. A refusal is remembered if `remember_refusals` is on."""
@@ -58,7 +56,7 @@ class Answers(Watched[_S], Generic[_S]):
         return Decision(
             query.subject.type, query.recipient, query.cost, granted,
             subject=query.subject, windows=query.windows, verdict=verdict,
-            receipt=(self.storage, query.keys) if granted else None,
+            receipt=(self.storage, query.keys, None) if granted else None,
         )  # fmt: skip
 
     def _test_decision(self, query: Query, verdict: VerdictLike) -> Decision:
@@ -80,7 +78,7 @@ class Answers(Watched[_S], Generic[_S]):
                 raise error
             finally:
                 del error  # Otherwise it and this frame, which is in its traceback, keep each other alive.
-        allowed = self._on_storage_error == "allow"
+        allowed = self._policy == "allow"
         if not tested:
             self._log_uncounted(sum(1 for query in queries if query.windows), str(error))
         decisions = [

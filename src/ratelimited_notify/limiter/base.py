@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ratelimited_notify.errors import NotifyError
-from ratelimited_notify.limiter.answers import Answers
 from ratelimited_notify.limiter.decision import Decision, decided
+from ratelimited_notify.limiter.degrading import Degrading
 from ratelimited_notify.limiter.failures import StorageFailures, failures_at
-from ratelimited_notify.limiter.options import check_options
+from ratelimited_notify.limiter.options import check_options, policy_of
 from ratelimited_notify.limiter.switch import switch
 from ratelimited_notify.log import is_debugging
 from ratelimited_notify.notification.cost import ONE
@@ -23,9 +23,10 @@ from ratelimited_notify.storage.circuit import DEFAULT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from ratelimited_notify.limiter.decision import Explanation, Receipt
+    from ratelimited_notify.limiter.insurance import Insurance
     from ratelimited_notify.limiter.options import OnStorageError
     from ratelimited_notify.limiter.query import Query
+    from ratelimited_notify.limiter.receipt import Explanation
     from ratelimited_notify.limiter.refusals import RefusalCache
     from ratelimited_notify.limiter.tiers import TierOf
     from ratelimited_notify.notification.annotations import Recipient
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 _S = TypeVar("_S", "Storage", "AsyncStorage")
 
 
-class BaseLimiter(Answers[_S], Generic[_S]):
+class BaseLimiter(Degrading[_S], Generic[_S]):
     """The base of both limiters. It makes queries from notifications, and decisions from what the storage answers."""
 
     def __init__(
@@ -53,6 +54,7 @@ class BaseLimiter(Answers[_S], Generic[_S]):
         tier_of: TierOf | None = None,
         pseudonymize: bytes | None = None,
         on_storage_error: OnStorageError = "raise",
+        insurance_share: int = 1,
         timeout: float = 0.5,
         clock: Callable[[], float] | None = None,
         enabled: bool = True,
@@ -77,6 +79,10 @@ class BaseLimiter(Answers[_S], Generic[_S]):
             pseudonymize: a secret of 1 to 64 bytes. With it, keys contain a keyed hash instead of the recipient.
             on_storage_error: `"raise"` (the default) raises `StorageError`. `"allow"` and `"deny"` decide without
                 counting. The log says so: at once, then once in 10 seconds with the number, and once when it is over.
+                A storage, or its URI such as `"memory://"`, is an insurance: it counts what the storage allows, and decides
+                by its own windows while the storage fails.
+            insurance_share: the number of processes that share the storage, 1 by default. The insurance of each divides the
+                amounts by it, rounded up.
             timeout: the longest time in seconds that a decision waits for the storage, 0.5 by default. It applies to a
                 storage that the limiter opens by its URI.
             clock: a callable that returns seconds, for windows in memory, memcached and SQLite. By default this machine's
@@ -97,16 +103,20 @@ class BaseLimiter(Answers[_S], Generic[_S]):
             MissingExtra: the client of the storage is not installed.
         """
         check_options(
-            namespace=namespace, tier_of=tier_of, on_storage_error=on_storage_error, timeout=timeout, clock=clock,
-            enabled=enabled, remember_refusals=remember_refusals, circuit=circuit,
+            namespace=namespace, tier_of=tier_of, on_storage_error=on_storage_error, insurance_share=insurance_share,
+            timeout=timeout, clock=clock, enabled=enabled, remember_refusals=remember_refusals, circuit=circuit,
         )  # fmt: skip
         counted_as = counting_as(normalize, pseudonymize)
         self._begin_unwatched()
-        self._on_storage_error: OnStorageError = on_storage_error
+        self._on_storage_error = on_storage_error
+        self._policy = policy_of(on_storage_error)
+        self._share = insurance_share
+        self._is_insured = self._policy == "insurance"
+        self._insurance: Insurance[_S] | None = None
         self._timeout = timeout
         self._clock = clock
         self._circuit = circuit
-        self._failures = StorageFailures(on_storage_error)
+        self._failures = StorageFailures(self._policy)
         self._refusals: RefusalCache | None = None
         if remember_refusals:
             from ratelimited_notify.limiter.refusals import RefusalCache
@@ -143,11 +153,16 @@ class BaseLimiter(Answers[_S], Generic[_S]):
             return f"{text} on a storage that is not open yet"
         from ratelimited_notify.limiter.location import storage_text
 
-        return f"{text} on {storage_text(storage)}"
+        insured = "" if self._insurance is None else f", insured by {storage_text(self._insurance.storage)}"
+        return f"{text} on {storage_text(storage)}{insured}"
 
     @abstractmethod
     def _open(self, storage: str | _S | Storage) -> _S:
         """The storage to use."""
+
+    @abstractmethod
+    def _insured_by(self) -> type[Insurance[_S]]:
+        """The class of the insurance."""
 
     def _check_clock_of(self, storage: object) -> None:
         if self._clock not in (None, getattr(storage, "clock", None)):
@@ -156,11 +171,25 @@ class BaseLimiter(Answers[_S], Generic[_S]):
     def _open_storage(self) -> _S:
         storage = self._open(self._storage_argument)
         self._to = storage.shortcut if isinstance(storage, WithShortcut) else None  # asked once, since it takes long
+        insurance: _S | None = None
+        if self._is_insured:
+            from ratelimited_notify.limiter.insuring import check_insurance
+
+            insurance = self._open(self._on_storage_error)  # type: ignore[arg-type]  # it is checked when it is opened
+            check_insurance(insurance, storage)
         self._storage = storage
         if self._to is None:
             from ratelimited_notify.limiter.location import place_of
 
-            self._failures = failures_at(place_of(storage, self._storage_argument), self._on_storage_error)
+            self._failures = failures_at(place_of(storage, self._storage_argument), self._policy)
+        if insurance is not None:
+            from ratelimited_notify.storage.engine import bounded_clock
+
+            # Windows in memory would have to count everything twice, and fail only if a signal handler asks.
+            self._insurance = self._insured_by()(
+                insurance, self._share, owned=isinstance(self._on_storage_error, str), copies=self._to is None,
+                line=self._failures.uninsured, now=bounded_clock(self._clock),
+            )  # fmt: skip
         return storage
 
     @property
@@ -233,7 +262,7 @@ class BaseLimiter(Answers[_S], Generic[_S]):
         """The reasons for a decision by a shortcut."""
         shortcut: ExplainingShortcut = outcome[-1]
         text = recipient if self._counted_as is text_of else self._counted_as(recipient)
-        return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None) if outcome[0] else None
+        return text, shortcut.windows, shortcut.explain(outcome), (self.storage, None, None) if outcome[0] else None
 
     @property
     def off(self) -> bool:
@@ -289,6 +318,8 @@ class BaseLimiter(Answers[_S], Generic[_S]):
     def _rules_changed(self) -> None:
         if self._refusals is not None:
             self._refusals.clear()
+        if self._insurance is not None:
+            self._insurance.forget_rules()
         super()._rules_changed()
 
     def _changed(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
@@ -296,17 +327,6 @@ class BaseLimiter(Answers[_S], Generic[_S]):
         if self._refusals is not None:
             self._refusals.drop(windows, keys)
         self._call_waiting(keys)
-
-    def _receipt(self, decision: Decision) -> Receipt | None:
-        """What `release` needs to give a hit back, the first time it is asked for.
-
-        Raises:
-            NotifyError: another storage allowed it.
-        """
-        granted_by = decision.granted_by
-        if granted_by is not None and granted_by is not self.storage:
-            raise NotifyError("The decision was made by a limiter with another storage. Release it with that limiter.")
-        return decision.take_receipt()
 
     def _query_for(self, notification: Notification) -> Query | Decision | Exception:
         """The query about a notification, or what is known without asking the storage."""

@@ -76,7 +76,7 @@ class UniformBatch(Sequence[Query]):
                 Decision(type, recipient, cost, True, each)
                 for recipient, each in zip(self._recipients, subject, strict=True)
             ]
-        receipt = (storage, None)
+        receipt = (storage, None, None)
         if isinstance(verdicts, GroupedVerdicts):
             waiting = zip(self._recipients, subject, strict=True)
             return [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from math import ceil, inf
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from ratelimited_notify.errors import shown_type, type_text
 from ratelimited_notify.forking import forkable
+from ratelimited_notify.limiter.receipt import Receipt
 from ratelimited_notify.rules.plan import Subject
 from ratelimited_notify.rules.wording import duration_text, limit_text
 from ratelimited_notify.windows.lazy_verdicts import LazyVerdicts
@@ -17,33 +18,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
+    from ratelimited_notify.limiter.receipt import Explanation, Held
     from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notification.annotations import Recipient
     from ratelimited_notify.rules.counter import Counter
     from ratelimited_notify.rules.rule import OnLimit
     from ratelimited_notify.storage.base import AsyncStorage, Storage
-    from ratelimited_notify.windows.strategies import Outcome, Reading, Token, VerdictLike
+    from ratelimited_notify.windows.strategies import Outcome, Reading, VerdictLike
 
 # Several threads may try to give a decision back; only one of them may succeed.
 _giving_back = forkable(threading.Lock())
 
 _LEFT_OUT = frozenset({"_subject", "_at", "_verdict", "_receipt", "_windows"})
-_USUAL: dict[str, object] = {"cost": 1, "error": None, "released": False}
+_USUAL: dict[str, object] = {"cost": 1, "degraded": False, "error": None, "released": False}
 new = object.__new__
 """Makes a decision without calling `__init__`, so that only a part of it is filled in."""
-
-
-class Receipt(NamedTuple):
-    """What a storage's `release` needs to give a hit back."""
-
-    windows: Sequence[Counter]
-    keys: Sequence[str]
-    cost: int
-    tokens: Sequence[Token | None]
-
-
-Explanation: TypeAlias = "tuple[str, Sequence[Counter], VerdictLike, tuple[Storage | AsyncStorage, None] | None]"
-"""The recipient as it is counted, the windows, the verdict, and what `release` needs to give the hit back."""
 
 
 class Explainer(Protocol):
@@ -66,6 +55,7 @@ class Decision:
         "_windows",
         "allowed",
         "cost",
+        "degraded",
         "error",
         "limiter",
         "outcome",
@@ -75,6 +65,9 @@ class Decision:
     )  # fmt: skip
     limiter: Explainer
     outcome: Outcome | None
+    degraded: bool
+    """Whether the insurance decided, because the storage failed. Then `windows` are those of the insurance, and `error` says
+    what the storage said."""
     released: bool
     """Whether its hit was given back: by `release`, by `reserve`, or because the send failed. Then `remaining`, `windows`
     and `str()` say what is left without the hit."""
@@ -89,7 +82,7 @@ class Decision:
         windows: Sequence[Counter] = (),
         verdict: VerdictLike | None = None,
         error: str | None = None,
-        receipt: tuple[Storage | AsyncStorage, Sequence[str] | None] | None = None,
+        receipt: Held | None = None,
         page: LazyVerdicts | None = None,
         at: int = 0,
     ) -> None:
@@ -238,7 +231,7 @@ class Decision:
         the storage, and nothing about rules that are not enforced.
 
         Returns:
-            `allowed`, `type`, `cost`, `remaining`, `retry_after` (seconds; None if it will never be allowed, or if that
+            `allowed`, `degraded`, `type`, `cost`, `remaining`, `retry_after` (seconds; None if it will never be allowed, or if that
             is not known), `retry_at` and `reset_at` (in the form `2026-01-31T12:00:00+00:00`, or None), `rule` (the name
             of the rule that refuses, or None), and `windows`: for each enforced window its `rule`, `limit`,
             `remaining`, `retry_after` and `reset_at`.
@@ -246,6 +239,7 @@ class Decision:
         blocked_by = self.blocked_by
         return {
             "allowed": self.allowed,
+            "degraded": self.degraded,
             "type": shown_type(self.type),
             "cost": self.cost,
             "remaining": self.remaining,
@@ -271,6 +265,11 @@ class Decision:
         receipt = self._receipt
         return None if receipt is None else receipt[0]
 
+    def note_insured(self, insured: object) -> None:
+        """Keep what the limiter has noted about the hit because of its insurance, for `take_receipt`."""
+        if self._receipt is not None:
+            self._receipt = (*self._receipt[:2], insured)
+
     def take_receipt(self) -> Receipt | None:
         """What `release` needs to give the hit back. Only the first call returns it."""
         subject, verdict = self._about(), self._answer()
@@ -282,7 +281,8 @@ class Decision:
         if keys is None:
             # Few decisions are given back, so decisions of a batch have no keys until then.
             keys = [window.key(subject.identifiers(window.by) or ()) for window in self._windows]
-        return Receipt(self._windows, keys, self.cost, [reading.token for reading in verdict.readings])
+        tokens = [reading.token for reading in verdict.readings]
+        return Receipt(self._windows, keys, self.cost, tokens, receipt[2])
 
     def _about(self) -> Subject | None:
         subject = self._subject
@@ -315,14 +315,14 @@ class Decision:
 
     def __str__(self) -> str:
         what = type_text(self.type) if self.cost == 1 else f"{type_text(self.type)} at cost {self.cost}"
-        if self.error is not None:
+        if self.error is not None and not self.degraded:
             return f"{what} {'allowed' if self.allowed else 'refused'} without being counted: {self.error}"
+        because = f"; the insurance decided, because the storage failed: {self.error}" if self.degraded else ""
         if self.allowed:
-            return f"{what} allowed{' and given back' if self.released else ''}, {self._left()}"
-        blocked_by = self.blocked_by
-        if blocked_by is None:
-            return f"{what} refused"
-        return f"{what} refused by rule {blocked_by.rule!r} ({limit_text(blocked_by.item)}), {_when(self.retry_after)}"
+            return f"{what} allowed{' and given back' if self.released else ''}, {self._left()}{because}"
+        if (by := self.blocked_by) is None:
+            return f"{what} refused{because}"
+        return f"{what} refused by rule {by.rule!r} ({limit_text(by.item)}), {_when(self.retry_after)}{because}"
 
     def _left(self) -> str:
         """What is left after an allowed decision, and what rules that are not enforced say."""

@@ -24,7 +24,8 @@ class FailureBudget:
         if self._last is not None and self._failed > 1:
             raise StorageError(
                 "The two groups of this batch before failed, so the storage was not asked about this one, and nothing was "
-                f"counted. The last failure: {self._last}"
+                f"counted. The last failure: {self._last}",
+                nothing_counted=True,
             )
 
     def answered(self) -> None:

@@ -24,7 +24,7 @@ def judged(decision: Decision, *, exempt: bool = False) -> tuple[VerdictName, st
         decision: the decision.
         exempt: whether a rule exempts the notification and does not count it, so that the decision does not tell.
     """
-    if decision.error is not None:
+    if decision.error is not None and not decision.degraded:
         return ("failed_open" if decision.allowed else "failed_closed"), None
     if decision.allowed and not exempt and _are_plain(counters := decision.counters()):
         # Most are. Some storages make the readings only when somebody asks for them.

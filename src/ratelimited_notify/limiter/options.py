@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 from ratelimited_notify.callables import check_is_called_only, if_unawaited
 from ratelimited_notify.errors import NotifyError
+from ratelimited_notify.storage.base import AsyncStorage, Storage
 from ratelimited_notify.storage.circuit import Circuit
 from ratelimited_notify.storage.timeout import checked_timeout
 from ratelimited_notify.windows.keys import valid_namespace
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.limiter.tiers import TierOf
 
-OnStorageError: TypeAlias = Literal["raise", "allow", "deny"]
-"""What a limiter does when the storage fails."""
+OnStorageError: TypeAlias = Literal["raise", "allow", "deny"] | str | Storage | AsyncStorage  # noqa: PYI051  # editors offer the words
+"""What a limiter does when the storage fails: `"raise"`, `"allow"`, `"deny"`, or a storage that decides then, or its URI."""
+
+FailurePolicy: TypeAlias = Literal["raise", "allow", "deny", "insurance"]
+"""What a limiter does when the storage fails, in a word. It shows no URI."""
 
 
 class LimiterOptions(TypedDict, total=False):
@@ -27,6 +31,7 @@ class LimiterOptions(TypedDict, total=False):
     tier_of: TierOf | None
     pseudonymize: bytes | None
     on_storage_error: OnStorageError
+    insurance_share: int
     timeout: float
     clock: Callable[[], float] | None
     enabled: bool
@@ -62,6 +67,7 @@ def check_options(
     namespace: object,
     tier_of: object,
     on_storage_error: object,
+    insurance_share: object,
     timeout: object,
     clock: object,
     enabled: object,
@@ -75,8 +81,7 @@ def check_options(
     """
     if not isinstance(namespace, str) or not valid_namespace(namespace):
         raise NotifyError("namespace= must be 1 to 32 letters, digits, '.', '_' or '-', such as 'notify'.")
-    if on_storage_error not in ("raise", "allow", "deny"):
-        raise NotifyError(f"on_storage_error={on_storage_error!r} is unknown; use 'raise', 'allow' or 'deny'.")
+    check_share(insurance_share, policy_of(on_storage_error))
     checked_timeout(timeout)
     for name, switched in (("enabled", enabled), ("remember_refusals", remember_refusals)):
         if not isinstance(switched, bool):
@@ -90,6 +95,51 @@ def check_options(
             raise NotifyError(f"{option}= must be a callable or None, not a {type(value).__name__}.")
         check_is_called_only(value, f"{option}=")
     check_is_called_only(getattr(clock, "sleep", None), "The method sleep of clock=")
+
+
+def policy_of(on_storage_error: object) -> FailurePolicy:
+    """What a limiter does when the storage fails.
+
+    Raises:
+        NotifyError: there is no such policy, and it is no storage either.
+    """
+    if on_storage_error == "raise":
+        return "raise"
+    if on_storage_error == "allow":
+        return "allow"
+    if on_storage_error == "deny":
+        return "deny"
+    if isinstance(on_storage_error, str):
+        is_storage, said = "://" in on_storage_error, repr(on_storage_error)
+    else:
+        is_storage = any(hasattr(on_storage_error, verb) for verb in ("acquire", "incr"))
+        said = f"<{type(on_storage_error).__name__}>"
+    if is_storage:
+        return "insurance"
+    raise NotifyError(
+        f"on_storage_error={said} is unknown; use 'raise', 'allow' or 'deny', or another storage, such as 'memory://'."
+    )
+
+
+def without_insurance(options: LimiterOptions) -> LimiterOptions:
+    """The options for windows in memory, which need no insurance."""
+    if policy_of(options.get("on_storage_error", "raise")) == "insurance":
+        return {**options, "on_storage_error": "raise", "insurance_share": 1}
+    return options
+
+
+def check_share(share: object, policy: FailurePolicy) -> None:
+    """Check the number of processes that divide the amounts of the insurance.
+
+    Raises:
+        NotifyError: it is no such number, or there is no insurance.
+    """
+    if isinstance(share, bool) or not isinstance(share, int) or share < 1:
+        raise NotifyError("insurance_share= must be the number of processes, a whole number of at least 1.")
+    if share > 1 and policy != "insurance":
+        raise NotifyError(
+            "insurance_share= divides the amounts of an insurance. Pass a storage too, such as on_storage_error='memory://'."
+        )
 
 
 def check_slept(result: object) -> None:

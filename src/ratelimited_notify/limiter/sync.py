@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.limiter.base import BaseLimiter
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ratelimited_notify.limiter.failure_budget import FailureBudget
+    from ratelimited_notify.limiter.insured import Insured
     from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.window_state import WindowState
     from ratelimited_notify.notification.annotations import Recipient
@@ -40,6 +41,16 @@ class Limiter(BaseLimiter["Storage"]):
             return open_storage(storage, timeout=self._timeout, clock=self._clock, circuit=self._circuit)
         self._check_clock_of(storage)
         return adopt(storage)
+
+    def _insured_by(self) -> type[Insured]:
+        from ratelimited_notify.limiter.insured import Insured
+
+        return Insured
+
+    def _found_insurance(self) -> Insured:
+        if self._insurance is None:
+            self.storage  # noqa: B018  # opens it, and the insurance with it
+        return cast("Insured", self._insurance)
 
     def hit(
         self,
@@ -89,6 +100,8 @@ class Limiter(BaseLimiter["Storage"]):
         query = self._prepare(type, recipient, cost, priority, fields, hit=True)
         if isinstance(query, Decision):
             return query
+        if self._is_insured:
+            return self._insured([query], self._found_insurance().hit(self.storage, query))[0]
         try:
             verdict = self.storage.acquire(query.windows, query.keys, query.cost)
         except StorageError as error:
@@ -112,6 +125,9 @@ class Limiter(BaseLimiter["Storage"]):
         try:
             verdict = self.storage.peek(query.windows, query.keys, query.cost)
         except StorageError as error:
+            if self._is_insured:
+                answer = self._found_insurance().test(query, error)
+                return self._insured([query], answer, tested=True)[0]
             return self._failed([query], error, tested=True)[0]
         return self._test_decision(query, verdict)
 
@@ -132,6 +148,8 @@ class Limiter(BaseLimiter["Storage"]):
         if self._is_off():
             return [self._off_decision(type, recipient, cost) for recipient in recipients]
         queries = self._query_each(type, recipients, cost, priority, fields)
+        if self._is_insured:
+            return self._insured(queries, self._found_insurance().hit_each(self.storage, queries))
         try:
             verdicts = self._acquire_many(queries)
         except StorageError as error:
@@ -150,6 +168,12 @@ class Limiter(BaseLimiter["Storage"]):
 
         known = self._queries_for(batch)
         queries = queries_among(known)
+        if self._is_insured:
+            answer = self._found_insurance().hit_each(self.storage, queries, patience)
+            try:
+                return merge_decisions(known, self._insured(queries, answer))
+            except StorageError as error:
+                return merge_decisions(known, self._undecided(queries, error))
         try:
             patience.check()
             answers: Sequence[Decision | Exception] = self._decisions(queries, self._acquire_many(queries))
@@ -171,8 +195,12 @@ class Limiter(BaseLimiter["Storage"]):
         receipt = self._receipt(decision)
         if receipt is None:
             return False
+        insurance = self._found_insurance() if self._is_insured else None
         try:
-            decision.released = self.storage.release(*receipt)
+            if insurance is not None:
+                insurance.release(receipt)
+            storage = insurance.storage if insurance is not None and decision.degraded else self.storage
+            decision.released = storage.release(receipt.windows, receipt.keys, receipt.cost, receipt.tokens)
         except StorageError as error:
             self._tell_failure(error, policy="raise")
             raise
@@ -236,7 +264,10 @@ class Limiter(BaseLimiter["Storage"]):
         windows, keys = self._windows_to_clear(query, shared)
         try:
             with self._telling_failure():
-                return self.storage.forget(windows, keys) if windows else 0
+                forgotten = self.storage.forget(windows, keys) if windows else 0
+            if self._is_insured:
+                self._found_insurance().forget(windows, keys)
+            return forgotten
         finally:
             self._changed(windows, keys)
 
@@ -270,6 +301,8 @@ class Limiter(BaseLimiter["Storage"]):
 
         duration = duration_of(seconds)
         window, key = self._pause_window(rule, fields)
+        if self._is_insured:
+            self._found_insurance().pause(window, key, duration)
         with self._telling_failure():
             return utc(self.storage.pause(window, key, duration))
 
@@ -293,7 +326,10 @@ class Limiter(BaseLimiter["Storage"]):
         window, key = self._pause_window(rule, fields)
         try:
             with self._telling_failure():
-                return self.storage.forget([window], [key]) > 0
+                forgotten = self.storage.forget([window], [key])
+            if self._is_insured:
+                self._found_insurance().forget([window], [key])
+            return forgotten > 0
         finally:
             self._changed([window], [key])
 
@@ -311,6 +347,8 @@ class Limiter(BaseLimiter["Storage"]):
         if self._owned and self._storage is not None:
             self._storage.close()
             self._rules_changed()
+        if self._insurance is not None and self._insurance.owned:
+            self._insurance.storage.close()
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ratelimited_notify.instrumentation.watcher import Callback, Handle, Watcher
     from ratelimited_notify.limiter.decision import Decision
-    from ratelimited_notify.limiter.options import OnStorageError
+    from ratelimited_notify.limiter.options import FailurePolicy
     from ratelimited_notify.limiter.query import Query
     from ratelimited_notify.limiter.watching import Watching
     from ratelimited_notify.rules.rule import Rule
@@ -31,7 +31,7 @@ class Watched(Places[_S], Generic[_S]):
     watching: Watching | None
     """What it tells, and to whom. None if nobody watches; then nothing is made or computed for it."""
     _own_watchers: tuple[Watcher, ...]
-    _on_storage_error: OnStorageError
+    _policy: FailurePolicy
 
     def watch(self, callback: Callback, *, recipients: bool = False) -> Handle:
         """Call a function for each event of this limiter, and of the notifiers and decorated functions that it decides for.
@@ -77,7 +77,7 @@ class Watched(Places[_S], Generic[_S]):
         self._tell_rules()
         if self.watching is not None and self._storage is not None:
             circuits: object = getattr(self._storage, "circuits", None)
-            self.watching.storage_in_use(self._on_storage_error, circuits if isinstance(circuits, Circuits) else {})
+            self.watching.storage_in_use(self._policy, circuits if isinstance(circuits, Circuits) else {})
 
     def watchers_changed(self) -> None:
         """Note that others watch the whole process."""
@@ -134,7 +134,7 @@ class Watched(Places[_S], Generic[_S]):
         if self.watching is not None and number:
             from ratelimited_notify.instrumentation.events import StorageFailed
 
-            policy = self._on_storage_error if policy is None else policy
+            policy = self._policy if policy is None else policy
             self.watching.tell(StorageFailed(self._backend(), policy, type(error).__name__, number))
 
     @contextmanager

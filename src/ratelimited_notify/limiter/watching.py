@@ -162,15 +162,16 @@ class Watching:
         seconds = perf_counter() - began if began else None
         verdict, rule = judged(decision, exempt=exempt)
         type, cost, backend = self.shown(decision.type), decision.cost, self.backend
+        degraded = decision.degraded
         if self._informed:
-            self.tell_about(Decided(type, verdict, rule, False, cost, backend, seconds), decision.recipient)
+            self.tell_about(Decided(type, verdict, rule, degraded, cost, backend, seconds), decision.recipient)
             return
-        alike = type, verdict, rule, cost, seconds is None
+        alike = type, verdict, rule, degraded, cost, seconds is None
         tell = self._decided.get(alike)
         if tell is None:
             if len(self._decided) >= _MOST_TYPES:
                 self._decided = {}
-            event = Decided(type, verdict, rule, False, cost, backend)
+            event = Decided(type, verdict, rule, degraded, cost, backend)
             tell = self._decided[alike] = self._prepared_decision(event, timed=seconds is not None)
         try:
             tell(seconds)

@@ -83,7 +83,7 @@ class Policy:
 
     def waits(self, decision: Decision) -> bool:
         """Whether to wait after this refusal, if `max_wait` allows it."""
-        return not decision.allowed and decision.error is None and self.of(decision) == "wait"
+        return not decision.allowed and _is_explained(decision) and self.of(decision) == "wait"
 
     def pause(self, decision: Decision, waited: float) -> float | None:
         """Seconds to wait before asking again, after `waited` seconds of waiting; None if this decision is final.
@@ -97,7 +97,7 @@ class Policy:
         choice = self.of(decision)
         if choice == "drop":
             return None
-        if choice == "wait" and decision.error is None:
+        if choice == "wait" and _is_explained(decision):
             pause = decision.retry_after if decision.retry_after > 0 else _SHORTEST_PAUSE
             if waited + pause <= (self.max_wait or 0):
                 return pause
@@ -130,6 +130,11 @@ def checking(policy: Policy, who: str) -> Callable[[RuleSet], None]:
             raise NotifyError(f"{who} cannot go by these rules: {error}") from None
 
     return check
+
+
+def _is_explained(decision: Decision) -> bool:
+    """Whether windows made the decision, so that it says when it may change."""
+    return decision.error is None or decision.degraded
 
 
 def _strictest(choices: Iterable[OnLimit]) -> OnLimit | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, cast
 
@@ -116,6 +117,19 @@ class Counter(Window):
         if self._item is None:
             self._item = keyed_item(self._limit, self._namespace, self.rule, self.by, self.strategy)
         return self._item
+
+    def divided(self, share: int) -> Counter:
+        """The same windows with this part of the amount, rounded up: what one of so many processes may use."""
+        twin = copy(self)
+        twin.amount = -(-self.amount // share)
+        twin._limit = type(self._limit)(twin.amount, self._limit.multiples)
+        return twin
+
+    def in_mode(self, mode: Mode) -> Counter:
+        """The same windows for hits in another mode."""
+        twin = copy(self)
+        twin.mode = mode
+        return twin
 
     def key_parts(self, type: str) -> tuple[str, str]:
         """The parts of the keys of a type before and after the recipient, as it is written in keys. If keys do not depend on

@@ -23,6 +23,10 @@ def _counted(*, sent: bool) -> str:
     return UNKNOWN if sent else NOTHING
 
 
+def _uncounted(message: str) -> StorageError:
+    return StorageError(message, nothing_counted=True)
+
+
 def storage_error(host: Host, seconds: float, error: Exception, *, sent: bool) -> StorageError:
     """An exchange failed.
 
@@ -47,13 +51,14 @@ def late(host: Host, seconds: float, *, sent: bool) -> StorageError:
     """No reply came by the deadline. `sent`: the hit was on its way."""
     return StorageError(
         f"memcached at {host.name} gave no answer within {seconds:g} seconds. {_counted(sent=sent)} "
-        "Is the server hanging, unreachable or overloaded? A longer timeout= gives it more time."
+        "Is the server hanging, unreachable or overloaded? A longer timeout= gives it more time.",
+        nothing_counted=not sent,
     )
 
 
 def out_of_time(host: Host, seconds: float) -> StorageError:
     """The deadline passed before a request could be sent."""
-    return StorageError(
+    return _uncounted(
         f"The {seconds:g} seconds of timeout= passed before a request to memcached at {host.name} could be sent. {NOTHING} "
         "Is this process overloaded, or is another host slow? A longer timeout= allows more time."
     )
@@ -61,7 +66,7 @@ def out_of_time(host: Host, seconds: float) -> StorageError:
 
 def busy(host: Host, seconds: float) -> StorageError:
     """Other callers of this process used the connection until the deadline."""
-    return StorageError(
+    return _uncounted(
         f"Other callers in this process used the connection to memcached at {host.name} for the whole timeout= of "
         f"{seconds:g} seconds. {NOTHING} Is the server slow, or are many hits for one recipient? A longer timeout= allows "
         "more time."
@@ -70,7 +75,7 @@ def busy(host: Host, seconds: float) -> StorageError:
 
 def contended(host: Host, seconds: float, attempts: int) -> StorageError:
     """Another caller wrote the item first in every attempt, until the deadline."""
-    return StorageError(
+    return _uncounted(
         f"The same windows in memcached at {host.name} were changed by others {attempts} times within {seconds:g} "
         f"seconds. {NOTHING} Set a longer timeout=, or keep a window that all recipients share in Redis."
     )
@@ -81,19 +86,21 @@ def _broken(host: Host, error: OSError, *, sent: bool) -> StorageError:
     said = error.strerror or type(error).__name__
     return StorageError(
         f"memcached at {host.name} could not be reached, or the connection was lost: {said}. {_counted(sent=sent)} "
-        "Is the server running, without TLS, and may this host connect to it?"
+        "Is the server running, without TLS, and may this host connect to it?",
+        nothing_counted=not sent,
     )
 
 
 def _refused(host: Host, said: str, *, sent: bool) -> StorageError:
     """The server could not process the request."""
     if said == UNAUTHENTICATED:
-        return StorageError(
+        return _uncounted(
             f"memcached at {host.name} requires a login (-Y or -S), and this storage does not log in. {NOTHING} "
             "Run the server without it, and let only your hosts connect to it."
         )
     return StorageError(
-        f"memcached at {host.name} refused: {said}. {_counted(sent=sent)} Check the server's memory (-m) and settings."
+        f"memcached at {host.name} refused: {said}. {_counted(sent=sent)} Check the server's memory (-m) and settings.",
+        nothing_counted=not sent,
     )
 
 
@@ -101,13 +108,14 @@ def _garbled(host: Host, *, sent: bool) -> StorageError:
     """The reply does not match the request."""
     return StorageError(
         f"The server at {host.name} sent something that is not memcached's reply to the request. "
-        f"{_counted(sent=sent)} Is it memcached that listens there, and does a proxy in between change replies?"
+        f"{_counted(sent=sent)} Is it memcached that listens there, and does a proxy in between change replies?",
+        nothing_counted=not sent,
     )
 
 
 def not_asked(host: Host, circuit: Circuit) -> StorageError:
     """The circuit is open."""
-    return StorageError(
+    return _uncounted(
         f"memcached at {host.name} was not asked, because it gave no answer {circuit.failures} times in a row. {NOTHING} "
         f"The first call {circuit.pause:g} seconds or more after the last attempt tries again."
     )

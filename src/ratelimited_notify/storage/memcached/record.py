@@ -111,14 +111,17 @@ class Item:
     def outgrown(self) -> StorageError:
         """The error for an item too large for memcached. It names the rule that fills the item, and what to do."""
         if not self._opened:
-            return StorageError("memcached rejected a nearly empty item as too large. Nothing was counted.")
+            return StorageError(
+                "memcached rejected a nearly empty item as too large. Nothing was counted.", nothing_counted=True
+            )
         moving = [window for window, record in self._opened.values() if isinstance(record, MovingWindow)]
         window = max(moving or (window for window, _ in self._opened.values()), key=lambda window: window.amount)
         return StorageError(
             f"With one more hit, the rule {window.rule!r} ({window.amount} hits, {window.strategy}) would exceed what "
             "memcached stores in one item (1 MB unless its -I says otherwise): a moving window keeps every hit, and all "
             "windows of a recipient are in one item. Nothing was counted. Give rules with many hits "
-            "strategy='sliding-window-counter' or 'fixed-window', or use a Redis storage."
+            "strategy='sliding-window-counter' or 'fixed-window', or use a Redis storage.",
+            nothing_counted=True,
         )
 
 
@@ -235,5 +238,6 @@ def _unreadable(what: str, whose: str) -> StorageError:
     return StorageError(
         f"memcached holds {what} of {whose} that this release cannot read. Nothing was counted. Did another program or "
         "another release write it? `clear` empties the windows of a recipient, and a namespace= of its own separates this "
-        "limiter from other programs."
+        "limiter from other programs.",
+        nothing_counted=True,
     )

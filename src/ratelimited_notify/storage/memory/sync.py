@@ -153,7 +153,8 @@ class MemoryStorage(LimitsVerbs, LimitsStorage):
         if lock.locked() and not self.guard.wait_until_open():
             raise StorageError(
                 f"The windows in memory stayed locked for {self.timeout} seconds. "
-                "Is the limiter called from a signal handler, or from its own clock?"
+                "Is the limiter called from a signal handler, or from its own clock?",
+                nothing_counted=True,
             )
         return lock
 

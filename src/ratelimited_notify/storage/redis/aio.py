@@ -187,8 +187,12 @@ class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):
             call = self._scripts.acquire_many(batch)
             return GroupedVerdicts((await self._run(call, scripts.keys_of(batch), (read,), batch=True),))
         groups: list[decided.Replies] = []
-        for batches in scripts.round_trips(requests):
-            groups += await self._converse(scripts.conversation(self._scripts, batches))
+        try:
+            for batches in scripts.round_trips(requests):
+                groups += await self._converse(scripts.conversation(self._scripts, batches))
+        except StorageError as error:
+            failures.ended_batch(error, first=not groups)
+            raise
         return GroupedVerdicts(groups)
 
     async def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:

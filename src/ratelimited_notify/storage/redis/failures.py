@@ -15,6 +15,20 @@ _TOO_MANY = "max number of clients reached"
 FAILURES = (exceptions.RedisError, exceptions.ChildDeadlockedError, OSError)
 """The errors that redis-py raises."""
 
+_REFUSALS = (
+    exceptions.AskError,
+    exceptions.BusyLoadingError,
+    exceptions.ClusterCrossSlotError,
+    exceptions.ClusterDownError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.TryAgainError,
+)
+"""Errors after which nothing was counted: a script reads all windows before its first write, and these come before it."""
+
+_REFUSED = ("NOTIFYVERSION", "OOM", "READONLY", "NOREPLICAS", "MISCONF", "BUSY ", "MASTERDOWN")
+"""What such errors begin with if redis-py has no class for them."""
+
 GARBLED = (
     ValueError,
     TypeError,
@@ -29,6 +43,8 @@ GARBLED = (
 
 class NothingSent(StorageError):
     """The request had no effect: it did not leave this process, or the server refused it before it ran."""
+
+    nothing_counted = True
 
 
 class AccessRefused(NothingSent):
@@ -94,7 +110,12 @@ def failure(error: Exception, where: str, timeout: float, *, sent: bool) -> Stor
         return (NothingSent if error.is_silent else AccessRefused)(f"{error} [Redis at {where}]")
     # A server with too many clients refuses the first command before it runs.
     kind = StorageError if sent and _TOO_MANY not in str(error) else NothingSent
-    return kind(f"{_said(error, timeout, sent)} [Redis at {where}]")
+    return kind(f"{_said(error, timeout, sent)} [Redis at {where}]", nothing_counted=_is_refusal(error))
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server says that it does not run the script, or that it refused its first write."""
+    return isinstance(error, _REFUSALS) or str(error).startswith(_REFUSED)
 
 
 def storage_error(where: str, timeout: float, error: Exception, sent: bool) -> StorageError:
@@ -105,6 +126,18 @@ def storage_error(where: str, timeout: float, error: Exception, sent: bool) -> S
 def out_of_time(where: str, timeout: float, error: Exception) -> StorageError:
     """Nothing was sent: when this caller got a place, there was no time left to connect."""
     return OutOfTime(f"{_said(error, timeout, sent=False)} [Redis at {where}]")
+
+
+def ended_batch(error: StorageError, *, first: bool) -> None:
+    """Note that an error ended a batch of several round trips.
+
+    Arguments:
+        error: what went wrong.
+        first: whether nothing was decided before.
+    """
+    if not first or not isinstance(error, NothingSent) or isinstance(error, AccessRefused):
+        # The round trip before may have been counted.
+        error.nothing_counted = False
 
 
 def has_more(inner: Any) -> bool:  # Any: a connection of redis-py's
@@ -171,7 +204,8 @@ def has_timed_out(error: Exception) -> bool:
 def redirected_in_circles(where: str) -> StorageError:
     """A request was redirected too often: each server redirected it to another one."""
     return StorageError(
-        f"The servers of the Redis cluster redirect in circles, so nothing was counted. [Redis at {where}]"
+        f"The servers of the Redis cluster redirect in circles, so nothing was counted. [Redis at {where}]",
+        nothing_counted=True,
     )
 
 

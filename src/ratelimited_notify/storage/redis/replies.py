@@ -34,6 +34,8 @@ class UnreadableWindow(StorageError):
     None of the requests in the same script call was counted. The connection can still be used.
     """
 
+    nothing_counted = True
+
     request = 0
     """The position of the window's request among those of the script call."""
 

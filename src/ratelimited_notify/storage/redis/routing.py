@@ -212,7 +212,8 @@ def _learn(slots: Slots, clock: Callable[[], float], deadline: float) -> Steps[N
                 return
         elif "cluster support disabled" in str(answer[0]):
             raise StorageError(
-                f"The Redis server is not part of a cluster; use redis:// for it. [Redis at {where(address)}]"
+                f"The Redis server is not part of a cluster; use redis:// for it. [Redis at {where(address)}]",
+                nothing_counted=True,
             )
         else:
             slots.troubles[address] = failures.failure(answer[0], where(address), 0, sent=True)

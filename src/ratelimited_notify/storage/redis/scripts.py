@@ -332,12 +332,14 @@ def _plan(windows: Sequence[Window], cost: int, taking: int) -> list[int]:
         if window.period > LONGEST_PERIOD:
             raise StorageError(
                 f"The period of rule {window.rule!r} is too long for Redis: it is {window.period} microseconds, "
-                f"and the longest is {LONGEST_PERIOD}, about 35 years."
+                f"and the longest is {LONGEST_PERIOD}, about 35 years.",
+                nothing_counted=True,
             )
         if window.amount > LARGEST_AMOUNT:
             raise StorageError(
                 f"The amount of rule {window.rule!r} is too large for Redis: it is {window.amount}, "
-                f"and the largest is {LARGEST_AMOUNT}."
+                f"and the largest is {LARGEST_AMOUNT}.",
+                nothing_counted=True,
             )
         plan += _STRATEGIES[window.strategy][0], window.mode, window.amount, window.period
     return plan

@@ -281,10 +281,10 @@ def _all_back(
 
 
 def _checked(answers: Sequence[Any]) -> Sequence[Any]:  # Any: as in `Rounds`
-    """The answers; raises the first error among them."""
-    for answer in answers:
-        if isinstance(answer, StorageError):
-            raise answer
+    """The answers; raises the first error among them, or rather one after which it is not known what was counted."""
+    errors = [answer for answer in answers if isinstance(answer, StorageError)]
+    if errors:
+        raise min(errors, key=lambda error: error.nothing_counted)
     return answers
 
 

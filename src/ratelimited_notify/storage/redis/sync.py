@@ -113,9 +113,13 @@ class RedisStorage(LimitsVerbs, LimitsRedisStorage):
             read = partial(scripts.answers, requests=batch)
             return GroupedVerdicts((self._run(self._scripts.acquire_many(batch), scripts.keys_of(batch), read),))
         groups: list[decided.Replies] = []
-        for batches in scripts.round_trips(requests):
-            conversation = scripts.conversation(self._scripts, batches)
-            groups += self._exchange(partial(_converse, conversation, self.timeout), self._deadline())
+        try:
+            for batches in scripts.round_trips(requests):
+                conversation = scripts.conversation(self._scripts, batches)
+                groups += self._exchange(partial(_converse, conversation, self.timeout), self._deadline())
+        except StorageError as error:
+            failures.ended_batch(error, first=not groups)
+            raise
         return GroupedVerdicts(groups)
 
     def peek(self, windows: Sequence[Window], keys: Sequence[str], cost: int) -> Verdict:

@@ -51,6 +51,8 @@ class AsyncSQLiteStorage(AsyncLimitsVerbs, AsyncLimitsStorage):
     ) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
         self._storage = SQLiteStorage(uri, timeout=timeout, clock=clock)
+        self.path = self._storage.path
+        """The file."""
         self.timeout = self._storage.timeout
         self.now = self._storage.now
         self._worker = Worker(self._storage.acquire_together)

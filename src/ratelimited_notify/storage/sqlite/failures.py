@@ -17,6 +17,10 @@ NOTHING = "Nothing was counted."
 _UNUSABLE = "Give the windows a file of their own, such as sqlite:///windows.db."
 
 
+def _uncounted(message: str) -> StorageError:
+    return StorageError(message, nothing_counted=True)
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     """Whether another process has the file locked, so that a later attempt may succeed."""
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -26,7 +30,7 @@ def of(path: Path, error: sqlite3.Error) -> StorageError:
     """SQLite failed."""
     code = _code(error)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StorageError(
+        return _uncounted(
             f"The file {path} is damaged, or is not an SQLite database ({error}). {NOTHING} If it belongs to another "
             "program, name another file. If it is the file of the windows, restore it from a backup, or delete it together "
             "with its -wal and -shm files; then the windows are empty again."
@@ -34,16 +38,16 @@ def of(path: Path, error: sqlite3.Error) -> StorageError:
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return _not_writable(path, str(error))
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _extended(error) in _WRITING):
-        return StorageError(
+        return _uncounted(
             f"The file {path} could not be written ({error}). {NOTHING} Is the disk full, or a quota or the largest allowed "
             "file size reached?"
         )
     if code == sqlite3.SQLITE_IOERR:
-        return StorageError(
+        return _uncounted(
             f"Reading or writing the file {path} failed ({error}). {NOTHING} Is the disk all right, and is the file on a disk "
             "of this machine?"
         )
-    return StorageError(f"SQLite failed with the file {path}: {error}. {NOTHING}")
+    return _uncounted(f"SQLite failed with the file {path}: {error}. {NOTHING}")
 
 
 _WRITING = frozenset(
@@ -73,13 +77,13 @@ def no_access(path: Path, error: OSError) -> StorageError:
 def _not_writable(path: Path, said: str) -> StorageError:
     # Unlike those of a Path, these are no error where this user may not look.
     if os.path.isdir(path):  # noqa: PTH112  # as above
-        return StorageError(f"{path} is a folder. {NOTHING} Name a file in it: sqlite:///{path}/windows.db.")
+        return _uncounted(f"{path} is a folder. {NOTHING} Name a file in it: sqlite:///{path}/windows.db.")
     if not os.path.isdir(path.parent):  # noqa: PTH112  # as above
-        return StorageError(
+        return _uncounted(
             f"The folder {path.parent} is not there, or this user may not look into it. {NOTHING} Make the folder. The first decision "
             "makes the file."
         )
-    return StorageError(
+    return _uncounted(
         f"The file {path} could not be opened for writing: {said}. {NOTHING} The folder must exist, and this user must be "
         "allowed to write to it, to the file and to those beside it, whose names end in -wal, -shm and -lock. Did another user "
         "make them?"
@@ -88,7 +92,7 @@ def _not_writable(path: Path, said: str) -> StorageError:
 
 def on_network(path: Path, kind: str) -> StorageError:
     """The file is on a network filesystem."""
-    return StorageError(
+    return _uncounted(
         f"The file {path} is on a network filesystem ({kind}), where SQLite cannot coordinate several processes. {NOTHING} "
         "Move it to a disk of this machine, or use Redis if several machines share the windows."
     )
@@ -96,7 +100,7 @@ def on_network(path: Path, kind: str) -> StorageError:
 
 def no_wal(path: Path) -> StorageError:
     """The filesystem has no shared memory."""
-    return StorageError(
+    return _uncounted(
         f"SQLite cannot keep a write-ahead log for the file {path}. {NOTHING} Is it on a network filesystem, or open in "
         "another program? Move it to a disk of this machine."
     )
@@ -104,7 +108,7 @@ def no_wal(path: Path) -> StorageError:
 
 def foreign(path: Path) -> StorageError:
     """The file is another program's."""
-    return StorageError(
+    return _uncounted(
         f"The file {path} is a database of another program, or has rules or other tables in it. {NOTHING} {_UNUSABLE}"
     )
 
@@ -119,7 +123,7 @@ def changed(path: Path) -> StorageError:
 
 def later(path: Path, version: int, known: int) -> StorageError:
     """A later release has written the file."""
-    return StorageError(
+    return _uncounted(
         f"The file {path} has version {version} of the tables, and this release knows version {known} at most. {NOTHING} "
         "Update ratelimited-notify in every program that shares the file."
     )
@@ -127,7 +131,7 @@ def later(path: Path, version: int, known: int) -> StorageError:
 
 def replaced(path: Path) -> StorageError:
     """The file was deleted or replaced."""
-    return StorageError(
+    return _uncounted(
         f"The file {path} was deleted or replaced while it was open. {NOTHING} The next call opens the file that is there "
         "then, or begins a new one. Stop all programs that use the file before you restore it."
     )
@@ -143,7 +147,7 @@ def emptied(path: Path) -> StorageError:
 
 def log_deleted(path: Path) -> StorageError:
     """The log beside the file was deleted."""
-    return StorageError(
+    return _uncounted(
         f"The -wal or -shm file beside {path} was deleted or replaced while it was open. {NOTHING} The next call opens the file anew. "
         "Leave the -wal and -shm files alone while a program runs, and copy the file with .backup of sqlite3: a program that "
         "opens and closes it in another way gives up its locks."
@@ -152,7 +156,7 @@ def log_deleted(path: Path) -> StorageError:
 
 def locked(path: Path, seconds: float) -> StorageError:
     """Another process did not give up the lock in time."""
-    return StorageError(
+    return _uncounted(
         f"The file {path} stayed locked by another process for the {seconds:g} seconds of timeout=. {NOTHING} Is that "
         "process stopped, or the disk very slow? A longer timeout= allows more time."
     )
@@ -160,7 +164,7 @@ def locked(path: Path, seconds: float) -> StorageError:
 
 def busy(path: Path, seconds: float) -> StorageError:
     """Other threads of this process used the connection until the deadline."""
-    return StorageError(
+    return _uncounted(
         f"Other threads of this process used the file {path} for the {seconds:g} seconds of timeout=. {NOTHING} Is the disk "
         "very slow? A longer timeout= allows more time."
     )
@@ -177,7 +181,7 @@ def late(path: Path, seconds: float) -> StorageError:
 
 def reentered(path: Path) -> StorageError:
     """A call came from within a call."""
-    return StorageError(
+    return _uncounted(
         f"The file {path} is already in use by this thread. {NOTHING} Is the limiter called from a signal handler, or from "
         "its own clock?"
     )
@@ -185,7 +189,7 @@ def reentered(path: Path) -> StorageError:
 
 def inherited(path: Path) -> StorageError:
     """A connection was open and in use during a fork."""
-    return StorageError(
+    return _uncounted(
         f"This process was forked while its parent was in the middle of a decision in the file {path}, which SQLite does not "
         f"allow. {NOTHING} Fork before the first decision, or let this process begin afresh."
     )
@@ -193,7 +197,7 @@ def inherited(path: Path) -> StorageError:
 
 def unreadable(what: str) -> StorageError:
     """A row, or a window in it, cannot be decoded."""
-    return StorageError(
+    return _uncounted(
         f"The SQLite file holds {what} that this release cannot read. {NOTHING} Did another program or another release write "
         "it? `clear` empties the windows of a recipient."
     )
@@ -201,7 +205,7 @@ def unreadable(what: str) -> StorageError:
 
 def too_large() -> StorageError:
     """A number does not fit into 64 bits."""
-    return StorageError(
+    return _uncounted(
         f"A count or an instant does not fit into the 64 bits that SQLite has for a number. {NOTHING} Are the cost and the "
         "time of clock= what they should be?"
     )

@@ -97,7 +97,7 @@ class SQLiteStorage(LimitsVerbs, LimitsStorage):
                 return list(self._database.write(deadline, self._acquire_many, requests))
             except StorageError as error:
                 if time.monotonic() >= deadline:
-                    return [StorageError(str(error)) for _ in requests]
+                    return [StorageError(str(error), nothing_counted=error.nothing_counted) for _ in requests]
         found: list[Verdict | Exception] = []
         for request in requests:
             try:

@@ -1,0 +1,129 @@
+"""The insurance of a `Limiter`: how it is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ratelimited_notify.errors import NotifyError, StorageError
+from ratelimited_notify.limiter.batch import requests
+from ratelimited_notify.limiter.failure_budget import ENDLESS
+from ratelimited_notify.limiter.insurance import Answer, Insurance, both_failed
+from ratelimited_notify.storage.base import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ratelimited_notify.limiter.failure_budget import FailureBudget
+    from ratelimited_notify.limiter.query import Query
+    from ratelimited_notify.limiter.receipt import Receipt
+    from ratelimited_notify.rules.counter import Counter
+    from ratelimited_notify.windows.strategies import Request, VerdictLike
+
+
+class Insured(Insurance[Storage]):
+    """The insurance of a `Limiter`."""
+
+    def hit(self, storage: Storage, query: Query) -> Answer:
+        """Ask the storage about one hit; if that fails, ask the insurance."""
+        try:
+            if self.debts:
+                verdict = self._acquire_owed(storage, [query.request()])[0]
+            else:
+                verdict = storage.acquire(query.windows, query.keys, query.cost)
+        except StorageError as error:
+            return self._decide([query], error)
+        if not verdict.granted:
+            return Answer([verdict])
+        # Most hits take this way.
+        outcome = self.copied_at_once(query)
+        notes = self._copy([query], [verdict]) if outcome is None else [(0, outcome)]
+        return Answer([verdict], notes=notes)
+
+    def hit_each(self, storage: Storage, queries: Sequence[Query], patience: FailureBudget = ENDLESS) -> Answer:
+        """`hit` for each query."""
+        try:
+            patience.check()
+            asked = requests(queries)
+            verdicts: Sequence[VerdictLike] = ()
+            if asked:
+                verdicts = self._acquire_owed(storage, asked) if self.debts else storage.acquire_many(asked)
+            patience.answered()
+        except StorageError as error:
+            patience.failed(error)
+            return self._decide(queries, error)
+        return Answer(verdicts, notes=self._copy(queries, verdicts))
+
+    def _acquire_owed(self, storage: Storage, asked: Sequence[Request]) -> Sequence[VerdictLike]:
+        """Ask the storage, and add to it first what the windows owe."""
+        together, places, due = self.due(asked)
+        try:
+            verdicts = storage.acquire_many(together)
+        except StorageError as error:
+            self.undone(due, error)
+            raise
+        return verdicts if len(together) == len(places) else [verdicts[place] for place in places]
+
+    def _copy(self, queries: Sequence[Query], verdicts: Sequence[VerdictLike]) -> Sequence[tuple[int, object]]:
+        """Count what the storage granted. Returns what is noted about that."""
+        if not self.copies:
+            return ()
+        number = 1
+        try:
+            copies = self.copies_of(queries, verdicts)
+            copied = copies.requests
+            if not copied:
+                return copies.notes
+            number = len(copied)
+            counted = [self.storage.acquire(*copied[0])] if number == 1 else self.storage.acquire_many(copied)
+        except StorageError as error:
+            self.failed(error, number)
+            return ()
+        self.works()
+        return copies.counted(counted)
+
+    def test(self, query: Query, error: StorageError) -> Answer:
+        """What `hit` would answer if the storage fails with this error, without counting anything."""
+        try:
+            return Answer([self.storage.peek(*self.question(query))], error)
+        except StorageError as failed:
+            return both_failed(error, failed)
+
+    def _decide(self, queries: Sequence[Query], error: StorageError) -> Answer:
+        questions = [self.question(query) for query in queries if query.windows]
+        verdicts: Sequence[VerdictLike] = ()
+        try:
+            if len(questions) == 1:
+                verdicts = [self.storage.acquire(*questions[0])]
+            elif questions:
+                verdicts = self.storage.acquire_many(questions)
+        except StorageError as failed:
+            return both_failed(error, failed)
+        return Answer(verdicts, error)
+
+    def release(self, receipt: Receipt) -> None:
+        """Give back the copy of a hit, or the debt."""
+        copy = self.copy_in(receipt)
+        if copy is not None:
+            try:
+                self.storage.release(*copy)
+            except StorageError as error:
+                self.failed(error)
+
+    def forget(self, windows: Sequence[Counter], keys: Sequence[str]) -> None:
+        """Empty these windows, and forget what they owe."""
+        if keys:
+            self.debts.forget(keys)
+            try:
+                self.storage.forget(windows, keys)
+            except StorageError as error:
+                self.failed(error)
+
+    def pause(self, window: Counter, key: str, duration: int) -> None:
+        """Pause a rule, unless a storage of `limits` keeps the windows."""
+        try:
+            self.storage.pause(window, key, duration)
+        except StorageError as error:
+            self.failed(error)
+        except NotifyError:
+            # It keeps no pauses.
+            pass
