@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis.asyncio.connection as redis_connection
 from hypothesis import given, settings, strategies as st
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, TimeoutError as RedisTimeoutError
 
 from ratelimited_notify import AsyncLimiter, StorageError
 from ratelimited_notify.storage.circuit import Circuit
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from servers import Valkey
 
 PATIENT = 30.0
+ROOM = 4096
 RULES = {"news": "1000000/day"}
 WINDOW = Window("moving-window", 1_000_000, 3_600_000_000, rule="news")
 KEYS = ["n:{ana}:news:m"]
@@ -78,7 +79,11 @@ async def fed(expected: int, pieces: Sequence[bytes], protocol: int = 2) -> Kept
     inner, kept = plugged(protocol), Kept(expected)
     incoming = Incoming(inner, lambda: kept)
     for piece in pieces:
-        incoming.data_received(piece)
+        # As the event loop does it.
+        for begin in range(0, len(piece), ROOM):
+            part = piece[begin : begin + ROOM]
+            incoming.get_buffer(-1)[: len(part)] = part
+            incoming.buffer_updated(len(part))
         # redis-py's parser runs in a task.
         for _ in range(3):
             await asyncio.sleep(0)
@@ -291,6 +296,41 @@ def test_a_greeting_is_no_answer(greeting: bytes, said: str) -> None:
 
     assert isinstance(error, StorageError)
     assert said in str(error) or "broke before the answer" in str(error) or "cannot be reached" in str(error)
+
+
+@pytest.mark.parametrize("error", [b"-MOVED x\r\n", b"-ASK \r\n"])
+def test_a_redirection_that_nobody_asked_for_is_no_answer(error: bytes) -> None:
+    """redis-py's parser stumbles over it; the caller gets an error of ours, and not that of the parser."""
+
+    async def main() -> None:
+        inner = plugged()
+        inner._reader.feed_data(error)
+        with pytest.raises(failures.UnexpectedReply):
+            Incoming(inner, lambda: None)
+
+    asyncio.run(main())
+
+
+def test_who_comes_late_is_told_what_ended_the_connection(valkey: Valkey) -> None:
+    """Callers wait for one connection, and the first of them loses it: the others are not told that the storage was closed."""
+
+    async def main() -> BaseException | Any:
+        storage = AsyncRedisStorage(valkey.url, timeout=PATIENT, circuit=None)
+        connection = storage._of_loop().decisions
+        deadline = asyncio.get_running_loop().time() + PATIENT
+
+        async def first() -> None:
+            await connection.put(b"PING\r\n", [bytes], deadline)
+            connection.drop(RedisTimeoutError())
+
+        _, late = await asyncio.gather(first(), connection.put(b"PING\r\n", [bytes], deadline), return_exceptions=True)
+        await storage.close()
+        return late
+
+    late = asyncio.run(main())
+
+    assert isinstance(late, failures.NothingSent)
+    assert "in time, so nothing was sent" in str(late)
 
 
 def test_long_replies_of_other_types(valkey: Valkey) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import socket
 import ssl
@@ -19,6 +20,7 @@ from cluster_servers import Both, Watcher, cluster_servers, wait_for
 from proxy import Proxy
 from ratelimited_notify import Circuit, StorageError
 from ratelimited_notify.storage import open_async_storage, open_storage
+from ratelimited_notify.storage.redis.aio import AsyncRedisStorage
 from ratelimited_notify.storage.redis.failures import AccessRefused
 from ratelimited_notify.storage.redis.sentinel import RedisSentinelStorage
 from ratelimited_notify.storage.redis.sentinel_aio import AsyncRedisSentinelStorage
@@ -417,6 +419,36 @@ def test_tls_to_a_port_without(valkey: Valkey, opened: Callable[..., Any]) -> No
             assert ("did not begin TLS in time" in str(error)) is (number < 2)
     with Both(opened(valkey.url, timeout=PATIENT, circuit=circuit)) as storage:
         assert storage.acquire([WINDOW], [f"notify:{{plain{opened.__name__}}}:news:m"], 1).granted
+
+
+@pytest.mark.parametrize("sentinel", [False, True], ids=["direct", "sentinel"])
+def test_no_tls_is_told_by_a_loop_that_is_late(valkey: Valkey, sentinel: bool) -> None:
+    """The same where a busy event loop looks at all its time-outs at once."""
+    made: Any = (
+        AsyncRedisSentinelStorage(
+            f"redis+sentinel://{valkey.address}/notices", timeout=0.6, circuit=rarely(9), sentinel_kwargs={"ssl": True}
+        )
+        if sentinel
+        else AsyncRedisStorage(f"rediss://{valkey.address}", timeout=0.3, circuit=rarely(9))
+    )
+    with Both(made) as storage:
+        # Each attempt to begin TLS ends after 0.3 seconds.
+        storage._loop.call_later(0.25, time.sleep, 0.2)  # type: ignore[union-attr]  # it is asynchronous
+        assert ("does not begin TLS" if sentinel else "did not begin TLS in time") in str(refusal(storage))
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+def test_a_connection_that_is_not_opened_in_time_counts_once(scheme: str) -> None:
+    """Both the caller and the connection have a time-out; it is one failure."""
+    with socket.create_server((HOST, 0)) as silent:
+        uri = f"{scheme}://{HOST}:{silent.getsockname()[1]}?protocol=3"
+        made = AsyncRedisStorage(uri, timeout=0.3, circuit=rarely(9))
+        with Both(made) as storage:
+            for number in (1, 2, 3):
+                refusal(storage)
+                storage._loop.run_until_complete(asyncio.sleep(0.05))  # type: ignore[union-attr]  # as above
+                # None at all if the event loop was late.
+                assert made.breaker.failures <= number
 
 
 @both

@@ -88,11 +88,13 @@ async def _closing(connections: list[MultiplexedConnection]) -> AsyncGenerator[N
     """
     try:
         yield
-    finally:
+    except GeneratorExit:
+        # Not after an interrupt at the start, which must not be kept waiting here.
         for connection in connections:
             connection.drop(RedisConnectionError("The storage was closed"), ours=True)
         # The sockets are closed in the next iteration of the loop.
         await asyncio.sleep(0)
+        raise
 
 
 class AsyncRedisStorage(AsyncLimitsVerbs, LimitsRedisStorage):

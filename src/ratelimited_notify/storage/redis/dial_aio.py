@@ -12,7 +12,6 @@ from ratelimited_notify.storage.redis import failures, options
 
 # After `options`, which says what to install where redis is missing.
 import redis.asyncio.connection as redis_connection  # isort: skip
-from redis.exceptions import ConnectionError as RedisConnectionError  # isort: skip
 
 if TYPE_CHECKING:
     import socket
@@ -29,7 +28,7 @@ def abort(inner: Any) -> None:  # Any: a connection of redis-py's
 
 
 _MOMENT = 0.01
-"""Seconds."""
+"""Seconds. Connecting ends this much before the deadline, so that its caller is told what took too long."""
 
 
 class _Dialed:
@@ -39,28 +38,20 @@ class _Dialed:
     host: str
     port: int
     _dialed: socket.socket | None = None
+    begins_tls = False
+    """Whether it waits for the server to begin TLS."""
 
     async def _connect(self) -> None:
         # redis-py sets the socket options once the socket is connected.
         found = await resolve(self.host, self.port)
         self._dialed = await connect(found, self.deadline, lambda _: None)
         try:
-            if isinstance(self, redis_connection.SSLConnection):
-                await self._connect_with_tls()
-            else:
-                await super()._connect()  # type: ignore[misc]  # the next class has it
+            self.begins_tls = isinstance(self, redis_connection.SSLConnection)
+            await super()._connect()  # type: ignore[misc]  # the next class has it
+            self.begins_tls = False
         except BaseException:
             self._dialed.close()
             raise
-
-    async def _connect_with_tls(self) -> None:
-        # A moment before the caller's own deadline, so that it is known what took too long.
-        left = self.deadline - asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout_at(self.deadline - min(_MOMENT, left / 10)):
-                await super()._connect()  # type: ignore[misc]  # the next class has it
-        except TimeoutError:
-            raise failures.NoHandshake from None
 
     def _connection_arguments(self) -> Mapping[str, Any]:  # Any: what asyncio takes
         found: dict[str, Any] = {**super()._connection_arguments(), "sock": self._dialed}  # type: ignore[misc]  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]  # as above
@@ -85,25 +76,33 @@ async def connected(
     wanted: Mapping[str, Any],  # Any: whatever redis-py takes
     deadline: float,
 ) -> Any:  # Any: what redis-py makes
-    """Make a connection of this class and connect it before the deadline, by the clock of the event loop."""
+    """Make a connection of this class and connect it before the deadline, by the clock of the event loop.
+
+    Raises:
+        RedisError: it could not be connected.
+        TimeoutError: there was not enough time.
+        UnexpectedReply: the server does not reply like Redis.
+    """
     made = options.connection(_dialed(kind), wanted)
     made.deadline = deadline
     # CLIENT SETINFO would cost two round trips per connection. The attributes are those of redis-py before 7 and since 7.
     made.driver_info = made.lib_name = made.lib_version = None
-    # The caller enforces the deadline, at a lower cost than redis-py's time-outs.
+    # One deadline, at a lower cost than redis-py's time-outs.
     made.socket_timeout = made.socket_connect_timeout = None
+    left = deadline - asyncio.get_running_loop().time()
     try:
-        await made.connect()
+        # The callers have no time-out of their own around this: if both ended at once, it would not be known what took too long.
+        async with asyncio.timeout_at(deadline - min(_MOMENT, left / 10)):
+            await made.connect()
     except failures.GARBLED as error:
         abort(made)
         if raised_by_caller(error) is not None:
             raise
         raise failures.UnexpectedReply from None
-    except RedisConnectionError as error:
+    except TimeoutError:
         abort(made)
-        if isinstance(error.__cause__, failures.NoHandshake):
-            # redis-py has wrapped it.
-            raise error.__cause__ from None
+        if getattr(made, "begins_tls", False):
+            raise failures.NoHandshake from None
         raise
     except BaseException:
         abort(made)

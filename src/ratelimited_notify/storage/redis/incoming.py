@@ -35,6 +35,12 @@ when the next one arrives."""
 
 _CLOSED = "Connection closed by server."
 
+_ROOM = 2**16
+"""The most bytes to read from the socket at once."""
+
+_UNTOUCHED = b"\xc1" * 8
+"""The beginning of the buffer while nothing in it is unread. No reply has it."""
+
 _parsing: set[asyncio.Task[None]] = set()
 
 
@@ -88,8 +94,12 @@ def _nobody() -> None:
     """There is no receiver any more."""
 
 
-class Incoming(asyncio.Protocol):
+class Incoming(asyncio.BufferedProtocol):
     """Reads from a connection that redis-py has connected, in the place of redis-py's own reader.
+
+    The event loop reads from the socket into a buffer of this object. A signal handler may raise between that and the call of
+    `buffer_updated`: what was read would be missing, and the next replies would go to the wrong callers. So the buffer's
+    beginning shows whether it holds anything unread.
 
     Arguments:
         inner: the connection.
@@ -104,6 +114,8 @@ class Incoming(asyncio.Protocol):
         self._inner = inner
         self._stream = inner._reader  # redis-py has no public name for it
         self._receiver = receiver
+        self._buffer = bytearray(_UNTOUCHED).ljust(_ROOM)
+        self._room = memoryview(self._buffer)
         self._rest = b""
         """The beginning of a reply."""
         self._task: asyncio.Task[None] | None = None
@@ -116,9 +128,18 @@ class Incoming(asyncio.Protocol):
             raise RedisConnectionError(_CLOSED)
         inner._writer.transport.set_protocol(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if not self._buffer.startswith(_UNTOUCHED):
+            receiver = self._receiver()
+            if receiver is not None:
+                receiver.stumbled(self._inner, RedisConnectionError("It was interrupted"), ours=True)
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
         receiver = self._receiver()
         try:
+            data = bytes(self._room[:nbytes])
+            self._buffer[: len(_UNTOUCHED)] = _UNTOUCHED
             if receiver is None:
                 abort(self._inner)
             elif self._task is not None:
@@ -213,7 +234,11 @@ class Incoming(asyncio.Protocol):
         line, end, _ = data.partition(_END)
         if not end or not line.startswith(b"-"):
             return failures.UnexpectedReply()
-        error: Exception = self._inner._parser.parse_error(line[1:].decode("utf-8", "replace"))
+        try:
+            error: Exception = self._inner._parser.parse_error(line[1:].decode("utf-8", "replace"))
+        except failures.GARBLED:
+            # redis-py parses some errors further, such as redirections.
+            return failures.UnexpectedReply()
         return error
 
     def _has_more(self) -> bool:

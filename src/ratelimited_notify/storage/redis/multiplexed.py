@@ -6,7 +6,7 @@ Commands are pipelined: commands that come together go out in one write, and rep
    slot in the queue: its reply is read when it comes, and discarded. So each reply goes to its own caller, or to none.
 2. When the oldest slot is older than the time-out, when a reply is not understood or when the connection breaks, the
    connection is dropped, and all waiting callers get an error that says that the outcome is unknown. A dropped connection
-   is never used again.
+   is never used again. The same goes for a connection on which an interrupt lost something that was sent or read (see `incoming`).
 3. No task is left behind: replies are split off as they arrive (see `incoming`), and a task waits only for redis-py's parser,
    if a reply needs it. It ends with the last byte that has arrived.
 
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ratelimited_notify.storage.redis import failures
+from ratelimited_notify.storage.redis.dial_aio import abort
 from ratelimited_notify.storage.redis.incoming import Incoming
 from ratelimited_notify.storage.redis.replies import checked_reply
 
@@ -68,7 +69,7 @@ class MultiplexedConnection:
 
     Arguments:
         loop: the event loop to which it belongs.
-        reach: connects; returns a connection object of redis-py.
+        reach: connects before a deadline, by the clock of the event loop; returns a connection object of redis-py.
         timeout: the longest wait for a reply, and for connecting, in seconds.
         breaker: counts requests without a reply.
         failed: makes the error for waiting callers, from redis-py's error and whether anything was sent.
@@ -98,8 +99,10 @@ class MultiplexedConnection:
         self._slots: deque[Slot] = deque()
         self._unsent: list[bytes] = []
         self._lost: Exception | None = None
-        """What ended the last connection before anything was sent on it."""
+        """What ended the last connection before some callers had sent anything on it."""
         self._opening: asyncio.Task[Exception | None] | None = None
+        self._is_counted = False
+        """Whether a caller has reported to the circuit breaker that connecting takes too long."""
         self._joining = 0
         self._reference: ref[MultiplexedConnection] = ref(self)
         self._timer: asyncio.TimerHandle | None = None
@@ -212,6 +215,8 @@ class MultiplexedConnection:
         incoming, self._incoming, self._inner = self._incoming, None, None
         slots = self._slots
         self._unsent.clear()
+        if self._joining:
+            self._lost = error
         if ours and self._opening is not None:
             self._opening.cancel()
         if incoming is not None:
@@ -237,7 +242,8 @@ class MultiplexedConnection:
 
     async def _open(self, deadline: float) -> None:
         opening = self._opening
-        if opening is None:
+        if opening is None or opening.done():
+            # It is done if it was interrupted before it began.
             opening = self._loop.create_task(self._connect())
             # An eager task may be done by now.
             self._opening = None if opening.done() else opening
@@ -246,9 +252,11 @@ class MultiplexedConnection:
         done = left > 0 and (await asyncio.wait((opening,), timeout=left))[0]
         if not done:
             # If the event loop was busy for long, the time-out says nothing about the server.
+            late = failures.NoHandshake() if self._uses_tls else RedisTimeoutError()
             if self._loop.time() < deadline + _GRACE:
-                self._breaker.failed(time.monotonic() - self._timeout, timed_out=True)
-            raise self._failed(failures.NoHandshake() if self._uses_tls else RedisTimeoutError(), False)
+                self._breaker.failed(time.monotonic() - self._timeout, timed_out=True, hint=failures.hint(late))
+                self._is_counted = True
+            raise self._failed(late, False)
         error = RedisConnectionError("The event loop ended") if opening.cancelled() else opening.result()
         if isinstance(error, (*failures.FAILURES, failures.UnexpectedReply)):
             raise self._failed(error, False)
@@ -262,16 +270,18 @@ class MultiplexedConnection:
     async def _connect(self) -> Exception | None:
         """Connect once, for all waiting callers. Returns the error, if any."""
         began, until = time.monotonic(), self._loop.time() + self._timeout
-        self._lost = None
+        self._lost, self._is_counted = None, False
+        inner = None
         try:
-            async with asyncio.timeout_at(until):
-                inner = await self._reach(until)
-            self._incoming = Incoming(inner, self._reference)
-            self._inner = inner
-            self._is_unproven = not self._uses_tls
+            inner = await self._reach(until)
+            if self._inner is None:
+                self._incoming = Incoming(inner, self._reference)
+                self._inner = inner
+                self._is_unproven = not self._uses_tls
         except Exception as error:  # noqa: BLE001  # raised again, for each waiting caller
             late = failures.has_timed_out(error)
-            if failures.is_silence(error) and not (late and self._loop.time() > until + _GRACE):
+            known = late and (self._is_counted or self._loop.time() > until + _GRACE)
+            if failures.is_silence(error) and not known:
                 self._breaker.failed(began, timed_out=late, hint=failures.hint(error))
             elif (
                 isinstance(error, (*failures.FAILURES, failures.UnexpectedReply))
@@ -283,6 +293,9 @@ class MultiplexedConnection:
             error.__traceback__ = None
             return error
         finally:
+            if inner is not None and self._inner is not inner:
+                # It was interrupted, or the server has closed the connection already, or another one was opened meanwhile.
+                abort(inner)
             self._opening = None
         return None
 
@@ -321,11 +334,9 @@ class MultiplexedConnection:
         if self._inner is inner:
             if self._is_unproven and type(error) is RedisConnectionError and not ours:
                 error = failures.NeverAnswered(str(error))
-            if self._joining and not self._slots:
+            if self._joining and not self._slots and failures.is_silence(error) and not ours:
                 # It was made for callers that have not sent anything yet.
-                self._lost = error
-                if failures.is_silence(error) and not ours:
-                    self._breaker.failed(time.monotonic(), timed_out=False, hint=failures.hint(error))
+                self._breaker.failed(time.monotonic(), timed_out=False, hint=failures.hint(error))
             self.drop(error, ours=ours)
 
     def look_at_the_oldest(self, before: float | None) -> None:

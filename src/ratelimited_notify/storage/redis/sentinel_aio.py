@@ -100,8 +100,7 @@ class _Master:
             now = loop.time()
             until = now + self._sentinels.share(deadline - now, asked)
             try:
-                async with asyncio.timeout_at(until):
-                    found = await self._asked((host, port), until)
+                found = await self._asked((host, port), until)
             except (*failures.FAILURES, failures.UnexpectedReply) as error:
                 failed.append(heard(host, port, error))
                 continue
@@ -119,7 +118,8 @@ class _Master:
         wanted = server_options.once(server_options.to_server(pool.connection_kwargs, sentinel))
         connection = await connected(pool.connection_class, wanted, deadline)
         try:
-            await connection.send_packed_command([self._sentinels.command])
-            return master(await connection.read_response(disable_decoding=True))
+            async with asyncio.timeout_at(deadline):
+                await connection.send_packed_command([self._sentinels.command])
+                return master(await connection.read_response(disable_decoding=True))
         finally:
             abort(connection)
