@@ -29,7 +29,7 @@ _MEMCACHED = Tests(
     "memcached and not sync-memcached",
 )  # fmt: skip
 _REDIS = Tests(
-    ("test_redis.py", "test_redis_costs.py", "test_redis_odd_keys.py", "test_storage_properties.py", "test_batches.py"),
+    ("test_redis_costs.py", "test_redis.py", "test_redis_odd_keys.py", "test_storage_properties.py", "test_batches.py"),
     # Not what is about connections and stopped servers.
     "(test_redis.py and (arithmetic or division or drops or looks or only_hit or empty_again or one_instant or clock_is or "
     "very_instant or without_an_end or equal_hits or old_server or new_enough)) or (test_redis_odd_keys and not cluster) or "
