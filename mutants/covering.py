@@ -29,10 +29,15 @@ _MEMCACHED = Tests(
     "memcached and not sync-memcached",
 )  # fmt: skip
 _REDIS = Tests(
-    ("test_redis.py", "test_redis_costs.py", "test_redis_odd_keys.py", "test_storage_properties.py", "test_batches.py"),
+    ("test_redis_costs.py", "test_redis.py", "test_redis_odd_keys.py", "test_storage_properties.py", "test_batches.py"),
     # Not what is about connections and stopped servers.
     "(test_redis.py and (arithmetic or division or drops or looks or only_hit or empty_again or one_instant or clock_is or "
-    "very_instant)) or (test_redis_odd_keys and not cluster) or (test_redis_costs and not full) or (test_storage_properties and redis and not async) or one_by_one",
+    "very_instant or without_an_end or equal_hits or old_server or new_enough)) or (test_redis_odd_keys and not cluster) or "
+    "(test_redis_costs and not full) or (test_storage_properties and redis and not async) or one_by_one or few_numbers",
+)
+_PAUSES_IN_REDIS = Tests(
+    ("test_pauses.py", "test_redis_odd_keys.py", "test_storage_properties.py"),
+    "(redis and not async and not odd_keys) or highest_numbers or another_value or expires_with_it",
 )
 _SQLITE = Tests(
     ("test_sqlite.py", "test_sqlite_asyncio.py", "test_storage_properties.py", "test_interop.py", "test_pauses.py"),
@@ -60,6 +65,7 @@ COVERING: dict[str, Tests] = {
     "storage/memcached/record.py": _MEMCACHED,
     "storage/memcached/decide.py": _MEMCACHED,
     "storage/redis/decided.py": Tests(("test_redis_replies.py", "test_batches.py")),
+    "storage/redis/incoming.py": Tests(("test_incoming.py",)),
     **{
         f"storage/sqlite/{name}.py": _SQLITE
         for name in ("decide", "item", "large", "numbers", "place", "quick", "rows", "schema", "stored_hits", "sync")
@@ -87,7 +93,7 @@ COVERING: dict[str, Tests] = {
         ("test_large_rule_sets.py", "test_memory_shortcut.py", "test_limiter_properties.py"), _MEMORY.keyword
     ),
     **{
-        f"storage/redis/{name}.lua": Tests(("test_pauses.py", "test_storage_properties.py"), "redis and not async")
+        f"storage/redis/{name}.lua": _PAUSES_IN_REDIS
         for name in ("pause", "extend")
     },
     **{

@@ -26,7 +26,8 @@ _REPLACED: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\band\b", "or"),
     (r"\bor\b", "and"),
     (r"\bnot\b ", ""),
-    (r"(?<= )\+(?= )", "-"),
+    # `x + 0` makes a number of a string, and `x - 0` the same.
+    (r"(?<= )\+(?= (?!0\b))", "-"),
     (r"(?<= )-(?= )", "+"),
     (r"(?<= )\*(?= )", "+"),
     (r"(?<= )/(?= )", "*"),

@@ -141,6 +141,11 @@ class _Planter(ast.NodeVisitor):
             for fault in in_lua.faults(self.file, self.source[start + 3 : end - 3], start + 3):
                 self.found.append(fault._replace(text=fault.text.replace("~=", "!=")))
 
+    def visit_keyword(self, node: ast.keyword) -> None:
+        # `strict=True` says that the sequences have one length. Without it, nothing changes.
+        if not (node.arg == "strict" and isinstance(node.value, ast.Constant) and node.value.value is True):
+            self.generic_visit(node)
+
     def visit_Expr(self, node: ast.Expr) -> None:
         if not isinstance(node.value, ast.Constant):
             self.generic_visit(node)

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 import servers
 from backends import backend as backend
@@ -34,6 +34,8 @@ settings.register_profile("default", max_examples=50, stateful_step_count=30, **
 settings.register_profile("ci", max_examples=60, stateful_step_count=30, derandomize=True, print_blob=True, **_COMMON)
 # For every edit: whether the tests run at all, and find what is plainly wrong.
 settings.register_profile("check", max_examples=5, stateful_step_count=10, derandomize=True, **_COMMON)
+# For `make mutants`: whether a test fails, not on what smallest example, which would take minutes to find.
+settings.register_profile("mutants", settings.get_profile("check"), phases=[Phase.explicit, Phase.generate])
 settings.register_profile("thorough", max_examples=2000, stateful_step_count=60, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 

@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -219,6 +220,23 @@ def test_a_decision_of_a_batch_travels_light(valkey: Valkey) -> None:
 
         assert told(pickle.loads(packed)) == told(among)
         assert abs(len(packed) - len(pickle.dumps(alone))) < 40
+
+
+@pytest.mark.parametrize(
+    ("strategy", "numbers"), [("moving-window", 2), ("fixed-window", 3), ("sliding-window-counter", 6)]
+)
+def test_a_batch_is_answered_in_few_numbers(valkey: Valkey, strategy: Any, numbers: int) -> None:
+    """The usual answer to hundreds of recipients, a hit that was counted, takes only what the client cannot know."""
+    window = Window(strategy, 5, DAY, rule="news")
+    requests = [Request([window], [f"test:{{{fresh()}}}:rule:{strategy[0]}"], 1) for _ in range(EACH)]
+    command = scripts.Scripts().acquire_many(requests).by_text(scripts.keys_of(requests))
+    with valkey.client() as client:
+        connection = client.connection_pool.get_connection()
+        connection.send_packed_command([command])
+        reply = msgspec.msgpack.decode(connection.read_response(disable_decoding=True))
+        client.connection_pool.release(connection)
+
+    assert len(reply) == 1 + numbers * EACH
 
 
 def test_keys_that_are_not_plain_ascii(valkey: Valkey) -> None:

@@ -54,16 +54,16 @@ def test_faults_of_every_kind_are_planted(mutants: Any) -> None:
     in_python, in_lua = mutants("in_python"), mutants("in_lua")
     source = (
         'def one(a, b):\n    """Not < this."""\n    if a <= b and not b:\n        a.b = 1\n        raise ValueError(a < b)\n'
-        '    return two(a, b)\n\n\nCODE = """\nif a < b:\n    pass\n"""\n'
+        '    zip(a, strict=True)\n    return two(a, b)\n\n\nCODE = """\nif a < b:\n    pass\n"""\n'
     )
-    script = "-- a < b\nlocal c = a < b and '1 < 2'\n  call('SET', c)\n  d = 1\n"
+    script = "-- a < b\nlocal c = a < b and '1 < 2'\n  call('SET', c)\n  d = 1\n  e = a + 0\n"
 
     assert {fault.lines(source)[1:] for fault in in_python.faults("x.py", source)} == {
         ("if a <= b and not b:", after)
         for after in ("if not (a <= b and not b):", "if a < b and not b:", "if a > b and not b:", "if a <= b or not b:", "if a <= b and b:")
     } | {
         ("a.b = 1", "pass"), ("a.b = 1", "a.b = 2"), ("a.b = 1", "a.b = (0)"), ("raise ValueError(a < b)", "pass"),
-        ("return two(a, b)", "return None"), ("return two(a, b)", "return two(b, a)"),
+        ("zip(a, strict=True)", "pass"), ("return two(a, b)", "return None"), ("return two(a, b)", "return two(b, a)"),
         ("if a < b:", "if a <= b:"), ("if a < b:", "if a >= b:"),
     }  # fmt: skip
     assert {fault.lines(script)[1:] for fault in in_lua.faults("x.lua", script)} == {
@@ -71,6 +71,7 @@ def test_faults_of_every_kind_are_planted(mutants: Any) -> None:
         ("local c = a < b and '1 < 2'", "local c = a >= b and '1 < 2'"),
         ("local c = a < b and '1 < 2'", "local c = a < b or '1 < 2'"),
         ("call('SET', c)", ""), ("d = 1", ""), ("d = 1", "d = 2"), ("d = 1", "d = (0)"),
+        ("e = a + 0", ""), ("e = a + 0", "e = a + 1"), ("e = a + 0", "e = a + (-1)"),
     }  # fmt: skip
 
 

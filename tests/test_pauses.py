@@ -505,7 +505,11 @@ def test_another_value_under_the_key_of_a_pause(valkey: Valkey) -> None:
         valkey.client(db=8) as client,
     ):
         key = "odd:{provider}:provider:1+:p"
-        for write in (lambda: client.set(key, "soon"), lambda: client.set(key, 2**60), lambda: client.lpush(key, 1)):
+        for write in (
+            lambda: client.set(key, "soon"),
+            lambda: client.set(key, 2**53 - 2**51 + 1),
+            lambda: client.lpush(key, 1),
+        ):
             client.delete(key)
             write()
             for call in (

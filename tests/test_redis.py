@@ -286,6 +286,7 @@ def test_the_script_is_the_arithmetic_of_windows(valkey: Valkey, data: st.DataOb
 
 
 @example(a=2**27 + 1, c=2**26 + 2, share=Fraction(2**26 + 1, 2**26 + 2))  # An odd product between 2^53 and 2^54.
+@example(a=321, c=28_059_810_762_434, share=Fraction(28_059_810_762_433, 28_059_810_762_434))  # 2^53 + 1.
 @example(a=2**28 + 1, c=2**26 + 2, share=Fraction(2**26 + 1, 2**26 + 2))
 @example(a=3, c=2**50, share=Fraction(2**50 - 1, 2**50))
 @example(a=2**48 - 1, c=2**50 - 1, share=Fraction(2**50 - 3, 2**50 - 1))
@@ -370,6 +371,9 @@ def test_giving_back_the_only_hit_of_a_window_keeps_the_one_before(valkey: Valke
             for place in (1 - first, first):
                 assert storage.release([window], keys, costs[place], [tokens[place]])
                 counts.append((storage.peek([window], keys, 1).readings[0].count, clock.exists(*keys)))
+                if len(counts) == 1:
+                    # What the previous window counts is over a minute earlier.
+                    assert (first * 60_000) + 55_000 < clock.pttl(*keys) <= (first + 1) * 60_000 + 2000
 
             assert counts == [([4, 1][first], 1), (0, 0)]
     storage.close()
@@ -412,7 +416,29 @@ def test_hits_of_one_instant_are_told_apart(valkey: Valkey) -> None:
 
         assert again not in tokens
         assert storage.peek([window], keys, 1).readings[0].count == 6
+        # A hit that was given back leaves its token to nobody.
+        assert storage.release([window], keys, 2, [again])
+        clock.set("test:clock", at - SECOND + 2)
+
+        assert storage.acquire([window], keys, 2).readings[0].token not in [*tokens, again]
     storage.close()
+
+
+@pytest.mark.parametrize("strategy", ["fixed-window", "sliding-window-counter"])
+def test_equal_hits_have_equal_tokens(valkey: Valkey, strategy: StrategyName) -> None:
+    """Whether a hit is the first of its window, or one of a batch: its token is the window's instant, and no more."""
+    window, at = one(strategy), 1_800_000_000_000_000
+    keys = [key(someone(), window)]
+    storage = ClockedStorage(f"redis://{valkey.address}/1", timeout=PATIENT)
+    with valkey.client(db=1) as clock:
+        clock.set("test:clock", at)
+        verdicts = [storage.acquire([window], keys, 1), *storage.acquire_many([Request([window], keys, 1)] * 2)]
+        clock.set("test:clock", at + SECOND)
+        verdicts.append(storage.acquire([window], keys, 1))
+    storage.close()
+
+    instant = at + MINUTE if strategy == "fixed-window" else at
+    assert [verdict.readings[0].token for verdict in verdicts] == [(instant, 0)] * 4
 
 
 # --- Round trips ----------------------------------------------------------------------------------------------------
@@ -727,6 +753,15 @@ def test_an_old_server_is_refused(valkey: Valkey, asynchronous: bool, monkeypatc
         storage.acquire([one()], ["test:{a}:x:m"], 1)
 
 
+def test_the_first_server_that_is_new_enough(
+    valkey: Valkey, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis 7.0.0 itself is not refused."""
+    monkeypatch.setattr(scripts, "_BEGIN", scripts.lua("begin.lua").replace("redis.REDIS_VERSION_NUM", "0x070000"))
+    with opened(asynchronous, valkey.url, timeout=PATIENT) as storage:
+        assert storage.acquire([one()], [key(someone(), one())], 1).granted
+
+
 def test_a_key_that_holds_something_else(storage: Both, client: redis.Redis) -> None:
     """A key of another program's is an error that says what to do, and is left alone."""
     keys = [key(someone(), one())]
@@ -967,8 +1002,8 @@ def test_retry_at_is_the_very_instant(storage: Both, strategy: StrategyName) -> 
 
 def test_no_key_is_left_without_an_end(storage: Both, client: redis.Redis) -> None:
     """After every kind of write each key expires, a second or more after its content is over, and not much later."""
-    windows = [one(strategy, period=(n + 1) * MINUTE) for n, strategy in enumerate(STRATEGIES)]
-    windows += [one(strategy, period=n * MINUTE, mode=Mode.FORCE) for n, strategy in enumerate(STRATEGIES, 5)]
+    windows = [one(strategy, period=(n + 1) * DAY) for n, strategy in enumerate(STRATEGIES)]
+    windows += [one(strategy, period=n * DAY, mode=Mode.FORCE) for n, strategy in enumerate(STRATEGIES, 5)]
     keys = [key(someone(), window, n) for n, window in enumerate(windows)]
 
     def check() -> None:

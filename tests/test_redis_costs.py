@@ -14,7 +14,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from ratelimited_notify.errors import StorageError
 from ratelimited_notify.storage.redis.sync import RedisStorage
-from ratelimited_notify.windows.strategies import MICROSECONDS, MovingWindow, Reading, Window
+from ratelimited_notify.windows.strategies import MICROSECONDS, MovingWindow, Reading, Request, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,13 +127,15 @@ def test_giving_back_a_cost_among_thousands_of_hits(valkey: Valkey) -> None:
             costly.set(costly.now + 1000)
             readings.append((costly.now, cost := 1 + number % 5, costly.take(cost)))
         left = sum(cost for _, cost, _ in readings)
-        for place in [2_299, 0, 1, 2_298, 1_150, *Random(30).sample(range(2, 1_149), 40)]:
+        # At first the ones behind 1,001 and 1,000 newer ones, which are read and written 1,000 at a time, and behind one.
+        for place in [1_298, 1_299, 2_298, 2_299, 0, 1, 1_150, *Random(30).sample(range(2, 1_149), 40)]:
             stamp, cost, reading = readings[place]
             assert not costly.give(cost + 1, reading)
             assert costly.give(cost, reading)
             left -= cost
             readings[place] = stamp, 0, reading
             assert costly.count() == left
+            assert costly.client.ttl(costly.keys[0]) > 0
         for gone in (0, 1, 2, 700, 1_149, 1_150, 1_151, 2_298, 2_299):
             costly.set(readings[gone][0] + MINUTE)
 
@@ -176,6 +178,66 @@ def test_the_running_sum_starts_anew(valkey: Valkey) -> None:
         assert costly.client.llen(costly.keys[0]) <= 8
         assert b":" in costly.client.lindex(costly.keys[0], 0)
         assert 0 < costly.client.ttl(costly.keys[0]) < 70
+
+
+@pytest.mark.parametrize("cost", [2, 3])
+def test_a_cost_that_is_over_leaves_the_others(valkey: Valkey, cost: int) -> None:
+    """When the hit that cost more is over, the later ones count what they cost."""
+    with Costly(valkey, one(20)) as costly:
+        costly.take(cost)
+        costly.set(costly.now + MICROSECONDS)
+        costly.take(1)
+        costly.set(costly.now + MINUTE - MICROSECONDS)
+
+        assert costly.count() == 1
+
+
+@pytest.mark.parametrize("cost", [2, 3])
+def test_giving_back_twice_leaves_equal_hits(valkey: Valkey, cost: int) -> None:
+    """An older hit of the same cost stays, and so does one of cost 1 that was counted at the same instant since then."""
+    with Costly(valkey, one(20)) as costly:
+        costly.take(cost)
+        costly.set(costly.now + 1)
+        hit = costly.take(cost)
+        assert costly.give(cost, hit)
+        assert not costly.give(cost, hit)
+        assert costly.count() == cost
+        costly.set(costly.now + MINUTE)
+        alone = costly.take(cost)
+        assert costly.give(cost, alone)
+        costly.take(1)
+
+        assert not costly.give(cost, alone)
+        assert costly.count() == 1
+
+
+@pytest.mark.parametrize("live", [1, 2, 999, 1000, 1001, 2000])
+def test_sums_of_any_number_of_hits_start_anew(valkey: Valkey, live: int) -> None:
+    """However many entries go through a command at a time: all hits still count, for as long as they would have."""
+    with Costly(valkey, one(10_000)) as costly:
+        key = costly.keys[0]
+        costly.client.lpush(key, f"{costly.now}:0:{2**51 - 10}:3")
+        costly.set(costly.now + 1)
+        costly.storage.acquire_many([Request([costly.window], costly.keys, 1)] * (live - 1))
+
+        assert costly.take(12).count == 3 + (live - 1) + 12
+        assert costly.client.lindex(key, 0).endswith(b":13:12")
+        assert costly.client.llen(key) == live + 1
+        costly.set(costly.now + MINUTE - 1)
+        assert costly.count() == (live - 1) + 12
+
+
+@pytest.mark.parametrize("hits", [1, 3])
+def test_an_empty_window_forgets_its_sum(valkey: Valkey, hits: int) -> None:
+    """When all hits of any cost are over, the next one takes as little room as in a new window: only its instant."""
+    with Costly(valkey, one(20)) as costly:
+        for _ in range(hits):
+            costly.take(5)
+        costly.set(costly.now + MINUTE)
+        assert costly.count() == 0
+        costly.take(1)
+
+        assert costly.client.lrange(costly.keys[0], 0, -1) == [b"%d" % costly.now]
 
 
 @pytest.mark.parametrize("cost", [1, 3])

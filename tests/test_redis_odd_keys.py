@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MINUTE, DAY = 60 * MICROSECONDS, 24 * 3600 * MICROSECONDS
 NOW = 1_800_000_000_000_000
+LATEST, LARGEST = 2**53 - 2**51, 2**50
+"""The highest instant and count that the library writes."""
 STRATEGIES = ("moving-window", "fixed-window", "sliding-window-counter")
 PATIENT = 30.0
 
@@ -92,6 +94,7 @@ NUMBERS = [
     "nan",
     "1e300",
     "-5",
+    "-1",
     "1.5",
     "9007199254740993",
     "99999999999999999999",
@@ -117,6 +120,8 @@ ELEMENTS = [
     f"5:7:{2**51 + 1}:3",
     f"{NOW}:1e300",
     f"{NOW}:9007199254740993",
+    f"{LATEST + 1}",
+    f"{NOW}:{LATEST + 1}",
     f"{NOW}:",
     f"{NOW} 1",
 ]
@@ -139,7 +144,7 @@ RECORDS = {
             "0x5:1",
             "5:1\n",
         ),
-        *(f"{2**53}:1", f"{NOW}:{2**52}", f"{NOW}:{10**30}"),
+        *(f"{2**53}:1", f"{NOW}:{2**52}", f"{NOW}:{10**30}", f"{LATEST + 1}:1", f"{NOW}:{LARGEST + 1}"),
     ],
     "sliding-window-counter": [
         *NUMBERS,
@@ -158,6 +163,7 @@ RECORDS = {
             "5:1:1\n",
         ),
         *(f"{2**53}:1:1", f"{NOW}:{2**52}:1", f"{NOW}:1:{2**52}", f"{NOW}:{10**30}:1"),
+        *(f"{LATEST + 1}:1:1", f"{NOW}:{LARGEST + 1}:1", f"{NOW}:1:{LARGEST + 1}"),
     ],
 }
 
@@ -222,6 +228,31 @@ def test_an_odd_key_is_an_error_and_clear_mends_it(
     assert world.storage.forget(windows, keys) == 3
     assert world.counts(windows, keys) == [0, 0, 0]
     assert [reading.count for reading in world.storage.acquire(windows, keys, 1).readings] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("amount", [5, 100], ids=["short", "long"])
+@pytest.mark.parametrize(
+    ("strategy", "text", "count", "reset_at"),
+    [
+        ("moving-window", f"{LATEST}", 1, LATEST + MINUTE),
+        ("moving-window", f"{LATEST}:{LATEST}", 1, LATEST + MINUTE),
+        ("moving-window", f"{LATEST}:{LATEST}:{2**51}", 1, LATEST + MINUTE),
+        ("moving-window", f"{LATEST}:{LATEST}:{2**51}:{2**51 + 1}", 2**51 + 1, LATEST + MINUTE),
+        ("fixed-window", f"{LATEST}:{LARGEST}", LARGEST, LATEST),
+        ("sliding-window-counter", f"{LATEST}:{LARGEST}:{LARGEST}", 2 * LARGEST, LATEST + 2 * MINUTE),
+        ("pause", f"{LATEST}", 1, LATEST),
+    ],
+)
+def test_the_highest_numbers_are_read(
+    world: World, strategy: str, text: str, count: int, reset_at: int, amount: int
+) -> None:
+    """What this library may have written, at any time until 2184, is what it reads."""
+    one = window(strategy, amount)
+    (key,) = world.keys([one])
+    put(world.client, key, "list" if strategy == "moving-window" else "string", text)
+    reading = world.storage.peek([one], [key], 1).readings[0]
+
+    assert (reading.count, reading.reset_at) == (count, reset_at)
 
 
 @pytest.mark.parametrize("where", ["lpush", "rpush"])
@@ -580,6 +611,19 @@ def test_giving_back_loses_no_other_hit(guarded: Guarded, forbidden: str, place:
         assert guarded.counts(windows, keys) == [sum(costs) - costs[place]]
     else:
         assert held(guarded.client, keys[0]) == before
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=str)
+def test_what_cannot_be_given_back_is_an_error(guarded: Guarded, order: tuple[int, ...]) -> None:
+    """A hit that stays counted in one window is given back in the others, and the caller is told."""
+    windows = [[window("moving-window"), window("fixed-window")][place] for place in order]
+    keys = guarded.keys(windows)
+    tokens = [reading.token for reading in guarded.storage.acquire(windows, keys, 1).readings]
+    guarded.forbid("lrem")
+    with pytest.raises(StorageError, match="ACL has to allow"):
+        guarded.theirs.release(windows, keys, 1, tokens)
+
+    assert guarded.counts(windows, keys) == [int(one.strategy == "moving-window") for one in windows]
 
 
 @given(forbidden=st.sets(st.sampled_from(WRITING), min_size=1), data=st.data())

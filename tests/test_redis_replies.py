@@ -56,11 +56,9 @@ def written(verdict: Verdict, windows: list[Window], *, brief: bool) -> list[int
     numbers = []
     for reading, one in zip(verdict.readings, windows, strict=True):
         instant, sequence = reading.token or (-1, 0)
-        if brief and instant >= 0 and reading.count > 0 and one.strategy == "fixed-window":
+        if brief and instant >= 0 and one.strategy == "fixed-window":
             numbers += [-reading.count, instant]
-        elif (
-            brief and (instant, sequence) == (verdict.now, 0) and reading.count > 0 and one.strategy == "moving-window"
-        ):
+        elif brief and (instant, sequence) == (verdict.now, 0) and one.strategy == "moving-window":
             numbers += [-reading.count]
         else:
             retry_at = {FITS: 0, NEVER: -1}.get(reading.retry_at, reading.retry_at)
@@ -294,6 +292,13 @@ def test_a_count_is_within_what_was_asked() -> None:
         for reply in (2, -2, 2**70, True, 1.0, b"1"):
             with pytest.raises(UnexpectedReply):
                 read(reply)
+
+
+def test_a_batch_of_nothing() -> None:
+    """The answer to no requests is only the time."""
+    assert list(decided.answers(encode([NOW]), [])) == []
+    with pytest.raises(UnexpectedReply):
+        decided.answers(encode([NOW, 1]), [])
 
 
 TWO_MOVING = [Request([window()], ["key"], 1)] * 2

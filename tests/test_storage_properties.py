@@ -547,6 +547,68 @@ def test_reading_at_a_later_instant_changes_nothing(
         assert backend.call(engine.get_window_stats, item, backend.namespace).remaining == left
 
 
+def test_giving_back_the_only_hit_of_a_sliding_window_keeps_the_one_before(backend: Backend) -> None:
+    """What the previous window counts stays, while others are decided, and fades as if there had been no other hit."""
+    one = window("sliding-window-counter", 4)
+    key = [backend.key("ana", one)]
+    backend.storage.acquire([one], key, 3)
+    backend.advance(MINUTE)
+    tokens = [reading.token for reading in backend.storage.acquire([one], key, 1).readings]
+    assert backend.storage.release([one], key, 1, tokens)
+    counts = []
+    for passed in (0, 20 * SECOND, 40 * SECOND - 1, 1):
+        backend.advance(passed)
+        # In memory, a decision drops windows that are over.
+        backend.storage.acquire([one], [backend.key(f"bo {passed}", one)], 1)
+        reading = backend.storage.peek([one], key, 2).readings[0]
+        counts.append((reading.count, reading.retry_at == FITS))
+
+    assert counts == [(3, False), (2, True), (0, True), (0, True)]
+    assert backend.storage.forget([one], key) == 0
+
+
+@pytest.mark.parametrize("given_back", [False, True])
+def test_a_sliding_window_without_hits_begins_anew(backend: Backend, given_back: bool) -> None:
+    """Two periods after the last hit that counts, the next one begins the window, not an earlier one."""
+    one = window("sliding-window-counter", 4)
+    key = [backend.key("ana", one)]
+    backend.storage.acquire([one], key, 1)
+    if given_back:
+        backend.advance(MINUTE)
+        tokens = [reading.token for reading in backend.storage.acquire([one], key, 1).readings]
+        assert backend.storage.release([one], key, 1, tokens)
+        backend.advance(-MINUTE)
+    backend.advance(2 * MINUTE + 10 * SECOND)
+
+    assert backend.storage.acquire([one], key, 1).readings[0].reset_at == backend.now() + 2 * MINUTE
+
+
+def test_a_single_hit_weighs_one_until_its_period_is_over(backend: Backend) -> None:
+    """At the instant at which the next period begins it still counts fully, and a microsecond later it does not."""
+    one = window("sliding-window-counter", 1)
+    key = [backend.key("ana", one)]
+    reset_at = backend.storage.acquire([one], key, 1).readings[0].reset_at
+    seen = []
+    for passed in (MINUTE - 1, 1, 1):
+        backend.advance(passed)
+        reading = backend.storage.peek([one], key, 1).readings[0]
+        seen.append((reading.count, reading.reset_at == reset_at))
+
+    assert seen == [(1, True), (1, True), (0, True)]
+
+
+def test_a_previous_window_without_a_current_one_can_be_cleared(backend: Backend) -> None:
+    """Also where its only current hit was given back, `clear` says that it held something."""
+    one = window("sliding-window-counter", 4)
+    key = [backend.key("ana", one)]
+    backend.storage.acquire([one], key, 3)
+    backend.advance(MINUTE)
+    tokens = [reading.token for reading in backend.storage.acquire([one], key, 1).readings]
+    assert backend.storage.release([one], key, 1, tokens)
+
+    assert backend.storage.forget([one], key) == 1
+
+
 def test_after_a_step_back_a_hit_counts_as_the_newest(backend: Backend) -> None:
     """In a moving window it leaves together with the newest hit before it, and not earlier, at any cost."""
     one = window("moving-window", 9)

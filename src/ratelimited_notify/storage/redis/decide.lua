@@ -23,7 +23,7 @@ local found = {}
 
 -- Appends the reading of one window, and returns the new size of the reply.
 local function tell(reply, size, brief, strategy, count, retry_at, reset_at, instant, sequence)
-  if brief and instant >= 0 and count > 0 then
+  if brief and instant >= 0 then
     if strategy == 1 then
       reply[size + 1], reply[size + 2] = -count, instant
       return size + 2
