@@ -19,6 +19,13 @@ _LIMITER = (
     "test_limiter.py", "test_limiter_options.py", "test_limiter_properties.py", "test_decision.py", "test_given_back.py",
     "test_clocks.py", "test_plan.py", "test_refusals.py", "test_insurance.py", "test_insurance_model.py", "test_exceeded.py", "test_headers.py", "test_log.py",
 )  # fmt: skip
+_LIMITER_TESTS = Tests(_LIMITER, "not leads_to_another or as_handler")
+_EVENTS = Tests(
+    ("test_events.py", "test_watchers.py", "test_event_properties.py", "test_event_servers.py"),
+    # Not what is about stopped servers.
+    "not redis and not cluster and not sentinel and not memcached and (not event_servers or rules or source)",
+)
+_TURNS = Tests(("test_turns.py", "test_pauses.py"), "not redis and not cluster and not sentinel and not memcached")
 _MEMORY = Tests(
     ("test_windows.py", "test_memory.py", "test_memory_shortcut.py", "test_yielding_lock.py", "test_clocks.py", "test_storage_properties.py",
      "test_limiter_properties.py", "test_interop.py"),
@@ -71,14 +78,26 @@ COVERING: dict[str, Tests] = {
         for name in ("decide", "item", "large", "numbers", "place", "quick", "rows", "schema", "stored_hits", "sync")
     },
     **{f"storage/sqlite/{name}.py": _SHARED_SQLITE for name in ("aio", "connection", "forking", "lock", "worker")},
-    "limiter/decision.py": Tests(_LIMITER),
-    "limiter/window_state.py": Tests(_LIMITER),
+    "limiter/decision.py": _LIMITER_TESTS,
+    "limiter/window_state.py": _LIMITER_TESTS,
     "limiter/headers.py": Tests(("test_headers.py", "test_exceeded.py")),
     "limiter/refusals.py": Tests(("test_refusals.py",)),
-    "limiter/refund.py": Tests(("test_refund.py", "test_limiter.py", "test_given_back.py")),
-    "limiter/base.py": Tests(_LIMITER),
-    "limiter/batch.py": Tests((*_LIMITER, "test_batches.py")),
-    "limiter/lookup.py": Tests((*_LIMITER, "test_other_limits.py"), "not redis and not cluster and not sentinel"),
+    "limiter/refund.py": Tests(
+        ("test_refund.py", "test_limiter.py", "test_given_back.py", "test_notifier.py", "test_log.py"),
+        "not redis and not leads_to_another",
+    ),
+    "limiter/base.py": _LIMITER_TESTS,
+    "limiter/batch.py": Tests((*_LIMITER, "test_batches.py", "test_events.py"), _LIMITER_TESTS.keyword),
+    "limiter/lookup.py": Tests(
+        ("test_other_limits.py", "test_doubts.py", *_LIMITER, "test_sources.py"),
+        f"not redis and not cluster and not sentinel and ({_LIMITER_TESTS.keyword})",
+    ),
+    **{f"limiter/{name}.py": _EVENTS for name in ("watched", "watching", "judgement")},
+    "limiter/answers.py": Tests(
+        ("test_limiter.py", "test_limiter_options.py", "test_given_back.py", "test_events.py", "test_log.py", "test_refusals.py"),
+        f"not cluster and not sentinel and ({_LIMITER_TESTS.keyword})",
+    ),
+    **dict.fromkeys(("limiter/places.py", "limiter/waiters.py", "notifier/turns.py"), _TURNS),
     "limiter/tiers.py": Tests(("test_other_limits.py", "test_limiter.py", "test_plan.py"), _MEMORY.keyword),
     "notifier/policy.py": Tests(("test_policy.py", "test_notifier.py", "test_async_notifier.py")),
     "rules/plan.py": _RULES,

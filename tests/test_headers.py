@@ -172,6 +172,24 @@ def test_any_rule_name_can_be_sent(names: list[str], twice: bool) -> None:
     assert {"Retry-After"} < set(headers)
 
 
+def test_rules_named_like_each_others_periods_are_told_apart(clock: Clock) -> None:
+    """A client finds each policy's limit by its name, whatever the rules are called."""
+    names = ["news per hour'", "news", "news per hour"]
+    limits = ["5/hour", "1/hour; 9/day", "3/2 days"]
+    rules = [Rule("news", limit, name=name) for name, limit in zip(names, limits, strict=True)]
+    headers = Limiter(rules, clock=clock).hit("news", WHO).headers(ratelimit=True)
+
+    assert parsed(headers["RateLimit-Policy"]) == [
+        ("news per hour'", {"q": 5, "w": 3600}),
+        ("news per hour", {"q": 1, "w": 3600}),
+        ("news per day", {"q": 9, "w": 86400}),
+        ("news per hour''", {"q": 3, "w": 172800}),
+    ]
+    assert [name for name, _ in parsed(headers["RateLimit"])] == [
+        "news per hour'", "news per hour", "news per day", "news per hour''",
+    ]  # fmt: skip
+
+
 @given(
     strategy=st.sampled_from(["moving-window", "fixed-window", "sliding-window-counter"]),
     limits=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["minute", "hour", "day"])), min_size=1, max_size=3, unique_by=lambda limit: limit[1]),

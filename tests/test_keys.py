@@ -91,6 +91,14 @@ def test_many_tags_of_plain_recipients_of_any_length(lengths: list[int], random:
     assert list(tags_of(recipients)) == [tag_of(recipient) for recipient in recipients]
 
 
+@pytest.mark.parametrize("lengths", [[1], [TAG_BYTES], [1, TAG_BYTES], [3, 4, 5]])
+def test_plain_recipients_are_their_own_tags(lengths: list[int]) -> None:
+    """A large batch of addresses makes no second list of them."""
+    recipients = ["x" * length for length in lengths]
+
+    assert tags_of(recipients) is recipients
+
+
 @given(namespace=namespaces, recipient=texts, parts=parts, strategy=strategies)
 @example(namespace="n" * 32, recipient="x" * 64, parts=["x" * 96], strategy="moving-window")
 def test_a_key_suits_every_backend(namespace: str, recipient: str, parts: list[str], strategy: StrategyName) -> None:

@@ -428,6 +428,30 @@ def test_a_tier_of_that_cannot_be_called_is_an_error(make: Any, asks: Any) -> No
         make([Rule("sms", "5/day", tiers={"paid": "8/day"})], tier_of=asks)
 
 
+@pytest.mark.parametrize("asks", [fields_first, wants_more, hides_fields])
+def test_a_tier_of_is_checked_before_a_rule_has_tiers(make: Any, asks: Any) -> None:
+    """The rules may get tiers while the program runs, and then it is too late."""
+    with pytest.raises(NotifyError, match=r"^tier_of= cannot be called with a recipient"):
+        make({"sms": "5/day"}, tier_of=asks)
+
+
+@pytest.mark.parametrize(
+    ("asks", "arguments"),
+    [
+        (wants_more, "a recipient"),
+        (lambda: None, "a recipient"),
+        (lambda *fields, tenant: None, "a recipient"),
+        (hides_fields, "a recipient and fields"),
+        (lambda fields, /: None, "a recipient and fields"),
+        (lambda recipient, tenant, *, fields: None, "a recipient and fields"),
+    ],
+)
+def test_the_error_about_a_tier_of_says_what_it_would_be_called_with(make: Any, asks: Any, arguments: str) -> None:
+    """Fields are named where the callable has a parameter for them."""
+    with pytest.raises(NotifyError, match=rf"^tier_of= cannot be called with {arguments}\. Write def tier_of\("):
+        make({"sms": "5/day"}, tier_of=asks)
+
+
 def test_a_decorated_tier_of_may_add_arguments(make: Any) -> None:
     """What counts is what the wrapper takes."""
 

@@ -4,7 +4,7 @@ from math import inf, nan
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from ratelimited_notify import Limiter, NotifyError, RateLimitExceeded, Rule, RuleSet
 from ratelimited_notify.notifier.policy import Policy
@@ -39,6 +39,20 @@ def test_the_strictest_refusal_decides(own: OnLimit, said: list[OnLimit | None])
     expected = min((choice or own for choice in said), key=STRICTEST_FIRST.index)
 
     assert Policy(own, 60).of(decision) == expected
+
+
+@given(own=choices, said=st.lists(st.one_of(st.none(), choices), max_size=3))
+@example(own="drop", said=[None, None])
+@example(own="drop", said=[None, "drop"])
+@example(own="drop", said=["wait", None])
+@example(own="raise", said=[None])
+@example(own="wait", said=[])
+def test_what_is_dropped_without_a_look_at_who_refuses(own: OnLimit, said: list[OnLimit | None]) -> None:
+    """Only where the notifier drops, and no rule says anything else, no matter which of them refuses."""
+    rules = [Rule("news", "1/day", name=str(index), on_limit=choice) for index, choice in enumerate(said)]
+    windows = Limiter(rules).hit("news", "ana").counters()
+
+    assert Policy(own, 60).drops(windows) is (own == "drop" and set(said) <= {None})
 
 
 @given(

@@ -106,6 +106,15 @@ def test_a_coroutine_function_cannot_decide() -> None:
         refunding(decide)  # type: ignore[arg-type]  # what is tested
 
 
+def test_an_answer_that_nobody_awaits_keeps_the_hit() -> None:
+    """A plain function may return a coroutine, which would count as true."""
+
+    async def later() -> bool:
+        return True
+
+    assert refunding(lambda error: later())(ValueError()) is False  # type: ignore[arg-type, return-value]  # what is tested
+
+
 def test_a_callable_that_raises_keeps_the_hit(caplog: pytest.LogCaptureFixture) -> None:
     """Where the callable itself fails the hit is kept, and the log says so without a word of the message."""
 
