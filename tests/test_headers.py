@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 
 from limiting import HOUR, LIMITERS, SECOND, Clock
 from ratelimited_notify import Decision, Limiter, RateLimitExceeded, Rule
+from ratelimited_notify.limiter.headers import retry_after_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,6 +171,37 @@ def test_any_rule_name_can_be_sent(names: list[str], twice: bool) -> None:
         assert [name for name, _ in policies] == [name for name, _ in limits]
         assert len({name for name, _ in policies}) == len(policies) == sum(len(rule.limits) for rule in rules)
     assert {"Retry-After"} < set(headers)
+
+
+@pytest.mark.parametrize("paused", [59, 60, 61])
+def test_nothing_is_left_of_what_is_paused(clock: Clock, paused: int) -> None:
+    """Until the pause ends, whatever the limit itself would allow; also if both end in the same moment."""
+    limiter = Limiter([Rule("news", "3/minute", by=(), name="all")], clock=clock)
+    limiter.hit("news", WHO, cost=2)
+    limiter.pause("all", paused)
+    left = 1 if paused == 59 else 0
+
+    headers = limiter.hit("news", WHO, cost=2).headers(ratelimit=True)
+    assert headers["RateLimit"] == f'"all";r={left};t={max(60, paused)}'
+
+
+def test_less_than_a_second(clock: Clock) -> None:
+    """Whoever comes back after a second is allowed. Zero would be a loop: the header is never 0."""
+    limiter = Limiter({"news": "1/second"}, clock=clock)
+    limiter.hit("news", WHO)
+    for passed in (0, 1, SECOND // 2, SECOND // 2 - 2):
+        clock.advance(passed)
+        headers = limiter.hit("news", WHO).headers(ratelimit=True)
+        assert (headers["Retry-After"], headers["RateLimit"]) == ("1", '"news";r=0;t=1')
+    assert retry_after_field(0) == {"Retry-After": "1"}
+
+
+def test_characters_of_rule_names(clock: Clock) -> None:
+    """Printable ASCII stands for itself, but for the percent sign; everything else is percent-encoded."""
+    limiter = Limiter([Rule("news", "1/day", name='\x1f !~\x7f%"\\é')], clock=clock)
+
+    policy = limiter.hit("news", WHO).headers(ratelimit=True)["RateLimit-Policy"]
+    assert policy == r'"%1F !~%7F%25\"\\%C3%A9";q=1;w=86400'
 
 
 def test_rules_named_like_each_others_periods_are_told_apart(clock: Clock) -> None:

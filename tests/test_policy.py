@@ -76,6 +76,33 @@ def test_what_follows_from_it(own: OnLimit, said: list[OnLimit | None], max_wait
         assert caught.value.decision is decision
 
 
+@given(own=choices, said=st.lists(st.one_of(st.none(), choices), min_size=1, max_size=3))
+@example(own="wait", said=[None])
+@example(own="wait", said=["drop"])
+@example(own="drop", said=["wait"])
+def test_who_waits(own: OnLimit, said: list[OnLimit | None]) -> None:
+    """Who is refused by rules that say so, and nobody else."""
+    decision = refused(*said)
+    allowed = Limiter([Rule("news", "1/day", on_limit="wait")]).hit("news", "ana")
+
+    assert Policy(own, 60).waits(decision) is (Policy(own, 60).of(decision) == "wait")
+    assert not Policy(own, 60).waits(allowed)
+
+
+def test_less_than_a_second_is_waited_for() -> None:
+    """As long as it takes, if that is allowed at all."""
+    clock = Clock()
+    limiter = Limiter([Rule("news", "1/second", on_limit="wait")], clock=clock)
+    limiter.hit("news", "ana")
+    clock.advance(0.5)
+    decision = limiter.hit("news", "ana")
+
+    assert Policy("wait", 1).pause(decision, 0) == decision.retry_after == 0.5
+    for policy in (Policy("wait", 0), Policy("wait", 0.4)):
+        with pytest.raises(RateLimitExceeded):
+            policy.pause(decision, 0)
+
+
 def test_what_was_waited_counts() -> None:
     """The waits for one notification together are no longer than `max_wait`."""
     decision = refused("wait")
@@ -125,6 +152,7 @@ def test_a_storage_that_failed_is_not_waited_for() -> None:
 
     with pytest.raises(RateLimitExceeded):
         Policy("wait", 60).pause(decision, 0)
+    assert not Policy("wait", 60).waits(decision)
     with pytest.raises(RateLimitExceeded):
         Policy("raise", None).pause(decision, 0)
     assert Policy("drop", None).pause(decision, 0) is None

@@ -45,7 +45,7 @@ def rate_limit_fields(windows: Sequence[WindowState], now: datetime, *, allowed:
     for name, window in zip(_names(windows), windows, strict=True):
         quoted = _quoted(name)
         policies.append(f"{quoted};q={window.item.amount};w={window.item.get_expiry()}")
-        left = max(window, pauses.get(window.rule, window), key=lambda window: window.retry_after)
+        left = max(pauses.get(window.rule, window), window, key=lambda window: window.retry_after)
         limits.append(f"{quoted};r={left.remaining}{_time(left, now, allowed=allowed)}")
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
 
