@@ -21,7 +21,7 @@ _LIMITER = (
 )  # fmt: skip
 _LIMITER_TESTS = Tests(_LIMITER, "not leads_to_another or as_handler")
 _EVENTS = Tests(
-    ("test_events.py", "test_watchers.py", "test_event_properties.py", "test_event_servers.py"),
+    ("test_events.py", "test_watchers.py", "test_delivered.py", "test_event_properties.py", "test_event_servers.py"),
     # Not what is about stopped servers.
     "not redis and not cluster and not sentinel and not memcached and (not event_servers or rules or source)",
 )
@@ -89,7 +89,7 @@ COVERING: dict[str, Tests] = {
     "limiter/base.py": _LIMITER_TESTS,
     "limiter/batch.py": Tests(("test_uniform_batches.py", *_LIMITER, "test_batches.py", "test_events.py"), _LIMITER_TESTS.keyword),
     "limiter/lookup.py": Tests(
-        ("test_other_limits.py", "test_doubts.py", *_LIMITER, "test_sources.py"),
+        ("test_other_limits.py", "test_doubts.py", "test_events.py", *_LIMITER, "test_sources.py"),
         f"not redis and not cluster and not sentinel and ({_LIMITER_TESTS.keyword})",
     ),
     **{f"limiter/{name}.py": _EVENTS for name in ("watched", "watching", "judgement")},

@@ -51,5 +51,60 @@ EQUIVALENTS: dict[tuple[str, str, str], str] = {
         "if waited + pause <= (self.max_wait or 0):",
         "if waited + pause <= (self.max_wait or (-1)):",
     ): "A pause is longer than 0 seconds, so it is longer than either.",
+    (
+        "limiter/watching.py",
+        "_MOST_TYPES = 4096",
+        "_MOST_TYPES = 4097",
+    ): "One more or less of so many is as good.",
+    (
+        "limiter/watching.py",
+        "_MOST_TYPES = 4096",
+        "_MOST_TYPES = (4095)",
+    ): "One more or less of so many is as good.",
+    (
+        "limiter/watching.py",
+        "return self._watchers[0].prepared(event)",
+        "return self._watchers[(-1)].prepared(event)",
+    ): "Of one watcher, the first is the last.",
+    (
+        "limiter/watching.py",
+        "self._watchers[0].raised(error)",
+        "self._watchers[(-1)].raised(error)",
+    ): "Of one watcher, the first is the last.",
+    (
+        "limiter/watching.py",
+        "return self._watchers[0].prepared_decision(event)",
+        "return self._watchers[(-1)].prepared_decision(event)",
+    ): "Of one watcher, the first is the last.",
+    (
+        "limiter/watching.py",
+        "name: str = windows[0].rule",
+        "name: str = windows[(-1)].rule",
+    ): "Of one window, the first is the last.",
+    (
+        "limiter/watching.py",
+        "if len(self._watchers) == 1:",
+        "if len(self._watchers) == (0):",
+    ): "What tells several tells one, too.",
+    (
+        "limiter/watching.py",
+        "if timed and len(self._watchers) == 1:",
+        "if timed and len(self._watchers) == (0):",
+    ): "What tells several tells one, too.",
+    (
+        "limiter/watching.py",
+        "alike = type, verdict, rule, degraded, cost, seconds is None",
+        "alike = type, verdict, rule, degraded, cost, seconds is not None",
+    ): "It tells two kinds apart, whatever they are called.",
+    (
+        "limiter/places.py",
+        'return self._where(), "", 0',
+        'return self._where(), "", 1',
+    ): "It is the place of those whom no window holds, whatever its amount.",
+    (
+        "limiter/places.py",
+        'return self._where(), "", 0',
+        'return self._where(), "", (-1)',
+    ): "It is the place of those whom no window holds, whatever its amount.",
 }
 """By file, the line without the fault and the line with it, both without indentation."""

@@ -58,6 +58,21 @@ def test_a_hit_is_told(make: Callable[..., tuple[Any, Told]]) -> None:
     ]
 
 
+def test_who_asks_for_recipients_is_told_the_same_with_them(make: Callable[..., tuple[Any, Told]]) -> None:
+    """One by one, in batches, and about exempt priorities."""
+    limiter, told = make([Rule("news", "2/day", exempt="high", count_exempt=False)], recipients=True)
+    limiter.hit("news", ANA, cost=2)
+    limiter.hit_many("news", [ANA, BEN])
+    limiter.hit("news", BEN, priority="high")
+
+    assert told == [
+        Decided("news", "allowed", cost=2, backend="memory", recipient=ANA),
+        Decided("news", "refused", "news", backend="memory", recipient=ANA),
+        Decided("news", "allowed", backend="memory", recipient=BEN),
+        Decided("news", "exempt", backend="memory", recipient=BEN),
+    ]
+
+
 def test_a_test_is_not_told(make: Callable[..., tuple[Any, Told]]) -> None:
     """Nothing is decided by `test`, `windows`, `clear` and `pause`."""
     limiter, told = make([Rule("news", "1/day"), Rule("*", "5/day", by=(), name="cap")])
@@ -311,6 +326,19 @@ def test_a_storage_that_raises_is_told(make: Callable[..., tuple[Any, Told]], ki
             call()
 
     assert [(event.policy, event.number) for event in told] == [("raise", 1), ("raise", 2), ("raise", 1)]
+
+
+def test_a_failure_is_about_what_the_storage_was_asked(make: Callable[..., tuple[Any, Told]], kind: str) -> None:
+    """Not about what no rule limits, which is told as decided."""
+    storage = Unreliable() if kind == "sync" else AsyncUnreliable()
+    storage.failing = ("acquire", "acquire_many")
+    limiter, told = make([Rule("news", "5/day"), Rule("free", None)], storage, on_storage_error="raise")
+    types = ("news", "free", "news", "free", "free", "news")
+    results = limiter.decide([Notification(type, ANA) for type in types])
+
+    assert [isinstance(each, StorageError) for each in results] == [type == "news" for type in types]
+    assert [(event.policy, event.number) for event in told.of(StorageFailed)] == [("raise", 3)]
+    assert told.verdicts == ["unlimited"] * 3
 
 
 def test_what_always_raises_is_told_with_that_policy(

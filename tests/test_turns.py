@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from limits.storage import MemoryStorage as LimitsStorage
 
 from ratelimited_notify import AsyncLimiter, AsyncNotifier, Limiter, Notifier, RateLimitExceeded, Rule, rate_limited
 from ratelimited_notify.limiter import waiters
@@ -435,6 +436,29 @@ def test_others_that_take_the_room(world: World) -> None:
     assert second.asked == []
     world.pass_time(2.1)
     assert names(world.ended) == [0, 1, 2]
+
+
+def test_who_counts_apart_waits_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line is for one window in one storage: who has another memory is not held up, and who shares it is."""
+    with closing(World(monkeypatch)) as world:
+        rules = [Rule("news", "1/minute")]
+        world.limiter = limiter = Limiter(rules, clock=world.clock)
+        assert limiter.hit("news", "ana")
+        held = world.comes(max_wait=100)
+        ((place, _),) = lines.items()
+        apart, together = Limiter(rules, clock=world.clock), Limiter(rules, limiter.storage)
+        assert apart.hit("news", "ana")
+        assert not together.hit("news", "ana")
+        assert apart.line_for("wait", "news", "ana", 1, None, {}) is None
+        assert together.line_for("wait", "news", "ana", 1, None, {}) == place
+        world.pass_time(60.1)
+        assert held.ended == "sent"
+    one, other = LimitsStorage(), LimitsStorage()
+    places = [Limiter(rules, storage) for storage in (one, one, other)]
+    for each in places:
+        each.hit("news", "ana")
+    first, same, another = (each.place_of(each.hit("news", "ana")) for each in places)
+    assert first == same != another
 
 
 def test_two_windows(monkeypatch: pytest.MonkeyPatch) -> None:

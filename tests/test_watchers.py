@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ratelimited_notify import AsyncLimiter, Limiter, Notifier, NotifyError, Rule, rate_limited
+from ratelimited_notify import AsyncLimiter, Limiter, Notifier, NotifyError, Rule, RuleSet, rate_limited
 from ratelimited_notify.instrumentation import Decided, Delivered, registry, watch
 from ratelimited_notify.instrumentation.watcher import Handle, Watcher
 from watching import Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from ratelimited_notify.instrumentation import Event
 
@@ -102,6 +103,48 @@ def test_what_several_prepare_is_told_to_each(caplog: pytest.LogCaptureFixture) 
     assert send(ANA) == ANA
     assert counted == ["Decided", "Delivered"]
     assert len([each for each in caplog.records if "watches" in each.message]) == 2
+
+
+class Untimed(Watcher):
+    """Wants to know no times."""
+
+    times_deliveries = times_decisions = False
+
+
+def test_what_is_prepared_is_used_again_and_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each type, and not for ever if somebody makes up types: what is told stays the same."""
+    monkeypatch.setattr("ratelimited_notify.limiter.watching._MOST_TYPES", 3)
+    limiter, told = Limiter(RuleSet([], default="9/day")), Told()
+    Handle.begun(Untimed(told), limiter._add_watcher, limiter._remove_watcher)
+    watching = limiter.watching
+    assert watching is not None
+    for number in range(8):
+        type = f"type{number}"
+        attempt = watching.attempt(type, ANA)
+        for _ in range(2):
+            limiter.hit_many(type, [ANA])
+            assert watching.attempt(type, BEN) is attempt
+            assert [len(kept) for kept in (watching.attempts, watching._decided, watching._shown)] == [
+                number % 3 + 1
+            ] * 3
+
+    assert [event.type for event in told] == [f"type{number // 2}" for number in range(16)]
+    assert set(told.verdicts) == {"allowed"}
+
+
+def test_times_are_measured_for_those_who_want_to_know_them(tmp_path: Path) -> None:
+    """In seconds, and for nobody else."""
+    timed, untimed = Told(), Told()
+    for told, kind in ((timed, Watcher), (untimed, Untimed)):
+        limiter = Limiter({"news": "9/day"}, f"sqlite:///{tmp_path}/windows.db")
+        Handle.begun(kind(told), limiter._add_watcher, limiter._remove_watcher)
+        limiter.hit("news", ANA)
+        Notifier(print, limiter=limiter).send("news", ANA)
+        limiter.close()
+    first, second, delivered = (event.seconds for event in timed)
+
+    assert all(0 <= seconds < 60 for seconds in (first, second, delivered))
+    assert [event.seconds for event in untimed] == [None, None, None]
 
 
 @pytest.mark.parametrize("callback", [None, 3, "print"])
@@ -493,6 +536,22 @@ def test_a_limiter_that_is_closed_and_used_again_tells() -> None:
     limiter.hit("news", ANA)
 
     assert told.verdicts == ["allowed", "allowed"]
+
+
+def test_the_storage_in_use_is_noted() -> None:
+    """A watcher that prepares something for failures gets what its limiters stand on, and what they do when that fails."""
+    noted: list[tuple[object, ...]] = []
+
+    class Noting(Watcher):
+        def storage_in_use(self, *given: object) -> None:
+            noted.append(given)
+
+    limiters = [Limiter({"news": "1/day"}, on_storage_error=choice) for choice in ("allow", "deny")]
+    for limiter in limiters:
+        limiter.hit("news", ANA)
+        Handle.begun(Noting(lambda event: None), limiter._add_watcher, limiter._remove_watcher)
+
+    assert noted == [("memory", "allow", {}), ("memory", "deny", {})]
 
 
 def test_rules_of_a_limiter_that_is_made_later_are_noted() -> None:
