@@ -543,8 +543,8 @@ def test_the_storage_in_use_is_noted() -> None:
     noted: list[tuple[object, ...]] = []
 
     class Noting(Watcher):
-        def storage_in_use(self, *given: object) -> None:
-            noted.append(given)
+        def storage_in_use(self, backend: str, policy: str, circuits: Any) -> None:
+            noted.append((backend, policy, circuits))
 
     limiters = [Limiter({"news": "1/day"}, on_storage_error=choice) for choice in ("allow", "deny")]
     for limiter in limiters:
