@@ -453,7 +453,8 @@ def test_who_counts_apart_waits_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         assert together.line_for("wait", "news", "ana", 1, None, {}) == place
         world.pass_time(60.1)
         assert held.ended == "sent"
-    one, other = LimitsStorage(), LimitsStorage()
+    one: Any = LimitsStorage()
+    other: Any = LimitsStorage()
     places = [Limiter(rules, storage) for storage in (one, one, other)]
     for each in places:
         each.hit("news", "ana")
