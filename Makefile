@@ -22,7 +22,7 @@ COVERED := $(COVERED),*/ratelimited_notify/limiter/decision.py,*/ratelimited_not
 COVERED := $(COVERED),*/ratelimited_notify/notifier/sync.py,*/ratelimited_notify/notifier/aio.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check quick-tests test lint ruff mypy pyright imports dashboard docs build bench bench-quick failover faults mutants fuzz audit competitors clean install memcached prometheus
+.PHONY: help demo check quick-tests test lint ruff mypy pyright imports dashboard docs build bench bench-quick failover failures faults soak mutants fuzz audit competitors clean install memcached prometheus
 
 help:
 	@echo "make demo   send a shipped sample of notifications to a mail server in the process, and show what was refused"
@@ -33,7 +33,9 @@ help:
 	@echo "make build  build the sdist and the wheel into dist/"
 	@echo "make bench  measure what is promised, and write docs/benchmarks.md; make bench-quick only shows it, in two minutes"
 	@echo "make failover  kill masters under load, and write what that costs into docs/explanation/failover.md; ten minutes"
+	@echo "make failures  let storages fail in every known way, and write what is seen of it into docs/explanation/failures.md; two minutes"
 	@echo "make faults  stop, kill and cut off servers under load, many times over; hours, fewer with FAULTS_REPEATED=1"
+	@echo "make soak  decide for twenty minutes while servers come and go and rules change; fewer with SOAK_SECONDS=300"
 	@echo "make mutants  plant small faults in the core and show those that no test sees; hours, fewer with MUTANTS=50"
 	@echo "make fuzz   read inputs that are made up, a minute for each kind; more with INPUT='rules in YAML' SECONDS=3600"
 	@echo "make audit  look up whether what is installed has known vulnerabilities"
@@ -99,9 +101,15 @@ bench-quick: competitors memcached
 failover: $(READY)
 	$(BIN)/python benchmarks/failover.py --write
 
+failures: $(READY) memcached
+	$(BIN)/python benchmarks/failures.py --write
+
 # The table is also written to the file that FAULTS_TABLE names.
 faults: $(READY) memcached
 	$(BIN)/python -m pytest -m faults tests/test_faults.py
+
+soak: $(READY) memcached
+	SOAK_SECONDS=$${SOAK_SECONDS:-1200} $(BIN)/python -m pytest -s -o faulthandler_timeout=0 tests/test_soak.py
 
 # FILES, MUTANTS, SEED and WORKERS choose which and how many; mutants/__main__.py says how.
 mutants: $(READY) memcached

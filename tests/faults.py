@@ -47,6 +47,10 @@ class World(ABC):
         """Recipients that are stored on the server that the fault strikes."""
         return [f"recipient-{each}" for each in range(number)]
 
+    def harms(self, recipient: str) -> bool:
+        """Whether the fault strikes the server on which this recipient is stored."""
+        return True
+
     @property
     @abstractmethod
     def struck(self) -> Server:
