@@ -88,12 +88,13 @@ async def _closing(connections: list[MultiplexedConnection]) -> AsyncGenerator[N
     """
     try:
         yield
-    except GeneratorExit:
-        # Not after an interrupt at the start, which must not be kept waiting here.
+    except BaseException as error:
         for connection in connections:
             connection.drop(RedisConnectionError("The storage was closed"), ours=True)
-        # The sockets are closed in the next iteration of the loop.
-        await asyncio.sleep(0)
+        # The end of a loop may cancel what closes this. An interrupt at the start must not be kept waiting here.
+        if isinstance(error, (GeneratorExit, asyncio.CancelledError)):
+            # The sockets are closed in the next iteration of the loop.
+            await asyncio.sleep(0)
         raise
 
 
