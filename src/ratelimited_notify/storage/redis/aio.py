@@ -91,9 +91,8 @@ async def _closing(connections: list[MultiplexedConnection]) -> AsyncGenerator[N
     except BaseException as error:
         for connection in connections:
             connection.drop(RedisConnectionError("The storage was closed"), ours=True)
-        # The end of a loop may cancel what closes this. An interrupt at the start must not be kept waiting here.
+        # The sockets are closed in the next iteration of the loop. An interrupt at the start must not be kept waiting for that.
         if isinstance(error, (GeneratorExit, asyncio.CancelledError)):
-            # The sockets are closed in the next iteration of the loop.
             await asyncio.sleep(0)
         raise
 
