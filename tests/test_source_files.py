@@ -364,6 +364,8 @@ def test_a_watched_file_is_obeyed_long_before_the_interval(given: str, written: 
         until(lambda number=number: amount(limiter) == number)  # type: ignore[misc]  # mypy cannot infer it
     before = written.parent.with_name("before")
     written.parent.rename(before)
+    # For a while there is no directory.
+    time.sleep(0.6)
     written.parent.mkdir()
     by_renaming(written, toml(4))
     limiter.source.refresh()

@@ -64,7 +64,8 @@ class DirectoryWatch:
         self._made_for: tuple[int, int, int] | None = None
 
     def wait(self, timeout: float) -> bool:
-        """Wait for a change, for `timeout` seconds at the longest. Returns whether there was one.
+        """Wait for a change, for `timeout` seconds at the longest. Returns whether there was one. A directory that is missing is
+        waited for.
 
         Raises:
             OSError: the directory cannot be watched.
@@ -72,8 +73,14 @@ class DirectoryWatch:
         until = time.monotonic() + timeout
         with self._using:
             self._stopped.called = False
-            changes, is_new = self._opened()
-            while time.monotonic() < until:
+            while time.monotonic() < until and not self._stopped.called:
+                try:
+                    # In each round: a directory that was replaced tells nothing any more.
+                    changes, is_new = self._opened()
+                except FileNotFoundError:
+                    # It is just being replaced, perhaps.
+                    time.sleep(4 * _STEP / 1000)
+                    continue
                 # Without a change, this takes as long as four steps.
                 told = next(changes, None)
                 if told is None:
@@ -107,7 +114,6 @@ class DirectoryWatch:
     def _opened(self) -> tuple[Generator[set[FileChange], None, None], bool]:
         """The watch, and whether it is new."""
         found = self._directory.stat()
-        # A directory that was replaced tells nothing any more.
         wanted = os.getpid(), found.st_dev, found.st_ino
         if self._changes is not None and self._made_for == wanted:
             return self._changes, False
