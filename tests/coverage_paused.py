@@ -25,7 +25,9 @@ MEASURING = {
     "test_configure.py",
     "test_decision.py",
     "test_decorator.py",
+    "test_delivered.py",
     "test_doubts.py",
+    "test_events.py",
     "test_exceeded.py",
     "test_failed.py",
     "test_given_back.py",
@@ -47,6 +49,8 @@ MEASURING = {
     "test_rules_checked.py",
     "test_rules_file.py",
     "test_sources.py",
+    "test_watched_asyncio.py",
+    "test_watchers.py",
 }
 
 _PACKAGES = ("rules", "decorator", "limiter", "notifier")
