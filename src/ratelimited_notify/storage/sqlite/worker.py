@@ -33,17 +33,15 @@ class Late(Exception):
 
 
 class _Job(Generic[T]):
-    """One call, made in the worker's thread and awaited in an event loop.
+    """Something to do in the worker's thread, whose result is awaited in an event loop.
 
     Arguments:
-        work: the call.
         undo: is called with its result if nobody awaits it any more.
     """
 
-    __slots__ = ("_claims", "_future", "_loop", "_results", "_undo", "_work")
+    __slots__ = ("_claims", "_future", "_loop", "_results", "_undo")
 
-    def __init__(self, work: Callable[[], T], undo: Callable[[T], object] | None) -> None:
-        self._work = work
+    def __init__(self, undo: Callable[[T], object] | None) -> None:
         self._undo = undo
         self._loop = running_loop()
         self._future: asyncio.Future[T] = self._loop.create_future()
@@ -57,17 +55,6 @@ class _Job(Generic[T]):
     def give_up(self) -> bool:
         """Make sure that it never begins. False if it has begun."""
         return self._claims.setdefault("first", "given up") == "given up"
-
-    def run(self) -> None:
-        """Make the call, in the worker's thread."""
-        if not self.begin():
-            return
-        error: BaseException | None = None
-        try:
-            self._results.append(self._work())
-        except BaseException as raised:  # noqa: BLE001  # it is raised where the result is awaited
-            error = raised
-        self.done(error)
 
     def done(self, error: BaseException | None) -> None:
         """Have the result or the error delivered to who awaits it."""
@@ -102,6 +89,32 @@ class _Job(Generic[T]):
             return await self._future
 
 
+class _Call(_Job[T]):
+    """One call.
+
+    Arguments:
+        work: the call.
+        undo: as above.
+    """
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Callable[[], T], undo: Callable[[T], object] | None) -> None:
+        super().__init__(undo)
+        self._work = work
+
+    def run(self) -> None:
+        """Make the call, in the worker's thread."""
+        if not self.begin():
+            return
+        error: BaseException | None = None
+        try:
+            self._results.append(self._work())
+        except BaseException as raised:  # noqa: BLE001  # it is raised where the result is awaited
+            error = raised
+        self.done(error)
+
+
 class _Decision(_Job["Verdict"]):
     """A decision, which can be made together with others.
 
@@ -113,7 +126,7 @@ class _Decision(_Job["Verdict"]):
     __slots__ = ("request",)
 
     def __init__(self, request: Request, undo: Callable[[Verdict], object]) -> None:
-        super().__init__(_no_work, undo)
+        super().__init__(undo)
         self.request = request
 
     def end(self, result: Verdict | BaseException) -> None:
@@ -123,10 +136,6 @@ class _Decision(_Job["Verdict"]):
         else:
             self._results.append(result)
             self.done(None)
-
-
-def _no_work() -> Verdict:
-    raise NotImplementedError
 
 
 _Queued: TypeAlias = "Callable[[], object] | _Decision | None"
@@ -163,7 +172,7 @@ class Worker:
         Raises:
             Late: the result was not there in time.
         """
-        job = _Job(work, undo)
+        job = _Call(work, undo)
         return await self._result(job, job.run, seconds)
 
     async def decide(self, request: Request, seconds: float, undo: Callable[[Verdict], object]) -> Verdict:
